@@ -1,0 +1,33 @@
+"""The exceptions of keras-qat: a handful, each for one kind of reader.
+
+Every message says what failed, what was `Received: …`, and what to do. The command line turns a `UserError` into
+exit code 2 and a `GateMissedError` into exit code 3; anything else is a bug in keras-qat.
+"""
+
+
+class KerasQATError(Exception):
+    """Base class of every error that keras-qat raises on purpose."""
+
+
+class UserError(KerasQATError):
+    """The input or the settings are wrong, and the user can mend it."""
+
+
+class UnsupportedModelError(UserError):
+    """The model, or a layer of it, is one that keras-qat can't read, quantize or export."""
+
+
+class DataError(UserError):
+    """The images or labels can't be read or don't fit the model."""
+
+
+class WeightsError(UserError):
+    """The weights are missing, truncated, of another model, or not finite."""
+
+
+class StorageError(UserError):
+    """A file or folder can't be read or written."""
+
+
+class GateMissedError(KerasQATError):
+    """Everything ran, but a promise was not kept: the deployed file differs from the simulation."""

@@ -1,0 +1,89 @@
+"""Nothing written by halves: every file and folder is made under a temporary name, then renamed.
+
+`os.replace` is atomic on one file system (POSIX `rename(2)`), so a reader, or a run that was killed, sees the old file
+or the new one and never a part of one.
+"""
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from keras_qat.errors import StorageError
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; rename it to `path` when the block ends well, remove it otherwise.
+
+    The temporary name keeps the suffix, since writers such as Keras choose the format by it. The block may write a
+    file or a folder.
+
+    Raises:
+        StorageError: the folder can't be made or written, or the disk is full.
+
+    Example:
+        >>> import tempfile
+        >>> target = Path(tempfile.mkdtemp()) / "note.txt"
+        >>> with atomic_path(target) as temporary:
+        ...     _ = temporary.write_text("whole")
+        >>> target.read_text(), len(list(target.parent.iterdir()))
+        ('whole', 1)
+    """
+    temporary = path.with_name(f".{path.stem}-{uuid.uuid4().hex[:8]}{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        if path.is_dir():
+            # A folder can't be replaced in one step: the old one steps aside first.
+            aside = path.with_name(f".{path.name}-{uuid.uuid4().hex[:8]}.old")
+            path.rename(aside)
+            temporary.rename(path)
+            shutil.rmtree(aside)
+        else:
+            temporary.replace(path)
+    except OSError as error:
+        raise StorageError(
+            f"Can't write {path}: {error.strerror or error}. Received: {str(path)!r}. "
+            "Choose a folder that you may write to, on a disk with room left."
+        ) from error
+    finally:
+        if temporary.is_dir():
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            temporary.unlink(missing_ok=True)
+
+
+def require_writable(folder: Path) -> None:
+    """Make `folder` and prove that a file can be written there, before hours of work go into it.
+
+    Raises:
+        StorageError: the folder can't be made or written.
+    """
+    probe = folder / f".probe-{os.getpid()}"
+    with atomic_path(probe) as temporary:
+        temporary.write_bytes(b"")
+    probe.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` to `path` atomically, UTF-8.
+
+    Raises:
+        StorageError: `path` can't be written.
+    """
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` to `path` as indented JSON, atomically.
+
+    Raises:
+        StorageError: `path` can't be written.
+    """
+    write_text(path, json.dumps(value, indent=2, sort_keys=False) + "\n")

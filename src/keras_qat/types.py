@@ -1,0 +1,186 @@
+"""The vocabulary that every stage shares: frozen values, no framework imports.
+
+Uniform symmetric quantization maps a real number x to an integer q and back:
+
+    s = a / q_max            scale, where a is the largest magnitude kept ("amax")
+    q = clip(round(x / s) + z, q_min + z, q_max + z)
+    x̂ = s · (q - z)
+
+with round-half-to-even, as in ONNX `QuantizeLinear` (https://onnx.ai/onnx/operators/onnx__QuantizeLinear.html).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Literal
+
+Storage = Literal["int8", "uint8"]
+
+
+class OpKind(str, Enum):
+    """What a node of the graph computes, as far as quantization is concerned."""
+
+    INPUT = "input"
+    CONV = "conv"
+    DEPTHWISE_CONV = "depthwise conv"
+    DENSE = "dense"
+    BATCH_NORM = "batch norm"
+    RELU = "relu"
+    ACTIVATION = "activation"
+    ADD = "add"
+    MULTIPLY = "multiply"
+    CONCAT = "concat"
+    MAX_POOL = "max pool"
+    AVERAGE_POOL = "average pool"
+    ZERO_PAD = "zero pad"
+    RESHAPE = "reshape"
+    IDENTITY = "identity"
+    FAKE_QUANTIZE = "fake quantize"
+    OTHER = "other"
+
+    def __str__(self) -> str:
+        """The name as it reads in a reason."""
+        return self.value
+
+
+@dataclass(frozen=True)
+class QuantSpec:
+    """How one tensor is quantized; the numbers, not the range.
+
+    Args:
+        bits: width of the integer, 2 to 8.
+        signed: whether negative numbers are kept. An unsigned spec gains one bit for a non-negative tensor.
+        narrow: leave out the most negative integer, so that the sign can be flipped (weights).
+        axis: the channel axis of a per-channel scale (`None`: one scale for the tensor). It counts in the
+            Keras layout of the tensor.
+        storage: the integer type in the exported file. A signed tensor in `uint8` has zero-point 128 and is
+            number for number the same as `int8` with zero-point 0.
+
+    Example:
+        >>> spec = QuantSpec(signed=False, storage="uint8")
+        >>> spec.q_min, spec.q_max, spec.zero_point
+        (0, 255, 0)
+    """
+
+    bits: int = 8
+    signed: bool = True
+    narrow: bool = False
+    axis: int | None = None
+    storage: Storage = "int8"
+
+    def __post_init__(self) -> None:
+        """Refuse widths that the storage types can't hold."""
+        if not 2 <= self.bits <= 8:  # noqa: PLR2004
+            raise ValueError(f"`bits` must be from 2 to 8. Received: bits={self.bits}")
+        if not self.signed and self.storage == "int8" and self.bits == 8:  # noqa: PLR2004
+            raise ValueError(
+                "An unsigned 8-bit tensor doesn't fit int8. Received: signed=False, storage='int8'. "
+                "Use storage='uint8', or signed=True."
+            )
+
+    @property
+    def q_max(self) -> int:
+        """The largest integer, zero-point not counted."""
+        return 2 ** (self.bits - 1) - 1 if self.signed else 2**self.bits - 1
+
+    @property
+    def q_min(self) -> int:
+        """The smallest integer, zero-point not counted."""
+        if not self.signed:
+            return 0
+        return -self.q_max if self.narrow else -self.q_max - 1
+
+    @property
+    def zero_point(self) -> int:
+        """The stored integer that stands for 0.0."""
+        return 128 if self.signed and self.storage == "uint8" else 0
+
+
+@dataclass(frozen=True)
+class TensorRange:
+    """The calibrated range of one activation tensor.
+
+    Args:
+        amax: the largest magnitude kept; what lies beyond it saturates.
+        method: the observer that chose it, such as `"mse"`.
+        images: how many images it was computed from.
+    """
+
+    amax: float
+    method: str
+    images: int
+
+
+@dataclass(frozen=True)
+class EdgeDecision:
+    """One edge of the graph, quantized or not, and why.
+
+    Args:
+        tensor: name of the tensor that flows.
+        consumer: name of the node that reads it, or `"output"`.
+        index: which input of the consumer it is.
+        quantized: whether a Q/DQ pair stands on this edge.
+        reason: why, for a human.
+    """
+
+    tensor: str
+    consumer: str
+    index: int
+    quantized: bool
+    reason: str
+
+
+@dataclass(frozen=True)
+class WeightDecision:
+    """One layer with weights, quantized or not, and why.
+
+    Args:
+        layer: name of the Keras layer.
+        spec: how its kernel is quantized, or `None`.
+        reason: why, for a human.
+    """
+
+    layer: str
+    spec: QuantSpec | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class QuantizedTensor:
+    """A tensor that carries a Q/DQ pair, shared by all the consumers that read it quantized.
+
+    Args:
+        tensor: name of the tensor.
+        spec: how it is quantized.
+        range_of: the tensor whose range it takes. Itself, but where an engine demands that input and output of an
+            operation share one scale (max-pool).
+    """
+
+    tensor: str
+    spec: QuantSpec
+    range_of: str
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where every Q/DQ pair goes for one target: the plan that transform, export and verification follow."""
+
+    target: str
+    tensors: tuple[QuantizedTensor, ...]
+    edges: tuple[EdgeDecision, ...]
+    weights: tuple[WeightDecision, ...]
+
+    @property
+    def quantized_edges(self) -> frozenset[tuple[str, str, int]]:
+        """The (tensor, consumer, index) of each edge with a Q/DQ pair."""
+        return frozenset((e.tensor, e.consumer, e.index) for e in self.edges if e.quantized)
+
+    @property
+    def observed(self) -> tuple[str, ...]:
+        """Names of the tensors that calibration must observe, in graph order, each once."""
+        return tuple(dict.fromkeys(t.range_of for t in self.tensors))
+
+    @property
+    def specs(self) -> Mapping[str, QuantSpec]:
+        """The spec of each quantized tensor, by its name."""
+        return {t.tensor: t.spec for t in self.tensors}
