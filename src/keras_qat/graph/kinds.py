@@ -1,0 +1,80 @@
+"""Which Keras layer is of which kind: a registry by type, asked along the method resolution order."""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from keras_qat.types import OpKind
+
+Classifier = Callable[[Any], OpKind]
+
+_KINDS: dict[type, Classifier] = {}
+
+
+def register_kind(layer_type: type, kind: OpKind | Classifier) -> None:
+    """Say what a layer type computes; subclasses inherit it.
+
+    Args:
+        layer_type: a `keras.layers.Layer` subclass.
+        kind: its kind, or a function of the layer where the kind depends on its configuration.
+    """
+    _KINDS[layer_type] = kind if callable(kind) and not isinstance(kind, OpKind) else lambda _: OpKind(kind)
+
+
+def kind_of(operation: Any) -> OpKind:
+    """The kind of a layer or operation; `OpKind.OTHER` for a type that nobody registered.
+
+    Example:
+        >>> kind_of(keras.layers.ReLU()), kind_of(keras.layers.ReLU(negative_slope=0.1))
+        (<OpKind.RELU: 'relu'>, <OpKind.ACTIVATION: 'activation'>)
+    """
+    for base in type(operation).__mro__:
+        if base in _KINDS:
+            return _KINDS[base](operation)
+    return OpKind.OTHER
+
+
+def activation_name(function: Any) -> str | None:
+    """The name of a layer's own activation function, `None` for none or linear."""
+    if function is None or function is keras.activations.linear:
+        return None
+    return str(getattr(function, "__name__", type(function).__name__))
+
+
+def _activation_kind(layer: Any) -> OpKind:
+    name = activation_name(layer.activation)
+    if name is None:
+        return OpKind.IDENTITY
+    return OpKind.RELU if name in {"relu", "relu6"} else OpKind.ACTIVATION
+
+
+def _relu_kind(layer: Any) -> OpKind:
+    plain = layer.negative_slope == 0 and layer.threshold == 0
+    return OpKind.RELU if plain else OpKind.ACTIVATION
+
+
+for _type, _kind in {
+    keras.layers.InputLayer: OpKind.INPUT,
+    keras.layers.Conv2D: OpKind.CONV,
+    keras.layers.DepthwiseConv2D: OpKind.DEPTHWISE_CONV,
+    keras.layers.Dense: OpKind.DENSE,
+    keras.layers.BatchNormalization: OpKind.BATCH_NORM,
+    keras.layers.Activation: _activation_kind,
+    keras.layers.ReLU: _relu_kind,
+    keras.layers.LeakyReLU: OpKind.ACTIVATION,
+    keras.layers.Softmax: OpKind.ACTIVATION,
+    keras.layers.Add: OpKind.ADD,
+    keras.layers.Multiply: OpKind.MULTIPLY,
+    keras.layers.Concatenate: OpKind.CONCAT,
+    keras.layers.MaxPooling2D: OpKind.MAX_POOL,
+    keras.layers.AveragePooling2D: OpKind.AVERAGE_POOL,
+    keras.layers.GlobalAveragePooling2D: OpKind.AVERAGE_POOL,
+    keras.layers.GlobalMaxPooling2D: OpKind.MAX_POOL,
+    keras.layers.ZeroPadding2D: OpKind.ZERO_PAD,
+    keras.layers.Flatten: OpKind.RESHAPE,
+    keras.layers.Reshape: OpKind.RESHAPE,
+    keras.layers.Dropout: OpKind.IDENTITY,
+    keras.layers.SpatialDropout2D: OpKind.IDENTITY,
+}.items():
+    register_kind(_type, _kind)

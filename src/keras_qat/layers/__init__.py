@@ -1,0 +1,23 @@
+"""Fake-quantization: the arithmetic, the layer on an edge, and the layers with quantized weights."""
+
+from keras_qat.layers.arithmetic import fake_quantize, scale_of
+from keras_qat.layers.fake_quantize import FakeQuantize
+from keras_qat.layers.registry import quantized_layer, register_quantized_layer
+from keras_qat.layers.weighted import (
+    QuantizedConv2D,
+    QuantizedDense,
+    QuantizedDepthwiseConv2D,
+    WeightQuantized,
+)
+
+__all__ = [
+    "FakeQuantize",
+    "QuantizedConv2D",
+    "QuantizedDense",
+    "QuantizedDepthwiseConv2D",
+    "WeightQuantized",
+    "fake_quantize",
+    "quantized_layer",
+    "register_quantized_layer",
+    "scale_of",
+]

@@ -1,0 +1,86 @@
+"""Conv2D, DepthwiseConv2D and Dense that compute with fake-quantized weights.
+
+The scale of each output channel follows the weights at every step, so training can't leave it behind. Bias, activation
+and everything else is Keras's own; the layers load the weights of the float layer unchanged.
+"""
+
+from dataclasses import asdict
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_qat.layers.arithmetic import channel_amax, fake_quantize
+from keras_qat.types import QuantSpec
+
+
+class WeightQuantized:
+    """What the quantized layers share: the spec of the kernel, and the kernel as the engine sees it.
+
+    Args:
+        weight_spec: how the kernel is quantized, a `QuantSpec` or its dictionary.
+        **kwargs: of the float layer.
+    """
+
+    kernel_reduce_axes: tuple[int, ...]
+    """The axes of the kernel that are not output channels."""
+
+    def __init__(self, *args: Any, weight_spec: QuantSpec | dict[str, Any], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.weight_spec = weight_spec if isinstance(weight_spec, QuantSpec) else QuantSpec(**weight_spec)
+
+    def quantized_kernel(self, kernel: Any) -> Any:
+        """`kernel` rounded per output channel; same shape and dtype."""
+        return fake_quantize(kernel, channel_amax(kernel, self.kernel_reduce_axes), self.weight_spec)
+
+    def get_config(self) -> dict[str, Any]:
+        """The float layer's configuration and the weight spec."""
+        config: dict[str, Any] = super().get_config()  # type: ignore[misc]
+        return {**config, "weight_spec": asdict(self.weight_spec)}
+
+
+@keras.saving.register_keras_serializable(package="keras_qat")
+class QuantizedConv2D(WeightQuantized, keras.layers.Conv2D):
+    """`keras.layers.Conv2D` with per-output-channel fake-quantized weights."""
+
+    kernel_reduce_axes = (0, 1, 2)
+
+    def convolution_op(self, inputs: Any, kernel: Any) -> Any:
+        """Convolve with the rounded kernel."""
+        return super().convolution_op(inputs, self.quantized_kernel(kernel))
+
+
+@keras.saving.register_keras_serializable(package="keras_qat")
+class QuantizedDepthwiseConv2D(WeightQuantized, keras.layers.DepthwiseConv2D):
+    """`keras.layers.DepthwiseConv2D` with per-output-channel fake-quantized weights."""
+
+    kernel_reduce_axes = (0, 1)
+
+    def call(self, inputs: Any) -> Any:
+        """Convolve each channel with its rounded kernel."""
+        outputs = ops.depthwise_conv(
+            inputs,
+            self.quantized_kernel(self.kernel),
+            strides=self.strides,
+            padding=self.padding,
+            dilation_rate=self.dilation_rate,
+            data_format=self.data_format,
+        )
+        if self.use_bias:
+            last = self.data_format == "channels_last"
+            outputs = outputs + (self.bias if last else ops.reshape(self.bias, (1, -1, 1, 1)))
+        return outputs if self.activation is None else self.activation(outputs)
+
+
+@keras.saving.register_keras_serializable(package="keras_qat")
+class QuantizedDense(WeightQuantized, keras.layers.Dense):
+    """`keras.layers.Dense` with per-unit fake-quantized weights."""
+
+    kernel_reduce_axes = (0,)
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:  # noqa: ARG002
+        """Multiply with the rounded kernel."""
+        outputs = ops.matmul(inputs, self.quantized_kernel(self.kernel))
+        if self.bias is not None:
+            outputs = outputs + self.bias
+        return outputs if self.activation is None else self.activation(outputs)

@@ -1,0 +1,36 @@
+"""ONNX Runtime on x86: uint8 activations, Q/DQ around every operation.
+
+An operation that lacks a Q/DQ pair on any input or on its output stays out of the integer path (the QDQ selectors in
+`onnxruntime/core/optimizer/qdq_transformer/selectors_actions`), and costs a conversion on each side. Max-pool input
+and output must share one scale. The classifier's Gemm runs in integers only with an int32 bias.
+"""
+
+from keras_qat.targets.target import Inputs, OpRule, Target
+from keras_qat.types import OpKind
+
+_WEIGHTED = OpRule(
+    Inputs.ALL, output=True, weights=True, because="ONNX Runtime runs it as one integer kernel between quantized tensors"
+)
+_INTEGER = OpRule(Inputs.ALL, output=True, because="ONNX Runtime has an integer kernel for it between quantized tensors")
+
+ONNXRUNTIME = Target(
+    name="onnxruntime",
+    storage="uint8",
+    unsigned_non_negative=True,
+    rules={
+        OpKind.CONV: _WEIGHTED,
+        OpKind.DEPTHWISE_CONV: _WEIGHTED,
+        OpKind.DENSE: OpRule(
+            Inputs.ALL, weights=True, because="ONNX Runtime's integer Gemm reads quantized tensors and may write float"
+        ),
+        OpKind.ADD: _INTEGER,
+        OpKind.MULTIPLY: _INTEGER,
+        OpKind.MAX_POOL: _INTEGER,
+        OpKind.AVERAGE_POOL: _INTEGER,
+        OpKind.BATCH_NORM: OpRule(
+            Inputs.ALL, output=True, because="it stands between integer kernels, so its input is quantized already"
+        ),
+    },
+    shares_range=frozenset({OpKind.MAX_POOL}),
+    int32_dense_bias=True,
+)

@@ -1,0 +1,75 @@
+"""Replay a trace as a new Keras model, with a say in every layer and every edge."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+
+from keras_qat.graph import Edge, TensorRef, Trace
+from keras_qat.types import OpKind
+
+LayerFunction = Callable[[str, Any], Any]
+"""(layer name, the traced layer) → the layer to call instead."""
+
+EdgeFunction = Callable[[Edge, Any], Any]
+"""(edge, the tensor that flows) → the tensor to pass on."""
+
+
+def rebuild(trace: Trace, new_layer: LayerFunction, on_edge: EdgeFunction) -> keras.Model:
+    """Build a new Functional model along the trace.
+
+    Args:
+        trace: the model as read; its layers are not touched.
+        new_layer: gives the layer that replaces each traced one; asked once for each layer.
+        on_edge: gives the tensor that each consumer reads.
+
+    Returns:
+        A flat model with the inputs, outputs and name of the traced one. Weights are not copied.
+    """
+    tensors: dict[str, Any] = {}
+    layers: dict[str, Any] = {}
+    for node in trace.graph.nodes:
+        call = trace.calls[node.name]
+        if node.kind is OpKind.INPUT:
+            made = _new_input(trace, node.name)
+        else:
+            if node.layer not in layers:
+                layers[node.layer] = new_layer(node.layer, call.operation)
+            args, kwargs = _fill_in(call.args, call.kwargs, node.name, tensors, on_edge)
+            made = layers[node.layer](*args, **kwargs)
+        tensors.update(zip(node.outputs, keras.tree.flatten(made), strict=True))
+
+    def resolve(ref: TensorRef) -> Any:
+        return tensors[ref.name]
+
+    return keras.Model(
+        inputs=keras.tree.map_structure(resolve, trace.inputs),
+        outputs=keras.tree.map_structure(resolve, trace.outputs),
+        name=trace.name,
+    )
+
+
+def _new_input(trace: Trace, node: str) -> Any:
+    layer = trace.calls[node].operation
+    return keras.Input(batch_shape=layer.batch_shape, dtype=layer.dtype, name=node)
+
+
+def _fill_in(
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    consumer: str,
+    tensors: Mapping[str, Any],
+    on_edge: EdgeFunction,
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of one call, each `TensorRef` replaced; edges are numbered in the order of the arguments."""
+    index = -1
+
+    def resolve(leaf: Any) -> Any:
+        nonlocal index
+        if not isinstance(leaf, TensorRef):
+            return leaf
+        index += 1
+        return on_edge(Edge(leaf.name, consumer, index), tensors[leaf.name])
+
+    filled: tuple[tuple[Any, ...], dict[str, Any]] = keras.tree.map_structure(resolve, (args, dict(kwargs)))
+    return filled
