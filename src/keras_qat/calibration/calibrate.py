@@ -1,0 +1,76 @@
+"""Float model + images → the range of every tensor that will be quantized."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from keras_qat.calibration.histogram import Histogram, merge
+from keras_qat.calibration.methods import find_method
+from keras_qat.calibration.probe import build_probe
+from keras_qat.errors import DataError, UnsupportedModelError
+from keras_qat.graph import trace
+from keras_qat.progress import track
+from keras_qat.types import Placement, TensorRange
+
+
+def calibrate(
+    model: Any,
+    placement: Placement,
+    batches: Iterable[Any],
+    *,
+    method: str = "mse",
+    total: int | None = None,
+) -> Mapping[str, TensorRange]:
+    """Run the float model over the images and choose the range of each observed tensor.
+
+    One pass, streaming: memory doesn't grow with the number of images, and their order doesn't matter.
+
+    Args:
+        model: the float model. It is not changed.
+        placement: from `plan`.
+        batches: batches of images, or of (images, labels); arrays of shape (batch, height, width, channels).
+        method: `"minmax"`, `"percentile"` or `"mse"`.
+        total: number of batches, for the progress bar.
+
+    Returns:
+        {tensor name: its range}.
+
+    Raises:
+        DataError: there are no images, or they don't fit the model's input.
+        UnsupportedModelError: an activation is NaN or infinite; the first such tensor is named.
+        UserError: the method is unknown.
+    """
+    choose = find_method(method)
+    probe = build_probe(trace(model), placement.observed)
+    histograms = dict.fromkeys(placement.observed, Histogram.empty())
+    images = 0
+    for batch in track(batches, "calibrating", total):
+        x = np.asarray(batch[0] if isinstance(batch, tuple | list) else batch)
+        _check_shape(x, model)
+        images += len(x)
+        for name, (counts, exponent, amax) in probe.predict_on_batch(x).items():
+            if not np.isfinite(amax):
+                raise UnsupportedModelError(
+                    f"The tensor {name!r} is not finite on the calibration images. Received: a largest magnitude of "
+                    f"{amax}. Check the weights before this layer and the preprocessing of the images."
+                )
+            histograms[name] = merge(
+                histograms[name], Histogram(int(exponent), np.asarray(counts, np.int64), float(amax))
+            )
+    if images == 0:
+        raise DataError("There is nothing to calibrate with. Received: 0 images. Give at least one batch.")
+    specs = placement.specs
+    return {
+        name: TensorRange(choose(histogram, specs[name]), method, images) for name, histogram in histograms.items()
+    }
+
+
+def _check_shape(x: np.ndarray, model: Any) -> None:
+    expected = tuple(model.inputs[0].shape)
+    fits = x.ndim == len(expected) and all(e in (None, g) for e, g in zip(expected, x.shape, strict=True))
+    if not fits:
+        raise DataError(
+            f"The calibration images don't fit the model {model.name!r}. Received: a batch of shape {x.shape}, where "
+            f"the model takes {expected}. Resize the images as for training."
+        )

@@ -1,0 +1,60 @@
+"""A model that computes histograms of its own activations, inside the compiled forward pass.
+
+Only counts leave the device, a few kilobytes a tensor, whatever the batch and the image size.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_qat.calibration.histogram import BINS, SMALLEST
+from keras_qat.graph import Trace
+from keras_qat.transform import rebuild
+
+
+class Observe(keras.layers.Layer):
+    """Counts the magnitudes of its input; see `Histogram` for the bins."""
+
+    def call(self, x: Any) -> tuple[Any, Any, Any]:
+        """Histogram one batch.
+
+        Args:
+            x: float tensor of any shape.
+
+        Returns:
+            counts, int32, shape (BINS,); exponent k, float32 scalar; amax, float32 scalar.
+        """
+        magnitude = ops.abs(ops.reshape(ops.cast(x, "float32"), (-1,)))
+        amax = ops.max(magnitude)
+        exponent = ops.ceil(ops.log2(ops.maximum(amax, SMALLEST)))
+        index = ops.cast(magnitude * (BINS / ops.power(2.0, exponent)), "int32")
+        return ops.bincount(ops.minimum(index, BINS - 1), minlength=BINS), exponent, amax
+
+    def compute_output_spec(self, x: Any) -> tuple[Any, Any, Any]:  # noqa: ARG002
+        """Static shapes, so that the graph can be built without running it."""
+        scalar = keras.KerasTensor((), "float32")
+        return keras.KerasTensor((BINS,), "int32"), scalar, keras.KerasTensor((), "float32")
+
+
+def build_probe(trace: Trace, tensors: Sequence[str]) -> keras.Model:
+    """A model with the traced model's own layers, whose outputs are the histograms of `tensors`.
+
+    Args:
+        trace: the float model.
+        tensors: names of the tensors to observe.
+
+    Returns:
+        A model from the float model's inputs to a dictionary {tensor: (counts, exponent, amax)}.
+    """
+    flowing: dict[str, Any] = {}
+
+    def remember(edge: Any, tensor: Any) -> Any:
+        flowing[edge.tensor] = tensor
+        return tensor
+
+    # The layers are shared with the caller's model, not copied: the probe only reads them.
+    model = rebuild(trace, lambda _, layer: layer, remember)
+    histograms = {name: Observe(name=f"observe_{i}")(flowing[name]) for i, name in enumerate(tensors)}
+    return keras.Model(model.inputs, histograms, name=f"{trace.name}_probe")

@@ -1,0 +1,131 @@
+"""Activations, as layers and inside other layers: one table by name."""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import onnx_ir as ir
+
+from keras_qat.errors import UnsupportedModelError
+from keras_qat.export.onnx.emission import Emission, Step, onnx_axis
+from keras_qat.export.onnx.registry import register_converter
+from keras_qat.graph.kinds import activation_name
+
+Emit = Callable[[Emission, ir.Value, Step, str], ir.Value]
+"""(emission, input, step, node name) → output."""
+
+
+def _plain(op_type: str, **attributes: Any) -> Emit:
+    """An activation that is one ONNX operator."""
+
+    def emit(emission: Emission, x: ir.Value, step: Step, name: str) -> ir.Value:
+        return emission.op(op_type, [x], name, step.output_shape, **attributes)
+
+    return emit
+
+
+def _softmax(emission: Emission, x: ir.Value, step: Step, name: str) -> ir.Value:
+    axis = onnx_axis(-1, len(step.output_shape))
+    return emission.op("Softmax", [x], name, step.output_shape, axis=axis)
+
+
+def _clip(emission: Emission, x: ir.Value, step: Step, name: str, high: float) -> ir.Value:
+    low = emission.constant(f"{name}/min", np.array(0, np.float32))
+    return emission.op(
+        "Clip", [x, low, emission.constant(f"{name}/max", np.array(high, np.float32))], name, step.output_shape
+    )
+
+
+def _relu6(emission: Emission, x: ir.Value, step: Step, name: str) -> ir.Value:
+    return _clip(emission, x, step, name, 6.0)
+
+
+def _silu(emission: Emission, x: ir.Value, step: Step, name: str) -> ir.Value:
+    gate = emission.op("Sigmoid", [x], f"{name}/gate", step.output_shape)
+    return emission.op("Mul", [x, gate], name, step.output_shape)
+
+
+_ACTIVATIONS: dict[str, Emit] = {
+    "relu": _plain("Relu"),
+    "relu6": _relu6,
+    "sigmoid": _plain("Sigmoid"),
+    "tanh": _plain("Tanh"),
+    "elu": _plain("Elu"),
+    "selu": _plain("Selu"),
+    "softplus": _plain("Softplus"),
+    "softsign": _plain("Softsign"),
+    "exponential": _plain("Exp"),
+    "leaky_relu": _plain("LeakyRelu", alpha=0.2),
+    "hard_sigmoid": _plain("HardSigmoid", alpha=1 / 6, beta=0.5),
+    "hard_silu": _plain("HardSwish"),
+    "silu": _silu,
+    "softmax": _softmax,
+}
+
+
+def emit_activation(emission: Emission, function: Any, x: ir.Value, step: Step, name: str | None = None) -> ir.Value:
+    """Add the activation behind `x`.
+
+    Args:
+        emission: where to add it.
+        function: the Keras activation; `None` or linear adds nothing.
+        x: its input.
+        step: the layer that it belongs to.
+        name: the node's name; `<layer>/<activation>` if not given.
+
+    Raises:
+        UnsupportedModelError: the activation has no ONNX form here.
+    """
+    known = activation_name(function)
+    if known is None:
+        return x
+    if known not in _ACTIVATIONS:
+        raise UnsupportedModelError(
+            f"The activation of layer {step.layer.name!r} can't be exported. Received: {known!r}. "
+            f"Known are: {', '.join(sorted(_ACTIVATIONS))}. Put another behind the layer as a layer of its own and "
+            "register a converter for it."
+        )
+    return _ACTIVATIONS[known](emission, x, step, name or f"{step.name}/{known}")
+
+
+@register_converter(keras.layers.Activation)
+def convert_activation(emission: Emission, step: Step) -> ir.Value:
+    """The layer's function, from the table."""
+    return emit_activation(emission, step.layer.activation, step.inputs[0], step, step.name)
+
+
+@register_converter(keras.layers.Softmax)
+def convert_softmax(emission: Emission, step: Step) -> ir.Value:
+    """Softmax along one axis."""
+    axis = step.layer.axis
+    if not isinstance(axis, int):
+        raise UnsupportedModelError(
+            f"The layer {step.layer.name!r} can't be exported. Received: Softmax(axis={axis}). Use one axis."
+        )
+    return emission.op(
+        "Softmax", step.inputs, step.name, step.output_shape, axis=onnx_axis(axis, len(step.output_shape))
+    )
+
+
+@register_converter(keras.layers.LeakyReLU)
+def convert_leaky_relu(emission: Emission, step: Step) -> ir.Value:
+    """LeakyRelu with the layer's slope."""
+    return emission.op("LeakyRelu", step.inputs, step.name, step.output_shape, alpha=float(step.layer.negative_slope))
+
+
+@register_converter(keras.layers.ReLU)
+def convert_relu(emission: Emission, step: Step) -> ir.Value:
+    """Relu, Clip for a maximum, LeakyRelu for a slope."""
+    layer = step.layer
+    if layer.threshold != 0 or (layer.negative_slope != 0 and layer.max_value is not None):
+        raise UnsupportedModelError(
+            f"The layer {layer.name!r} can't be exported. Received: ReLU(max_value={layer.max_value}, "
+            f"negative_slope={layer.negative_slope}, threshold={layer.threshold}). "
+            "Use threshold=0, and a maximum or a slope but not both."
+        )
+    if layer.negative_slope != 0:
+        return convert_leaky_relu(emission, step)
+    if layer.max_value is None:
+        return emission.op("Relu", step.inputs, step.name, step.output_shape)
+    return _clip(emission, step.inputs[0], step, step.name, float(layer.max_value))

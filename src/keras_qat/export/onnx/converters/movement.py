@@ -1,0 +1,34 @@
+"""Layers that move numbers without changing them: padding, flatten, reshape, dropout at inference."""
+
+import keras
+import numpy as np
+import onnx_ir as ir
+
+from keras_qat.export.onnx.emission import Emission, Step, require_channels_last
+from keras_qat.export.onnx.registry import register_converter
+
+
+@register_converter(keras.layers.ZeroPadding2D)
+def convert_zero_padding(emission: Emission, step: Step) -> ir.Value:
+    """Pad with zeros; the padding pass merges it into the window behind it."""
+    require_channels_last(step)
+    (top, bottom), (left, right) = step.layer.padding
+    pads = emission.constant(f"{step.name}/pads", np.array([0, 0, top, left, 0, 0, bottom, right], np.int64))
+    return emission.op("Pad", [step.inputs[0], pads], step.name, step.output_shape)
+
+
+@register_converter(keras.layers.Flatten, keras.layers.Reshape)
+def convert_reshape(emission: Emission, step: Step) -> ir.Value:
+    """Reshape in Keras's order of numbers; the batch axis is kept."""
+    x = emission.to_keras_layout(step.inputs[0], step.input_shapes[0], step.name)
+    sizes = [0, *(-1 if n is None else n for n in step.output_shape[1:])]
+    shape = emission.constant(f"{step.name}/shape", np.array(sizes, np.int64))
+    value = emission.op("Reshape", [x, shape], step.name)
+    value.shape = ir.Shape(["batch", *step.output_shape[1:]])
+    return emission.to_file_layout(value, step.output_shape, step.name)
+
+
+@register_converter(keras.layers.Dropout, keras.layers.SpatialDropout2D)
+def convert_dropout(emission: Emission, step: Step) -> ir.Value:  # noqa: ARG001
+    """Nothing: dropout passes its input at inference."""
+    return step.inputs[0]

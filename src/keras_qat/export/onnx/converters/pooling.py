@@ -1,0 +1,48 @@
+"""Max, average and global pooling."""
+
+import keras
+import onnx_ir as ir
+
+from keras_qat.export.onnx.converters.window import window_attributes
+from keras_qat.export.onnx.emission import Emission, Step, require_channels_last
+from keras_qat.export.onnx.registry import register_converter
+
+
+@register_converter(keras.layers.MaxPooling2D)
+def convert_max_pool(emission: Emission, step: Step) -> ir.Value:
+    """MaxPool."""
+    return _pool(emission, step, "MaxPool")
+
+
+@register_converter(keras.layers.AveragePooling2D)
+def convert_average_pool(emission: Emission, step: Step) -> ir.Value:
+    """AveragePool; padded pixels don't count, as in Keras."""
+    return _pool(emission, step, "AveragePool", count_include_pad=0)
+
+
+def _pool(emission: Emission, step: Step, op_type: str, **attributes: int) -> ir.Value:
+    require_channels_last(step)
+    layer = step.layer
+    window = window_attributes(layer.pool_size, layer.strides, layer.padding, step.input_shapes[0])
+    return emission.op(op_type, step.inputs, step.name, step.output_shape, **window, **attributes)
+
+
+@register_converter(keras.layers.GlobalAveragePooling2D)
+def convert_global_average_pool(emission: Emission, step: Step) -> ir.Value:
+    """GlobalAveragePool, flattened unless `keepdims`."""
+    return _global_pool(emission, step, "GlobalAveragePool")
+
+
+@register_converter(keras.layers.GlobalMaxPooling2D)
+def convert_global_max_pool(emission: Emission, step: Step) -> ir.Value:
+    """GlobalMaxPool, flattened unless `keepdims`."""
+    return _global_pool(emission, step, "GlobalMaxPool")
+
+
+def _global_pool(emission: Emission, step: Step, op_type: str) -> ir.Value:
+    require_channels_last(step)
+    batch, _, _, channels = step.input_shapes[0]
+    pooled = emission.op(op_type, step.inputs, step.name, (batch, 1, 1, channels))
+    if step.layer.keepdims:
+        return pooled
+    return emission.op("Flatten", [pooled], f"{step.name}/flatten", step.output_shape, axis=1)

@@ -1,0 +1,23 @@
+"""The passes over the emitted graph, one a file, in the order they run."""
+
+import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+from keras_qat.export.onnx.passes.fold_batch_norm import FoldBatchNorm
+from keras_qat.export.onnx.passes.merge_padding import MergePadding
+from keras_qat.export.onnx.passes.quantize_dense_bias import QuantizeDenseBias
+from keras_qat.targets import Target
+
+
+def passes_for(target: Target | None) -> tuple[ir.passes.PassBase, ...]:
+    """The passes that the target's file goes through; `None` for a float model.
+
+    Example:
+        >>> [type(p).__name__ for p in passes_for(None)]
+        ['FoldBatchNorm', 'MergePadding', 'RemoveUnusedNodesPass']
+    """
+    bias = (QuantizeDenseBias(),) if target is not None and target.int32_dense_bias else ()
+    return (FoldBatchNorm(), MergePadding(), *bias, RemoveUnusedNodesPass())
+
+
+__all__ = ["FoldBatchNorm", "MergePadding", "QuantizeDenseBias", "passes_for"]

@@ -1,0 +1,42 @@
+"""What every pass needs of `onnx_ir`: constants as arrays, new constants, and nodes bypassed."""
+
+import numpy as np
+import onnx_ir as ir
+
+
+def array_of(value: ir.Value | None) -> np.ndarray:
+    """The constant behind a value.
+
+    Raises:
+        ValueError: the value is no constant; a pass must look before it asks.
+    """
+    if value is None or value.const_value is None:
+        raise ValueError(f"Expected a constant. Received: {value}")
+    return value.const_value.numpy()
+
+
+def new_constant(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
+    """Register `array` as an initializer under a name that is not taken."""
+    unique, number = name, 1
+    while unique in graph.initializers:
+        number += 1
+        unique = f"{name}_{number}"
+    value = ir.val(unique, const_value=ir.tensor(array, name=unique))
+    graph.register_initializer(value)
+    return value
+
+
+def replace_and_remove(graph: ir.Graph, node: ir.Node, replacement: ir.Value) -> None:
+    """Let everything that read the node's output read `replacement`, and drop the node.
+
+    The replacement takes over the name, so tensors are still found by the Keras layer that made them.
+    """
+    output = node.outputs[0]
+    name, shape = output.name, output.shape
+    if output.is_graph_output():
+        graph.outputs[graph.outputs.index(output)] = replacement
+    output.replace_all_uses_with(replacement)
+    graph.remove(node, safe=True)
+    replacement.name = name
+    if shape is not None:
+        replacement.shape = shape
