@@ -11,7 +11,7 @@ from keras import ops
 
 from keras_qat.calibration.histogram import BINS, SMALLEST
 from keras_qat.graph import Trace
-from keras_qat.transform import rebuild
+from keras_qat.transform import copy_layer, rebuild
 
 
 class Observe(keras.layers.Layer):
@@ -39,7 +39,7 @@ class Observe(keras.layers.Layer):
 
 
 def build_probe(trace: Trace, tensors: Sequence[str]) -> keras.Model:
-    """A model with the traced model's own layers, whose outputs are the histograms of `tensors`.
+    """A copy of the traced model whose outputs are the histograms of `tensors`.
 
     Args:
         trace: the float model.
@@ -54,7 +54,6 @@ def build_probe(trace: Trace, tensors: Sequence[str]) -> keras.Model:
         flowing[edge.tensor] = tensor
         return tensor
 
-    # The layers are shared with the caller's model, not copied: the probe only reads them.
-    model = rebuild(trace, lambda _, layer: layer, remember)
+    model = rebuild(trace, copy_layer, remember)
     histograms = {name: Observe(name=f"observe_{i}")(flowing[name]) for i, name in enumerate(tensors)}
     return keras.Model(model.inputs, histograms, name=f"{trace.name}_probe")

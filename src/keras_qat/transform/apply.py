@@ -8,7 +8,7 @@ import keras
 from keras_qat.errors import UserError
 from keras_qat.graph import Edge, trace
 from keras_qat.layers import FakeQuantize, quantized_layer
-from keras_qat.transform.rebuild import rebuild
+from keras_qat.transform.rebuild import copy_layer, rebuild
 from keras_qat.types import Placement, TensorRange
 
 SUFFIX = "_quantize"
@@ -38,13 +38,10 @@ def apply_placement(model: Any, placement: Placement, ranges: Mapping[str, Tenso
     weight_specs = {w.layer: w.spec for w in placement.weights}
     quantized = placement.quantized_edges
     made: dict[str, Any] = {}
-    pairs: list[tuple[Any, Any]] = []
 
     def new_layer(name: str, layer: Any) -> Any:
         spec = weight_specs.get(name)
-        twin = _copy(layer, name) if spec is None else quantized_layer(layer, spec, name)
-        pairs.append((layer, twin))
-        return twin
+        return copy_layer(name, layer) if spec is None else quantized_layer(layer, spec, name)
 
     def on_edge(edge: Edge, tensor: Any) -> Any:
         if (edge.tensor, edge.consumer, edge.index) not in quantized:
@@ -53,18 +50,7 @@ def apply_placement(model: Any, placement: Placement, ranges: Mapping[str, Tenso
             made[edge.tensor] = fakes[edge.tensor](tensor)
         return made[edge.tensor]
 
-    result = rebuild(traced, new_layer, on_edge)
-    for layer, twin in pairs:
-        if isinstance(layer, keras.layers.Layer):
-            twin.set_weights(layer.get_weights())
-    return result
-
-
-def _copy(layer: Any, name: str) -> Any:
-    """A fresh layer with the same configuration; an operation without state serves as it is."""
-    if not isinstance(layer, keras.layers.Layer):
-        return layer
-    return type(layer).from_config({**layer.get_config(), "name": name})
+    return rebuild(traced, new_layer, on_edge)
 
 
 def _check(placement: Placement, ranges: Mapping[str, TensorRange], tensors: set[str]) -> None:

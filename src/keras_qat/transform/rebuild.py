@@ -24,20 +24,26 @@ def rebuild(trace: Trace, new_layer: LayerFunction, on_edge: EdgeFunction) -> ke
         on_edge: gives the tensor that each consumer reads.
 
     Returns:
-        A flat model with the inputs, outputs and name of the traced one. Weights are not copied.
+        A flat model with the inputs, outputs, name and weights of the traced one.
     """
     tensors: dict[str, Any] = {}
     layers: dict[str, Any] = {}
+    traced: dict[str, Any] = {}
     for node in trace.graph.nodes:
         call = trace.calls[node.name]
         if node.kind is OpKind.INPUT:
             made = _new_input(trace, node.name)
         else:
             if node.layer not in layers:
+                traced[node.layer] = call.operation
                 layers[node.layer] = new_layer(node.layer, call.operation)
             args, kwargs = _fill_in(call.args, call.kwargs, node.name, tensors, on_edge)
             made = layers[node.layer](*args, **kwargs)
         tensors.update(zip(node.outputs, keras.tree.flatten(made), strict=True))
+
+    for name, layer in traced.items():
+        if isinstance(layer, keras.layers.Layer):
+            layers[name].set_weights(layer.get_weights())
 
     def resolve(ref: TensorRef) -> Any:
         return tensors[ref.name]
@@ -47,6 +53,13 @@ def rebuild(trace: Trace, new_layer: LayerFunction, on_edge: EdgeFunction) -> ke
         outputs=keras.tree.map_structure(resolve, trace.outputs),
         name=trace.name,
     )
+
+
+def copy_layer(name: str, layer: Any) -> Any:
+    """A fresh layer of the same type and configuration; an operation without state serves as it is."""
+    if not isinstance(layer, keras.layers.Layer):
+        return layer
+    return type(layer).from_config({**layer.get_config(), "name": name})
 
 
 def _new_input(trace: Trace, node: str) -> Any:
