@@ -61,9 +61,7 @@ def calibrate(
     if images == 0:
         raise DataError("There is nothing to calibrate with. Received: 0 images. Give at least one batch.")
     specs = placement.specs
-    return {
-        name: TensorRange(choose(histogram, specs[name]), method, images) for name, histogram in histograms.items()
-    }
+    return {name: TensorRange(choose(histogram, specs[name]), method, images) for name, histogram in histograms.items()}
 
 
 def _check_shape(x: np.ndarray, model: Any) -> None:

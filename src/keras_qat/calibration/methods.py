@@ -61,7 +61,5 @@ def find_method(name: str) -> Method:
         UserError: no such method.
     """
     if name not in METHODS:
-        raise UserError(
-            f"Unknown calibration method. Received: {name!r}. Choose one of: {', '.join(METHODS)}."
-        )
+        raise UserError(f"Unknown calibration method. Received: {name!r}. Choose one of: {', '.join(METHODS)}.")
     return METHODS[name]

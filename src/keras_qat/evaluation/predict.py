@@ -48,7 +48,11 @@ class Predictions:
 
 
 def predict(
-    runtime: Runtime, batches: Iterable[tuple[np.ndarray, np.ndarray]], *, description: str = "evaluating", total: int = 0
+    runtime: Runtime,
+    batches: Iterable[tuple[np.ndarray, np.ndarray]],
+    *,
+    description: str = "evaluating",
+    total: int = 0,
 ) -> Predictions:
     """Score all images.
 

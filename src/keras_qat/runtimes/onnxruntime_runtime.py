@@ -34,9 +34,7 @@ class OnnxRuntime(Runtime):
         options.log_severity_level = 3
         options.add_session_config_entry("session.x64quantprecision", "1")
         try:
-            self._session = onnxruntime.InferenceSession(
-                str(path), options, providers=["CPUExecutionProvider"]
-            )
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:
             # ONNX Runtime's exceptions have no common base class of their own.
             raise StorageError(

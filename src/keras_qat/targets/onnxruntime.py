@@ -9,9 +9,14 @@ from keras_qat.targets.target import Inputs, OpRule, Target
 from keras_qat.types import OpKind
 
 _WEIGHTED = OpRule(
-    Inputs.ALL, output=True, weights=True, because="ONNX Runtime runs it as one integer kernel between quantized tensors"
+    Inputs.ALL,
+    output=True,
+    weights=True,
+    because="ONNX Runtime runs it as one integer kernel between quantized tensors",
 )
-_INTEGER = OpRule(Inputs.ALL, output=True, because="ONNX Runtime has an integer kernel for it between quantized tensors")
+_INTEGER = OpRule(
+    Inputs.ALL, output=True, because="ONNX Runtime has an integer kernel for it between quantized tensors"
+)
 
 ONNXRUNTIME = Target(
     name="onnxruntime",
@@ -21,14 +26,18 @@ ONNXRUNTIME = Target(
         OpKind.CONV: _WEIGHTED,
         OpKind.DEPTHWISE_CONV: _WEIGHTED,
         OpKind.DENSE: OpRule(
-            Inputs.ALL, weights=True, because="ONNX Runtime's integer Gemm reads quantized tensors and may write float"
+            Inputs.ALL,
+            weights=True,
+            because="ONNX Runtime's integer Gemm reads quantized tensors and may write float",
         ),
         OpKind.ADD: _INTEGER,
         OpKind.MULTIPLY: _INTEGER,
         OpKind.MAX_POOL: _INTEGER,
         OpKind.AVERAGE_POOL: _INTEGER,
         OpKind.BATCH_NORM: OpRule(
-            Inputs.ALL, output=True, because="it stands between integer kernels, so its input is quantized already"
+            Inputs.ALL,
+            output=True,
+            because="it stands between integer kernels, so its input is quantized already",
         ),
     },
     shares_range=frozenset({OpKind.MAX_POOL}),

@@ -9,10 +9,13 @@ from keras_qat.targets.target import Inputs, OpRule, Target
 from keras_qat.types import OpKind
 
 _WEIGHTED = OpRule(
-    Inputs.ALL, weights=True, because="TensorRT runs a weighted layer in INT8 when its inputs and weights are quantized"
+    Inputs.ALL,
+    weights=True,
+    because="TensorRT runs a weighted layer in INT8 when its inputs and weights are quantized",
 )
 _POOL = OpRule(
-    Inputs.ALL, because="average pooling doesn't commute with Q/DQ; a quantized input lets the layer before it write INT8"
+    Inputs.ALL,
+    because="average pooling doesn't commute with Q/DQ; a quantized input lets the layer before it write INT8",
 )
 
 TENSORRT = Target(
@@ -28,7 +31,9 @@ TENSORRT = Target(
             because="a quantized residual input lets TensorRT fuse the addition into the convolution of the other branch",
         ),
         OpKind.AVERAGE_POOL: _POOL,
-        OpKind.MAX_POOL: OpRule(because="max pooling commutes with Q/DQ; TensorRT moves the pair behind it to its input"),
+        OpKind.MAX_POOL: OpRule(
+            because="max pooling commutes with Q/DQ; TensorRT moves the pair behind it to its input"
+        ),
         OpKind.BATCH_NORM: OpRule(
             Inputs.ALL,
             because="a batch norm that no convolution feeds reads the residual stream, which its Add reads in INT8 too",

@@ -33,7 +33,10 @@ def _softmax(emission: Emission, x: ir.Value, step: Step, name: str) -> ir.Value
 def _clip(emission: Emission, x: ir.Value, step: Step, name: str, high: float) -> ir.Value:
     low = emission.constant(f"{name}/min", np.array(0, np.float32))
     return emission.op(
-        "Clip", [x, low, emission.constant(f"{name}/max", np.array(high, np.float32))], name, step.output_shape
+        "Clip",
+        [x, low, emission.constant(f"{name}/max", np.array(high, np.float32))],
+        name,
+        step.output_shape,
     )
 
 

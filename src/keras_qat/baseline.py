@@ -1,0 +1,90 @@
+"""The float model that a run starts from: the user's weights, or for the embedded digits one trained here and cached."""
+
+import hashlib
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import keras
+import platformdirs
+
+from keras_qat.data import ImageSet, Splits
+from keras_qat.errors import UserError
+from keras_qat.export import export_keras
+from keras_qat.settings import Settings
+from keras_qat.training import train_baseline
+from keras_qat.zoo import ZooEntry, build_model
+
+_logger = logging.getLogger(__name__)
+
+DIGITS = "digits"
+DIGITS_SIZE = 32
+"""The smallest input the ResNets of `keras.applications` take."""
+
+_EPOCHS = 10
+_BATCH_SIZE = 32
+
+
+def float_model(settings: Settings, entry: ZooEntry, data: Splits) -> Any:
+    """Build the float model with its trained weights.
+
+    Args:
+        settings: the run's; `weights` decides.
+        entry: the network.
+        data: what it classifies, already at the network's size.
+
+    Raises:
+        UserError: there are no weights, and the data is not the embedded set.
+        WeightsError: the weights can't be used.
+    """
+    size = data.train.preprocessing.size
+    if settings.weights is None and settings.data == DIGITS:
+        return _digits_baseline(settings, entry, data, size)
+    if settings.weights is None:
+        raise UserError(
+            f"{entry.name} has random weights, and nothing trained can come of quantizing those. Received: "
+            f"weights=None with data={settings.data!r}. Give `--weights imagenet` or the path of your weights."
+        )
+    return build_model(entry, weights=settings.weights, num_classes=data.num_classes, size=size)
+
+
+def _digits_baseline(settings: Settings, entry: ZooEntry, data: Splits, size: int) -> Any:
+    path = cache_path(entry.name, settings.seed)
+    if path.exists():
+        try:
+            return keras.models.load_model(path, compile=False)
+        except (OSError, ValueError) as error:
+            _logger.warning("The cached baseline %s can't be read (%s); training it again.", path, error)
+    keras.utils.set_random_seed(settings.seed)
+    model = build_model(entry, weights=None, num_classes=data.num_classes, size=size)
+    _logger.info("Training the float baseline of %s on digits, once; it is kept in %s.", entry.name, path)
+    trained = train_baseline(
+        model,
+        epochs_of(data.train, _BATCH_SIZE, settings.seed),
+        data.selection.batches(256),
+        epochs=_EPOCHS,
+        seed=settings.seed,
+    )
+    export_keras(trained, path)
+    return trained
+
+
+def epochs_of(images: ImageSet, batch_size: int, seed: int) -> Any:
+    """Epoch number → that epoch's batches, shuffled by seed and epoch alone, so that a resumed run sees the same."""
+    return lambda epoch: images.batches(batch_size, shuffle_seed=seed + epoch)
+
+
+def cache_path(model: str, seed: int) -> Path:
+    """Where the digits baseline of a model is kept; the name changes with all that it depends on."""
+    recipe = {
+        "model": model,
+        "data": DIGITS,
+        "size": DIGITS_SIZE,
+        "epochs": _EPOCHS,
+        "batch": _BATCH_SIZE,
+        "seed": seed,
+        "keras": keras.version(),
+    }
+    digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:12]
+    return Path(platformdirs.user_cache_path("keras-qat")) / "baselines" / f"{model}-{DIGITS}-{digest}.keras"

@@ -1,0 +1,56 @@
+"""`keras-qat`: the command line. Exit codes: 0 ok, 2 the user's mistake, 3 a promise not kept, 130 interrupted."""
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+import cyclopts
+from rich.logging import RichHandler
+
+from keras_qat._version import __version__
+from keras_qat.cli.run import run_command
+from keras_qat.errors import GateMissedError, UserError
+from keras_qat.progress import CONSOLE
+
+app = cyclopts.App(
+    name="keras-qat",
+    help="Take a trained Keras 3 CNN to INT8: post-training quantization, fine-tuning, verified ONNX.",
+    version=__version__,
+)
+app.command(run_command, name="run")
+
+
+def main(arguments: Sequence[str] | None = None, *, command: cyclopts.App = app) -> None:
+    """Run the command line and exit with its code.
+
+    Args:
+        arguments: without the program's name; those of this process if not given.
+        command: the program to run; examples bring their own.
+    """
+    sys.exit(run_program(arguments, command))
+
+
+def run_program(arguments: Sequence[str] | None, command: cyclopts.App) -> int:
+    """Run the command line; errors become one readable message and an exit code."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    handler = RichHandler(console=CONSOLE, show_path=False, show_level=False)
+    package = logging.getLogger("keras_qat")
+    package.setLevel(logging.INFO)
+    package.handlers[:] = [handler]
+    try:
+        command(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+    except cyclopts.CycloptsError as error:
+        return _fail(f"{error}\nSee `{command.name[0]} --help`.", 2)
+    except UserError as error:
+        return _fail(str(error), 2)
+    except GateMissedError as error:
+        return _fail(str(error), 3)
+    except KeyboardInterrupt:
+        return _fail("Interrupted. The same command goes on after the last finished epoch.", 130)
+    return 0
+
+
+def _fail(message: str, code: int) -> int:
+    CONSOLE.print(f"[bold red]error:[/] {message.replace('[', chr(92) + '[')}", soft_wrap=True, highlight=False)
+    return code

@@ -1,0 +1,116 @@
+"""Image files to RGB arrays, and errors that name the file.
+
+Pillow decodes: it reads CMYK, grayscale and palette images alike, releases the interpreter lock while it
+works, and tells which file failed. TensorFlow wraps what fails inside `tf.data` in its own exception;
+`decode_errors` unwraps it.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+from PIL import Image
+
+from keras_qat.errors import DataError
+
+IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp"})
+
+# Pillow's own failures: OSError (unreadable, truncated, not an image), SyntaxError and ValueError (broken
+# chunks), DecompressionBombError (absurdly large), and the rest by its parsers on malformed headers.
+_PILLOW_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    IndexError,
+    KeyError,
+    TypeError,
+    Image.DecompressionBombError,
+)
+# TensorFlow puts the Python exception's class, message and traceback into its own message.
+_WRAPPED = re.compile(r"DataError: (?P<message>.+)")
+
+
+def decode_file(path: str | bytes | Path) -> NDArray[np.uint8]:
+    """Read one image file.
+
+    Args:
+        path: a file of any format that Pillow reads; of an animation the first frame is taken.
+
+    Returns:
+        uint8 RGB array of shape (height, width, 3). Transparency is dropped, the EXIF orientation not
+        applied, both as `keras.utils.load_img` does.
+
+    Raises:
+        DataError: the file is missing, truncated, or no image.
+    """
+    name = os.fsdecode(path)
+    try:
+        with Image.open(name) as image:
+            return np.asarray(_to_rgb(image), np.uint8)
+    except _PILLOW_ERRORS as error:
+        raise _unreadable(name, error) from error
+
+
+def check_header(path: str | Path) -> None:
+    """Read only the header of an image file: cheap, and enough to tell an image from a text file.
+
+    Raises:
+        DataError: the content is no image, whatever the file is called.
+    """
+    try:
+        with Image.open(path):
+            pass
+    except _PILLOW_ERRORS as error:
+        raise _unreadable(str(path), error) from error
+
+
+@contextmanager
+def decode_errors() -> Iterator[None]:
+    """Turn TensorFlow's wrapping of an unreadable image back into the `DataError` that names the file.
+
+    Put it around whatever consumes `ImageSet.batches`: `model.fit`, `model.predict`, a loop.
+
+    Raises:
+        DataError: an image couldn't be read.
+
+    Example:
+        >>> dataset = tf.data.Dataset.from_tensors("gone.png").map(
+        ...     lambda path: tf.numpy_function(decode_file, [path], tf.uint8)
+        ... )
+        >>> with decode_errors():
+        ...     list(dataset)
+        Traceback (most recent call last):
+        ...
+        keras_qat.errors.DataError: Can't read the image gone.png: ...
+    """
+    try:
+        yield
+    except tf.errors.OpError as error:
+        wrapped = _WRAPPED.search(str(error))
+        if wrapped is None:
+            raise
+        raise DataError(wrapped["message"]) from error
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):
+        # 16-bit grayscale: Pillow would clip it to white.
+        gray = np.asarray(image, np.int32) >> 8
+        return Image.fromarray(np.clip(gray, 0, 255).astype(np.uint8)).convert("RGB")
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
+    return image.convert("RGB")
+
+
+def _unreadable(name: str, error: Exception) -> DataError:
+    # One line: `decode_errors` finds the message by its line in TensorFlow's.
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return DataError(
+        f"Can't read the image {name}: {reason}. Received: {name!r}. Replace the file with a whole image, or remove it."
+    )

@@ -1,0 +1,26 @@
+"""A data set cut into what trains, what chooses, and what judges."""
+
+from dataclasses import dataclass
+
+from keras_qat.data.image_set import ImageSet
+
+
+@dataclass(frozen=True, eq=False)
+class Splits:
+    """Three disjoint sets of images.
+
+    Args:
+        name: what a report calls the data set.
+        train: for calibration and training.
+        selection: held out of training; chooses the best epoch.
+        validation: touched only to report accuracy.
+        num_classes: the classes a network for this data tells apart.
+        class_names: one name for each class, in the order of the labels.
+    """
+
+    name: str
+    train: ImageSet
+    selection: ImageSet
+    validation: ImageSet
+    num_classes: int
+    class_names: tuple[str, ...]

@@ -1,0 +1,204 @@
+"""The whole flow as a few visible calls: float model → PTQ → QAT → files → proof.
+
+baseline ── plan ── calibrate ── apply ──▶ PTQ ── fine_tune ──▶ QAT
+   └───────────────────────┬────────────────┴────────────────────┘
+                    export, evaluate, time, report
+"""
+
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from keras_qat.baseline import DIGITS, DIGITS_SIZE, epochs_of, float_model
+from keras_qat.calibration import calibrate
+from keras_qat.data import ImageSet, Splits, load_data
+from keras_qat.errors import GateMissedError
+from keras_qat.evaluation import Predictions, measure_latency, predict
+from keras_qat.export import export_keras, export_onnx
+from keras_qat.export.saved_model import export_saved_model
+from keras_qat.graph import trace
+from keras_qat.placement import explain, plan
+from keras_qat.report import Record, Row, markdown, read_environment
+from keras_qat.runtimes import KerasRuntime, OnnxRuntime
+from keras_qat.settings import Settings
+from keras_qat.storage import require_writable, write_json, write_text
+from keras_qat.training import FineTuned, Recipe, fine_tune, parse_schedule
+from keras_qat.transform import apply_placement
+from keras_qat.types import Placement
+from keras_qat.zoo import find
+
+_logger = logging.getLogger(__name__)
+
+MIN_SIMULATION_AGREEMENT = 0.995
+"""The deployed file must give the simulation's class on at least this share of the images."""
+
+_EVALUATION_BATCH = 32
+
+BASELINE, PTQ, QAT = "Baseline", "PTQ", "QAT"
+
+
+def run(settings: Settings) -> Record:
+    """Quantize, calibrate, fine-tune, export and judge one model.
+
+    Args:
+        settings: what to do; saved with the results.
+
+    Returns:
+        The record, also written to `settings.folder` as `results.json` and `results.md`, beside the models.
+
+    Raises:
+        UserError: the settings, data or weights are wrong.
+        GateMissedError: a deployed file doesn't compute what its Keras model does. Everything is written first.
+    """
+    folder = settings.folder
+    seconds: dict[str, float] = {}
+    entry = find(settings.model)
+    recipe = _recipe(settings)
+    require_writable(folder)
+    write_json(folder / "settings.json", settings.to_dict())
+
+    with _timed(seconds, "load"):
+        preprocessing = entry.preprocessing.for_size(DIGITS_SIZE) if settings.data == DIGITS else entry.preprocessing
+        data = load_data(settings.data, preprocessing, settings.seed)
+        baseline = float_model(settings, entry, data)
+    with _timed(seconds, "calibrate"):
+        placement = plan(trace(baseline).graph, settings.target)
+        ptq = _quantize(baseline, placement, data.train, settings)
+    models = {BASELINE: baseline, PTQ: ptq}
+    tuned = None
+    if not settings.skip_fine_tuning:
+        with _timed(seconds, "fine-tune"):
+            tuned = _fine_tune(ptq, data, recipe, folder)
+        models[QAT] = tuned.model
+    with _timed(seconds, "export"):
+        files = {name: _export(model, name, settings) for name, model in models.items()}
+    if settings.skip_baseline:
+        del models[BASELINE]
+    with _timed(seconds, "evaluate"):
+        rows, engine = _judge(models, files, _validation(data, settings))
+    record = Record(
+        model=entry.name,
+        data=data.name,
+        target=settings.target,
+        images=len(_validation(data, settings)),
+        engine=engine,
+        rows=rows,
+        best_epoch=None if tuned is None else tuned.best_epoch,
+        settings=settings.to_dict(),
+        environment=read_environment(),
+        seconds=seconds,
+    )
+    write_json(folder / "results.json", record.to_dict())
+    write_text(folder / "results.md", markdown(record))
+    return record
+
+
+def check_gates(record: Record) -> None:
+    """Hold a record to what was promised.
+
+    Raises:
+        GateMissedError: a deployed file gives another class than its Keras model on too many images.
+    """
+    for row in record.rows:
+        if row.simulation_agreement < MIN_SIMULATION_AGREEMENT:
+            raise GateMissedError(
+                f"The deployed {row.name} file doesn't compute what was simulated. Received: the same class on "
+                f"{100 * row.simulation_agreement:.2f}% of {record.images} images; at least "
+                f"{100 * MIN_SIMULATION_AGREEMENT:.1f}% was promised. Don't deploy it; please report the model."
+            )
+
+
+def _recipe(settings: Settings) -> Recipe:
+    return Recipe(
+        optimizer=settings.optimizer,
+        schedule=parse_schedule(settings.schedule),
+        learning_rate=settings.learning_rate,
+        epochs=settings.epochs,
+        steps_per_epoch=settings.steps_per_epoch,
+        batch_size=settings.batch_size,
+        seed=settings.seed,
+    )
+
+
+def _quantize(model: Any, placement: Placement, train: ImageSet, settings: Settings) -> Any:
+    """Post-training quantization: choose the ranges, insert the fake quantization."""
+    images = train.take(settings.calibration_images, settings.seed)
+    if len(images) < settings.calibration_images:
+        _logger.warning("Calibrating with %d images: the training set has no more.", len(images))
+    ranges = calibrate(
+        model,
+        placement,
+        images.arrays(settings.batch_size),
+        method=settings.calibration_method,
+        total=images.steps(settings.batch_size),
+    )
+    write_text(settings.folder / "placement.md", explain(placement) + "\n")
+    write_json(settings.folder / "ranges.json", {name: asdict(r) for name, r in ranges.items()})
+    return apply_placement(model, placement, ranges)
+
+
+def _fine_tune(ptq: Any, data: Splits, recipe: Recipe, folder: Path) -> FineTuned:
+    train = epochs_of(data.train, recipe.batch_size, recipe.seed)
+    return fine_tune(ptq, train, data.selection.batches(_EVALUATION_BATCH), recipe, folder=folder / "training")
+
+
+def _export(model: Any, name: str, settings: Settings) -> Path:
+    """Write one variant as `.keras`, SavedModel and ONNX; the ONNX file is what will be judged."""
+    stem = settings.folder / name.lower()
+    export_keras(model, stem.with_suffix(".keras"))
+    if not settings.skip_saved_model:
+        export_saved_model(model, stem.with_name(f"{stem.name}_saved_model"))
+    return export_onnx(model, stem.with_suffix(".onnx"), target=settings.target, opset=settings.opset)
+
+
+def _validation(data: Splits, settings: Settings) -> ImageSet:
+    if settings.validation_images is None:
+        return data.validation
+    return data.validation.take(settings.validation_images, settings.seed)
+
+
+def _judge(models: Mapping[str, Any], files: Mapping[str, Path], images: ImageSet) -> tuple[tuple[Row, ...], str]:
+    """Evaluate and time every variant in Keras and deployed, on the same images; say which engine ran the files."""
+    with ExitStack() as stack:
+        simulated = {name: stack.enter_context(KerasRuntime(model)) for name, model in models.items()}
+        deployed = {name: stack.enter_context(OnnxRuntime(files[name])) for name in models}
+
+        def scores(runtime: Any, name: str) -> Predictions:
+            batches = images.arrays(_EVALUATION_BATCH)
+            return predict(runtime, batches, description=f"evaluating {name}", total=images.steps(_EVALUATION_BATCH))
+
+        in_keras = {name: scores(runtime, f"{name} in Keras") for name, runtime in simulated.items()}
+        in_engine = {name: scores(runtime, f"{name} deployed") for name, runtime in deployed.items()}
+        image, _ = next(images.arrays(1))
+        keras_latency = measure_latency(simulated, image)
+        engine_latency = measure_latency(deployed, image)
+        engine = next(iter(deployed.values()))
+        rows = tuple(
+            Row(
+                name=name,
+                keras_top1=in_keras[name].accuracy(1),
+                keras_top5=in_keras[name].accuracy(5),
+                keras_latency=keras_latency[name],
+                deployed_top1=in_engine[name].accuracy(1),
+                deployed_top5=in_engine[name].accuracy(5),
+                deployed_latency=engine_latency[name],
+                agreement=in_engine[name].agreement(in_keras[BASELINE]) if BASELINE in in_keras else None,
+                simulation_agreement=in_engine[name].agreement(in_keras[name]),
+                size_bytes=files[name].stat().st_size,
+            )
+            for name in models
+        )
+        return rows, f"{engine.engine} ({engine.device})"
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    _logger.info("%s …", stage)
+    start = time.perf_counter()
+    yield
+    seconds[stage] = round(time.perf_counter() - start, 2)
+    _logger.info("%s: %.1f s", stage, seconds[stage])

@@ -1,0 +1,69 @@
+"""The machine and the versions that a result was made with."""
+
+import os
+import platform
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+_PACKAGES = ("keras-qat", "keras", "tensorflow", "tensorflow-cpu", "onnx", "onnxruntime", "numpy")
+
+
+@dataclass(frozen=True)
+class Environment:
+    """Where a run ran.
+
+    Args:
+        cpu: name of the processor.
+        cores: how many.
+        vnni: whether it multiplies int8 in hardware (AVX512-VNNI or AVX-VNNI); `None` where that is unknown.
+        system: operating system.
+        python: version.
+        packages: version of each installed package that matters.
+    """
+
+    cpu: str
+    cores: int
+    vnni: bool | None
+    system: str
+    python: str
+    packages: dict[str, str]
+
+
+def read_environment() -> Environment:
+    """Look at this machine.
+
+    Example:
+        >>> read_environment().cores > 0
+        True
+    """
+    facts = _cpu_facts()
+    flags = facts.get("flags", "").split()
+    return Environment(
+        cpu=facts.get("model name", platform.processor() or platform.machine()),
+        cores=os.cpu_count() or 1,
+        vnni=any("vnni" in flag for flag in flags) if flags else None,
+        system=f"{platform.system()} {platform.release()}",
+        python=platform.python_version(),
+        packages=_versions(),
+    )
+
+
+def _cpu_facts() -> dict[str, str]:
+    """The first processor's entry in Linux's /proc/cpuinfo; nothing elsewhere."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n", 1)[0].splitlines()
+    except OSError:
+        return {}
+    pairs = (line.partition(":") for line in lines)
+    return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,71 @@
+"""The result of a run as one frozen value, from which every report is made."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from keras_qat.evaluation import Latency
+from keras_qat.report.environment import Environment
+
+
+@dataclass(frozen=True)
+class Row:
+    """One variant of the model: Baseline, PTQ or QAT.
+
+    Shares are 0 to 1. `None` is what was skipped.
+
+    Args:
+        name: of the variant.
+        keras_top1: accuracy of the Keras model.
+        keras_top5: the label is among its five best.
+        keras_latency: of the Keras model, batch 1.
+        deployed_top1: accuracy of the ONNX file in its engine.
+        deployed_top5: likewise.
+        deployed_latency: of the ONNX file, batch 1.
+        agreement: share of images on which the deployed file says what the float Keras model says.
+        simulation_agreement: share on which the deployed file says what its own Keras model says.
+        size_bytes: of the ONNX file.
+    """
+
+    name: str
+    keras_top1: float
+    keras_top5: float
+    keras_latency: Latency
+    deployed_top1: float
+    deployed_top5: float
+    deployed_latency: Latency
+    agreement: float | None
+    simulation_agreement: float
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Record:
+    """A whole run.
+
+    Args:
+        model: name of the network.
+        data: name of the data set.
+        target: the engine that the placement was made for.
+        images: how many validation images were evaluated.
+        engine: where the deployed files ran.
+        rows: the variants.
+        best_epoch: which epoch of fine-tuning the QAT row is; 0 is PTQ as it was, `None` if not fine-tuned.
+        settings: all settings.
+        environment: machine and versions.
+        seconds: how long each stage took.
+    """
+
+    model: str
+    data: str
+    target: str
+    images: int
+    engine: str
+    rows: tuple[Row, ...]
+    best_epoch: int | None
+    settings: dict[str, Any]
+    environment: Environment
+    seconds: dict[str, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The record as JSON can hold it."""
+        return asdict(self)

@@ -1,0 +1,78 @@
+"""The results table: one list of columns, drawn as Markdown and on the terminal."""
+
+from collections.abc import Callable
+
+from rich.table import Table
+
+from keras_qat.evaluation import Latency
+from keras_qat.report.record import Record, Row
+
+_MEGABYTE = 1e6
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.2f}%"
+
+
+def _milliseconds(latency: Latency) -> str:
+    return f"{latency.median_ms:.2f} ms (p90 {latency.p90_ms:.2f})"
+
+
+COLUMNS: tuple[tuple[str, Callable[[Row], str]], ...] = (
+    ("", lambda row: row.name),
+    ("Keras top-1", lambda row: _percent(row.keras_top1)),
+    ("Keras latency", lambda row: _milliseconds(row.keras_latency)),
+    ("Deployed top-1", lambda row: _percent(row.deployed_top1)),
+    ("Deployed latency", lambda row: _milliseconds(row.deployed_latency)),
+    ("Agreement with float", lambda row: _percent(row.agreement)),
+    ("Size", lambda row: f"{row.size_bytes / _MEGABYTE:.1f} MB"),
+)
+
+
+def title(record: Record) -> str:
+    """One line that says what the table is about."""
+    return f"{record.model} on {record.data}, target {record.target}, {record.images} validation images"
+
+
+def footnotes(record: Record) -> tuple[str, ...]:
+    """What a reader must know to read the table right."""
+    latency = record.rows[0].deployed_latency
+    notes = [
+        f"Deployed: {record.engine}. Latency: batch 1, median and 90th percentile of {latency.runs} interleaved runs "
+        f"after warm-up, {record.environment.cpu}, {record.environment.cores} cores.",
+        "Keras latency of PTQ and QAT is that of the simulation, which computes in float.",
+        "File and simulation agree on "
+        + ", ".join(f"{_percent(row.simulation_agreement)} ({row.name})" for row in record.rows)
+        + ".",
+    ]
+    if record.best_epoch == 0:
+        notes.append("No epoch of fine-tuning was better than PTQ on the selection images, so QAT is PTQ as it was.")
+    elif record.best_epoch is not None:
+        notes.append(f"QAT is epoch {record.best_epoch}, chosen on held-out training images.")
+    if record.environment.vnni is False:
+        notes.append("This CPU has no VNNI: INT8 gains little speed here, and ONNX Runtime needs its exact kernels.")
+    return tuple(notes)
+
+
+def markdown(record: Record) -> str:
+    """The table as Markdown, with its title and footnotes."""
+    lines = [
+        f"## {title(record)}",
+        "",
+        f"| {' | '.join(name for name, _ in COLUMNS)} |",
+        f"| {' | '.join('---' for _ in COLUMNS)} |",
+        *(f"| {' | '.join(cell(row) for _, cell in COLUMNS)} |" for row in record.rows),
+        "",
+        *(f"- {note}" for note in footnotes(record)),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def terminal_table(record: Record) -> Table:
+    """The table for the terminal."""
+    table = Table(title=title(record), caption="\n".join(footnotes(record)), caption_justify="left")
+    for name, _ in COLUMNS:
+        table.add_column(name, justify="left" if not name else "right")
+    for row in record.rows:
+        table.add_row(*(cell(row) for _, cell in COLUMNS))
+    return table

@@ -1,0 +1,71 @@
+"""What a run is made of: one frozen value, read by the command line, saved with the results."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from keras_qat.errors import UserError
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of `keras-qat run`.
+
+    Args:
+        model: name of a network, such as resnet50 or resnet101v2.
+        weights: its float weights: "imagenet", or the path of a .weights.h5 or .keras file. Without, on digits only,
+            the float baseline is trained first and cached.
+        data: "digits" (embedded), or a folder with train/CLASS/IMAGE and val/CLASS/IMAGE.
+        target: the engine to deploy to: tensorrt or onnxruntime.
+        calibration_images: how many training images choose the ranges.
+        calibration_method: minmax, percentile or mse.
+        epochs: epochs of fine-tuning.
+        steps_per_epoch: the most steps of one epoch; all the training images if not given.
+        batch_size: images in a batch, for calibration and fine-tuning.
+        learning_rate: of fine-tuning, before the schedule.
+        optimizer: sgd-momentum, sgd or adam.
+        schedule: piecewise (warm-up, then 1.0@1,0.1@2,0.01@7), cosine, constant, or pieces of your own.
+        validation_images: evaluate on that many validation images; on all if not given.
+        output: the folder of all runs; each makes a folder of its own in it.
+        seed: the same seed gives the same table on the same machine.
+        opset: ONNX operator set of the files, 13 to 21.
+        skip_baseline: don't evaluate the float model (no agreement is reported then).
+        skip_fine_tuning: stop after post-training quantization.
+        skip_saved_model: don't write TensorFlow SavedModels.
+    """
+
+    model: str = "resnet50"
+    weights: str | None = None
+    data: str = "digits"
+    target: str = "onnxruntime"
+    calibration_images: int = 256
+    calibration_method: str = "mse"
+    epochs: int = 10
+    steps_per_epoch: int | None = None
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    optimizer: str = "sgd-momentum"
+    schedule: str = "piecewise"
+    validation_images: int | None = None
+    output: Path = Path("runs")
+    seed: int = 0
+    opset: int = 17
+    skip_baseline: bool = False
+    skip_fine_tuning: bool = False
+    skip_saved_model: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what no stage could use."""
+        for name in ("calibration_images", "epochs", "batch_size", "validation_images", "steps_per_epoch"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"`{name}` must be at least 1. Received: {value}. Give a larger number.")
+
+    @property
+    def folder(self) -> Path:
+        """Where this run writes: model, data and target in the name."""
+        return Path(self.output) / f"{self.model.lower()}-{Path(self.data).resolve().name}-{self.target}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as JSON can hold them."""
+        return {**asdict(self), "output": str(self.output)}

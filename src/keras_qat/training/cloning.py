@@ -1,0 +1,53 @@
+"""Independent copies of a model, so that the caller's is never trained."""
+
+import hashlib
+from collections.abc import Iterator
+
+import keras
+import numpy as np
+
+from keras_qat.errors import UnsupportedModelError
+
+
+def clone(model: keras.Model) -> keras.Model:
+    """Return a copy with the same layers, weights (non-trainable ones too) and `trainable` flags, uncompiled.
+
+    Raises:
+        UnsupportedModelError: Keras can't clone the model (a subclass without a graph, for example).
+
+    Example:
+        >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+        >>> clone(model).count_params(), clone(model) is model
+        (3, False)
+    """
+    try:
+        copy = keras.models.clone_model(model)
+        copy.set_weights(model.get_weights())
+    except (ValueError, TypeError, NotImplementedError) as error:
+        raise UnsupportedModelError(
+            f"Keras can't clone the model to train a copy of it: {error}. Received: {type(model).__name__} "
+            f"{model.name!r}. Use a functional or Sequential model whose layers all have `get_config`."
+        ) from error
+    for source, target in zip(all_layers(model), all_layers(copy), strict=True):
+        # Outer layers come first: setting a flag sets those within, which are then set one by one.
+        target.trainable = source.trainable
+    for source, target in zip(model.weights, copy.weights, strict=True):
+        target.trainable = source.trainable
+    return copy
+
+
+def all_layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
+    """Yield the model and each layer within it, at any depth, an outer layer before its inner ones."""
+    # Keras has no public walk that enters composite layers, and `model.layers` doesn't.
+    yield from model._flatten_layers(include_self=True, recursive=True)  # noqa: SLF001
+
+
+def fingerprint(model: keras.Model) -> str:
+    """Return a SHA-256 of the layers' classes and `trainable` flags and of every weight."""
+    digest = hashlib.sha256()
+    for layer in all_layers(model):
+        digest.update(f"{type(layer).__name__} {layer.trainable};".encode())
+    for weight in model.get_weights():
+        digest.update(f"{weight.shape} {weight.dtype};".encode())
+        digest.update(np.ascontiguousarray(weight).tobytes())
+    return digest.hexdigest()

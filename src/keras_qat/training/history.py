@@ -1,0 +1,81 @@
+"""What each epoch gave, and which epoch is the best."""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from keras_qat.errors import UserError
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """One epoch.
+
+    Args:
+        epoch: 0 is the model as given, 1 the first trained epoch.
+        learning_rate: of the epoch's last step; `None` for epoch 0.
+        train_loss: mean over the epoch, in training mode; `None` for epoch 0.
+        train_accuracy: top-1 from 0 to 1, likewise.
+        selection_loss: mean over the selection data, after the epoch.
+        selection_accuracy: top-1 from 0 to 1, after the epoch.
+        seconds: wall time, selection included.
+    """
+
+    epoch: int
+    learning_rate: float | None
+    train_loss: float | None
+    train_accuracy: float | None
+    selection_loss: float
+    selection_accuracy: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class History:
+    """The epochs of a run so far, in order from epoch 0.
+
+    Example:
+        >>> given = EpochRecord(0, None, None, None, selection_loss=0.5, selection_accuracy=0.9, seconds=1.0)
+        >>> worse = EpochRecord(1, 1e-3, 0.4, 0.9, selection_loss=0.4, selection_accuracy=0.8, seconds=1.0)
+        >>> History((given,)).with_record(worse).best_epoch
+        0
+    """
+
+    records: tuple[EpochRecord, ...] = ()
+
+    @property
+    def last_epoch(self) -> int:
+        """The last finished epoch; -1 where not even epoch 0 was evaluated."""
+        return len(self.records) - 1
+
+    @property
+    def best_epoch(self) -> int:
+        """The epoch with the highest selection accuracy; of equals the lowest loss, then the earliest."""
+        return max(self.records, key=lambda r: (r.selection_accuracy, -r.selection_loss, -r.epoch)).epoch
+
+    def with_record(self, record: EpochRecord) -> "History":
+        """Return a new history, one epoch longer.
+
+        Raises:
+            UserError: the selection loss isn't finite, so the model's outputs aren't.
+        """
+        if not math.isfinite(record.selection_loss):
+            raise UserError(
+                f"The model gives a loss that isn't finite on the selection data after epoch {record.epoch}. "
+                f"Received: loss={record.selection_loss}, learning_rate={record.learning_rate}. "
+                + (
+                    "The given model or its calibration is broken: check its weights and ranges."
+                    if record.epoch == 0
+                    else "Lower the learning rate, for example to a tenth."
+                )
+            )
+        return History((*self.records, record))
+
+    def to_list(self) -> list[dict[str, Any]]:
+        """Return the records, as JSON can hold them."""
+        return [asdict(record) for record in self.records]
+
+    @classmethod
+    def from_list(cls, records: list[dict[str, Any]]) -> "History":
+        """Make a history from `to_list`'s result."""
+        return cls(tuple(EpochRecord(**record) for record in records))

@@ -1,0 +1,221 @@
+"""Interrupts, resumes and damaged checkpoints."""
+
+import json
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_qat.errors import StorageError
+from keras_qat.training import FineTuned, Recipe, fine_tune
+
+# Keras 3.15 saves variables through an `__array__` without the `copy` keyword of NumPy 2.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning")
+
+RECIPE = Recipe(schedule="1.0@1,3@2", learning_rate=0.1, epochs=3, freeze_batch_norm=False)
+
+Whole = tuple[Path, FineTuned, list[list[np.ndarray]]]
+
+
+def data(count: int, seed: int) -> Any:
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 2, count)
+    images = rng.normal(labels[:, None, None, None] - 0.5, 1.0, (count, 6, 6, 1)).astype("float32")
+    return tf.data.Dataset.from_tensor_slices((images, labels))
+
+
+def train_data(epoch: int) -> Any:
+    """Of epoch 3 the labels are wrong, so that the last epoch isn't the best."""
+    return data(32, 0).map(lambda x, y: (x, 1 - y if epoch == 3 else y)).shuffle(32, seed=epoch).batch(8)
+
+
+SELECTION = data(64, 1).batch(32)
+
+
+def make_model() -> keras.Model:
+    keras.utils.set_random_seed(1)
+    image = keras.Input((6, 6, 1))
+    x = keras.layers.BatchNormalization()(keras.layers.Conv2D(2, 3)(image))
+    x = keras.layers.Dropout(0.3)(keras.layers.Flatten()(x))
+    return keras.Model(image, keras.layers.Dense(2, "softmax")(x))
+
+
+class InterruptAt(keras.callbacks.Callback):
+    """Ctrl-C in the middle of an epoch (counted from 1)."""
+
+    def __init__(self, epoch: int) -> None:
+        super().__init__()
+        self.epoch, self.now = epoch, 0
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:  # noqa: ARG002
+        self.now = epoch + 1
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:  # noqa: ARG002
+        if self.now == self.epoch and batch == 1:
+            raise KeyboardInterrupt
+
+
+def run(folder: Path | None, recipe: Recipe = RECIPE, model: Any = None, **options: Any) -> FineTuned:
+    return fine_tune(model or make_model(), train_data, SELECTION, recipe, folder=folder, progress=False, **options)
+
+
+class NoTraining(keras.callbacks.Callback):
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        raise AssertionError((batch, logs))
+
+
+def weights(path: Path) -> list[np.ndarray]:
+    return list(keras.models.load_model(path).get_weights())
+
+
+def assert_same(left: list[np.ndarray], right: list[np.ndarray]) -> None:
+    for a, b in zip(left, right, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def numbers(tuned: FineTuned) -> list[tuple[Any, ...]]:
+    return [(r.epoch, r.learning_rate, r.train_loss, r.selection_loss, r.selection_accuracy) for r in tuned.history]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    """An uninterrupted run; its best isn't its last epoch. Besides, the weights after each epoch."""
+    folder, after = tmp_path_factory.mktemp("whole"), []
+
+    class Peek(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:  # noqa: ARG002
+            after.append(self.model.get_weights())
+
+    tuned = run(folder, callbacks=[Peek()])
+    assert 0 < tuned.best_epoch < 3
+    return folder, tuned, after
+
+
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """Runs interrupted in the middle of epochs 2 and 3, by the last finished epoch."""
+    folders = {}
+    for epoch in (1, 2):
+        folders[epoch] = tmp_path_factory.mktemp(f"after-{epoch}")
+        with pytest.raises(KeyboardInterrupt):
+            run(folders[epoch], callbacks=[InterruptAt(epoch + 1)])
+    return folders
+
+
+@pytest.fixture
+def cut(interrupted: dict[int, Path], tmp_path: Path) -> Path:
+    """A run interrupted in the middle of epoch 2."""
+    return Path(shutil.copytree(interrupted[1], tmp_path / "cut"))
+
+
+def test_an_interrupt_leaves_the_last_epoch_whole(interrupted: dict[int, Path], whole: Whole) -> None:
+    for epoch, folder in interrupted.items():
+        assert json.loads((folder / "state.json").read_text())["epoch"] == epoch
+        loaded = keras.models.load_model(folder / "last.keras")
+        assert_same(loaded.get_weights(), whole[2][epoch - 1])
+        assert int(loaded.optimizer.iterations) == 4 * epoch
+        names = sorted(path.name for path in folder.iterdir())
+        assert names == ["best.keras", "last.keras", "state.json", "tensorboard"]
+
+
+def test_a_resumed_run_ends_as_an_uninterrupted_one(cut: Path, whole: Whole) -> None:
+    folder, straight, _ = whole
+    keras.utils.set_random_seed(99)  # a new process would start elsewhere
+    np.random.default_rng(5)
+    resumed = run(cut)
+    assert numbers(resumed) == numbers(straight)
+    assert_same(weights(cut / "last.keras"), weights(folder / "last.keras"))
+    assert_same(resumed.model.get_weights(), straight.model.get_weights())
+    assert_same(weights(cut / "best.keras"), straight.model.get_weights())
+
+
+def test_a_finished_run_returns_at_once(whole: Whole) -> None:
+    folder, straight, _ = whole
+    again = run(folder, callbacks=[NoTraining()])
+    assert again.history == straight.history
+    assert_same(again.model.get_weights(), straight.model.get_weights())
+
+
+def test_the_state_file_tells_the_run(whole: Whole) -> None:
+    folder, straight, _ = whole
+    state = json.loads((folder / "state.json").read_text())
+    assert Recipe.from_dict(state["recipe"]) == RECIPE
+    assert (state["epoch"], state["best_epoch"], state["steps_per_epoch"]) == (3, straight.best_epoch, 4)
+    assert len(state["history"]) == 4
+    assert list((folder / "tensorboard" / "validation").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"), [("state.json", 0), ("state.json", 200), ("last.keras", 200), ("best.keras", 0)]
+)
+def test_a_damaged_checkpoint_starts_anew(
+    name: str, kept: int, cut: Path, whole: Whole, caplog: pytest.LogCaptureFixture
+) -> None:
+    # Such that the best epoch isn't the last one, which would be read from last.keras.
+    shutil.copytree(whole[0], cut, dirs_exist_ok=True)
+    text = (cut / name).read_bytes()[:kept]
+    (cut / name).unlink()
+    if kept:
+        (cut / name).write_bytes(text)
+    with caplog.at_level(logging.WARNING):
+        again = run(cut)
+    assert ("starting anew" in caplog.text) == ((name, kept) != ("state.json", 0))
+    assert numbers(again) == numbers(whole[1])
+    assert_same(again.model.get_weights(), whole[1].model.get_weights())
+
+
+def starts_anew(folder: Path, **options: Any) -> bool:
+    with pytest.raises(KeyboardInterrupt):
+        run(folder, callbacks=[InterruptAt(1)], **options)
+    return bool(json.loads((folder / "state.json").read_text())["epoch"] == 0)
+
+
+def test_another_recipe_starts_anew(cut: Path, caplog: pytest.LogCaptureFixture) -> None:
+    other = Recipe.from_dict({**RECIPE.to_dict(), "learning_rate": 0.05})
+    with caplog.at_level(logging.WARNING):
+        assert starts_anew(cut, recipe=other)
+    assert "recipe differs" in caplog.text
+    assert "Run the same again" in caplog.text
+
+
+def test_another_model_starts_anew(cut: Path, caplog: pytest.LogCaptureFixture) -> None:
+    changed = make_model()
+    changed.layers[1].kernel.assign(changed.layers[1].kernel * 2)
+    with caplog.at_level(logging.WARNING):
+        assert starts_anew(cut, model=changed)
+    assert "model differs" in caplog.text
+
+
+def test_resume_off_starts_anew(cut: Path) -> None:
+    assert starts_anew(cut, resume=False)
+
+
+@pytest.mark.parametrize("old", [("last.keras", "best.keras"), ("best.keras",)])
+def test_a_kill_between_the_renames_is_mended(
+    old: tuple[str, ...],
+    whole: Whole,
+    interrupted: dict[int, Path],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The state is of epoch 2, and what is in `old` is still of epoch 1."""
+    folder, straight, _ = whole
+    newer = Path(shutil.copytree(interrupted[2], tmp_path / "newer"))
+    for name in old:
+        shutil.copy(interrupted[1] / name, newer / name)
+    with caplog.at_level(logging.WARNING):
+        resumed = run(newer)
+    assert "anew" not in caplog.text
+    assert numbers(resumed) == numbers(straight)
+    assert_same(weights(newer / "last.keras"), weights(folder / "last.keras"))
+    assert_same(weights(newer / "best.keras"), straight.model.get_weights())
+
+
+def test_the_folder_is_proven_before_training() -> None:
+    with pytest.raises(StorageError, match="Received: "):
+        run(Path("/proc/keras-qat"), callbacks=[NoTraining()])

@@ -1,0 +1,28 @@
+"""The bar on a terminal, the lines elsewhere."""
+
+import io
+from types import SimpleNamespace
+
+import pytest
+from rich.console import Console
+
+from keras_qat.training.progress import TrainingProgress
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_what_is_shown(terminal: bool) -> None:
+    text = io.StringIO()
+    console = Console(file=text, force_terminal=terminal, width=120, color_system=None, legacy_windows=False)
+    with TrainingProgress(epochs=3, steps_per_epoch=2, done=1, console=console) as shown:
+        shown.set_model(SimpleNamespace(optimizer=SimpleNamespace(learning_rate=0.01)))
+        shown.on_epoch_begin(1)
+        for batch in range(2):
+            shown.on_train_batch_end(batch, {"loss": 0.5, "accuracy": 0.25})
+        logs = {"loss": 0.5, "accuracy": 0.25, "val_loss": 0.4, "val_accuracy": 0.75}
+        shown.on_epoch_end(1, logs)
+    line = "epoch 2/3: loss 0.5000 accuracy 25.00% lr 1.00e-02 | selection loss 0.4000 accuracy 75.00%\n"
+    if terminal:
+        assert line in text.getvalue()
+        assert "4/6" in text.getvalue()
+    else:
+        assert text.getvalue() == line
