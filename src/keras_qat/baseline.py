@@ -1,4 +1,4 @@
-"""The float model that a run starts from: the user's weights, or for the embedded digits one trained here and cached."""
+"""The float model that a run starts from: the user's weights, or on the embedded digits one trained here and cached."""
 
 import hashlib
 import json

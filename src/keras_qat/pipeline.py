@@ -8,7 +8,7 @@ baseline ── plan ── calibrate ── apply ──▶ PTQ ── fine_tun
 import logging
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any

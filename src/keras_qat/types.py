@@ -81,7 +81,7 @@ class QuantSpec:
     @property
     def q_max(self) -> int:
         """The largest integer, zero-point not counted."""
-        return 2 ** (self.bits - 1) - 1 if self.signed else 2**self.bits - 1
+        return (1 << self.bits - self.signed) - 1
 
     @property
     def q_min(self) -> int:

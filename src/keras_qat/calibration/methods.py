@@ -1,7 +1,7 @@
 """Histogram → amax: the calibration methods, by name.
 
 `minmax`      the largest magnitude seen. Nothing saturates; one outlier costs every other number precision.
-`percentile`  the magnitude that 99.99% of the numbers don't exceed (Wu et al. 2020, https://arxiv.org/abs/2004.09602, §5).
+`percentile`  the magnitude that 99.99% of the numbers don't exceed (Wu et al. 2020, https://arxiv.org/abs/2004.09602).
 `mse`         the amax with the least squared error of quantization, clipping and rounding together, over 200 candidates
               between 5% and 100% of the largest magnitude (Sung et al. 2015, https://arxiv.org/abs/1511.06488).
 """

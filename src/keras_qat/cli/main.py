@@ -34,10 +34,11 @@ def main(arguments: Sequence[str] | None = None, *, command: cyclopts.App = app)
 def run_program(arguments: Sequence[str] | None, command: cyclopts.App) -> int:
     """Run the command line; errors become one readable message and an exit code."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    handler = RichHandler(console=CONSOLE, show_path=False, show_level=False)
+    # Rich wraps lines to the terminal; in a log file a line stays a line.
+    handler = RichHandler(console=CONSOLE, show_path=False, show_level=False) if CONSOLE.is_terminal else None
     package = logging.getLogger("keras_qat")
     package.setLevel(logging.INFO)
-    package.handlers[:] = [handler]
+    package.handlers[:] = [handler or logging.StreamHandler()]
     try:
         command(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except cyclopts.CycloptsError as error:

@@ -18,20 +18,17 @@ def run_command(
 
     Without arguments: ResNet50 on the embedded handwritten digits, its float baseline trained first and cached.
 
-    Examples
-    --------
-    keras-qat run
+    Examples:
+        keras-qat run
 
-    keras-qat run --model resnet50 --weights resnet50.weights.h5 --data imagenet/ --target tensorrt
+        keras-qat run --model resnet50 --weights resnet50.weights.h5 --data imagenet/ --target tensorrt
 
-    keras-qat run --models all --data digits
+        keras-qat run --models all --data digits
 
-    Parameters
-    ----------
-    settings
-        What to do.
-    models
-        Several networks one after the other: their names, or "all" for resnet50, resnet50v2, resnet101, resnet101v2.
+    Args:
+        settings: What to do.
+        models: Several networks one after the other: their names, or "all" for resnet50, resnet50v2, resnet101 and
+            resnet101v2.
     """
     # TensorFlow takes seconds to load; `--help` and a mistyped option needn't wait for it.
     from keras_qat.pipeline import check_gates, run

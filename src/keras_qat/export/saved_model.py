@@ -1,6 +1,7 @@
 """Keras model → TensorFlow SavedModel, whose quantization TensorFlow's tools understand.
 
-FakeQuantize layers and quantized kernels are lowered to TensorFlow's QuantizeAndDequantize with the range given, the form that `tf2onnx` turns into Q/DQ pairs:
+FakeQuantize layers and quantized kernels are lowered to TensorFlow's QuantizeAndDequantize with the range given, the
+form that `tf2onnx` turns into Q/DQ pairs:
 
     python -m tf2onnx.convert --saved-model DIR --opset 13 --output model.onnx
 

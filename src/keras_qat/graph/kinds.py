@@ -54,7 +54,7 @@ def _relu_kind(layer: Any) -> OpKind:
     return OpKind.RELU if plain else OpKind.ACTIVATION
 
 
-for _type, _kind in {
+_BUILT_IN: dict[type, OpKind | Classifier] = {
     keras.layers.InputLayer: OpKind.INPUT,
     keras.layers.Conv2D: OpKind.CONV,
     keras.layers.DepthwiseConv2D: OpKind.DEPTHWISE_CONV,
@@ -76,5 +76,7 @@ for _type, _kind in {
     keras.layers.Reshape: OpKind.RESHAPE,
     keras.layers.Dropout: OpKind.IDENTITY,
     keras.layers.SpatialDropout2D: OpKind.IDENTITY,
-}.items():
+}
+
+for _type, _kind in _BUILT_IN.items():
     register_kind(_type, _kind)

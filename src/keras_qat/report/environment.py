@@ -60,10 +60,5 @@ def _cpu_facts() -> dict[str, str]:
 
 
 def _versions() -> dict[str, str]:
-    found = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    installed = {name for names in metadata.packages_distributions().values() for name in names}
+    return {name: metadata.version(name) for name in _PACKAGES if name in installed}

@@ -37,13 +37,13 @@ def title(record: Record) -> str:
 def footnotes(record: Record) -> tuple[str, ...]:
     """What a reader must know to read the table right."""
     latency = record.rows[0].deployed_latency
+    agreements = ", ".join(f"{_percent(row.simulation_agreement)} ({row.name})" for row in record.rows)
+    machine = f"{record.environment.cpu}, {record.environment.cores} cores"
     notes = [
-        f"Deployed: {record.engine}. Latency: batch 1, median and 90th percentile of {latency.runs} interleaved runs "
-        f"after warm-up, {record.environment.cpu}, {record.environment.cores} cores.",
+        f"Deployed: {record.engine}.",
+        f"Latency: batch 1, median and p90 of {latency.runs} interleaved runs after warm-up; {machine}.",
         "Keras latency of PTQ and QAT is that of the simulation, which computes in float.",
-        "File and simulation agree on "
-        + ", ".join(f"{_percent(row.simulation_agreement)} ({row.name})" for row in record.rows)
-        + ".",
+        f"File and simulation agree on {agreements}.",
     ]
     if record.best_epoch == 0:
         notes.append("No epoch of fine-tuning was better than PTQ on the selection images, so QAT is PTQ as it was.")

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from types import TracebackType
 
 import numpy as np
+from typing_extensions import Self
 
 
 class Runtime(ABC):
@@ -32,7 +33,7 @@ class Runtime(ABC):
     def close(self) -> None:  # noqa: B027
         """Free what the engine holds."""
 
-    def __enter__(self) -> "Runtime":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -28,12 +28,10 @@ TENSORRT = Target(
         OpKind.DENSE: _WEIGHTED,
         OpKind.ADD: OpRule(
             Inputs.ALL_BUT_FUSED_CONV,
-            because="a quantized residual input lets TensorRT fuse the addition into the convolution of the other branch",
+            because="a quantized residual input lets TensorRT fuse the addition into the other branch's convolution",
         ),
         OpKind.AVERAGE_POOL: _POOL,
-        OpKind.MAX_POOL: OpRule(
-            because="max pooling commutes with Q/DQ; TensorRT moves the pair behind it to its input"
-        ),
+        OpKind.MAX_POOL: OpRule(because="max pooling commutes with Q/DQ, and TensorRT moves the pair to its input"),
         OpKind.BATCH_NORM: OpRule(
             Inputs.ALL,
             because="a batch norm that no convolution feeds reads the residual stream, which its Add reads in INT8 too",

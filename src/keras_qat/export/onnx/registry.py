@@ -50,5 +50,5 @@ def find_converter(layer: Any) -> Converter:
             return _CONVERTERS[base]
     raise UnsupportedModelError(
         f"The layer {layer.name!r} can't be exported to ONNX. Received: a {type(layer).__name__}, for which no "
-        "converter is registered. Write one with `@keras_qat.export.register_converter(YourLayer)`, or replace the layer."
+        "converter is registered. Write one with `@keras_qat.register_converter(YourLayer)`, or replace the layer."
     )

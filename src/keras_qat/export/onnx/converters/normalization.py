@@ -19,7 +19,7 @@ def convert_batch_norm(emission: Emission, step: Step) -> ir.Value:
             f"of shape {step.output_shape}. Normalize the last axis (channels_last)."
         )
     channels = step.output_shape[layer.axis]
-    ones, zeros = np.ones(channels, np.float32), np.zeros(channels, np.float32)  # type: ignore[arg-type]
+    ones, zeros = np.ones(channels, np.float32), np.zeros(channels, np.float32)
     parameters = {
         "gamma": _array(layer.gamma) if layer.scale else ones,
         "beta": _array(layer.beta) if layer.center else zeros,

@@ -1,5 +1,7 @@
 """Max, average and global pooling."""
 
+from typing import Any
+
 import keras
 import onnx_ir as ir
 
@@ -20,7 +22,7 @@ def convert_average_pool(emission: Emission, step: Step) -> ir.Value:
     return _pool(emission, step, "AveragePool", count_include_pad=0)
 
 
-def _pool(emission: Emission, step: Step, op_type: str, **attributes: int) -> ir.Value:
+def _pool(emission: Emission, step: Step, op_type: str, **attributes: Any) -> ir.Value:
     require_channels_last(step)
     layer = step.layer
     window = window_attributes(layer.pool_size, layer.strides, layer.padding, step.input_shapes[0])
