@@ -18,3 +18,39 @@ def shared_data() -> Path:
     if not path.is_dir():
         pytest.skip(f"no real data at {path}; set KERAS_QAT_DATA to its folder")
     return path
+
+
+@pytest.fixture(autouse=True, scope="session")
+def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Baselines trained by tests don't touch the user's cache."""
+    path = tmp_path_factory.mktemp("cache")
+    os.environ["XDG_CACHE_HOME"] = str(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_network() -> str:
+    """The name of a residual network small enough to train in seconds, known to the zoo."""
+    import keras
+
+    from keras_qat.data import Preprocessing
+    from keras_qat.zoo import ZooEntry, register
+
+    def build(*, size: int, num_classes: int) -> keras.Model:
+        layers = keras.layers
+        x = inputs = keras.Input((size, size, 3), name="image")
+        x = layers.ZeroPadding2D(1, name="stem_pad")(x)
+        x = layers.Conv2D(32, 3, strides=2, name="stem_conv")(x)
+        x = layers.BatchNormalization(name="stem_bn")(x)
+        x = shortcut = layers.ReLU(name="stem_relu")(x)
+        x = layers.Conv2D(32, 3, padding="same", name="block_conv")(x)
+        x = layers.BatchNormalization(name="block_bn")(x)
+        x = layers.Add(name="block_add")([shortcut, x])
+        x = layers.ReLU(name="block_out")(x)
+        x = layers.MaxPooling2D(2, name="pool")(x)
+        x = layers.Conv2D(64, 3, activation="relu", name="head_conv")(x)
+        x = layers.GlobalAveragePooling2D(name="avg_pool")(x)
+        return keras.Model(inputs, layers.Dense(num_classes, "softmax", name="predictions")(x), name="tiny")
+
+    register(ZooEntry("tiny", build, Preprocessing("tf", 32, 32)))
+    return "tiny"

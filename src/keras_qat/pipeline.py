@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from keras_qat.baseline import DIGITS, DIGITS_SIZE, epochs_of, float_model
-from keras_qat.calibration import calibrate
+from keras_qat.calibration import calibrate, find_method
 from keras_qat.data import ImageSet, Splits, load_data
 from keras_qat.errors import GateMissedError
 from keras_qat.evaluation import Predictions, measure_latency, predict
-from keras_qat.export import export_keras, export_onnx
+from keras_qat.export import export_keras, export_onnx, require_opset
 from keras_qat.export.saved_model import export_saved_model
 from keras_qat.graph import trace
 from keras_qat.placement import explain, plan
@@ -26,6 +26,7 @@ from keras_qat.report import Record, Row, markdown, read_environment
 from keras_qat.runtimes import KerasRuntime, OnnxRuntime
 from keras_qat.settings import Settings
 from keras_qat.storage import require_writable, write_json, write_text
+from keras_qat.targets import find_target
 from keras_qat.training import FineTuned, Recipe, fine_tune, parse_schedule
 from keras_qat.transform import apply_placement
 from keras_qat.types import Placement
@@ -58,7 +59,7 @@ def run(settings: Settings) -> Record:
     seconds: dict[str, float] = {}
     entry = find(settings.model)
     recipe = _recipe(settings)
-    require_writable(folder)
+    _check_early(settings)
     write_json(folder / "settings.json", settings.to_dict())
 
     with _timed(seconds, "load"):
@@ -110,6 +111,14 @@ def check_gates(record: Record) -> None:
                 f"{100 * row.simulation_agreement:.2f}% of {record.images} images; at least "
                 f"{100 * MIN_SIMULATION_AGREEMENT:.1f}% was promised. Don't deploy it; please report the model."
             )
+
+
+def _check_early(settings: Settings) -> None:
+    """Find the mistakes that would otherwise show after minutes or hours of work."""
+    find_target(settings.target)
+    find_method(settings.calibration_method)
+    require_opset(settings.opset)
+    require_writable(settings.folder)
 
 
 def _recipe(settings: Settings) -> Recipe:

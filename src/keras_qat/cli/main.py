@@ -17,6 +17,7 @@ app = cyclopts.App(
     name="keras-qat",
     help="Take a trained Keras 3 CNN to INT8: post-training quantization, fine-tuning, verified ONNX.",
     version=__version__,
+    suppress_keyboard_interrupt=False,
 )
 app.command(run_command, name="run")
 

@@ -39,8 +39,7 @@ def emit(model: Any, *, target: Target | None = None, opset: int = 17) -> ir.Mod
         UnsupportedModelError: a layer has no converter.
         UserError: the opset is out of range.
     """
-    if opset not in OPSETS:
-        raise UserError(f"The opset must be from {OPSETS[0]} to {OPSETS[-1]}. Received: opset={opset}.")
+    require_opset(opset)
     traced = trace(model)
     emission, inputs, outputs = _emit_nodes(traced)
     graph = ir.Graph(
@@ -62,6 +61,16 @@ def emit(model: Any, *, target: Target | None = None, opset: int = 17) -> ir.Mod
     for one_pass in passes_for(target):
         one_pass(file)
     return file
+
+
+def require_opset(opset: int) -> None:
+    """Refuse an operator set that the emitter doesn't write.
+
+    Raises:
+        UserError: it is out of range.
+    """
+    if opset not in OPSETS:
+        raise UserError(f"The opset must be from {OPSETS[0]} to {OPSETS[-1]}. Received: opset={opset}.")
 
 
 def _emit_nodes(traced: Trace) -> tuple[Emission, list[ir.Value], list[ir.Value]]:

@@ -1,0 +1,135 @@
+"""The whole flow on real digits with a network small enough for a test."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from keras_qat.baseline import cache_path
+from keras_qat.errors import GateMissedError, UserError
+from keras_qat.pipeline import check_gates, run
+from keras_qat.report import Record, markdown
+from keras_qat.settings import Settings
+
+
+@pytest.fixture(scope="module")
+def settings(tiny_network: str, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    return Settings(
+        model=tiny_network, epochs=2, batch_size=32, calibration_images=64, output=tmp_path_factory.mktemp("runs")
+    )
+
+
+@pytest.fixture(scope="module")
+def record(settings: Settings) -> Record:
+    return run(settings)
+
+
+def test_every_variant_is_as_good_as_float_and_deployed_as_simulated(record: Record) -> None:
+    baseline, ptq, qat = record.rows
+    assert (baseline.name, ptq.name, qat.name) == ("Baseline", "PTQ", "QAT")
+    assert record.images == 360
+    assert baseline.keras_top1 > 0.8
+    for row in record.rows:
+        assert row.deployed_top1 >= baseline.keras_top1 - 0.02
+        assert row.keras_top1 <= row.keras_top5 <= 1
+        assert row.keras_latency.runs >= 50
+        assert 0 < row.deployed_latency.median_ms <= row.deployed_latency.p90_ms
+    assert baseline.agreement == baseline.simulation_agreement == 1
+    check_gates(record)
+
+
+def test_int8_files_are_smaller(record: Record) -> None:
+    baseline, ptq, qat = (row.size_bytes for row in record.rows)
+    # The tiny network is mostly file structure; a ResNet comes to a quarter.
+    assert max(ptq, qat) < 0.8 * baseline
+
+
+@pytest.mark.usefixtures("record")
+def test_the_folder_holds_models_and_results(settings: Settings) -> None:
+    folder = settings.folder
+    for name in ("baseline", "ptq", "qat"):
+        assert (folder / f"{name}.onnx").is_file()
+        assert (folder / f"{name}.keras").is_file()
+        assert (folder / f"{name}_saved_model" / "saved_model.pb").is_file()
+    assert json.loads((folder / "settings.json").read_text())["calibration_images"] == 64
+    assert {p.name for p in (folder / "training").glob("*.keras")} == {"best.keras", "last.keras"}
+    assert not list(folder.rglob(".*"))
+
+
+def test_json_and_markdown_tell_the_same(record: Record, settings: Settings) -> None:
+    saved = json.loads((settings.folder / "results.json").read_text())
+    table = (settings.folder / "results.md").read_text()
+    assert table == markdown(record)
+    for row in saved["rows"]:
+        line = next(line for line in table.splitlines() if line.startswith(f"| {row['name']} |"))
+        for share in ("keras_top1", "deployed_top1", "agreement"):
+            assert f" {100 * row[share]:.2f}% " in line
+        for latency in ("keras_latency", "deployed_latency"):
+            assert f" {row[latency]['median_ms']:.2f} ms (p90 {row[latency]['p90_ms']:.2f}) " in line
+
+
+@pytest.mark.usefixtures("record")
+def test_saved_ptq_model_loads_with_its_numbers(settings: Settings) -> None:
+    model = keras.models.load_model(settings.folder / "ptq.keras")
+    names = [layer.name for layer in model.layers if layer.name.endswith("_quantize")]
+    ranges = json.loads((settings.folder / "ranges.json").read_text())
+    assert "stem_relu_quantize" in names
+    amax = float(model.get_layer("stem_relu_quantize").amax)
+    assert np.float32(ranges["stem_relu"]["amax"]) == np.float32(amax)
+
+
+def _shares(record: Record) -> list[tuple[Any, ...]]:
+    return [
+        (r.name, r.keras_top1, r.keras_top5, r.deployed_top1, r.deployed_top5, r.agreement, r.size_bytes)
+        for r in record.rows
+    ]
+
+
+def test_same_seed_same_table(record: Record, settings: Settings, tmp_path: Path) -> None:
+    # From the start: another folder, and the cached baseline thrown away.
+    cache_path(settings.model, settings.seed).unlink()
+    again = run(replace(settings, output=tmp_path))
+    assert _shares(again) == _shares(record)
+
+
+def test_stages_can_be_skipped(settings: Settings, tmp_path: Path) -> None:
+    record = run(
+        replace(
+            settings,
+            output=tmp_path,
+            target="tensorrt",
+            skip_baseline=True,
+            skip_fine_tuning=True,
+            skip_saved_model=True,
+            validation_images=50,
+        )
+    )
+    assert [row.name for row in record.rows] == ["PTQ"]
+    assert record.rows[0].agreement is None
+    assert (record.images, record.best_epoch) == (50, None)
+    assert not list(settings.folder.glob("tmp*"))
+
+
+def test_corrupt_cached_baseline_is_trained_again(
+    record: Record, settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache_path(settings.model, settings.seed).write_bytes(b"not a model")
+    again = run(replace(settings, output=tmp_path, skip_fine_tuning=True, skip_saved_model=True))
+    assert "can't be read" in caplog.text
+    assert _shares(again) == _shares(record)[:2]
+
+
+def test_gate_catches_a_file_that_differs_from_its_simulation(record: Record) -> None:
+    bad = replace(record, rows=(replace(record.rows[1], simulation_agreement=0.99),))
+    with pytest.raises(GateMissedError, match=r"PTQ file.*99\.00% of 360 images"):
+        check_gates(bad)
+
+
+@pytest.mark.parametrize("name", ["calibration_images", "epochs", "batch_size", "validation_images"])
+def test_settings_refuse_zero(name: str) -> None:
+    with pytest.raises(UserError, match=f"`{name}` must be at least 1. Received: 0"):
+        Settings(**{name: 0})
