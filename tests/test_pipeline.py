@@ -124,9 +124,13 @@ def test_corrupt_cached_baseline_is_trained_again(
 
 
 def test_gate_catches_a_file_that_differs_from_its_simulation(record: Record) -> None:
-    bad = replace(record, rows=(replace(record.rows[1], simulation_agreement=0.99),))
-    with pytest.raises(GateMissedError, match=r"PTQ file.*99\.00% of 360 images"):
-        check_gates(bad)
+    # Closed form: P(X >= 6) for X ~ Binomial(360, 0.005) is 1.02%, P(X >= 7) is 0.25%.
+    def with_misses(misses: int) -> Record:
+        return replace(record, rows=(replace(record.rows[1], simulation_agreement=1 - misses / 360),))
+
+    check_gates(with_misses(6))
+    with pytest.raises(GateMissedError, match=r"PTQ file.*98\.06% of 360 images"):
+        check_gates(with_misses(7))
 
 
 @pytest.mark.parametrize("name", ["calibration_images", "epochs", "batch_size", "validation_images"])

@@ -179,7 +179,7 @@ def test_rebuilt_without_a_change_is_the_same_function(build: Callable[[], keras
 
 
 def test_quantized_model_by_hand() -> None:
-    """conv 1x1 → relu → conv 1x1 in NumPy float64: input, weights and activation rounded, bias and output not."""
+    """Conv 1x1 → relu → conv 1x1 in NumPy float64: input, weights and activation rounded, bias and output not."""
     image = keras.Input((4, 4, 2), name="image")
     x = layers.ReLU(name="relu")(layers.Conv2D(3, 1, name="first")(image))
     source = randomize(keras.Model(image, layers.Conv2D(2, 1, name="second")(x)))

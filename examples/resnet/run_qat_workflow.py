@@ -10,4 +10,6 @@ from keras_qat.cli.main import main
 from keras_qat.cli.run import run_command
 
 if __name__ == "__main__":
-    main(command=cyclopts.App(name="run_qat_workflow.py", default_command=run_command, suppress_keyboard_interrupt=False))
+    main(
+        command=cyclopts.App(name="run_qat_workflow.py", default_command=run_command, suppress_keyboard_interrupt=False)
+    )

@@ -10,6 +10,7 @@
 Importing the package also makes Keras able to load quantized `.keras` files.
 """
 
+from keras_qat import _backend  # noqa: F401  (before TensorFlow is imported)
 from keras_qat._version import __version__
 from keras_qat.calibration import calibrate
 from keras_qat.export import export_keras, export_onnx, register_converter

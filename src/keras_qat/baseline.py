@@ -22,7 +22,7 @@ DIGITS = "digits"
 DIGITS_SIZE = 32
 """The smallest input the ResNets of `keras.applications` take."""
 
-_EPOCHS = 10
+_EPOCHS = 8
 _BATCH_SIZE = 32
 
 
