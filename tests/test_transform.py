@@ -116,7 +116,7 @@ def test_one_fake_quantize_for_each_tensor(build: Callable[[], keras.Model], tar
     order = {name: 3.0 + 0.5 * i for i, name in enumerate(placement.observed)}
     by_tensor = {layer.name.removesuffix("_quantize"): layer for layer in fakes(model)}
     for planned in placement.tensors:
-        layer = by_tensor[planned.tensor.replace(":", "_")]
+        layer = by_tensor[planned.tensor.replace("#", ".")]
         assert layer.spec == planned.spec
         assert float(layer.amax) == pytest.approx(order[planned.range_of])
         # One call of the layer, whatever reads its result.
@@ -158,15 +158,12 @@ def test_layers_keep_their_names_and_get_quantized_weights(target: str) -> None:
 @by_model
 @by_target
 def test_fine_grid_gives_the_float_model(build: Callable[[], keras.Model], target: str) -> None:
-    """With the weights on the 8-bit grid already, and ranges a little above the activations, what is left is rounding.
-
-    Each number is off by at most half a step of 20/127 at each pair; the outputs must follow the float model closely.
-    """
+    """With ranges that nothing exceeds, only rounding is left, and the outputs follow the float model closely."""
     source = randomize(build())
     model, _ = quantize(source, target, amax=20.0)
     exact, rounded = predict(source, images()), predict(model, images())
     noise = np.sqrt(np.mean((exact - rounded) ** 2)) / np.std(exact)
-    assert 0 < noise < 0.35
+    assert 0 < noise < 0.2
 
 
 @by_model
@@ -206,8 +203,8 @@ def test_quantized_model_by_hand() -> None:
 
 
 @by_target
-def test_huge_range_still_rounds_weights_only_slightly(target: str) -> None:
-    """An absurd range must show up as an error: everything rounds to 0, so the logits are the classifier's bias."""
+def test_absurd_range_rounds_every_activation_to_zero(target: str) -> None:
+    """Nothing but the classifier's bias is left of the logits."""
     source = randomize(residual())
     model, _ = quantize(source, target, amax=1e6)
     bias = source.get_layer("classes").get_weights()[1].astype(np.float64)
@@ -272,8 +269,7 @@ def test_lists_of_inputs_and_outputs_are_kept() -> None:
     assert made.shape == (4, 6, 6, 2)
 
 
-def test_output_of_another_float_type_is_kept() -> None:
-    """Integer inputs stay integers: an embedding of the input dtype would break otherwise."""
+def test_integer_input_stays_integer() -> None:
     image = keras.Input((8, 8, 3), dtype="uint8", name="image")
     x = layers.Rescaling(1 / 255, name="scale")(image)
     model, _ = quantize(keras.Model(image, layers.Conv2D(2, 3, name="conv")(x)), "tensorrt")
@@ -286,7 +282,7 @@ def test_output_of_another_float_type_is_kept() -> None:
 @by_model
 @by_target
 def test_the_callers_model_is_untouched(build: Callable[[], keras.Model], target: str) -> None:
-    """Weights, layers, flags, and what Keras knows of each layer: `layer.output` exists only for a layer called once."""
+    """Weights, layers, flags, and what Keras knows of each layer: `layer.output` is of a layer called once only."""
     source = randomize(build())
     operations = list(dict.fromkeys(call.operation for call in trace(source).calls.values()))
     weights = source.get_weights()
@@ -348,7 +344,7 @@ def test_missing_range_names_the_tensor() -> None:
 def test_placement_of_another_model_is_refused() -> None:
     placement = plan(trace(residual()).graph, "tensorrt")
     ranges = {name: TensorRange(1.0, "minmax", 1) for name in placement.observed}
-    with pytest.raises(UserError, match=r"placement.*Received: '(stem|out|pool)'"):
+    with pytest.raises(UserError, match=r"placement was planned for another model. Received: the edge '"):
         apply_placement(nested(), placement, ranges)
 
 

@@ -51,7 +51,7 @@ def export_saved_model(model: Any, path: str | Path) -> Path:
     return path
 
 
-class _Servable(tf.Module):
+class _Servable(tf.Module):  # type: ignore[misc]
     """The model's variables and its forward pass, and nothing else of Keras."""
 
     def __init__(self, model: Any) -> None:

@@ -25,7 +25,7 @@ class Node:
         layer: name of the Keras layer that is called.
         inputs: the names of the tensors it reads.
         outputs: the names of the tensors it makes.
-        activation: name of the activation inside the layer itself, as in `Conv2D(activation="relu")`.
+        activation: name of the layer's own activation function, as in `Conv2D(activation="relu")`.
     """
 
     name: str

@@ -141,7 +141,7 @@ class _Reader:
                 if node.is_input or all(id(t) in names for t in node.outputs):
                     continue
                 operation, tensors = node.operation, node.arguments.keras_tensors
-                if isinstance(operation, keras.Sequential) or hasattr(operation, "_nodes_by_depth"):
+                if isinstance(operation, keras.Model):
                     self._read_nested(operation, node, names, prefix)
                     continue
                 args, kwargs = node.arguments.convert(
@@ -176,7 +176,7 @@ class _Reader:
             name = f"{layer}#{call_number}"
         outputs = tuple(name if i == 0 else f"{name}:{i}" for i in range(len(made)))
         names.update({id(t): output for t, output in zip(made, outputs, strict=True)})
-        inner = None if kind in {OpKind.RELU, OpKind.ACTIVATION} else getattr(operation, "activation", None)
+        inner = None if kind is OpKind.RELU else getattr(operation, "activation", None)
         self.nodes.append(Node(name, kind, layer, inputs, outputs, activation_name(inner)))
         self.calls[name] = Call(operation, args, kwargs, tuple(tuple(t.shape) for t in made))
 

@@ -11,6 +11,8 @@ Operations that only move numbers (zero padding, reshape, dropout at inference) 
 them, where the engine can fuse it with the producer. That is exact, since 0.0 is always on the grid.
 """
 
+from collections.abc import Mapping
+
 from keras_qat.graph import OUTPUT, Edge, Graph, Node, non_negative_tensors
 from keras_qat.placement.groups import WEIGHTED, Group, fused_groups
 from keras_qat.targets import Inputs, Target, find_target
@@ -55,7 +57,7 @@ class _Planner:
         for edge, reason in wanted.items():
             if reason is not None:
                 entries.setdefault(self._entry(edge), reason)
-        edges = tuple(self._decide(edge, entries.get(edge), passes=wanted[edge]) for edge in self.graph.edges)
+        edges = tuple(self._decide(edge, entries) for edge in self.graph.edges)
         return Placement(
             target=self.target.name,
             tensors=self._tensors(edges),
@@ -78,18 +80,17 @@ class _Planner:
             return f"{producer.kind} output: {self.target.rule(producer.kind).because}"
         return None
 
-    def _decide(self, edge: Edge, reason: str | None, *, passes: str | None) -> EdgeDecision:
-        quantized = reason is not None
-        return EdgeDecision(
-            edge.tensor, edge.consumer, edge.index, quantized, reason or self._refusal(edge, passes=passes)
-        )
+    def _decide(self, edge: Edge, entries: Mapping[Edge, str]) -> EdgeDecision:
+        if edge in entries:
+            return EdgeDecision(edge.tensor, edge.consumer, edge.index, quantized=True, reason=entries[edge])
+        reason = self._refusal(edge, quantized_at=self._entry(edge) if self._entry(edge) in entries else None)
+        return EdgeDecision(edge.tensor, edge.consumer, edge.index, quantized=False, reason=reason)
 
-    def _refusal(self, edge: Edge, *, passes: str | None) -> str:
+    def _refusal(self, edge: Edge, quantized_at: Edge | None) -> str:
         """Why no pair stands on this edge."""
-        producer = self.graph.producer(edge.tensor)
-        if passes is not None:
-            source = self._entry(edge).tensor
-            return f"already quantized at {source!r}: {producer.kind} only moves numbers"
+        if quantized_at is not None:
+            producer = self.graph.producer(edge.tensor)
+            return f"already quantized at {quantized_at.tensor!r}: {producer.kind} only moves numbers"
         if edge.consumer == OUTPUT:
             return "the model's output stays float"
         if self._internal(edge):
@@ -110,9 +111,13 @@ class _Planner:
         return node != OUTPUT and self.graph.by_name[node].kind in _MOVES_NUMBERS
 
     def _entry(self, edge: Edge) -> Edge:
-        """The edge upstream of all operations that only move numbers, where the pair stands."""
+        """The edge upstream of all operations that only move numbers, where the pair stands.
+
+        A tensor that leaves the model stays float, so the pair stands behind it.
+        """
         producer = self.graph.producer(edge.tensor)
-        if producer.kind not in _MOVES_NUMBERS:
+        leaves = any(reader.consumer == OUTPUT for reader in self.graph.consumers(edge.tensor))
+        if producer.kind not in _MOVES_NUMBERS or leaves:
             return edge
         return self._entry(Edge(producer.inputs[0], producer.name, 0))
 

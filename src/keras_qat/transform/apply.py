@@ -6,7 +6,7 @@ from typing import Any
 import keras
 
 from keras_qat.errors import UserError
-from keras_qat.graph import Edge, trace
+from keras_qat.graph import Edge, Graph, trace
 from keras_qat.layers import FakeQuantize, quantized_layer
 from keras_qat.transform.rebuild import copy_layer, rebuild
 from keras_qat.types import Placement, TensorRange
@@ -30,9 +30,12 @@ def apply_placement(model: Any, placement: Placement, ranges: Mapping[str, Tenso
         UserError: a range is missing, or the placement was planned for another model.
     """
     traced = trace(model)
-    _check(placement, ranges, {edge.tensor for edge in traced.graph.edges})
+    _check(placement, ranges, traced.graph)
     fakes = {
-        t.tensor: FakeQuantize(t.spec, ranges[t.range_of].amax, name=t.tensor.replace(":", "_") + SUFFIX)
+        # TensorFlow takes neither ":" nor "#" in the name of a scope.
+        t.tensor: FakeQuantize(
+            t.spec, ranges[t.range_of].amax, name=t.tensor.replace(":", "_").replace("#", ".") + SUFFIX
+        )
         for t in placement.tensors
     }
     weight_specs = {w.layer: w.spec for w in placement.weights}
@@ -53,16 +56,18 @@ def apply_placement(model: Any, placement: Placement, ranges: Mapping[str, Tenso
     return rebuild(traced, new_layer, on_edge)
 
 
-def _check(placement: Placement, ranges: Mapping[str, TensorRange], tensors: set[str]) -> None:
+def _check(placement: Placement, ranges: Mapping[str, TensorRange], graph: Graph) -> None:
     missing = [name for name in placement.observed if name not in ranges]
     if missing:
         raise UserError(
             f"{len(missing)} quantized tensors have no range. Received: ranges for {len(ranges)} tensors, none for "
             f"{missing[0]!r}. Calibrate the same model with the same placement."
         )
-    unknown = [t.tensor for t in placement.tensors if t.tensor not in tensors]
-    if unknown:
+    planned = {Edge(e.tensor, e.consumer, e.index) for e in placement.edges}
+    different = sorted(planned.symmetric_difference(graph.edges), key=lambda edge: edge.tensor)
+    if different:
+        tensor, consumer = different[0].tensor, different[0].consumer
         raise UserError(
-            f"The placement names tensors that the model lacks. Received: {unknown[0]!r}. "
-            "Plan the placement from this model: `plan(trace(model).graph, target)`."
+            f"The placement was planned for another model. Received: the edge {tensor!r} → {consumer!r}, which one of "
+            "them has and the other lacks. Plan it from this model: `plan(trace(model).graph, target)`."
         )

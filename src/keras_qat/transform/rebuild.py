@@ -1,6 +1,7 @@
 """Replay a trace as a new Keras model, with a say in every layer and every edge."""
 
 from collections.abc import Callable, Mapping
+from copy import copy
 from typing import Any
 
 import keras
@@ -56,9 +57,11 @@ def rebuild(trace: Trace, new_layer: LayerFunction, on_edge: EdgeFunction) -> ke
 
 
 def copy_layer(name: str, layer: Any) -> Any:
-    """A fresh layer of the same type and configuration; an operation without state serves as it is."""
+    """A fresh layer of the same type and configuration, or a copy of an operation that no graph holds yet."""
     if not isinstance(layer, keras.layers.Layer):
-        return layer
+        twin = copy(layer)
+        twin._inbound_nodes, twin._outbound_nodes = [], []  # noqa: SLF001
+        return twin
     return type(layer).from_config({**layer.get_config(), "name": name})
 
 

@@ -1,0 +1,375 @@
+"""Calibration: histograms, the choice of a range, and the pass over the images."""
+
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+import pytest
+
+from keras_qat.calibration import METHODS, Histogram, calibrate, merge
+from keras_qat.calibration.histogram import BINS
+from keras_qat.errors import DataError, UnsupportedModelError, UserError
+from keras_qat.graph import trace
+from keras_qat.placement import plan
+from keras_qat.types import Placement, QuantSpec, TensorRange
+
+layers = keras.layers
+INT8 = QuantSpec()
+UINT8 = QuantSpec(signed=False, storage="uint8")
+
+
+def network() -> keras.Model:
+    """Convolutions, batch norm, a residual Add, pooling, a classifier; weights drawn at random."""
+    x = image = keras.Input((8, 8, 3), name="image")
+    x = shortcut = layers.Conv2D(4, 3, padding="same", activation="relu", name="stem")(x)
+    x = layers.BatchNormalization(name="bn")(layers.Conv2D(4, 3, padding="same", name="conv")(x))
+    x = layers.ReLU(name="out")(layers.Add(name="add")([shortcut, x]))
+    x = layers.GlobalAveragePooling2D(name="pool")(x)
+    model = keras.Model(image, layers.Dense(3, name="classes")(x), name="network")
+    rng = np.random.default_rng(0)
+    for weight in model.weights:
+        positive = "variance" in weight.name or "gamma" in weight.name
+        weight.assign(rng.uniform(0.5, 1.5, weight.shape) if positive else rng.normal(0, 0.4, weight.shape))
+    return model
+
+
+@pytest.fixture(scope="module")
+def model() -> keras.Model:
+    return network()
+
+
+@pytest.fixture(scope="module")
+def placement(model: keras.Model) -> Placement:
+    return plan(trace(model).graph, "onnxruntime")
+
+
+def images(count: int = 24) -> np.ndarray:
+    """Images of different contrast, so that batches have ranges of different powers of two."""
+    rng = np.random.default_rng(1)
+    return (rng.normal(0, 1, (count, 8, 8, 3)) * rng.uniform(0.1, 6, (count, 1, 1, 1))).astype("float32")
+
+
+def split(x: np.ndarray, size: int) -> list[np.ndarray]:
+    return [x[i : i + size] for i in range(0, len(x), size)]
+
+
+def activations(model: keras.Model, names: Sequence[str], x: np.ndarray) -> dict[str, np.ndarray]:
+    """What Keras itself computes for each layer."""
+    outputs = {name: model.get_layer(name).output for name in names}
+    return {k: np.asarray(v) for k, v in keras.Model(model.input, outputs).predict_on_batch(x).items()}
+
+
+def assert_same_histogram(a: Histogram, b: Histogram) -> None:
+    assert (a.exponent, a.amax) == (b.exponent, b.amax)
+    np.testing.assert_array_equal(a.counts, b.counts)
+
+
+# --- histograms -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [1e-6, 0.3, 1.0, 77.0, 1e9])
+def test_histogram_is_that_of_numpy(size: float) -> None:
+    x = np.random.default_rng(2).normal(0, size, (40, 50))
+    histogram = Histogram.of(x)
+    assert 2.0 ** (histogram.exponent - 1) < np.abs(x).max() <= 2.0**histogram.exponent
+    expected, edges = np.histogram(np.abs(x), BINS, (0, 2.0**histogram.exponent))
+    np.testing.assert_array_equal(histogram.counts, expected)
+    np.testing.assert_allclose(histogram.centres, (edges[1:] + edges[:-1]) / 2)
+    assert histogram.amax == np.abs(x).max()
+
+
+@pytest.mark.parametrize("sizes", [(1.0, 1.0), (1.0, 100.0), (100.0, 1.0), (1e-9, 1e9), (0.0, 3.0), (0.0, 0.0)])
+def test_merged_is_the_histogram_of_all(sizes: tuple[float, float]) -> None:
+    rng = np.random.default_rng(3)
+    a, b = (rng.normal(0, 1, 3000) * size for size in sizes)
+    assert_same_histogram(merge(Histogram.of(a), Histogram.of(b)), Histogram.of(np.concatenate([a, b])))
+
+
+def test_merging_is_commutative_and_associative() -> None:
+    rng = np.random.default_rng(4)
+    a, b, c = (Histogram.of(rng.normal(0, size, 500)) for size in (0.01, 3.0, 900.0))
+    assert_same_histogram(merge(a, b), merge(b, a))
+    assert_same_histogram(merge(merge(a, b), c), merge(a, merge(b, c)))
+    assert_same_histogram(merge(Histogram.empty(), b), b)
+
+
+@pytest.mark.parametrize("largest", [1.0, 4.0, 0.125])
+def test_power_of_two_is_counted_alike_in_any_batch(largest: float) -> None:
+    """The largest magnitude of one batch, exactly on the edge of its histogram, beside a batch with larger ones."""
+    a, b = np.array([largest, largest / 3]), np.array([largest * 1.5])
+    assert_same_histogram(merge(Histogram.of(a), Histogram.of(b)), Histogram.of(np.concatenate([a, b])))
+
+
+def test_histogram_of_nothing_and_of_zeros() -> None:
+    assert Histogram.empty().counts.sum() == 0
+    zeros = Histogram.of(np.zeros(10))
+    assert (zeros.amax, zeros.counts[0], zeros.counts.sum()) == (0.0, 10, 10)
+
+
+# --- methods ----------------------------------------------------------------------------------------------------------
+
+
+def best_amax(x: np.ndarray, q_max: int) -> tuple[float, float]:
+    """Brute force in float64: (the amax with the least mean squared error over a fine grid, that error)."""
+    x = np.abs(np.asarray(x, np.float64))
+    grid = np.linspace(0.02, 1.0, 981) * x.max()
+    errors = [squared_error(x, amax, q_max) for amax in grid]
+    return float(grid[np.argmin(errors)]), min(errors)
+
+
+def squared_error(x: np.ndarray, amax: float, q_max: int) -> float:
+    s = amax / q_max
+    return float(np.mean((x - s * np.minimum(np.rint(x / s), q_max)) ** 2))
+
+
+def choose(method: str, x: np.ndarray, spec: QuantSpec = INT8) -> float:
+    return METHODS[method](Histogram.of(x), spec)
+
+
+@pytest.mark.parametrize("size", [1e-3, 1.0, 300.0])
+def test_minmax_is_the_largest_magnitude_exactly(size: float) -> None:
+    x = np.random.default_rng(5).normal(0, size, 1000)
+    assert choose("minmax", x) == np.abs(x).max()
+    assert choose("minmax", -np.abs(x)) == np.abs(x).max()
+
+
+def test_percentile_of_uniform_is_in_closed_form() -> None:
+    """Of numbers spread evenly over [0, 1], 99.99% lie below 0.9999; a bin is 1/4096 wide."""
+    x = (np.arange(1_000_000) + 0.5) / 1_000_000
+    assert choose("percentile", x) == pytest.approx(0.9999, abs=1 / BINS)
+    assert choose("percentile", 64 * x) == pytest.approx(64 * 0.9999, abs=64 / BINS)
+
+
+def test_percentile_leaves_out_outliers() -> None:
+    x = np.concatenate([np.random.default_rng(6).uniform(-1, 1, 100_000), [50.0, -60.0]])
+    bin_width = 64 / BINS
+    assert choose("percentile", x) == pytest.approx(1.0, abs=bin_width)
+    assert choose("minmax", x) == 60
+
+
+@pytest.mark.parametrize("spec", [INT8, UINT8, QuantSpec(bits=4)], ids=["int8", "uint8", "int4"])
+@pytest.mark.parametrize("size", [0.01, 1.0, 37.0])
+def test_mse_of_gaussian_is_the_best_of_a_brute_force_search(spec: QuantSpec, size: float) -> None:
+    """Within 2% of the error that the best range leaves, and within 5% of that range itself (the minimum is flat)."""
+    x = np.random.default_rng(7).normal(0, size, 40_000)
+    best, error = best_amax(x, spec.q_max)
+    chosen = choose("mse", x, spec)
+    assert squared_error(np.abs(x), chosen, spec.q_max) <= 1.02 * error
+    assert chosen == pytest.approx(best, rel=0.05)
+
+
+def test_mse_of_uniform_keeps_nearly_all() -> None:
+    """Clipping costs more than the finer step gains where no number is rare."""
+    x = np.random.default_rng(8).uniform(-3, 3, 50_000)
+    assert 0.98 * 3 < choose("mse", x) <= np.abs(x).max()
+
+
+def test_mse_of_laplace_clips_where_the_closed_form_says() -> None:
+    """Banner et al. 2018 (https://arxiv.org/abs/1810.05723): for 4 bits the best range is 5.03 times the scale.
+
+    Theirs has 16 steps between ±α; the symmetric grid has 15 between ±α and half a step beyond, hence the tolerance.
+    """
+    x = np.random.default_rng(9).laplace(0, 2.0, 200_000)
+    chosen = choose("mse", x, QuantSpec(bits=4))
+    assert chosen == pytest.approx(5.03 * 2.0, rel=0.1)
+    assert chosen < 0.5 * np.abs(x).max()
+
+
+def test_mse_clips_a_rare_outlier_well_below_the_largest_magnitude() -> None:
+    """Clipping one number in a million from 30 to 5 costs 6e-4; a step fit for 30 would cost 5e-3."""
+    x = np.concatenate([np.random.default_rng(10).normal(0, 1, 1_000_000), [30.0]])
+    chosen = choose("mse", x)
+    assert 3 < chosen < 15
+    candidates = np.linspace(3, 30, 55)
+    best = min(squared_error(np.abs(x), amax, 127) for amax in candidates)
+    assert squared_error(np.abs(x), chosen, 127) <= 1.02 * best
+
+
+def test_mse_keeps_an_outlier_that_would_cost_more_to_clip() -> None:
+    """So far out that its error alone is more than that of all others rounded to zero."""
+    x = np.concatenate([np.random.default_rng(10).normal(0, 1, 100_000), [1e4]])
+    assert squared_error(np.abs(x), choose("mse", x), 127) <= squared_error(np.abs(x), 1e4, 127) * (1 + 1e-6)
+
+
+def test_fewer_bits_clip_more() -> None:
+    x = np.random.default_rng(11).normal(0, 1, 20_000)
+    ranges = [choose("mse", x, QuantSpec(bits=bits)) for bits in (2, 4, 6, 8)]
+    assert ranges == sorted(ranges)
+    assert ranges[0] < 0.6 * ranges[-1]
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("value", [0.37, -2.0, 1.0, 100.0])
+def test_constant_tensor_is_represented(method: str, value: float) -> None:
+    """Whatever range is chosen, the one number that occurs comes back to within half a step."""
+    amax = choose(method, np.full(500, value))
+    assert 0 < amax <= abs(value) * (1 + 1 / BINS)
+    assert squared_error(np.full(1, value), amax, 127) ** 0.5 <= 0.5 * amax / 127 * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_all_zero_tensor_has_range_zero(method: str) -> None:
+    assert choose(method, np.zeros(100)) == 0
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("factor", [2.0**-7, 4.0, 2.0**10])
+def test_range_scales_with_the_numbers(method: str, factor: float) -> None:
+    x = np.random.default_rng(12).normal(0, 1, 5000)
+    assert choose(method, factor * x) == pytest.approx(factor * choose(method, x), rel=1e-12)
+
+
+# --- the pass over the images -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_ranges_are_those_of_the_activations_in_numpy(model: keras.Model, placement: Placement, method: str) -> None:
+    """The probe counts inside the compiled forward pass; here Keras hands out the activations and NumPy counts."""
+    x = images()
+    ranges = calibrate(model, placement, split(x, 8), method=method)
+    assert list(ranges) == list(placement.observed)
+    specs = placement.specs
+    for name, values in activations(model, placement.observed, x).items():
+        expected = METHODS[method](Histogram.of(values), specs[name])
+        # One bin of the histogram, for numbers that float32 puts on the other side of an edge.
+        assert ranges[name].amax == pytest.approx(expected, rel=1e-5, abs=0 if method == "minmax" else 2.0**-11)
+        assert (ranges[name].method, ranges[name].images) == (method, len(x))
+
+
+def test_minmax_is_exact(model: keras.Model, placement: Placement) -> None:
+    x = images()
+    ranges = calibrate(model, placement, split(x, 6), method="minmax")
+    assert ranges["image"].amax == np.abs(x).max()
+    for name, values in activations(model, placement.observed, x).items():
+        assert ranges[name].amax == pytest.approx(np.abs(values).max(), rel=1e-6), name
+
+
+def test_probe_counts_what_numpy_counts(model: keras.Model, placement: Placement) -> None:
+    """The input tensor is the same number for number, so its histogram must be too."""
+    from keras_qat.calibration.probe import build_probe
+
+    x = images(4)
+    counts, exponent, amax = build_probe(trace(model), placement.observed).predict_on_batch(x)["image"]
+    assert_same_histogram(Histogram(int(exponent), counts.astype(np.int64), float(amax)), Histogram.of(x))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_order_of_the_images_makes_no_difference(model: keras.Model, placement: Placement, method: str) -> None:
+    batches = split(images(), 4)
+    expected = calibrate(model, placement, batches, method=method)
+    assert calibrate(model, placement, batches[::-1], method=method) == expected
+    shuffled = [batches[i] for i in np.random.default_rng(13).permutation(len(batches))]
+    assert calibrate(model, placement, shuffled, method=method) == expected
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_batch_size_makes_no_difference(model: keras.Model, placement: Placement, method: str) -> None:
+    """Up to the last bits of float32: a convolution over another batch size may add in another order."""
+    x = images()
+    whole = calibrate(model, placement, [x], method=method)
+    for size in (1, 7):
+        parts = calibrate(model, placement, split(x, size), method=method)
+        for name in placement.observed:
+            assert parts[name].amax == pytest.approx(whole[name].amax, rel=1e-5), (name, size)
+            assert parts[name].images == len(x)
+
+
+def test_input_on_powers_of_two_is_counted_alike_in_any_batch_size(model: keras.Model, placement: Placement) -> None:
+    """Images scaled to [-1, 1] and beyond: float32 logarithms of exact powers of two."""
+    values = 2.0 ** np.arange(-10, 14)
+    x = np.ones((24, 8, 8, 3), "float32") * values[:, None, None, None].astype("float32")
+    for method in METHODS:
+        one_by_one = calibrate(model, placement, split(x, 1), method=method)["image"].amax
+        assert one_by_one == calibrate(model, placement, [x], method=method)["image"].amax
+
+
+def test_labels_beside_the_images_are_passed_over(model: keras.Model, placement: Placement) -> None:
+    x = images(8)
+    expected = calibrate(model, placement, [x])
+    assert calibrate(model, placement, [(x, np.zeros(8))]) == expected
+    assert calibrate(model, placement, [[x, np.zeros(8)]]) == expected
+    assert calibrate(model, placement, iter([x]), total=1) == expected
+
+
+def test_dead_tensor_gets_range_zero() -> None:
+    """A ReLU that never fires: its range is 0, and the other tensors have theirs."""
+    image = keras.Input((8, 8, 3), name="image")
+    dead = layers.Conv2D(2, 1, activation="relu", kernel_initializer="zeros", name="dead")(image)
+    model = keras.Model(image, layers.Conv2D(2, 1, name="last")(dead))
+    for method in METHODS:
+        ranges = calibrate(model, plan(trace(model).graph, "tensorrt"), [images(4)], method=method)
+        assert ranges["dead"].amax == 0
+        assert ranges["image"].amax > 1
+
+
+def test_batch_norm_runs_as_in_inference(model: keras.Model, placement: Placement) -> None:
+    """One bright batch must be judged by the moving statistics, and must not move them."""
+    before = model.get_weights()
+    x = 50 * images(4)
+    ranges = calibrate(model, placement, [x], method="minmax")
+    expected = np.abs(activations(model, ["bn"], x)["bn"]).max()
+    assert ranges["bn"].amax == pytest.approx(expected, rel=1e-6)
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+@pytest.mark.parametrize("operation", [False, True], ids=["layers", "with keras.ops"])
+def test_the_callers_model_is_untouched(*, operation: bool) -> None:
+    model = network()
+    if operation:
+        model = keras.Model(model.input, layers.Dense(2, name="more")(keras.ops.tanh(model.output)))
+    operations = [call.operation for call in trace(model).calls.values()]
+    before = [len(op._inbound_nodes) for op in operations]
+    weights = model.get_weights()
+    calibrate(model, plan(trace(model).graph, "tensorrt"), [images(4)])
+    assert [len(op._inbound_nodes) for op in operations] == before
+    assert all(op.output is not None for op in operations)
+    for old, new in zip(weights, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+# --- errors -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batches", [[], [np.zeros((0, 8, 8, 3), "float32")]], ids=["no batch", "empty batch"])
+def test_no_images(model: keras.Model, placement: Placement, batches: list[np.ndarray]) -> None:
+    with pytest.raises(DataError, match="0 images"):
+        calibrate(model, placement, batches)
+
+
+def test_empty_batch_among_others_is_nothing(model: keras.Model, placement: Placement) -> None:
+    x = images(4)
+    with_empty: dict[str, TensorRange] = dict(calibrate(model, placement, [x, x[:0]]))
+    assert with_empty == calibrate(model, placement, [x])
+
+
+@pytest.mark.parametrize("shape", [(2, 9, 8, 3), (2, 8, 8, 1), (8, 8, 3), (2, 3, 8, 8)])
+def test_images_of_another_shape(model: keras.Model, placement: Placement, shape: tuple[int, ...]) -> None:
+    with pytest.raises(DataError, match=r"'network'.*Received: a batch of shape \("):
+        calibrate(model, placement, [np.zeros(shape, "float32")])
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("where", ["one", "all"])
+def test_weights_that_are_not_finite_name_the_tensor(value: float, where: str) -> None:
+    """The first tensor behind them, even where a ReLU would swallow the NaN."""
+    model = network()
+    placement = plan(trace(model).graph, "onnxruntime")
+    kernel, bias = model.get_layer("conv").get_weights()
+    kernel[(0, 0, 0, 0) if where == "one" else ...] = value
+    model.get_layer("conv").set_weights([kernel, bias])
+    with pytest.raises(UnsupportedModelError, match=r"'bn' is not finite"):
+        calibrate(model, placement, [images(4)])
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_one_pixel_that_is_not_finite_names_the_image(model: keras.Model, placement: Placement, value: float) -> None:
+    x = images(4)
+    x[2, 3, 4, 1] = value
+    with pytest.raises(UnsupportedModelError, match=r"'image' is not finite.*preprocessing"):
+        calibrate(model, placement, [x])
+
+
+def test_unknown_method_lists_the_known(model: keras.Model, placement: Placement) -> None:
+    with pytest.raises(UserError, match=r"'entrophy'.*minmax, percentile, mse"):
+        calibrate(model, placement, [images(4)], method="entrophy")
