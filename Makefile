@@ -6,7 +6,7 @@ INSTALLED := .venv/installed
 .PHONY: demo test lint unit lock clean
 
 demo: $(INSTALLED)
-	$(BIN)/keras-qat run
+	$(BIN)/keras-qat run --epochs 3
 
 test: lint unit
 

@@ -48,6 +48,8 @@ def calibrate(
     for batch in track(batches, "calibrating", total):
         x = np.asarray(batch[0] if isinstance(batch, tuple | list) else batch)
         _check_shape(x, model)
+        if len(x) == 0:
+            continue
         images += len(x)
         for name, (counts, exponent, amax) in probe.predict_on_batch(x).items():
             if not np.isfinite(amax):

@@ -58,8 +58,8 @@ class Histogram:
 
 
 def exponent_of(amax: float) -> int:
-    """The least k with amax <= 2^k; a very small one for zero."""
-    return int(np.ceil(np.log2(max(amax, SMALLEST))))
+    """The least k with amax < 2^k; a very small one for zero."""
+    return int(np.frexp(max(amax, SMALLEST))[1])
 
 
 SMALLEST = 2.0**-100

@@ -24,13 +24,16 @@ class Observe(keras.layers.Layer):
             x: float tensor of any shape.
 
         Returns:
-            counts, int32, shape (BINS,); exponent k, float32 scalar; amax, float32 scalar.
+            counts, int32, shape (BINS,); exponent k, float32 scalar; amax, float32 scalar, NaN where a number is
+            not finite.
         """
         magnitude = ops.abs(ops.reshape(ops.cast(x, "float32"), (-1,)))
+        finite = ops.all(ops.isfinite(magnitude))
+        magnitude = ops.where(finite, magnitude, ops.zeros_like(magnitude))
         amax = ops.max(magnitude)
-        exponent = ops.ceil(ops.log2(ops.maximum(amax, SMALLEST)))
+        exponent = ops.floor(ops.log2(ops.maximum(amax, SMALLEST))) + 1
         index = ops.cast(magnitude * (BINS / ops.power(2.0, exponent)), "int32")
-        return ops.bincount(ops.minimum(index, BINS - 1), minlength=BINS), exponent, amax
+        return ops.bincount(ops.minimum(index, BINS - 1), minlength=BINS), exponent, ops.where(finite, amax, float("nan"))
 
     def compute_output_spec(self, x: Any) -> tuple[Any, Any, Any]:  # noqa: ARG002
         """Static shapes, so that the graph can be built without running it."""

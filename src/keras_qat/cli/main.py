@@ -1,7 +1,6 @@
 """`keras-qat`: the command line. Exit codes: 0 ok, 2 the user's mistake, 3 a promise not kept, 130 interrupted."""
 
 import logging
-import os
 import sys
 from collections.abc import Sequence
 
@@ -34,7 +33,6 @@ def main(arguments: Sequence[str] | None = None, *, command: cyclopts.App = app)
 
 def run_program(arguments: Sequence[str] | None, command: cyclopts.App) -> int:
     """Run the command line; errors become one readable message and an exit code."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     # Rich wraps lines to the terminal; in a log file a line stays a line.
     handler = RichHandler(console=CONSOLE, show_path=False, show_level=False) if CONSOLE.is_terminal else None
     package = logging.getLogger("keras_qat")

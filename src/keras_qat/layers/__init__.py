@@ -1,7 +1,7 @@
 """Fake-quantization: the arithmetic, the layer on an edge, and the layers with quantized weights."""
 
 from keras_qat.layers.arithmetic import fake_quantize, scale_of
-from keras_qat.layers.fake_quantize import FakeQuantize
+from keras_qat.layers.fake_quantize_layer import FakeQuantize
 from keras_qat.layers.registry import quantized_layer, register_quantized_layer
 from keras_qat.layers.weighted import (
     QuantizedConv2D,

@@ -33,11 +33,13 @@ def fake_quantize(x: Any, amax: Any, spec: QuantSpec) -> Any:
         >>> fake_quantize(ops.array([0.6, -3.0, 200.0]), 127.0, QuantSpec()).numpy().tolist()
         [1.0, -3.0, 127.0]
     """
-    s = scale_of(amax, spec)
+    dtype = x.dtype
+    # In half precision a small scale would underflow to 0.
+    x, s = ops.cast(x, "float32"), scale_of(ops.cast(amax, "float32"), spec)
     inside = ops.clip(x, spec.q_min * s, spec.q_max * s)
     x_hat = s * ops.clip(ops.round(x / s), spec.q_min, spec.q_max)
     # The second term is exactly 0 in the forward pass, so the result is x̂ to the last bit.
-    return ops.stop_gradient(x_hat) + (inside - ops.stop_gradient(inside))
+    return ops.cast(ops.stop_gradient(x_hat) + (inside - ops.stop_gradient(inside)), dtype)
 
 
 def scale_of(amax: Any, spec: QuantSpec) -> Any:

@@ -50,11 +50,12 @@ class FakeQuantize(keras.layers.Layer):
             initializer=keras.initializers.Constant(self.initial_amax),
             trainable=False,
             dtype="float32",
+            autocast=False,
         )
 
     def call(self, inputs: Any) -> Any:
         """Fake-quantize a tensor of any shape; the shape and dtype stay."""
-        return fake_quantize(inputs, keras.ops.cast(self.amax, inputs.dtype), self.spec)
+        return fake_quantize(inputs, self.amax, self.spec)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         """The shape of the input."""
