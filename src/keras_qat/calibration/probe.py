@@ -33,7 +33,8 @@ class Observe(keras.layers.Layer):
         amax = ops.max(magnitude)
         exponent = ops.floor(ops.log2(ops.maximum(amax, SMALLEST))) + 1
         index = ops.cast(magnitude * (BINS / ops.power(2.0, exponent)), "int32")
-        return ops.bincount(ops.minimum(index, BINS - 1), minlength=BINS), exponent, ops.where(finite, amax, float("nan"))
+        counts = ops.bincount(ops.minimum(index, BINS - 1), minlength=BINS)
+        return counts, exponent, ops.where(finite, amax, float("nan"))
 
     def compute_output_spec(self, x: Any) -> tuple[Any, Any, Any]:  # noqa: ARG002
         """Static shapes, so that the graph can be built without running it."""
