@@ -2,7 +2,8 @@
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import cyclopts
 from rich.logging import RichHandler
@@ -33,13 +34,9 @@ def main(arguments: Sequence[str] | None = None, *, command: cyclopts.App = app)
 
 def run_program(arguments: Sequence[str] | None, command: cyclopts.App) -> int:
     """Run the command line; errors become one readable message and an exit code."""
-    # Rich wraps lines to the terminal; in a log file a line stays a line.
-    handler = RichHandler(console=CONSOLE, show_path=False, show_level=False) if CONSOLE.is_terminal else None
-    package = logging.getLogger("keras_qat")
-    package.setLevel(logging.INFO)
-    package.handlers[:] = [handler or logging.StreamHandler()]
     try:
-        command(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+        with _logging_to_terminal():
+            command(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except cyclopts.CycloptsError as error:
         return _fail(f"{error}\nSee `{command.name[0]} --help`.", 2)
     except UserError as error:
@@ -49,6 +46,23 @@ def run_program(arguments: Sequence[str] | None, command: cyclopts.App) -> int:
     except KeyboardInterrupt:
         return _fail("Interrupted. The same command goes on after the last finished epoch.", 130)
     return 0
+
+
+@contextmanager
+def _logging_to_terminal() -> Iterator[None]:
+    """Show the package's log on standard error, once: TensorFlow gives the root logger a handler of its own."""
+    # Rich wraps lines to the terminal; in a log file a line stays a line.
+    rich = RichHandler(console=CONSOLE, show_path=False, show_level=False) if CONSOLE.is_terminal else None
+    handler = rich or logging.StreamHandler()
+    package = logging.getLogger("keras_qat")
+    package.addHandler(handler)
+    package.setLevel(logging.INFO)
+    package.propagate = False
+    try:
+        yield
+    finally:
+        package.removeHandler(handler)
+        package.propagate = True
 
 
 def _fail(message: str, code: int) -> int:
