@@ -50,7 +50,7 @@ def tiny_network() -> str:
         x = layers.MaxPooling2D(2, name="pool")(x)
         x = layers.Conv2D(64, 3, activation="relu", name="head_conv")(x)
         x = layers.GlobalAveragePooling2D(name="avg_pool")(x)
-        return keras.Model(inputs, layers.Dense(num_classes, "softmax", name="predictions")(x), name="tiny")
+        return keras.Model(inputs, layers.Dense(num_classes, "softmax", name="predictions")(x), name="tinyresnet")
 
-    register(ZooEntry("tiny", build, Preprocessing("tf", 32, 32)))
-    return "tiny"
+    register(ZooEntry("tinyresnet", build, Preprocessing("tf", 32, 32)))
+    return "tinyresnet"

@@ -61,11 +61,11 @@ def _expect(result: tuple[int, str], *parts: str) -> None:
 
 def test_folder_of_photos_from_end_to_end(program: Program, folder: Path, weights: Path, tmp_path: Path) -> None:
     code, _ = program(
-        *("--model", "tiny", "--weights", str(weights), "--data", str(folder), "--epochs", "1", "--batch-size", "4"),
+        *("--model", "tinyresnet", "--weights", str(weights), "--data", str(folder), "--epochs", "1", "--batch-size", "4"),
         *("--calibration-images", "8", "--skip-saved-model"),
     )
     assert code in {0, 3}  # random weights: a tie between classes may miss the agreement gate on 6 images
-    assert (tmp_path / "runs" / "tiny-photos-onnxruntime" / "qat.onnx").is_file()
+    assert (tmp_path / "runs" / "tinyresnet-photos-onnxruntime" / "qat.onnx").is_file()
 
 
 def test_unknown_model(program: Program) -> None:
@@ -82,17 +82,17 @@ def test_unknown_option(program: Program) -> None:
 
 def test_missing_weights(program: Program, folder: Path) -> None:
     _expect(
-        program("--model", "tiny", "--weights", "no.weights.h5", "--data", str(folder)), "no.weights.h5", "Received:"
+        program("--model", "tinyresnet", "--weights", "no.weights.h5", "--data", str(folder)), "no.weights.h5", "Received:"
     )
 
 
 def test_no_weights_for_own_images(program: Program, folder: Path) -> None:
-    _expect(program("--model", "tiny", "--data", str(folder)), "random weights", "--weights imagenet")
+    _expect(program("--model", "tinyresnet", "--data", str(folder)), "random weights", "--weights imagenet")
 
 
 def test_truncated_weights(program: Program, folder: Path, weights: Path) -> None:
     weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
-    _expect(program("--model", "tiny", "--weights", str(weights), "--data", str(folder)), str(weights), "Received:")
+    _expect(program("--model", "tinyresnet", "--weights", str(weights), "--data", str(folder)), str(weights), "Received:")
 
 
 def test_weights_of_another_model(program: Program, folder: Path, weights: Path) -> None:
@@ -105,7 +105,7 @@ def test_nan_in_the_weights(program: Program, folder: Path, weights: Path, tiny_
     kernel = model.get_layer("block_conv").kernel
     kernel.assign(kernel.numpy() * np.nan)
     model.save_weights(weights)
-    _expect(program("--model", "tiny", "--weights", str(weights), "--data", str(folder)), "block_conv")
+    _expect(program("--model", "tinyresnet", "--weights", str(weights), "--data", str(folder)), "block_conv")
 
 
 def test_empty_data_folder(program: Program, tmp_path: Path, weights: Path, tiny_network: str) -> None:
