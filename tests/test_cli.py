@@ -61,7 +61,18 @@ def _expect(result: tuple[int, str], *parts: str) -> None:
 
 def test_folder_of_photos_from_end_to_end(program: Program, folder: Path, weights: Path, tmp_path: Path) -> None:
     code, _ = program(
-        *("--model", "tinyresnet", "--weights", str(weights), "--data", str(folder), "--epochs", "1", "--batch-size", "4"),
+        *(
+            "--model",
+            "tinyresnet",
+            "--weights",
+            str(weights),
+            "--data",
+            str(folder),
+            "--epochs",
+            "1",
+            "--batch-size",
+            "4",
+        ),
         *("--calibration-images", "8", "--skip-saved-model"),
     )
     assert code in {0, 3}  # random weights: a tie between classes may miss the agreement gate on 6 images
@@ -82,7 +93,9 @@ def test_unknown_option(program: Program) -> None:
 
 def test_missing_weights(program: Program, folder: Path) -> None:
     _expect(
-        program("--model", "tinyresnet", "--weights", "no.weights.h5", "--data", str(folder)), "no.weights.h5", "Received:"
+        program("--model", "tinyresnet", "--weights", "no.weights.h5", "--data", str(folder)),
+        "no.weights.h5",
+        "Received:",
     )
 
 
@@ -92,7 +105,9 @@ def test_no_weights_for_own_images(program: Program, folder: Path) -> None:
 
 def test_truncated_weights(program: Program, folder: Path, weights: Path) -> None:
     weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
-    _expect(program("--model", "tinyresnet", "--weights", str(weights), "--data", str(folder)), str(weights), "Received:")
+    _expect(
+        program("--model", "tinyresnet", "--weights", str(weights), "--data", str(folder)), str(weights), "Received:"
+    )
 
 
 def test_weights_of_another_model(program: Program, folder: Path, weights: Path) -> None:
