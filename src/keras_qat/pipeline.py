@@ -88,13 +88,14 @@ def run(settings: Settings) -> Record:
         files = {name: _export(model, name, settings) for name, model in models.items()}
     if settings.skip_baseline:
         del models[BASELINE]
+    validation = _validation(data, settings)
     with _timed(seconds, "evaluate"):
-        rows, engine = _judge(models, files, _validation(data, settings))
+        rows, engine = _judge(models, files, validation)
     record = Record(
         model=entry.name,
         data=data.name,
         target=settings.target,
-        images=len(_validation(data, settings)),
+        images=len(validation),
         engine=engine,
         rows=rows,
         best_epoch=None if tuned is None else tuned.best_epoch,

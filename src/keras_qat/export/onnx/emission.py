@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import keras
 import numpy as np
 import onnx_ir as ir
 
@@ -102,7 +103,7 @@ class Emission:
         if len(shape) != _IMAGE_RANK:
             return value
         transposed = self.op("Transpose", [value], f"{name}/to_nhwc", perm=[0, 2, 3, 1])
-        transposed.shape = ir.Shape(_named(shape))
+        transposed.shape = ir.Shape(named_shape(shape))
         return transposed
 
 
@@ -113,12 +114,18 @@ def onnx_shape(shape: Shape) -> list[int | str | None]:
         >>> onnx_shape((None, 7, 5, 64))
         ['batch', 64, 7, 5]
     """
-    named = _named(shape)
+    named = named_shape(shape)
     return [named[axis] for axis in _NCHW] if len(shape) == _IMAGE_RANK else named
 
 
-def _named(shape: Shape) -> list[int | str | None]:
+def named_shape(shape: Shape) -> list[int | str | None]:
+    """A Keras shape in its own layout, the batch axis named."""
     return [BATCH if axis == 0 and size is None else size for axis, size in enumerate(shape)]
+
+
+def float_array(variable: Any) -> np.ndarray:
+    """A Keras weight as a float32 array."""
+    return np.asarray(keras.ops.convert_to_numpy(variable), dtype=np.float32)
 
 
 def onnx_axis(axis: int, rank: int) -> int:

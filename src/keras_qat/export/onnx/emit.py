@@ -7,7 +7,7 @@ import onnx_ir as ir
 from keras_qat._version import __version__
 from keras_qat.errors import UserError
 from keras_qat.export.onnx import converters as _converters  # noqa: F401  (registers them)
-from keras_qat.export.onnx.emission import Emission, Step, _named
+from keras_qat.export.onnx.emission import Emission, Step, named_shape
 from keras_qat.export.onnx.passes import passes_for
 from keras_qat.export.onnx.registry import find_converter
 from keras_qat.graph import Trace, trace
@@ -82,7 +82,7 @@ def _emit_nodes(traced: Trace) -> tuple[Emission, list[ir.Value], list[ir.Value]
         call = traced.calls[node.name]
         shape = call.output_shapes[0]
         if node.kind is OpKind.INPUT:
-            value = ir.val(emission.unique(node.name), ir.DataType.FLOAT, _named(shape))
+            value = ir.val(emission.unique(node.name), ir.DataType.FLOAT, named_shape(shape))
             inputs.append(value)
             values[node.outputs[0]] = emission.to_file_layout(value, shape, node.name)
             continue

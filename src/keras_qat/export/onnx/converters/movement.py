@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import onnx_ir as ir
 
-from keras_qat.export.onnx.emission import Emission, Step, require_channels_last
+from keras_qat.export.onnx.emission import Emission, Step, named_shape, require_channels_last
 from keras_qat.export.onnx.registry import register_converter
 
 
@@ -24,7 +24,7 @@ def convert_reshape(emission: Emission, step: Step) -> ir.Value:
     sizes = [0, *(-1 if n is None else n for n in step.output_shape[1:])]
     shape = emission.constant(f"{step.name}/shape", np.array(sizes, np.int64))
     value = emission.op("Reshape", [x, shape], step.name)
-    value.shape = ir.Shape(["batch", *step.output_shape[1:]])
+    value.shape = ir.Shape(named_shape(step.output_shape))
     return emission.to_file_layout(value, step.output_shape, step.name)
 
 

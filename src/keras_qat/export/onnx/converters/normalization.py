@@ -5,7 +5,7 @@ import numpy as np
 import onnx_ir as ir
 
 from keras_qat.errors import UnsupportedModelError
-from keras_qat.export.onnx.emission import Emission, Step, onnx_axis
+from keras_qat.export.onnx.emission import Emission, Step, float_array, onnx_axis
 from keras_qat.export.onnx.registry import register_converter
 
 
@@ -21,10 +21,10 @@ def convert_batch_norm(emission: Emission, step: Step) -> ir.Value:
     channels = step.output_shape[layer.axis]
     ones, zeros = np.ones(channels, np.float32), np.zeros(channels, np.float32)
     parameters = {
-        "gamma": _array(layer.gamma) if layer.scale else ones,
-        "beta": _array(layer.beta) if layer.center else zeros,
-        "mean": _array(layer.moving_mean),
-        "variance": _array(layer.moving_variance),
+        "gamma": float_array(layer.gamma) if layer.scale else ones,
+        "beta": float_array(layer.beta) if layer.center else zeros,
+        "mean": float_array(layer.moving_mean),
+        "variance": float_array(layer.moving_variance),
     }
     constants = [emission.constant(f"{step.name}/{key}", array) for key, array in parameters.items()]
     return emission.op(
@@ -34,7 +34,3 @@ def convert_batch_norm(emission: Emission, step: Step) -> ir.Value:
         step.output_shape,
         epsilon=float(layer.epsilon),
     )
-
-
-def _array(variable: object) -> np.ndarray:
-    return np.asarray(keras.ops.convert_to_numpy(variable), dtype=np.float32)

@@ -7,7 +7,7 @@ import onnx_ir as ir
 from keras_qat.export.onnx.converters.activation import emit_activation
 from keras_qat.export.onnx.converters.kernel import emit_kernel
 from keras_qat.export.onnx.converters.window import window_attributes
-from keras_qat.export.onnx.emission import Emission, Step, require_channels_last
+from keras_qat.export.onnx.emission import Emission, Step, float_array, require_channels_last
 from keras_qat.export.onnx.registry import register_converter
 
 
@@ -15,14 +15,14 @@ from keras_qat.export.onnx.registry import register_converter
 def convert_conv(emission: Emission, step: Step) -> ir.Value:
     """Conv; the kernel (h, w, in, out) becomes (out, in, h, w)."""
     layer = step.layer
-    kernel = np.transpose(_array(layer.kernel), (3, 2, 0, 1))
+    kernel = np.transpose(float_array(layer.kernel), (3, 2, 0, 1))
     return _convolution(emission, step, kernel, groups=layer.groups)
 
 
 @register_converter(keras.layers.DepthwiseConv2D)
 def convert_depthwise_conv(emission: Emission, step: Step) -> ir.Value:
     """Conv with one group a channel; the kernel (h, w, in, multiplier) becomes (in · multiplier, 1, h, w)."""
-    kernel = _array(step.layer.kernel)
+    kernel = float_array(step.layer.kernel)
     height, width, channels, multiplier = kernel.shape
     kernel = np.transpose(kernel, (2, 3, 0, 1)).reshape(channels * multiplier, 1, height, width)
     return _convolution(emission, step, kernel, groups=channels)
@@ -36,7 +36,7 @@ def _convolution(emission: Emission, step: Step, kernel: np.ndarray, groups: int
     )
     inputs = [step.inputs[0], emit_kernel(emission, step, kernel, channel_axis=0)]
     if layer.use_bias:
-        inputs.append(emission.constant(f"{step.name}/bias", _array(layer.bias)))
+        inputs.append(emission.constant(f"{step.name}/bias", float_array(layer.bias)))
     value = emission.op("Conv", inputs, step.name, step.output_shape, group=groups, **window)
     return emit_activation(emission, layer.activation, value, step)
 
@@ -45,8 +45,8 @@ def _convolution(emission: Emission, step: Step, kernel: np.ndarray, groups: int
 def convert_dense(emission: Emission, step: Step) -> ir.Value:
     """Gemm for a matrix of inputs, MatMul and Add for more axes; the kernel keeps Keras's layout (in, out)."""
     layer = step.layer
-    kernel = emit_kernel(emission, step, _array(layer.kernel), channel_axis=1)
-    bias = emission.constant(f"{step.name}/bias", _array(layer.bias)) if layer.use_bias else None
+    kernel = emit_kernel(emission, step, float_array(layer.kernel), channel_axis=1)
+    bias = emission.constant(f"{step.name}/bias", float_array(layer.bias)) if layer.use_bias else None
     rank = len(step.input_shapes[0])
     if rank == 2:  # noqa: PLR2004
         inputs = [step.inputs[0], kernel] + ([] if bias is None else [bias])
@@ -58,7 +58,3 @@ def convert_dense(emission: Emission, step: Step) -> ir.Value:
             value = emission.op("Add", [value, bias], f"{step.name}/add_bias")
         value = emission.to_file_layout(value, step.output_shape, step.name)
     return emit_activation(emission, layer.activation, value, step)
-
-
-def _array(variable: object) -> np.ndarray:
-    return np.asarray(keras.ops.convert_to_numpy(variable), dtype=np.float32)
