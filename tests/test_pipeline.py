@@ -11,6 +11,7 @@ import pytest
 
 from keras_qat.baseline import cache_path
 from keras_qat.errors import GateMissedError, UserError
+from keras_qat.evaluation import TensorError
 from keras_qat.pipeline import check_gates, run
 from keras_qat.report import Record, markdown
 from keras_qat.settings import Settings
@@ -125,12 +126,30 @@ def test_corrupt_cached_baseline_is_trained_again(
 
 def test_gate_catches_a_file_that_differs_from_its_simulation(record: Record) -> None:
     # Closed form: P(X >= 6) for X ~ Binomial(360, 0.005) is 1.02%, P(X >= 7) is 0.25%.
-    def with_misses(misses: int) -> Record:
-        return replace(record, rows=(replace(record.rows[1], simulation_agreement=1 - misses / 360),))
+    def with_misses(misses: int, keras_agreement: float) -> Record:
+        row = replace(record.rows[1], simulation_agreement=1 - misses / 360, keras_agreement=keras_agreement)
+        return replace(record, rows=(row,))
 
-    check_gates(with_misses(6))
-    with pytest.raises(GateMissedError, match=r"PTQ file.*98\.06% of 360 images"):
-        check_gates(with_misses(7))
+    check_gates(with_misses(6, 1.0))
+    with pytest.raises(GateMissedError, match=r"PTQ file.*98\.06% of 360 images; at least 99\.5%"):
+        check_gates(with_misses(7, 1.0))
+    # Quantization itself changes 18 of 360: P(X >= 28) for Binomial(360, 0.05) is 1.49%, P(X >= 29) is 0.86%.
+    check_gates(with_misses(28, 0.95))
+    with pytest.raises(GateMissedError, match=r"at least 95\.0%"):
+        check_gates(with_misses(29, 0.95))
+
+
+def test_gate_names_the_first_tensor_that_differs(record: Record) -> None:
+    first, second, *others = record.rows[1].tensor_errors
+
+    def with_errors(*errors: TensorError) -> Record:
+        return replace(record, rows=(replace(record.rows[1], tensor_errors=(*errors, *others)),))
+
+    check_gates(with_errors(first, replace(second, worst=1.0, differing=0.005)))
+    with pytest.raises(GateMissedError, match=rf"PTQ file.*first at '{second.tensor}'.*by up to 2 steps"):
+        check_gates(with_errors(first, replace(second, worst=2.0)))
+    with pytest.raises(GateMissedError, match=rf"first at '{first.tensor}'.*0\.6% of its numbers"):
+        check_gates(with_errors(replace(first, differing=0.006), replace(second, worst=2.0)))
 
 
 @pytest.mark.parametrize("name", ["calibration_images", "epochs", "batch_size", "validation_images"])

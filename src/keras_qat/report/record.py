@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from keras_qat.evaluation import Latency
+from keras_qat.evaluation import Latency, TensorError
 from keras_qat.report.environment import Environment
 
 
@@ -23,6 +23,8 @@ class Row:
         deployed_latency: of the ONNX file, batch 1.
         agreement: share of images on which the deployed file says what the float Keras model says.
         simulation_agreement: share on which the deployed file says what its own Keras model says.
+        keras_agreement: share on which the Keras model says what the float Keras model says.
+        tensor_errors: file against simulation at every quantized tensor; empty for a float model.
         size_bytes: of the ONNX file.
     """
 
@@ -35,6 +37,8 @@ class Row:
     deployed_latency: Latency
     agreement: float | None
     simulation_agreement: float
+    keras_agreement: float | None
+    tensor_errors: tuple[TensorError, ...]
     size_bytes: int
 
 

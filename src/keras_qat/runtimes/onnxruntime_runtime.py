@@ -10,13 +10,38 @@ from keras_qat.errors import StorageError
 from keras_qat.runtimes.runtime import Runtime
 
 
-class OnnxRuntime(Runtime):
-    """Runs an ONNX file.
+def open_session(model: str | Path | bytes, *, threads: int | None = None) -> onnxruntime.InferenceSession:
+    """An ONNX Runtime session on the CPU whose integer kernels are exact.
 
     On x86 without VNNI the fast uint8 x int8 kernel adds pairs of products in 16 bits and saturates. ONNX Runtime's
     `session.x64quantprecision` makes it exact there, for some speed, and changes nothing on a CPU with VNNI
     (https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html, "U8S8 and saturation"). It is on
     here, since a file must compute what was simulated; set it in your own session too.
+
+    Args:
+        model: the path of an ONNX file, or its bytes.
+        threads: threads inside an operator; all cores if not given.
+
+    Raises:
+        StorageError: the file is missing or no valid model.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or os.cpu_count() or 1
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.x64quantprecision", "1")
+    source = model if isinstance(model, bytes) else str(model)
+    try:
+        return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        # ONNX Runtime's exceptions have no common base class of their own.
+        received = f"{len(source)} bytes" if isinstance(source, bytes) else repr(source)
+        raise StorageError(
+            f"ONNX Runtime can't load the model. Received: {received}: {error}. Export the file again."
+        ) from error
+
+
+class OnnxRuntime(Runtime):
+    """Runs an ONNX file; see `open_session` for the settings.
 
     Args:
         path: the file.
@@ -29,17 +54,7 @@ class OnnxRuntime(Runtime):
     def __init__(self, path: str | Path, *, threads: int | None = None) -> None:
         threads = threads or os.cpu_count() or 1
         super().__init__(f"ONNX Runtime {onnxruntime.__version__}", f"CPU, {threads} threads")
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3
-        options.add_session_config_entry("session.x64quantprecision", "1")
-        try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:
-            # ONNX Runtime's exceptions have no common base class of their own.
-            raise StorageError(
-                f"ONNX Runtime can't load the model. Received: {str(path)!r}: {error}. Export the file again."
-            ) from error
+        self._session = open_session(path, threads=threads)
         self._input = self._session.get_inputs()[0].name
 
     def run(self, images: np.ndarray) -> np.ndarray:

@@ -1,0 +1,134 @@
+"""The file cut at every Q/DQ pair: a right file is within a step everywhere, a fault is caught where it happens."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from keras_qat import apply_placement, calibrate, plan, trace
+from keras_qat.errors import DataError, StorageError
+from keras_qat.evaluation import TensorError, tensor_errors
+from keras_qat.export import export_onnx
+from keras_qat.pipeline import MAX_TENSOR_DIFFERING, MAX_TENSOR_STEPS
+from keras_qat.zoo import build_model, find
+
+TARGETS = ("tensorrt", "onnxruntime")
+
+
+@dataclass(frozen=True)
+class Exported:
+    target: str
+    model: keras.Model
+    path: Path
+    images: np.ndarray
+
+    def batches(self) -> Iterator[tuple[np.ndarray, None]]:
+        return ((self.images[i : i + 16], None) for i in range(0, len(self.images), 16))
+
+    def errors(self, path: Path | None = None) -> tuple[TensorError, ...]:
+        return tensor_errors(self.model, path or self.path, self.batches())
+
+
+@pytest.fixture(scope="module", params=TARGETS)
+def exported(request: pytest.FixtureRequest, tiny_network: str, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    keras.utils.set_random_seed(3)
+    rng = np.random.default_rng(3)
+    model = build_model(find(tiny_network), weights=None, num_classes=10, size=32)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.beta.assign(rng.normal(size=layer.beta.shape))
+    images = rng.uniform(-1, 1, size=(32, 32, 32, 3)).astype("float32")
+    placement = plan(trace(model).graph, request.param)
+    quantized = apply_placement(model, placement, calibrate(model, placement, [images]))
+    path = tmp_path_factory.mktemp("files") / f"{request.param}.onnx"
+    return Exported(request.param, quantized, export_onnx(quantized, path, target=request.param), images)
+
+
+def missed(errors: tuple[TensorError, ...]) -> list[str]:
+    """The tensors over the gate's limits, in the order of the file."""
+    return [e.tensor for e in errors if e.worst > MAX_TENSOR_STEPS or e.differing > MAX_TENSOR_DIFFERING]
+
+
+def test_right_file_is_within_a_step_everywhere(exported: Exported) -> None:
+    errors = exported.errors()
+    pairs = [layer.name for layer in exported.model.layers if layer.name.endswith("_quantize")]
+    assert sorted(e.tensor for e in errors) == sorted([*pairs, "predictions"])
+    assert missed(errors) == []
+
+
+def test_errors_are_those_counted_by_hand(exported: Exported, tmp_path: Path) -> None:
+    def halve(scale: np.ndarray) -> np.ndarray:
+        return scale / 2
+
+    s = np.float32(exported.model.get_layer("image_quantize").amax) / np.float32(127)
+    right, wrong = (np.clip(np.round(exported.images / scale), -128, 127) for scale in (s, s / 2))
+    error = exported.errors(broken(exported.path, tmp_path, "image_quantize/scale", halve))[0]
+    assert error == TensorError("image_quantize", float(np.mean(right != wrong)), np.abs(right - wrong).max())
+
+
+def broken(path: Path, folder: Path, constant: str, change: Callable[[np.ndarray], np.ndarray]) -> Path:
+    """A copy of the file with one constant changed."""
+    file = onnx.load(path)
+    (found,) = (i for i in file.graph.initializer if i.name == constant)
+    array = numpy_helper.to_array(found)
+    found.CopyFrom(numpy_helper.from_array(change(array.copy()).astype(array.dtype), constant))
+    onnx.save(file, folder / "broken.onnx")
+    return folder / "broken.onnx"
+
+
+def _one_percent(array: np.ndarray) -> np.ndarray:
+    return array * 1.01
+
+
+def _without_one_bias(array: np.ndarray) -> np.ndarray:
+    array[np.abs(array).argmax()] = 0
+    return array
+
+
+def _without_one_tap(array: np.ndarray) -> np.ndarray:
+    array[:, 0, 0, 0] = 0
+    return array
+
+
+@pytest.mark.parametrize(
+    ("constant", "change"),
+    [
+        ("block_conv/kernel_scale_folded", _one_percent),
+        ("block_conv/bias_folded", _without_one_bias),
+        ("block_conv/kernel_folded", _without_one_tap),
+    ],
+)
+def test_fault_in_a_layer_is_caught_at_that_layer(
+    exported: Exported, constant: str, change: Callable[[np.ndarray], np.ndarray], tmp_path: Path
+) -> None:
+    # For TensorRT the block's convolution joins the Add unquantized; the next pair stands behind the pooling.
+    first = {"onnxruntime": "block_bn_quantize", "tensorrt": "pool_quantize"}[exported.target]
+    assert missed(exported.errors(broken(exported.path, tmp_path, constant, change)))[:1] == [first]
+
+
+def test_one_percent_of_a_range_is_caught(exported: Exported, tmp_path: Path) -> None:
+    wrong = broken(exported.path, tmp_path, "image_quantize/scale", _one_percent)
+    assert missed(exported.errors(wrong))[0] == "image_quantize"
+
+
+def test_bad_input(exported: Exported, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="Received: 0 images"):
+        tensor_errors(exported.model, exported.path, [])
+    with pytest.raises(StorageError, match=r"Can't read the ONNX file\. Received: .*none\.onnx"):
+        tensor_errors(exported.model, tmp_path / "none.onnx", exported.batches())
+    (tmp_path / "half.onnx").write_bytes(exported.path.read_bytes()[:1000])
+    with pytest.raises(StorageError, match=r"Received: .*half\.onnx"):
+        tensor_errors(exported.model, tmp_path / "half.onnx", exported.batches())
+
+
+def test_file_of_another_model_is_refused(exported: Exported, tmp_path: Path) -> None:
+    x: Any = keras.Input((32, 32, 3), name="image")
+    other = export_onnx(keras.Model(x, keras.layers.Conv2D(2, 3)(x)), tmp_path / "other.onnx")
+    with pytest.raises(StorageError, match="of another model"):
+        tensor_errors(exported.model, other, exported.batches())
