@@ -1,8 +1,8 @@
 """How often do correct engines give one quantized network different classes?
 
 The same INT8 file runs in ONNX Runtime at three levels of graph optimization, the same simulation in Keras on the
-images as they are and moved by one part in ten million. All compute the same numbers but for the order of additions. Beside
-them the float network under the same treatment, and the file cut at every Q/DQ pair (`tensor_errors`).
+images as they are and moved by one part in ten million. All compute the same numbers but for the order of additions.
+Beside them the float network under the same treatment, and the file cut at every Q/DQ pair (`tensor_errors`).
 
     python benchmarks/rounding_drift.py RUN_FOLDER --data IMAGE_FOLDER
 
