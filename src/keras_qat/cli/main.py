@@ -29,10 +29,10 @@ def main(arguments: Sequence[str] | None = None, *, command: cyclopts.App = app)
         arguments: without the program's name; those of this process if not given.
         command: the program to run; examples bring their own.
     """
-    sys.exit(run_program(arguments, command))
+    sys.exit(run_program(sys.argv[1:] if arguments is None else arguments, command))
 
 
-def run_program(arguments: Sequence[str] | None, command: cyclopts.App) -> int:
+def run_program(arguments: Sequence[str], command: cyclopts.App) -> int:
     """Run the command line; errors become one readable message and an exit code."""
     try:
         with _logging_to_terminal():
