@@ -54,7 +54,7 @@ def _digits_baseline(settings: Settings, entry: ZooEntry, data: Splits, size: in
     if path.exists():
         try:
             return keras.models.load_model(path, compile=False)
-        except (OSError, ValueError) as error:
+        except Exception as error:  # noqa: BLE001  (zip, JSON and HDF5 each fail in their own way)
             _logger.warning("The cached baseline %s can't be read (%s); training it again.", path, error)
     keras.utils.set_random_seed(settings.seed)
     model = build_model(entry, weights=None, num_classes=data.num_classes, size=size)

@@ -17,7 +17,7 @@ from scipy.stats import binomtest
 
 from keras_qat.baseline import DIGITS, DIGITS_SIZE, epochs_of, float_model
 from keras_qat.calibration import calibrate, find_method
-from keras_qat.data import ImageSet, Splits, load_data
+from keras_qat.data import ImageSet, Splits, decode_errors, load_data
 from keras_qat.errors import GateMissedError
 from keras_qat.evaluation import Predictions, TensorError, measure_latency, predict, tensor_errors
 from keras_qat.export import export_keras, export_onnx, require_opset
@@ -182,7 +182,8 @@ def _quantize(model: Any, placement: Placement, train: ImageSet, settings: Setti
 
 def _fine_tune(ptq: Any, data: Splits, recipe: Recipe, folder: Path) -> FineTuned:
     train = epochs_of(data.train, recipe.batch_size, recipe.seed)
-    return fine_tune(ptq, train, data.selection.batches(_EVALUATION_BATCH), recipe, folder=folder / "training")
+    with decode_errors():
+        return fine_tune(ptq, train, data.selection.batches(_EVALUATION_BATCH), recipe, folder=folder / "training")
 
 
 def _export(model: Any, name: str, settings: Settings) -> Path:

@@ -25,6 +25,7 @@ class OpKind(str, Enum):
     DEPTHWISE_CONV = "depthwise conv"
     DENSE = "dense"
     BATCH_NORM = "batch norm"
+    SCALE = "scale"
     RELU = "relu"
     ACTIVATION = "activation"
     ADD = "add"

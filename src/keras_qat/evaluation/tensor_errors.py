@@ -98,6 +98,8 @@ class _Tally:
     worst: float = 0.0
 
     def add(self, e: np.ndarray) -> None:
+        # NaN compares false, and must count as different.
+        e = np.where(np.isfinite(e), e, np.inf)
         self.differing += int(np.count_nonzero(e >= _DIFFERS))
         self.numbers += e.size
         self.worst = max(self.worst, float(e.max()))

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+from keras.src.applications.convnext import LayerScale  # the layer type of that network's residuals
 
 from keras_qat.types import OpKind
 
@@ -60,6 +61,9 @@ _BUILT_IN: dict[type, OpKind | Classifier] = {
     keras.layers.DepthwiseConv2D: OpKind.DEPTHWISE_CONV,
     keras.layers.Dense: OpKind.DENSE,
     keras.layers.BatchNormalization: OpKind.BATCH_NORM,
+    keras.layers.Rescaling: OpKind.SCALE,
+    keras.layers.Normalization: OpKind.SCALE,
+    LayerScale: OpKind.SCALE,
     keras.layers.Activation: _activation_kind,
     keras.layers.ReLU: _relu_kind,
     keras.layers.LeakyReLU: OpKind.ACTIVATION,
@@ -72,6 +76,7 @@ _BUILT_IN: dict[type, OpKind | Classifier] = {
     keras.layers.GlobalAveragePooling2D: OpKind.AVERAGE_POOL,
     keras.layers.GlobalMaxPooling2D: OpKind.MAX_POOL,
     keras.layers.ZeroPadding2D: OpKind.ZERO_PAD,
+    keras.layers.Cropping2D: OpKind.RESHAPE,
     keras.layers.Flatten: OpKind.RESHAPE,
     keras.layers.Reshape: OpKind.RESHAPE,
     keras.layers.Dropout: OpKind.IDENTITY,

@@ -5,6 +5,9 @@ from keras_qat.types import OpKind
 
 _NON_NEGATIVE_ACTIVATIONS = frozenset({"relu", "relu6", "sigmoid", "hard_sigmoid", "softmax", "softplus"})
 
+_ENDS_IN_ACTIVATION = frozenset({OpKind.CONV, OpKind.DEPTHWISE_CONV, OpKind.DENSE, OpKind.ACTIVATION})
+"""Their activation is the last thing they compute; a custom layer may do more behind it."""
+
 _KEEPS_SIGN = frozenset(
     {
         OpKind.ADD,
@@ -37,6 +40,6 @@ def non_negative_tensors(graph: Graph) -> frozenset[str]:
 
 
 def _is_non_negative(node: Node, known: set[str]) -> bool:
-    if node.kind is OpKind.RELU or node.activation in _NON_NEGATIVE_ACTIVATIONS:
+    if node.kind is OpKind.RELU or (node.kind in _ENDS_IN_ACTIVATION and node.activation in _NON_NEGATIVE_ACTIVATIONS):
         return True
     return node.kind in _KEEPS_SIGN and all(tensor in known for tensor in node.inputs)

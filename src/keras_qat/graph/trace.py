@@ -1,6 +1,7 @@
 """Keras model → `Trace`: the frozen graph, and for each node the Keras call that it stands for.
 
-Nested Functional and Sequential models are read through, so the graph is flat. A model whose forward pass is Python
+Nested Functional and Sequential models are read through, so the graph is flat; a composite layer is read as the small
+model it stands for. A model whose forward pass is Python
 code (a subclass with its own `call`) has no graph to read and is refused.
 """
 
@@ -11,6 +12,7 @@ from typing import Any
 import keras
 
 from keras_qat.errors import UnsupportedModelError
+from keras_qat.graph.composites import find_expansion
 from keras_qat.graph.facts import Graph, Node
 from keras_qat.graph.kinds import activation_name, kind_of
 from keras_qat.types import OpKind
@@ -128,6 +130,7 @@ class _Reader:
         self.nodes: list[Node] = []
         self.calls: dict[str, Call] = {}
         self._layer_names: dict[int, str] = {}
+        self._expanded: dict[int, Any] = {}
 
     def add_input(self, tensor: Any, names: dict[int, str]) -> None:
         layer = tensor._keras_history.operation  # noqa: SLF001
@@ -141,14 +144,24 @@ class _Reader:
                 if node.is_input or all(id(t) in names for t in node.outputs):
                     continue
                 operation, tensors = node.operation, node.arguments.keras_tensors
-                if isinstance(operation, keras.Model):
-                    self._read_nested(operation, node, names, prefix)
+                nested = operation if isinstance(operation, keras.Model) else self._expand(operation, tensors)
+                if nested is not None:
+                    self._read_nested(nested, node, names, prefix)
                     continue
                 args, kwargs = node.arguments.convert(
                     lambda x: TensorRef(names[id(x)]) if isinstance(x, keras.KerasTensor) else x
                 )
                 inputs = tuple(names[id(t)] for t in tensors)
                 self._add(operation, args, kwargs, inputs, node.outputs, names, prefix)
+
+    def _expand(self, operation: Any, tensors: list[Any]) -> Any:
+        """The model that a composite layer stands for, one for all its calls; `None` for any other layer."""
+        expand = find_expansion(operation)
+        if expand is None:
+            return None
+        if id(operation) not in self._expanded:
+            self._expanded[id(operation)] = expand(operation, [tuple(t.shape) for t in tensors])
+        return self._expanded[id(operation)]
 
     def _read_nested(self, model: Any, node: Any, names: dict[int, str], prefix: str) -> None:
         inner = _functional(model)

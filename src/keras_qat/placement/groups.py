@@ -1,4 +1,4 @@
-"""Which nodes an engine runs as one kernel: weighted layer + batch norm + activation, or Add + activation.
+"""Which nodes an engine runs as one kernel: weighted layer + batch norm or scale + activation, or Add + activation.
 
 Inside such a group no Q/DQ pair may stand: it would round in the middle of a kernel and break the fusion.
 """
@@ -11,6 +11,9 @@ from keras_qat.targets import Target
 from keras_qat.types import OpKind
 
 WEIGHTED = frozenset({OpKind.CONV, OpKind.DEPTHWISE_CONV, OpKind.DENSE})
+
+_FOLDS = frozenset({OpKind.BATCH_NORM, OpKind.SCALE})
+"""Per channel affine, so that it goes into the kernel and bias before it."""
 
 _TAKES_ACTIVATION = WEIGHTED | {OpKind.BATCH_NORM, OpKind.ADD, OpKind.MULTIPLY}
 
@@ -65,7 +68,7 @@ def _followers(graph: Graph, target: Target, root: Node) -> tuple[Node, ...]:
         return found
     if root.kind in WEIGHTED:
         after = graph.sole_consumer(last.outputs[0])
-        if after is not None and after.kind is OpKind.BATCH_NORM:
+        if after is not None and after.kind in _FOLDS:
             found, last = (after,), after
     if root.kind in _TAKES_ACTIVATION:
         after = graph.sole_consumer(last.outputs[0])

@@ -45,6 +45,9 @@ def rebuild(trace: Trace, new_layer: LayerFunction, on_edge: EdgeFunction) -> ke
     for name, layer in traced.items():
         if isinstance(layer, keras.layers.Layer):
             layers[name].set_weights(layer.get_weights())
+            if hasattr(layers[name], "finalize_state"):
+                # keras.layers.Normalization computes with what it derives from its weights.
+                layers[name].finalize_state()
 
     def resolve(ref: TensorRef) -> Any:
         return tensors[ref.name]

@@ -59,15 +59,17 @@ def copy_weights(source: Any, model: Any, origin: str) -> None:
 def _load_h5(model: Any, path: Path) -> None:
     try:
         shapes = _file_shapes(path)
-    except OSError as error:
+    except Exception as error:  # HDF5 reports damage as OSError, RuntimeError or UnicodeDecodeError.
         raise _corrupt(path, error) from error
     _require_same_shapes(shapes, model, str(path))
     try:
         model.load_weights(path)
-    except OSError as error:
+    except UnicodeDecodeError as error:
         raise _corrupt(path, error) from error
     except (ValueError, KeyError) as error:
         raise _other_network(str(path), model, str(error)) from error
+    except Exception as error:
+        raise _corrupt(path, error) from error
 
 
 def _load_whole(model: Any, path: Path) -> None:

@@ -47,9 +47,14 @@ class Step:
 
 
 class Emission:
-    """Collects the nodes and constants of one ONNX graph."""
+    """Collects the nodes and constants of one ONNX graph.
 
-    def __init__(self) -> None:
+    Args:
+        opset: ONNX operator set that the nodes must be of.
+    """
+
+    def __init__(self, opset: int) -> None:
+        self.opset = opset
         self.tape = ir.tape.Tape()
         self._names: set[str] = set()
 

@@ -41,7 +41,7 @@ def emit(model: Any, *, target: Target | None = None, opset: int = 17) -> ir.Mod
     """
     require_opset(opset)
     traced = trace(model)
-    emission, inputs, outputs = _emit_nodes(traced)
+    emission, inputs, outputs = _emit_nodes(traced, opset)
     graph = ir.Graph(
         inputs=inputs,
         outputs=outputs,
@@ -73,9 +73,9 @@ def require_opset(opset: int) -> None:
         raise UserError(f"The opset must be from {OPSETS[0]} to {OPSETS[-1]}. Received: opset={opset}.")
 
 
-def _emit_nodes(traced: Trace) -> tuple[Emission, list[ir.Value], list[ir.Value]]:
+def _emit_nodes(traced: Trace, opset: int) -> tuple[Emission, list[ir.Value], list[ir.Value]]:
     """Convert every call in order; the passes come later."""
-    emission = Emission()
+    emission = Emission(opset)
     values: dict[str, ir.Value] = {}
     inputs: list[ir.Value] = []
     for node in traced.graph.nodes:

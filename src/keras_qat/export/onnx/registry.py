@@ -11,13 +11,18 @@ from keras_qat.export.onnx.emission import Emission, Step
 Converter = Callable[[Emission, Step], ir.Value]
 """Adds the nodes of one step and returns its output value."""
 
+_FORWARD = ("call", "convolution_op")
+"""The methods in which a layer says what it computes."""
+
 F = TypeVar("F", bound=Converter)
 
 _CONVERTERS: dict[type, Converter] = {}
 
 
 def register_converter(*layer_types: type) -> Callable[[F], F]:
-    """Decorate the function that converts these layer types, and their subclasses.
+    """Decorate the function that converts these layer types, and the subclasses that compute the same.
+
+    A subclass with a `call` of its own needs a converter of its own.
 
     Example:
         >>> import keras
@@ -46,9 +51,14 @@ def find_converter(layer: Any) -> Converter:
         UnsupportedModelError: none is registered for its type.
     """
     for base in type(layer).__mro__:
-        if base in _CONVERTERS:
+        if base in _CONVERTERS and not _computes_otherwise(type(layer), base):
             return _CONVERTERS[base]
     raise UnsupportedModelError(
         f"The layer {layer.name!r} can't be exported to ONNX. Received: a {type(layer).__name__}, for which no "
         "converter is registered. Write one with `@keras_qat.register_converter(YourLayer)`, or replace the layer."
     )
+
+
+def _computes_otherwise(layer_type: type, base: type) -> bool:
+    """Whether a subclass has a forward pass of its own, which the converter of its base doesn't know."""
+    return any(getattr(layer_type, name, None) is not getattr(base, name, None) for name in _FORWARD)

@@ -7,7 +7,8 @@ from keras_qat.export.onnx.converters import (
     normalization,
     pooling,
     quantize,
+    scale,
     weighted,
 )
 
-__all__ = ["activation", "merge", "movement", "normalization", "pooling", "quantize", "weighted"]
+__all__ = ["activation", "merge", "movement", "normalization", "pooling", "quantize", "scale", "weighted"]

@@ -49,6 +49,22 @@ def _silu(emission: Emission, x: ir.Value, step: Step, name: str) -> ir.Value:
     return emission.op("Mul", [x, gate], name, step.output_shape)
 
 
+def _gelu(emission: Emission, x: ir.Value, step: Step, name: str) -> ir.Value:
+    """Exact GELU, x · ½ (1 + erf(x / √2)), spelled out: ONNX has Gelu from opset 20, and engines fuse this form."""
+    shape = step.output_shape
+    half, one = (emission.constant(f"{name}/{n}", np.array(n, np.float32)) for n in (0.5, 1.0))
+    root = emission.constant(f"{name}/sqrt_2", np.array(np.sqrt(2), np.float32))
+    erf = emission.op("Erf", [emission.op("Div", [x, root], f"{name}/div", shape)], f"{name}/erf", shape)
+    gate = emission.op("Add", [erf, one], f"{name}/add", shape)
+    return emission.op("Mul", [emission.op("Mul", [x, gate], f"{name}/mul", shape), half], name, shape)
+
+
+def _hard_silu(emission: Emission, x: ir.Value, step: Step, name: str) -> ir.Value:
+    """The product x · HardSigmoid(x), spelled out: ONNX has HardSwish from opset 14, and engines fuse this form."""
+    gate = emission.op("HardSigmoid", [x], f"{name}/gate", step.output_shape, alpha=1 / 6, beta=0.5)
+    return emission.op("Mul", [x, gate], name, step.output_shape)
+
+
 _ACTIVATIONS: dict[str, Emit] = {
     "relu": _plain("Relu"),
     "relu6": _relu6,
@@ -61,8 +77,9 @@ _ACTIVATIONS: dict[str, Emit] = {
     "exponential": _plain("Exp"),
     "leaky_relu": _plain("LeakyRelu", alpha=0.2),
     "hard_sigmoid": _plain("HardSigmoid", alpha=1 / 6, beta=0.5),
-    "hard_silu": _plain("HardSwish"),
+    "hard_silu": _hard_silu,
     "silu": _silu,
+    "gelu": _gelu,
     "softmax": _softmax,
 }
 

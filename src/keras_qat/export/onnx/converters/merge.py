@@ -3,10 +3,14 @@
 from functools import reduce
 
 import keras
+import numpy as np
 import onnx_ir as ir
 
-from keras_qat.export.onnx.emission import Emission, Step, onnx_axis
+from keras_qat.errors import UnsupportedModelError
+from keras_qat.export.onnx.emission import Emission, Step, onnx_axis, onnx_shape
 from keras_qat.export.onnx.registry import register_converter
+
+_MATRIX_RANK = 2
 
 
 @register_converter(keras.layers.Add)
@@ -22,7 +26,25 @@ def convert_multiply(emission: Emission, step: Step) -> ir.Value:
 
 
 def _chain(emission: Emission, step: Step, op_type: str) -> ir.Value:
-    return reduce(lambda a, b: emission.op(op_type, [a, b], step.name, step.output_shape), step.inputs)
+    inputs = [_with_rank(emission, step, i) for i in range(len(step.inputs))]
+    return reduce(lambda a, b: emission.op(op_type, [a, b], step.name, step.output_shape), inputs)
+
+
+def _with_rank(emission: Emission, step: Step, index: int) -> ir.Value:
+    """The input with the output's rank: Keras puts the missing axes behind the batch, so (N, C) is (N, 1, 1, C)."""
+    value, shape, rank = step.inputs[index], step.input_shapes[index], len(step.output_shape)
+    missing = rank - len(shape)
+    if missing == 0:
+        return value
+    if len(shape) != _MATRIX_RANK:
+        raise UnsupportedModelError(
+            f"The layer {step.layer.name!r} can't be exported. Received: inputs of shapes {list(step.input_shapes)}. "
+            "Reshape them to one rank first."
+        )
+    spread = (shape[0], *[1] * missing, *shape[1:])
+    sizes = [0, *(-1 if size is None or isinstance(size, str) else size for size in onnx_shape(spread)[1:])]
+    target = emission.constant(f"{step.name}/shape_{index}", np.array(sizes, np.int64))
+    return emission.op("Reshape", [value, target], f"{step.name}/expand_{index}", spread)
 
 
 @register_converter(keras.layers.Concatenate)

@@ -1,4 +1,4 @@
-"""Layers that move numbers without changing them: padding, flatten, reshape, dropout at inference."""
+"""Layers that move numbers without changing them: padding, cropping, flatten, reshape, dropout at inference."""
 
 import keras
 import numpy as np
@@ -26,6 +26,18 @@ def convert_reshape(emission: Emission, step: Step) -> ir.Value:
     value = emission.op("Reshape", [x, shape], step.name)
     value.shape = ir.Shape(named_shape(step.output_shape))
     return emission.to_file_layout(value, step.output_shape, step.name)
+
+
+@register_converter(keras.layers.Cropping2D)
+def convert_cropping(emission: Emission, step: Step) -> ir.Value:
+    """Slice of height and width."""
+    require_channels_last(step)
+    (top, bottom), (left, right) = step.layer.cropping
+    last = np.iinfo(np.int64).max
+    ends = [last if cut == 0 else -cut for cut in (bottom, right)]
+    arrays = {"starts": [top, left], "ends": ends, "axes": [2, 3]}
+    constants = [emission.constant(f"{step.name}/{key}", np.array(a, np.int64)) for key, a in arrays.items()]
+    return emission.op("Slice", [step.inputs[0], *constants], step.name, step.output_shape)
 
 
 @register_converter(keras.layers.Dropout, keras.layers.SpatialDropout2D)

@@ -1,5 +1,7 @@
 """Conv2D, DepthwiseConv2D and Dense."""
 
+from typing import Any
+
 import keras
 import numpy as np
 import onnx_ir as ir
@@ -9,9 +11,15 @@ from keras_qat.export.onnx.converters.kernel import emit_kernel
 from keras_qat.export.onnx.converters.window import window_attributes
 from keras_qat.export.onnx.emission import Emission, Step, float_array, require_channels_last
 from keras_qat.export.onnx.registry import register_converter
+from keras_qat.layers import QuantizedConv2D, QuantizedDense, QuantizedDepthwiseConv2D
+
+_IMAGE_RANK = 4
+
+_WITH_BIAS = {2: "Gemm", _IMAGE_RANK: "Conv"}
+"""The operator that a Dense layer becomes, by the rank of its input."""
 
 
-@register_converter(keras.layers.Conv2D)
+@register_converter(keras.layers.Conv2D, QuantizedConv2D)
 def convert_conv(emission: Emission, step: Step) -> ir.Value:
     """Conv; the kernel (h, w, in, out) becomes (out, in, h, w)."""
     layer = step.layer
@@ -19,7 +27,7 @@ def convert_conv(emission: Emission, step: Step) -> ir.Value:
     return _convolution(emission, step, kernel, groups=layer.groups)
 
 
-@register_converter(keras.layers.DepthwiseConv2D)
+@register_converter(keras.layers.DepthwiseConv2D, QuantizedDepthwiseConv2D)
 def convert_depthwise_conv(emission: Emission, step: Step) -> ir.Value:
     """Conv with one group a channel; the kernel (h, w, in, multiplier) becomes (in · multiplier, 1, h, w)."""
     kernel = float_array(step.layer.kernel)
@@ -41,20 +49,22 @@ def _convolution(emission: Emission, step: Step, kernel: np.ndarray, groups: int
     return emit_activation(emission, layer.activation, value, step)
 
 
-@register_converter(keras.layers.Dense)
+@register_converter(keras.layers.Dense, QuantizedDense)
 def convert_dense(emission: Emission, step: Step) -> ir.Value:
-    """Gemm for a matrix of inputs, MatMul and Add for more axes; the kernel keeps Keras's layout (in, out)."""
+    """Gemm for a matrix of inputs, a 1x1 Conv for images, MatMul and Add for other ranks."""
     layer = step.layer
-    kernel = emit_kernel(emission, step, float_array(layer.kernel), channel_axis=1)
-    bias = emission.constant(f"{step.name}/bias", float_array(layer.bias)) if layer.use_bias else None
     rank = len(step.input_shapes[0])
-    if rank == 2:  # noqa: PLR2004
-        inputs = [step.inputs[0], kernel] + ([] if bias is None else [bias])
-        value = emission.op("Gemm", inputs, step.name, step.output_shape)
+    if rank == _IMAGE_RANK:
+        kernel = emit_kernel(emission, step, float_array(layer.kernel).T[:, :, np.newaxis, np.newaxis], channel_axis=0)
     else:
-        x = emission.to_keras_layout(step.inputs[0], step.input_shapes[0], step.name)
-        value = emission.op("MatMul", [x, kernel], step.name)
-        if bias is not None:
-            value = emission.op("Add", [value, bias], f"{step.name}/add_bias")
-        value = emission.to_file_layout(value, step.output_shape, step.name)
+        kernel = emit_kernel(emission, step, float_array(layer.kernel), channel_axis=1)
+    bias = [emission.constant(f"{step.name}/bias", float_array(layer.bias))] if layer.use_bias else []
+    if rank in _WITH_BIAS:
+        attributes: dict[str, Any] = {"kernel_shape": [1, 1]} if rank == _IMAGE_RANK else {}
+        inputs = [step.inputs[0], kernel, *bias]
+        value = emission.op(_WITH_BIAS[rank], inputs, step.name, step.output_shape, **attributes)
+    else:
+        value = emission.op("MatMul", [step.inputs[0], kernel], step.name, step.output_shape)
+        for constant in bias:
+            value = emission.op("Add", [value, constant], f"{step.name}/add_bias", step.output_shape)
     return emit_activation(emission, layer.activation, value, step)

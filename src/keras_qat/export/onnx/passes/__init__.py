@@ -3,7 +3,7 @@
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from keras_qat.export.onnx.passes.fold_batch_norm import FoldBatchNorm
+from keras_qat.export.onnx.passes.fold_affine import FoldAffine
 from keras_qat.export.onnx.passes.merge_padding import MergePadding
 from keras_qat.export.onnx.passes.quantize_dense_bias import QuantizeDenseBias
 from keras_qat.targets import Target
@@ -14,10 +14,10 @@ def passes_for(target: Target | None) -> tuple[ir.passes.PassBase, ...]:
 
     Example:
         >>> [type(p).__name__ for p in passes_for(None)]
-        ['FoldBatchNorm', 'MergePadding', 'RemoveUnusedNodesPass']
+        ['FoldAffine', 'MergePadding', 'RemoveUnusedNodesPass']
     """
     bias = (QuantizeDenseBias(),) if target is not None and target.int32_dense_bias else ()
-    return (FoldBatchNorm(), MergePadding(), *bias, RemoveUnusedNodesPass())
+    return (FoldAffine(), MergePadding(), *bias, RemoveUnusedNodesPass())
 
 
-__all__ = ["FoldBatchNorm", "MergePadding", "QuantizeDenseBias", "passes_for"]
+__all__ = ["FoldAffine", "MergePadding", "QuantizeDenseBias", "passes_for"]

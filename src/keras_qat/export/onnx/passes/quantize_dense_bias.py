@@ -2,8 +2,8 @@
 
     q = round(b / (s_x · s_w)),   so that   b ≈ s_x · s_w · q   adds to the integer products as it is.
 
-The step s_x · s_w is thousands of times finer than the output's, so nothing is lost; a bias too large for int32 stays
-float.
+The step s_x · s_w is thousands of times finer than the output's, so nothing is lost; a bias too large for int32, or
+not finite, stays float.
 """
 
 import numpy as np
@@ -33,7 +33,7 @@ def _quantize(graph: ir.Graph, gemm: ir.Node) -> bool:
         return False
     step = scales[0].astype(np.float64) * scales[1].astype(np.float64)
     q = np.round(array_of(b).astype(np.float64) / step)
-    if np.any(np.abs(q) > np.iinfo(np.int32).max):
+    if not np.all(np.abs(q) <= np.iinfo(np.int32).max):
         return False
     integers = new_constant(graph, f"{gemm.name}/bias_int32", q.astype(np.int32))
     scale = new_constant(graph, f"{gemm.name}/bias_scale", step.astype(np.float32))

@@ -1,0 +1,84 @@
+"""Fold a BatchNormalization, or a Mul or Add of one number a channel, into the convolution before it, exactly.
+
+A batch norm has g = γ / √(σ² + ε), h = β - g · μ for each output channel; a Mul has g alone, an Add h alone:
+
+    g · (Σ w·x + b) + h  =  Σ (g·w)·x  +  (g · b + h).
+
+A float kernel is multiplied by g. An int8 kernel keeps its integers: |g| multiplies the channel's scale and the sign of
+g flips the integers, which the narrow range [-127, 127] allows. A channel with g = 0 gets zero integers, since a scale
+must be positive. Computed in float64, stored in float32.
+"""
+
+import numpy as np
+import onnx_ir as ir
+
+from keras_qat.export.onnx.passes.constants import array_of, new_constant, replace_and_remove
+
+
+class FoldAffine(ir.passes.InPlacePass):
+    """Conv → BatchNormalization, Mul or Add becomes Conv."""
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Fold wherever a Conv's only consumer is an affine node."""
+        modified = False
+        for node in list(model.graph):
+            conv = node.inputs[0].producer() if node.inputs and node.inputs[0] is not None else None
+            if conv is None or conv.op_type != "Conv" or len(conv.outputs[0].uses()) != 1:
+                continue
+            affine = _affine(node, channels=_channels(conv))
+            if affine is not None and not conv.outputs[0].is_graph_output():
+                _fold(model.graph, conv, node, *affine)
+                modified = True
+        return ir.passes.PassResult(model, modified)
+
+
+def _channels(conv: ir.Node) -> int:
+    """How many output channels a convolution has."""
+    kernel = conv.inputs[1]
+    dequantize = None if kernel is None else kernel.producer()
+    return len(array_of(kernel if dequantize is None else dequantize.inputs[0]))
+
+
+def _affine(node: ir.Node, channels: int) -> tuple[np.ndarray, np.ndarray] | None:
+    """(g, h), each of shape (channels,), float64; `None` for a node that is not affine per channel."""
+    if node.op_type == "BatchNormalization":
+        gamma, beta, mean, variance = (array_of(v).astype(np.float64) for v in node.inputs[1:5])
+        g = gamma / np.sqrt(variance + node.attributes["epsilon"].as_float())
+        return g, beta - g * mean
+    if node.op_type not in {"Mul", "Add"} or node.inputs[1] is None or node.inputs[1].const_value is None:
+        return None
+    constant = array_of(node.inputs[1]).astype(np.float64)
+    if constant.size != 1 and constant.shape != (1, channels, 1, 1):
+        return None
+    spread = np.broadcast_to(constant.reshape(-1), channels)
+    return (spread, np.zeros(channels)) if node.op_type == "Mul" else (np.ones(channels), spread)
+
+
+def _fold(graph: ir.Graph, conv: ir.Node, affine: ir.Node, g: np.ndarray, h: np.ndarray) -> None:
+    bias = array_of(conv.inputs[2]).astype(np.float64) if len(conv.inputs) > 2 else np.zeros_like(h)  # noqa: PLR2004
+    if np.any(g != 1):
+        _scale_kernel(graph, conv, g)
+    folded = new_constant(graph, f"{conv.name}/bias_folded", (g * bias + h).astype(np.float32))
+    conv.resize_inputs(3)
+    conv.replace_input_with(2, folded)
+    replace_and_remove(graph, affine, conv.outputs[0])
+
+
+def _scale_kernel(graph: ir.Graph, conv: ir.Node, g: np.ndarray) -> None:
+    """Multiply the output channels (axis 0) of the kernel by g."""
+    kernel = conv.inputs[1]
+    if kernel is None:
+        return
+    dequantize = kernel.producer()
+    if dequantize is None:
+        w = array_of(kernel).astype(np.float64) * g.reshape(-1, 1, 1, 1)
+        conv.replace_input_with(1, new_constant(graph, f"{kernel.name}_folded", w.astype(np.float32)))
+        return
+    integers, scale = dequantize.inputs[:2]
+    s = (array_of(scale).astype(np.float64) * np.abs(g)).astype(np.float32)
+    sign = np.where(s > 0, np.sign(g), 0).astype(np.int8)
+    q = array_of(integers) * sign.reshape(-1, 1, 1, 1)
+    dequantize.replace_input_with(0, new_constant(graph, f"{conv.name}/kernel_folded", q))
+    dequantize.replace_input_with(
+        1, new_constant(graph, f"{conv.name}/kernel_scale_folded", np.where(s > 0, s, 1).astype(np.float32))
+    )
