@@ -43,12 +43,12 @@ class Engine:
     magic: bytes = b""
 
 
-def _why_not_installed(title: str, module: str) -> str | None:
-    return None if importlib.util.find_spec(module) else f"the package {module} ({title}) is not installed"
+def _why_not_installed(module: str) -> str | None:
+    return None if importlib.util.find_spec(module) else f"the package {module} is not installed"
 
 
-def _why_not_on_gpu(title: str, module: str) -> str | None:
-    return _why_not_installed(title, module) or why_no_gpu()
+def _why_not_on_gpu(module: str) -> str | None:
+    return _why_not_installed(module) or why_no_gpu()
 
 
 def _tensorrt(flavor: Flavor, magic: bytes) -> Engine:
@@ -57,7 +57,7 @@ def _tensorrt(flavor: Flavor, magic: bytes) -> Engine:
         (".engine", ".plan"),
         partial(TensorRTRuntime, flavor=flavor),
         partial(build_plan, flavor),
-        partial(_why_not_on_gpu, flavor.title, flavor.module),
+        partial(_why_not_on_gpu, flavor.module),
         magic,
     )
 
@@ -70,7 +70,7 @@ ENGINES: Mapping[str, Engine] = {
         (".xml", ".onnx"),
         OpenVINORuntime,
         build_ir,
-        partial(_why_not_installed, "OpenVINO", "openvino"),
+        partial(_why_not_installed, "openvino"),
     ),
     TENSORRT.name: _tensorrt(TENSORRT, b"ftrt"),
     TENSORRT_RTX.name: _tensorrt(TENSORRT_RTX, b"vtrt"),

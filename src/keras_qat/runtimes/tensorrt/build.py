@@ -107,7 +107,7 @@ def _set_batch(profile: Any, tensor: Any, batch: BatchRange) -> None:
 
 
 def _parse_failure(flavor: Flavor, trt: Any, source: Path, errors: list[Any]) -> UserError:
-    said = "; ".join(" ".join(error.desc().split()) for error in errors)
+    said = "; ".join(" ".join(f"{e.node_operator()} {e.node_name()}: {e.desc()}".split()) for e in errors)
     corrupt = any(error.code() == trt.ErrorCode.MODEL_DESERIALIZE_FAILED for error in errors)
     if corrupt:
         return StorageError(f"{str(source)!r} is no valid ONNX file. Received: {said}. Export it again.")

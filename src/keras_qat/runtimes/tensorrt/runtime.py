@@ -49,6 +49,8 @@ class TensorRTRuntime(Runtime):
         )
 
     def _run(self, inputs: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
+        # Held until the copies are done.
+        inputs = tuple(map(np.ascontiguousarray, inputs))
         for spec, array in zip(self.inputs, inputs, strict=True):
             least, _, most = (tuple(shape) for shape in self._engine.get_tensor_profile_shape(spec.name, 0))
             if not all(low <= size <= high for low, size, high in zip(least, array.shape, most, strict=True)):
@@ -57,7 +59,7 @@ class TensorRTRuntime(Runtime):
                     "Give smaller batches, or build it again with another --max-batch."
                 )
             self._context.set_input_shape(spec.name, array.shape)
-            self._context.set_tensor_address(spec.name, self._memory.upload(spec.name, np.ascontiguousarray(array)))
+            self._context.set_tensor_address(spec.name, self._memory.upload(spec.name, array))
         outputs = tuple(np.empty(tuple(self._context.get_tensor_shape(o.name)), o.dtype) for o in self.outputs)
         for spec, array in zip(self.outputs, outputs, strict=True):
             self._context.set_tensor_address(spec.name, self._memory.reserve(spec.name, array.nbytes))
