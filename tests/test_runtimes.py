@@ -264,7 +264,7 @@ def test_missing_package_gives_an_install_hint(
 def test_cuda_without_a_gpu_build_of_onnx_runtime(files: Files) -> None:
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("this ONNX Runtime has CUDA")
-    with pytest.raises(UserError, match=r"CUDAExecutionProvider.*pip install onnxruntime-gpu"):
+    with pytest.raises(UserError, match=r"CUDAExecutionProvider.*pip install 'onnxruntime-gpu"):
         OnnxRuntime(files / "float.onnx", device="cuda")
     with pytest.raises(UserError, match=r"Received: 'tpu'\. Choose one of: cpu, cuda"):
         OnnxRuntime(files / "float.onnx", device="tpu")
@@ -326,3 +326,11 @@ def test_no_judge_for_openvino_without_the_package(monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(UserError, match=r"judge files for openvino.*not installed.*'keras-qat\[openvino\]'"):
         choose_judge("openvino")
+
+
+def test_sequential_keras_model() -> None:
+    model = keras.Sequential([keras.Input((4,), name="x"), keras.layers.Dense(2, kernel_initializer="ones", name="y")])
+    with KerasRuntime(model) as runtime:
+        assert [str(spec) for spec in (*runtime.inputs, *runtime.outputs)] == ["x: float32 (?, 4)", "y: float32 (?, 2)"]
+        (y,) = runtime.run(np.ones((3, 4), "float32"))
+    np.testing.assert_array_equal(y, np.full((3, 2), 4))

@@ -19,11 +19,13 @@ class KerasRuntime(Runtime):
     """
 
     def __init__(self, model: Any) -> None:
+        # Sequential has one output and no name for it.
+        names = [model.layers[-1].name] if isinstance(model, keras.Sequential) else model.output_names
         super().__init__(
             f"Keras {keras.version()} on {keras.backend.backend()}",
             f"{os.cpu_count()} threads",
             tuple(_spec(tensor.name, tensor) for tensor in model.inputs),
-            tuple(_spec(*pair) for pair in zip(model.output_names, model.outputs, strict=True)),
+            tuple(_spec(*pair) for pair in zip(names, model.outputs, strict=True)),
         )
         self._model = model
 

@@ -2,6 +2,8 @@
 
 import os
 from collections.abc import Mapping
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -101,8 +103,13 @@ def _provider(device: str) -> tuple[str, dict[str, str]]:
     if provider not in onnxruntime.get_available_providers():
         raise UserError(
             f"This ONNX Runtime has no {provider}. Received: device={device!r}. "
-            "Replace it: pip uninstall onnxruntime, then pip install onnxruntime-gpu"
+            "Replace it: pip uninstall onnxruntime, then pip install 'onnxruntime-gpu[cuda,cudnn]'"
         )
+    if device == "cuda" and hasattr(onnxruntime, "preload_dlls"):
+        # CUDA's libraries may lie in Python packages, where the loader doesn't look. What it can't find it prints; what
+        # that costs is seen when the session opens.
+        with redirect_stdout(StringIO()):
+            onnxruntime.preload_dlls()
     return provider, settings
 
 
