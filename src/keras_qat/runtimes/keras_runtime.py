@@ -45,7 +45,8 @@ class KerasRuntime(Runtime):
             ) from error
 
     def _run(self, inputs: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
-        batch = keras.tree.pack_sequence_as(self._model.input, list(inputs))
+        # Several inputs go in as the model was given them: a list, or a dictionary of names.
+        batch = inputs[0] if len(inputs) == 1 else keras.tree.pack_sequence_as(self._model.input, list(inputs))
         return tuple(np.asarray(output) for output in keras.tree.flatten(self._model.predict_on_batch(batch)))
 
 
