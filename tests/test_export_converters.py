@@ -25,10 +25,10 @@ def _parity(model: keras.Model, path: Path) -> float:
     x = rng.normal(size=(3, *model.input_shape[1:])).astype("float32")
     expected = model.predict(x, verbose=0)
     with OnnxRuntime(export_onnx(model, path)) as runtime:
-        actual = runtime.run(x)
+        (actual,) = runtime.run(x)
         assert actual.shape == expected.shape
         # The batch is dynamic.
-        np.testing.assert_allclose(runtime.run(x[:1]), actual[:1], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(runtime.run(x[:1])[0], actual[:1], rtol=1e-4, atol=1e-5)
     return float(np.abs(actual - expected).max() / np.abs(expected).max())
 
 

@@ -25,7 +25,7 @@ from keras_qat.export.saved_model import export_saved_model
 from keras_qat.graph import trace
 from keras_qat.placement import explain, plan
 from keras_qat.report import Record, Row, markdown, read_environment
-from keras_qat.runtimes import KerasRuntime, OnnxRuntime
+from keras_qat.runtimes import KerasRuntime, choose_judge
 from keras_qat.settings import Settings
 from keras_qat.storage import require_writable, write_json, write_text
 from keras_qat.targets import find_target
@@ -99,7 +99,7 @@ def run(settings: Settings) -> Record:
         del models[BASELINE]
     validation = _validation(data, settings)
     with _timed(seconds, "evaluate"):
-        rows, engine = _judge(models, files, validation)
+        rows, engine = _judge(models, files, validation, settings.target)
     record = Record(
         model=entry.name,
         data=data.name,
@@ -145,7 +145,7 @@ def check_gates(record: Record) -> None:
 
 def _check_early(settings: Settings) -> None:
     """Find the mistakes that would otherwise show after minutes or hours of work."""
-    find_target(settings.target)
+    choose_judge(find_target(settings.target).name)
     find_method(settings.calibration_method)
     require_opset(settings.opset)
     require_writable(settings.folder)
@@ -201,11 +201,14 @@ def _validation(data: Splits, settings: Settings) -> ImageSet:
     return data.validation.take(settings.validation_images, settings.seed)
 
 
-def _judge(models: Mapping[str, Any], files: Mapping[str, Path], images: ImageSet) -> tuple[tuple[Row, ...], str]:
+def _judge(
+    models: Mapping[str, Any], files: Mapping[str, Path], images: ImageSet, target: str
+) -> tuple[tuple[Row, ...], str]:
     """Evaluate and time every variant in Keras and deployed, on the same images; say which engine ran the files."""
+    judge = choose_judge(target)
     with ExitStack() as stack:
         simulated = {name: stack.enter_context(KerasRuntime(model)) for name, model in models.items()}
-        deployed = {name: stack.enter_context(OnnxRuntime(files[name])) for name in models}
+        deployed = {name: stack.enter_context(judge.open(files[name], max_batch=_EVALUATION_BATCH)) for name in models}
 
         def scores(runtime: Any, name: str) -> Predictions:
             batches = images.arrays(_EVALUATION_BATCH)
@@ -235,7 +238,7 @@ def _judge(models: Mapping[str, Any], files: Mapping[str, Path], images: ImageSe
             )
             for name in models
         )
-        return rows, f"{engine.engine} ({engine.device})"
+        return rows, judge.describe(engine)
 
 
 def _tensor_errors(model: Any, file: Path, images: ImageSet) -> tuple[TensorError, ...]:
