@@ -75,11 +75,7 @@ def picture(placement: Placement, ranges: Mapping[str, TensorRange] | None) -> P
     pairs = {tensor.tensor: f"q{i}" for i, tensor in enumerate(placement.tensors)}
     on_grid: set[int] = set()
     boxes = [_kernel_box(placement, kernel, keys[id(kernel)]) for kernel in placement.kernels]
-    for tensor in placement.tensors:
-        scale = () if ranges is None else (f"scale {describe_scale(tensor, ranges)}",)
-        boxes.append(
-            Box(pairs[tensor.tensor], (describe_spec(tensor.spec), *scale), f"Q/DQ of {tensor.tensor}", pair=True)
-        )
+    boxes += [_pair_box(tensor, ranges, pairs[tensor.tensor]) for tensor in placement.tensors]
     arrows: list[Arrow] = []
     drawn: set[str] = set()
     for edge in placement.edges:

@@ -114,7 +114,7 @@ def rule_from_json(value: Any) -> Rule:
         UserError: an unknown key, kind or type, or a value that a setting can't have.
     """
     check_keys(value, {field.name for field in fields(Rule)}, "A rule")
-    select = value.get("select", ())
+    select = value.get("select", [])
     selected = tuple(map(read_selector, select)) if isinstance(select, list) else read_selector(select)
     return Rule(**{**value, "select": selected})
 
