@@ -191,6 +191,33 @@ def test_one_call_of_a_shared_layer() -> None:
     assert float_weights(planned(graph, "tensorrt", Rule("shared#2", weights=False))) == {"shared"}
 
 
+@pytest.fixture(scope="module")
+def resnet50() -> Graph:
+    return trace(keras.applications.ResNet50(weights=None, input_shape=(32, 32, 3), classes=10)).graph
+
+
+@pytest.mark.parametrize(
+    ("overrides", "tensors", "edges", "kernels"),
+    [
+        # Each from the 55 tensors, 71 edges and 54 kernels of tests/test_placement.py.
+        # The convolution branch of each of 16 Adds.
+        (Overrides((Rule(layers.Add, inputs=True),)), 55 + 16, 71 + 16, 54),
+        # The image and the pooled features.
+        (Overrides((Rule.keep_float("conv1_conv", "predictions"),)), 55 - 2, 71 - 2, 54 - 2),
+        # The stem's.
+        (Overrides((Rule(layers.MaxPooling2D, inputs=True),)), 55 + 1, 71 + 1, 54),
+        # Three blocks of three convolutions and a projection. Tensors: the max-pool's, two within each block, the
+        # projection's, and the outputs of the first two blocks. Edges: into ten convolutions and three Adds.
+        (Overrides((Rule.as_target("conv2_*"),), mode="partial"), 1 + 3 * 2 + 1 + 2, 10 + 3, 10),
+    ],
+    ids=["adds", "first and last", "max-pool", "partial"],
+)
+def test_resnet50_counts(resnet50: Graph, overrides: Overrides, tensors: int, edges: int, kernels: int) -> None:
+    placement = plan(resnet50, "tensorrt", overrides=overrides)
+    quantized = sum(weight.spec is not None for weight in placement.weights)
+    assert (len(placement.tensors), len(placement.quantized_edges), quantized) == (tensors, edges, kernels)
+
+
 # --- order ------------------------------------------------------------------------------------------------------------
 
 
