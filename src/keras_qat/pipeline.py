@@ -23,7 +23,7 @@ from keras_qat.evaluation import Predictions, TensorError, measure_latency, pred
 from keras_qat.export import export_keras, export_onnx, require_opset
 from keras_qat.export.saved_model import export_saved_model
 from keras_qat.graph import trace
-from keras_qat.placement import explain, plan
+from keras_qat.placement import Overrides, explain, plan
 from keras_qat.report import Record, Row, markdown, read_environment
 from keras_qat.runtimes import KerasRuntime, choose_judge
 from keras_qat.settings import Settings
@@ -78,14 +78,16 @@ def run(settings: Settings) -> Record:
     entry = find(settings.model)
     recipe = _recipe(settings)
     _check_early(settings)
+    overrides = Overrides() if settings.overrides is None else Overrides.load(settings.overrides)
     write_json(folder / "settings.json", settings.to_dict())
+    overrides.save(folder / "overrides.json")
 
     with _timed(seconds, "load"):
         preprocessing = entry.preprocessing.for_size(DIGITS_SIZE) if settings.data == DIGITS else entry.preprocessing
         data = load_data(settings.data, preprocessing, settings.seed)
         baseline = float_model(settings, entry, data)
     with _timed(seconds, "calibrate"):
-        placement = plan(trace(baseline).graph, settings.target)
+        placement = plan(trace(baseline).graph, settings.target, overrides=overrides)
         ptq = _quantize(baseline, placement, data.train, settings)
     models = {BASELINE: baseline, PTQ: ptq}
     tuned = None
@@ -175,7 +177,7 @@ def _quantize(model: Any, placement: Placement, train: ImageSet, settings: Setti
         method=settings.calibration_method,
         total=images.steps(settings.batch_size),
     )
-    write_text(settings.folder / "placement.md", explain(placement) + "\n")
+    write_text(settings.folder / "placement.md", explain(placement, ranges=ranges) + "\n")
     write_json(settings.folder / "ranges.json", {name: asdict(r) for name, r in ranges.items()})
     return apply_placement(model, placement, ranges)
 

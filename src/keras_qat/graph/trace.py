@@ -190,7 +190,7 @@ class _Reader:
         outputs = tuple(name if i == 0 else f"{name}:{i}" for i in range(len(made)))
         names.update({id(t): output for t, output in zip(made, outputs, strict=True)})
         inner = None if kind is OpKind.RELU else getattr(operation, "activation", None)
-        self.nodes.append(Node(name, kind, layer, inputs, outputs, activation_name(inner)))
+        self.nodes.append(Node(name, kind, layer, inputs, outputs, activation_name(inner), type(operation)))
         self.calls[name] = Call(operation, args, kwargs, tuple(tuple(t.shape) for t in made))
 
     def _layer_name(self, operation: Any, prefix: str) -> str:
