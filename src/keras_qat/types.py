@@ -153,13 +153,15 @@ class QuantizedTensor:
     Args:
         tensor: name of the tensor.
         spec: how it is quantized.
-        range_of: the tensor whose range it takes. Itself, but where an engine demands that input and output of an
-            operation share one scale (max-pool).
+        range_of: the tensor whose range it takes. Itself, but where an engine demands that inputs and output of an
+            operation share one scale (max-pool, concatenation).
+        joined: the other tensors whose numbers that range must hold as well.
     """
 
     tensor: str
     spec: QuantSpec
     range_of: str
+    joined: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -187,8 +189,13 @@ class Placement:
 
     @property
     def observed(self) -> tuple[str, ...]:
-        """Names of the tensors that calibration must observe, in graph order, each once."""
+        """Names of the ranges that calibration must choose, in graph order, each once."""
         return tuple(dict.fromkeys(t.range_of for t in self.tensors))
+
+    @property
+    def sources(self) -> Mapping[str, tuple[str, ...]]:
+        """The tensors whose numbers choose each range, by the name of the range."""
+        return {t.range_of: (t.range_of, *t.joined) for t in self.tensors}
 
     @property
     def specs(self) -> Mapping[str, QuantSpec]:
