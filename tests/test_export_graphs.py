@@ -103,7 +103,7 @@ def _check(model: keras.Model, inputs: list[np.ndarray], folder: Path) -> None:
     expected = keras.tree.flatten(model.predict_on_batch(given))
     for ours, theirs in zip(deployed, expected, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5 * float(np.abs(theirs).max()))
-    for target in ("onnxruntime", "tensorrt"):
+    for target in ("onnxruntime", "openvino", "tensorrt"):
         placement = plan(trace(model).graph, target)
         quantized = apply_placement(model, placement, calibrate(model, placement, [(given, None)]))
         path = export_onnx(quantized, folder / f"{target}.onnx", target=target)

@@ -16,7 +16,7 @@ class Settings:
         weights: its float weights: "imagenet", or the path of a .weights.h5 or .keras file. Without, on digits only,
             the float baseline is trained first and cached.
         data: "digits" (embedded), or a folder with train/CLASS/IMAGE and val/CLASS/IMAGE.
-        target: the engine to deploy to: tensorrt or onnxruntime.
+        target: the engine to deploy to: onnxruntime, openvino or tensorrt.
         overrides: a JSON file of rules that change the target's placement (docs/overrides.md).
         calibration_images: how many training images choose the ranges.
         calibration_method: minmax, percentile or mse.
