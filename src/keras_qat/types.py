@@ -124,7 +124,7 @@ class EdgeDecision:
 
     Args:
         tensor: name of the tensor that flows.
-        consumer: name of the node that reads it, or `"output"`.
+        consumer: name of the node that reads it, or `"/output"` where it leaves the model.
         index: which input of the consumer it is.
         quantized: whether a Q/DQ pair stands on this edge.
         reason: why, for a human.

@@ -27,7 +27,7 @@ from keras_qat.errors import DataError, StorageError
 from keras_qat.layers import FakeQuantize
 from keras_qat.layers.arithmetic import scale_of
 from keras_qat.progress import track
-from keras_qat.runtimes.onnxruntime_runtime import open_session
+from keras_qat.runtimes.onnxruntime_runtime import input_dtype, open_session
 
 _IMAGE_RANK = 4
 _OUTPUT_STEPS = 127
@@ -73,12 +73,12 @@ def tensor_errors(
     file = _cut(path, layers)
     simulate = keras.Model(model.inputs, [*model.outputs, *(layers[name].output for name in file.fed_as)])
     session = open_session(file.content)
-    (image,) = {i.name for i in session.get_inputs()} - set(file.fed_as.values())
+    ((image, dtype),) = ((i.name, input_dtype(i)) for i in session.get_inputs() if i.name not in file.fed_as.values())
     tallies = {name: _Tally() for name in (*file.outputs, *file.fed_as)}
     for images, _ in track(batches, "comparing tensors", total):
         simulated = dict(zip(tallies, map(np.asarray, simulate.predict_on_batch(np.asarray(images))), strict=True))
         q = {name: _integers(simulated[name], layers[name]) for name in file.fed_as}
-        fed = {image: np.asarray(images), **{file.fed_as[name]: integers for name, integers in q.items()}}
+        fed = {image: np.asarray(images, dtype), **{file.fed_as[name]: integers for name, integers in q.items()}}
         for name, deployed in zip(tallies, session.run(None, fed), strict=True):
             tallies[name].add(
                 np.abs(deployed.astype(np.int32) - q[name]) if name in q else _output_steps(deployed, simulated[name])

@@ -2,14 +2,13 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
 
 from keras_qat.errors import StorageError
 from keras_qat.runtimes.runtime import Runtime
-
-_DTYPES = {"tensor(float16)": np.float16}
 
 
 def open_session(
@@ -52,6 +51,11 @@ def open_session(
         ) from error
 
 
+def input_dtype(argument: Any) -> type[np.floating[Any]]:
+    """The element type that a float input of a session wants: float16 in FP16 files that ask for it."""
+    return np.float16 if argument.type == "tensor(float16)" else np.float32
+
+
 class OnnxRuntime(Runtime):
     """Runs an ONNX file; see `open_session` for the settings.
 
@@ -68,7 +72,7 @@ class OnnxRuntime(Runtime):
         super().__init__(f"ONNX Runtime {onnxruntime.__version__}", f"CPU, {threads} threads")
         self._session = open_session(path, threads=threads)
         self._input = self._session.get_inputs()[0].name
-        self._dtype = _DTYPES.get(self._session.get_inputs()[0].type, np.float32)
+        self._dtype = input_dtype(self._session.get_inputs()[0])
 
     def run(self, images: np.ndarray) -> np.ndarray:
         """Score a batch; see `Runtime.run`."""

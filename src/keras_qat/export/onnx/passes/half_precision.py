@@ -51,7 +51,8 @@ def _retype_constant(graph: ir.Graph, constant: ir.Value, opset: int) -> None:
             float32 = new_constant(graph, f"{constant.name}_fp32", array_of(constant))
             for node, index in fixed:
                 node.replace_input_with(index, float32)
-        set_array(constant, _half(constant))
+        layer = _layer(next(use.node for use in uses if use not in fixed))
+        set_array(constant, _half(constant, layer))
 
 
 def _schema(node: ir.Node, opset: int) -> onnx.defs.OpSchema | None:
@@ -81,7 +82,7 @@ def _may_be_half(node: ir.Node, schema: onnx.defs.OpSchema | None, index: int) -
     return True
 
 
-def _half(constant: ir.Value) -> np.ndarray:
+def _half(constant: ir.Value, layer: str) -> np.ndarray:
     """The constant in FP16.
 
     Raises:
@@ -92,8 +93,8 @@ def _half(constant: ir.Value) -> np.ndarray:
     finite = np.abs(array[np.isfinite(array)])
     if finite.size and finite.max() > limit:
         raise UnsupportedModelError(
-            f"The layer {_layer(constant.uses()[0].node)!r} doesn't fit FP16. Received: {constant.name!r} with numbers up to "
-            f'{finite.max():.4g}; FP16 ends at {limit:.0f}. Export with precision="fp32".'
+            f"The layer {layer!r} doesn't fit FP16. Received: {constant.name!r} with numbers up to {finite.max():.4g}; "
+            f'FP16 ends at {limit:.0f}. Export with precision="fp32".'
         )
     return array.astype(np.float16)
 

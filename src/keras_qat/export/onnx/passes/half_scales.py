@@ -1,15 +1,18 @@
 """Make the scales of Q/DQ nodes numbers that FP16 holds, before the file is turned to FP16.
 
-Folded batch norms leave per-channel weight scales far under FP16's smallest normal number t = 2^-14. Under t FP16 loses
-bits, under 2^-25 all of them, and 1/s overflows. Such a channel is requantized to the raised scale:
+Folded batch norms leave per-channel weight scales far under FP16's smallest normal number t = 2^-14. There FP16 has
+only the multiples of 2^-24, so a scale is raised to the next of them and its channel requantized:
 
-    s' = max(fp16(s), t),    q' = clip(round(q · s / s'), -127, 127),
+    s' = fp16(s)                      for s ≥ t
+    s' = 2^-24 · ceil(s / 2^-24)      for s < t
+    q' = round(q · s / s')
 
-which moves no weight by more than t / 2 = 3.1e-5. A scale that is normal in FP16 changes by less than 2^-11 of itself,
-so that q · s / s' stays within 127 · 2^-11 = 0.06 of q, and no integer changes.
+No weight moves by more than s' / 2, as in the quantization before. A scale of t or more changes by at most 2^-11 of
+itself, so that q · s / s' is within 127 · 2^-11 = 0.06 of q, and no integer changes. Raising small scales to t itself
+would move weights by up to t / 2 = 3.1e-5, which ResNet50's first convolution doesn't forgive (docs/architecture.md).
 
-The scale of an activation can't be raised so: its integers come at run time. It must be a normal number of FP16, and its
-largest number too. The scale of a tensor that calibration saw to be all zero becomes 1, so that it stays zero.
+The scale of an activation can't be raised so: its integers come at run time. It must be a normal number of FP16, and
+its largest number must be finite. A tensor that calibration saw to be all zero gets the scale 1, and stays zero.
 """
 
 import numpy as np
@@ -21,6 +24,7 @@ from keras_qat.export.onnx.provenance import keras_nodes
 from keras_qat.layers.arithmetic import SMALLEST_AMAX
 
 SMALLEST = float(np.finfo(np.float16).smallest_normal)
+STEP = float(np.finfo(np.float16).smallest_subnormal)
 LARGEST = float(np.finfo(np.float16).max)
 
 
@@ -28,8 +32,8 @@ def half_scale(s: float) -> np.float32:
     """The FP16 scale that stands for an activation's float32 scale, as a float32 number.
 
     Example:
-        >>> half_scale(0.1) == np.float32(np.float16(0.1)), float(half_scale(1e-32))
-        (True, 1.0)
+        >>> float(half_scale(0.1)), float(half_scale(1e-32))
+        (0.0999755859375, 1.0)
     """
     return np.float32(1) if s <= SMALLEST_AMAX else np.float32(np.float16(s))
 
@@ -43,13 +47,12 @@ class HalfScales(ir.passes.InPlacePass):
         for node in model.graph:
             if node.op_type == "DequantizeLinear" and node.inputs[0] is not None:
                 change = _activation if node.inputs[0].const_value is None else _weights
-                change(node)
+                change(node, *(value for value in node.inputs if value is not None))
                 modified = True
         return ir.passes.PassResult(model, modified)
 
 
-def _activation(dequantize: ir.Node) -> None:
-    scale, zero_point = dequantize.inputs[1:3]
+def _activation(dequantize: ir.Node, _: ir.Value, scale: ir.Value, zero_point: ir.Value) -> None:
     s, z = array_of(scale), array_of(zero_point)
     limits = np.iinfo(z.dtype)
     largest = float(s) * max(limits.max - int(z), int(z) - limits.min)
@@ -57,25 +60,24 @@ def _activation(dequantize: ir.Node) -> None:
     if halved < SMALLEST or largest > LARGEST:
         bound = f"its scale is under {SMALLEST:.2g}" if halved < SMALLEST else f"it is over {LARGEST:.0f}"
         raise UnsupportedModelError(
-            f"The quantized tensor {_layer(dequantize)!r} doesn't fit FP16: {bound}. Received: the scale {float(s):.3g}, "
-            f'a range up to {largest:.3g}. Export with precision="fp32".'
+            f"The quantized tensor {_layer(dequantize)!r} doesn't fit FP16: {bound}. Received: the scale "
+            f'{float(s):.3g}, a range up to {largest:.3g}. Export with precision="fp32".'
         )
     set_array(scale, halved)
 
 
-def _weights(dequantize: ir.Node) -> None:
-    integers, scale = dequantize.inputs[:2]
+def _weights(dequantize: ir.Node, integers: ir.Value, scale: ir.Value, _: ir.Value) -> None:
     q, s = array_of(integers), array_of(scale).astype(np.float64)
     q_max = np.iinfo(np.int8).max
     if np.any(s * q_max > LARGEST):
         raise UnsupportedModelError(
-            f"The weights of {_layer(dequantize)!r} don't fit FP16. Received: weights up to {s.max() * q_max:.3g}; FP16 "
-            f'ends at {LARGEST:.0f}. Export with precision="fp32".'
+            f"The weights of {_layer(dequantize)!r} don't fit FP16. Received: weights up to {s.max() * q_max:.3g}; "
+            f'FP16 ends at {LARGEST:.0f}. Export with precision="fp32".'
         )
-    raised = np.maximum(s.astype(np.float16).astype(np.float64), SMALLEST)
+    raised = np.where(s < SMALLEST, STEP * np.ceil(s / STEP), s.astype(np.float16))
     axis = dequantize.attributes["axis"].as_int()
     spread = [-1 if a == axis else 1 for a in range(q.ndim)]
-    requantized = np.clip(np.round(q * (s / raised).reshape(spread)), -q_max, q_max).astype(q.dtype)
+    requantized = np.round(q * (s / raised).reshape(spread)).astype(q.dtype)
     set_array(integers, requantized)
     set_array(scale, raised.astype(np.float32))
 

@@ -27,6 +27,8 @@ class SpellOutBatchNorm(ir.passes.InPlacePass):
 
 def _spell_out(graph: ir.Graph, batch_norm: ir.Node) -> None:
     value, made = batch_norm.inputs[0], batch_norm.outputs[0]
+    if value is None:
+        return
     channels = -1, *[1] * (len(made.shape or ()) - 2)
     for op_type, array in zip(("Mul", "Add"), batch_norm_affine(batch_norm), strict=True):
         constant = new_constant(
@@ -36,6 +38,6 @@ def _spell_out(graph: ir.Graph, batch_norm: ir.Node) -> None:
         node = ir.node(op_type, [value, constant], name=name)
         mark(node, keras_nodes(batch_norm))
         value = node.outputs[0]
-        value.name, value.dtype, value.shape = f"{name}/output", made.dtype, made.shape
+        value.name, value.type, value.shape = f"{name}/output", made.type, made.shape
         graph.insert_before(batch_norm, node)
     replace_and_remove(graph, batch_norm, value)
