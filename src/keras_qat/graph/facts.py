@@ -64,7 +64,7 @@ class Graph:
         ...     outputs=("conv",),
         ... )
         >>> graph.producer("conv").kind.value, graph.consumers("conv")
-        ('conv', (Edge(tensor='conv', consumer='output', index=0),))
+        ('conv', (Edge(tensor='conv', consumer='/output', index=0),))
     """
 
     nodes: tuple[Node, ...]

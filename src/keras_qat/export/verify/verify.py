@@ -34,8 +34,8 @@ def verify_file(
         model: the quantized Keras model that it was exported from. With it, each scale must be the simulated one.
 
     Returns:
-        What is wrong, the first layer of the network first. A file that fails ONNX's own checker, strict shape
-        inference included, is not looked at any further.
+        What is wrong, the first layer of the network first; what ONNX's own checker refuses, strict shape inference
+        included, comes last.
 
     Raises:
         StorageError: the file can't be read, or wasn't written by `export_onnx`.
@@ -54,16 +54,10 @@ def verify_file(
         True
     """
     file = read_deployed(path)
-    edges = len(placement.edges)
-    try:
-        onnx.checker.check_model(str(path), full_check=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        return FileVerification(Path(path), edges, (Finding(FILE, f"ONNX's checker refuses it: {error}"),))
     found = _findings(file, placement, find_target(placement.target if target is None else target), model)
     order = {name: i for i, name in enumerate(dict.fromkeys(edge.consumer for edge in placement.edges))}
-    return FileVerification(
-        Path(path), edges, tuple(sorted(found, key=lambda finding: order.get(finding.layer, len(order))))
-    )
+    in_order = sorted(found, key=lambda finding: order.get(finding.layer, len(order)))
+    return FileVerification(Path(path), len(placement.edges), (*in_order, *_checker_findings(path)))
 
 
 def require_verified(
@@ -81,6 +75,13 @@ def require_verified(
             f"The file isn't quantized as was planned, first at {findings[0].layer!r}: {findings[0].problem}. "
             f"Received: {str(path)!r} with {len(findings)} such places. Don't deploy it; please report the model."
         )
+
+
+def _checker_findings(path: str | Path) -> Iterator[Finding]:
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        yield Finding(FILE, f"ONNX's checker refuses it: {error}")
 
 
 def _findings(file: DeployedFile, placement: Placement, target: Target, model: Any) -> Iterator[Finding]:
