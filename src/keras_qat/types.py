@@ -16,6 +16,12 @@ from typing import Literal
 
 Storage = Literal["int8", "uint8"]
 
+Precision = Literal["fp32", "fp16"]
+"""The floating-point type of what a file doesn't quantize."""
+
+IoDtype = Literal["float32", "float16"]
+"""The element type of a file's inputs and outputs."""
+
 
 class OpKind(str, Enum):
     """What a node of the graph computes, as far as quantization is concerned."""
@@ -118,7 +124,7 @@ class EdgeDecision:
 
     Args:
         tensor: name of the tensor that flows.
-        consumer: name of the node that reads it, or `"output"`.
+        consumer: name of the node that reads it, or `"/output"` where it leaves the model.
         index: which input of the consumer it is.
         quantized: whether a Q/DQ pair stands on this edge.
         reason: why, for a human.
