@@ -5,6 +5,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from keras_qat.export.onnx.passes.fold_affine import FoldAffine
 from keras_qat.export.onnx.passes.merge_padding import MergePadding
+from keras_qat.export.onnx.passes.pool_strides import PoolStrides
 from keras_qat.export.onnx.passes.quantize_dense_bias import QuantizeDenseBias
 from keras_qat.targets import Target
 
@@ -17,7 +18,8 @@ def passes_for(target: Target | None) -> tuple[ir.passes.PassBase, ...]:
         ['FoldAffine', 'MergePadding', 'RemoveUnusedNodesPass']
     """
     bias = (QuantizeDenseBias(),) if target is not None and target.int32_dense_bias else ()
-    return (FoldAffine(), MergePadding(), *bias, RemoveUnusedNodesPass())
+    strides = (PoolStrides(),) if target is not None and target.pools_strides else ()
+    return (FoldAffine(), MergePadding(), *bias, *strides, RemoveUnusedNodesPass())
 
 
-__all__ = ["FoldAffine", "MergePadding", "QuantizeDenseBias", "passes_for"]
+__all__ = ["FoldAffine", "MergePadding", "PoolStrides", "QuantizeDenseBias", "passes_for"]

@@ -1,4 +1,4 @@
-"""What every pass needs of `onnx_ir`: constants as arrays, new constants, and nodes bypassed."""
+"""What the passes need of `onnx_ir`: constants as arrays, new constants, kernels, and nodes bypassed."""
 
 import numpy as np
 import onnx_ir as ir
@@ -24,6 +24,13 @@ def new_constant(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
     value = ir.val(unique, const_value=ir.tensor(array, name=unique))
     graph.register_initializer(value)
     return value
+
+
+def kernel_of(conv: ir.Node) -> np.ndarray:
+    """The kernel of a convolution as it is stored: float, or the integers behind its DequantizeLinear."""
+    kernel = conv.inputs[1]
+    dequantize = None if kernel is None else kernel.producer()
+    return array_of(kernel if dequantize is None else dequantize.inputs[0])
 
 
 def replace_and_remove(graph: ir.Graph, node: ir.Node, replacement: ir.Value) -> None:

@@ -12,7 +12,7 @@ must be positive. Computed in float64, stored in float32.
 import numpy as np
 import onnx_ir as ir
 
-from keras_qat.export.onnx.passes.constants import array_of, new_constant, replace_and_remove
+from keras_qat.export.onnx.passes.constants import array_of, kernel_of, new_constant, replace_and_remove
 
 
 class FoldAffine(ir.passes.InPlacePass):
@@ -34,9 +34,7 @@ class FoldAffine(ir.passes.InPlacePass):
 
 def _channels(conv: ir.Node) -> int:
     """How many output channels a convolution has."""
-    kernel = conv.inputs[1]
-    dequantize = None if kernel is None else kernel.producer()
-    return len(array_of(kernel if dequantize is None else dequantize.inputs[0]))
+    return len(kernel_of(conv))
 
 
 def _affine(node: ir.Node, channels: int) -> tuple[np.ndarray, np.ndarray] | None:
