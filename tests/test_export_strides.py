@@ -55,7 +55,9 @@ def test_pooled_strides_change_no_number(tmp_path: Path) -> None:
     assert [(n.name, list(n.attribute[1].ints)) for n in nodes if n.op_type == "MaxPool"] == [
         ("stem_quantize/DequantizeLinear/stride", [2, 2])
     ]
-    convs = {n.name: next(list(a.ints) for a in n.attribute if a.name == "strides") for n in nodes if n.op_type == "Conv"}
+    convs = {
+        n.name: next(list(a.ints) for a in n.attribute if a.name == "strides") for n in nodes if n.op_type == "Conv"
+    }
     assert convs["shortcut"] == convs["reduce"] == [1, 1]
     np.testing.assert_array_equal(_run(pooled, images), _run(plain, images))
 
