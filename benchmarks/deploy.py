@@ -1,17 +1,18 @@
-"""Our float and INT8 files beside those of ONNX Runtime's quantizer and NNCF: latency, agreement, top-1, in one process.
+"""Our float and INT8 files beside those of ONNX Runtime's quantizer and NNCF: latency, agreement and top-1.
 
     pip install 'keras-qat[benchmark]'
     python benchmarks/deploy.py --weights WEIGHTS --data IMAGE_FOLDER --output deploy.json
 
-All tools quantize our float ONNX file (ours the Keras model that it was made from) with the same calibration images. In
-each engine the files run in turn, A B C A B C …, after a warm-up. A tool or engine that isn't installed is listed as
-absent, with the reason. A smoke run: `--calibration-images 8 --images 16 --runs 3`.
+All in one process. All tools quantize our float ONNX file (ours the Keras model that it was made from) with the same
+calibration images. In each engine the files run in turn, A B C A B C …, after a warm-up. A tool or engine that isn't
+installed is listed as absent, with the reason. A smoke run: `--calibration-images 8 --images 16 --runs 3`.
 """
 
 import json
 import os
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -144,12 +145,11 @@ def _make(
 
 def _target(engine: Engine) -> Target:
     """Our first target for the engine that this version knows."""
-    for name in engine.targets[:-1]:
-        try:
+    *preferred, fallback = engine.targets
+    for name in preferred:
+        with suppress(UserError):
             return find_target(name)
-        except UserError:
-            continue
-    return find_target(engine.targets[-1])
+    return find_target(fallback)
 
 
 def _measure(

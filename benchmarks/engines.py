@@ -37,7 +37,7 @@ class Engine:
 
 
 def open_onnxruntime(path: Path, threads: int) -> Run:
-    """All optimizations, as by default. A session's threads stop spinning when its run ends, or they'd slow the next."""
+    """All optimizations, as by default. Threads stop spinning when a run ends, or they would slow the next session."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

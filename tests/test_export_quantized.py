@@ -157,7 +157,7 @@ def test_a_failed_write_leaves_the_old_file(
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("keras_qat.export.onnx.write.ir.save", full)
+    monkeypatch.setattr("keras_qat.export.onnx.write.save_and_release", full)
     with pytest.raises(StorageError, match="No space left"):
         export_onnx(quantized["tensorrt"][0], path)
     assert path.read_bytes() == b"the old file"

@@ -1,4 +1,4 @@
-"""The manual path, SavedModel and `python -m tf2onnx.convert`: the same pairs, scales, integers and numbers as our file.
+"""The manual path, SavedModel and `python -m tf2onnx.convert`: our file's pairs, scales, integers and numbers.
 
 Both files are read as plain ONNX and compared by structure: an edge goes from the operation that makes a tensor to one
 that computes with it, seen through what only moves numbers and through the affine nodes of an unfolded batch norm.
@@ -97,7 +97,7 @@ def _grid(file: File, node: onnx.NodeProto) -> Grid:
 
 @dataclass(frozen=True)
 class Kernel:
-    """Integers, their scales, and the affine map of each channel that follows: y = g · Σ s q x + h, h in steps if int32."""
+    """Integers, their scales, and the affine map of each channel that follows: y = g · Σ s q x + h."""
 
     q: np.ndarray
     s: np.ndarray
@@ -254,7 +254,7 @@ def test_another_scale_and_a_missing_pair_are_seen(tiny_network: str, images: np
 
 
 def test_only_the_saved_model_saturates_one_step_earlier(tmp_path: Path) -> None:
-    """TensorFlow's operation is symmetric, -127 to 127; tf2onnx writes plain int8, which our file and simulation are."""
+    """TensorFlow's operation is symmetric, -127 to 127; tf2onnx makes it plain int8, as our file and simulation are."""
     import tensorflow as tf
 
     inputs = keras.Input((2,), name="x")

@@ -51,6 +51,6 @@ def _global_pool(emission: Emission, step: Step, op_type: str) -> ir.Value:
     pooled = emission.op(op_type, step.inputs, step.name, (batch, 1, 1, channels))
     if step.layer.keepdims:
         return pooled
-    # Not a Flatten: ONNX Runtime moves the Q behind it up to the pooling, which then runs in integers, past Squeeze only.
+    # Past a Squeeze, not past a Flatten, ONNX Runtime moves the Q up to the pooling, which then runs in integers.
     axes = emission.constant(f"{step.name}/squeeze_axes", np.array(_HEIGHT_AND_WIDTH, np.int64))
     return emission.op("Squeeze", [pooled, axes], f"{step.name}/squeeze", step.output_shape)

@@ -26,6 +26,13 @@ def new_constant(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
     return value
 
 
+def drop_unused(graph: ir.Graph, value: ir.Value) -> None:
+    """Free a constant that nothing reads any more, now and not when the passes are done: kernels are large."""
+    if not value.uses() and value.name is not None:
+        graph.initializers.pop(value.name, None)
+        value.const_value = None
+
+
 def kernel_of(conv: ir.Node) -> np.ndarray:
     """The kernel of a convolution as it is stored: float, or the integers behind its DequantizeLinear."""
     kernel = conv.inputs[1]

@@ -12,7 +12,7 @@ must be positive. Computed in float64, stored in float32.
 import numpy as np
 import onnx_ir as ir
 
-from keras_qat.export.onnx.passes.constants import array_of, kernel_of, new_constant, replace_and_remove
+from keras_qat.export.onnx.passes.constants import array_of, drop_unused, kernel_of, new_constant, replace_and_remove
 
 
 class FoldAffine(ir.passes.InPlacePass):
@@ -71,6 +71,7 @@ def _scale_kernel(graph: ir.Graph, conv: ir.Node, g: np.ndarray) -> None:
     if dequantize is None:
         w = array_of(kernel).astype(np.float64) * g.reshape(-1, 1, 1, 1)
         conv.replace_input_with(1, new_constant(graph, f"{kernel.name}_folded", w.astype(np.float32)))
+        drop_unused(graph, kernel)
         return
     integers, scale = dequantize.inputs[:2]
     s = (array_of(scale).astype(np.float64) * np.abs(g)).astype(np.float32)

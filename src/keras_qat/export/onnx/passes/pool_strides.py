@@ -1,9 +1,9 @@
 """Take the stride of quantized 1x1 convolutions out into one max-pool of single pixels, which reads the same pixels.
 
 OpenVINO moves a stride that all readers of a tensor share upwards, past the multiplication of their DequantizeLinear
-(its `StridesOptimization`), and finds no quantized input any more: ResNet50's six strided 1x1 convolutions run in float,
-and the integer path breaks on both sides of each. A pooling behind the DequantizeLinear stops the stride there, runs on
-the integers itself, and all convolutions stay in integers.
+(`StridesOptimization` in its src/common/transformations/src/transformations/common_optimizations), and finds no
+quantized input any more: ResNet50's six strided 1x1 convolutions run in float, and the integer path breaks on both
+sides of each. A pooling behind the DequantizeLinear stops the stride there and runs on the integers itself.
 """
 
 import onnx_ir as ir
@@ -45,7 +45,7 @@ def _pool(graph: ir.Graph, dequantize: ir.Node, convs: list[ir.Node], strides: l
     name = f"{dequantize.name}/stride"
     pool = ir.node("MaxPool", [source], {"kernel_shape": _POINTWISE, "strides": strides}, name=name)
     pooled = pool.outputs[0]
-    pooled.name, pooled.dtype = f"{name}/output", source.dtype
+    pooled.name, pooled.type = f"{name}/output", source.type
     if source.shape is not None and read.shape is not None:
         pooled.shape = ir.Shape([*source.shape[:2], *read.shape[2:]])
     graph.insert_after(dequantize, pool)
