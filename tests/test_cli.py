@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from keras_qat import Overrides
 from keras_qat.cli.main import app, run_program
 from keras_qat.zoo import build_model, find
 
@@ -158,6 +159,32 @@ def test_bad_settings_fail_before_any_work(
 ) -> None:
     _expect(program("--model", tiny_network, option, value), "Received:", value)
     assert not list((tmp_path / "runs").rglob("*.onnx"))
+
+
+def test_overrides_of_a_run_are_kept_with_it(
+    program: Program, folder: Path, weights: Path, tmp_path: Path, tiny_network: str
+) -> None:
+    (tmp_path / "rules.json").write_text('{"rules": [{"select": "stem_conv", "inputs": false, "weights": false}]}')
+    code, _ = program(
+        *("--model", tiny_network, "--weights", str(weights), "--data", str(folder), "--batch-size", "4"),
+        *("--calibration-images", "8", "--skip-saved-model", "--skip-fine-tuning"),
+        *("--overrides", str(tmp_path / "rules.json")),
+    )
+    assert code in {0, 3}  # as above
+    made = tmp_path / "runs" / "tinyresnet-photos-onnxruntime"
+    assert "rule 1, 'stem_conv': inputs=False" in (made / "placement.md").read_text(encoding="utf-8")
+    assert Overrides.load(made / "overrides.json") == Overrides.load(tmp_path / "rules.json")
+
+
+@pytest.mark.parametrize(
+    ("text", "part"), [("{", "aren't JSON"), ('{"rules": [{"select": "stem_cnov", "inputs": false}]}', "'stem_conv'")]
+)
+def test_bad_overrides(
+    program: Program, folder: Path, weights: Path, tmp_path: Path, tiny_network: str, text: str, part: str
+) -> None:
+    (tmp_path / "rules.json").write_text(text)
+    arguments = ("--model", tiny_network, "--weights", str(weights), "--data", str(folder))
+    _expect(program(*arguments, "--overrides", str(tmp_path / "rules.json")), part, "Received:")
 
 
 def test_interrupt_during_fine_tuning_keeps_the_last_checkpoint(

@@ -9,8 +9,11 @@ import keras
 import numpy as np
 import pytest
 
+from keras_qat.cli.build_engine import build_engine_command
+from keras_qat.cli.explain import explain_command
 from keras_qat.cli.main import app
 from keras_qat.cli.run import run_command
+from keras_qat.placement import Overrides
 from keras_qat.zoo import build_model, find
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -35,7 +38,7 @@ def test_documented_command_is_understood(command: str) -> None:
     if "--help" in arguments:
         return
     called, *_ = app.parse_args(arguments, exit_on_error=False, print_error=False)
-    assert called is run_command
+    assert called in {run_command, explain_command, build_engine_command}
 
 
 def test_there_are_documented_commands() -> None:
@@ -50,15 +53,41 @@ def test_links_resolve(page: Path) -> None:
 
 def test_python_of_the_readme_runs(tiny_network: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
     keras.utils.set_random_seed(0)
     names = {
         "model": build_model(find(tiny_network), weights=None, num_classes=4, size=32),
         "batches": [np.random.default_rng(0).uniform(-1, 1, (8, 32, 32, 3)).astype("float32")],
     }
-    for block in blocks:
+    for block in python_of(ROOT / "README.md"):
         exec(compile(block, "README.md", "exec"), names)  # noqa: S102
     assert (tmp_path / "model.onnx").is_file()
+
+
+def python_of(page: Path) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def resnet50() -> keras.Model:
+    """What the pages of docs/ call `model`."""
+    keras.utils.set_random_seed(0)
+    return keras.applications.ResNet50(weights=None, input_shape=(32, 32, 3), classes=10)
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if p.parent == ROOT / "docs" and python_of(p)], ids=lambda p: p.name)
+def test_python_of_the_docs_runs(
+    page: Path, resnet50: keras.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    batches = [np.random.default_rng(0).uniform(-1, 1, (4, 32, 32, 3)).astype("float32")]
+    names: dict[str, object] = {"model": resnet50, "batches": batches}
+    for block in python_of(page):
+        exec(compile(block, page.name, "exec"), names)  # noqa: S102
+
+
+def test_json_of_the_docs_is_read() -> None:
+    blocks = re.findall(r"```json\n(.*?)```", (ROOT / "docs" / "overrides.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert [len(Overrides.from_json(block).rules) for block in blocks] == [2]
 
 
 def test_example_script_is_the_same_program(

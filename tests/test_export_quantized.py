@@ -67,7 +67,7 @@ def test_file_equals_simulation_within_a_few_output_steps(
     model, _ = quantized[target]
     simulated = model.predict(images, verbose=0)
     with OnnxRuntime(export_onnx(model, tmp_path / "model.onnx", target=target)) as runtime:
-        deployed = runtime.run(images)
+        (deployed,) = runtime.run(images)
     # Sums in another order may round to the neighbouring step of an inner tensor. A step of the classifier's input
     # moves a logit by at most its step times the weight, and most numbers of most images not at all.
     assert np.median(np.abs(simulated - deployed)) < 1e-5

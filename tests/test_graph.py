@@ -251,11 +251,11 @@ def test_registered_kind_is_inherited() -> None:
     assert kind_of(MyConv(2, 3)) is OpKind.CONV
 
 
-def test_call_of_keras_ops_is_other() -> None:
+def test_calls_of_keras_ops_are_nodes_and_unknown_ones_are_other() -> None:
     image = keras.Input((8, 8, 3), name="image")
     model = keras.Model(image, layers.ReLU(name="relu")(keras.ops.sin(image) * 2.0))
     graph = trace(model).graph
-    assert [node.kind for node in graph.nodes] == [OpKind.INPUT, OpKind.OTHER, OpKind.OTHER, OpKind.RELU]
+    assert [node.kind for node in graph.nodes] == [OpKind.INPUT, OpKind.OTHER, OpKind.SCALE, OpKind.RELU]
     assert_topological(graph)
 
 

@@ -12,7 +12,10 @@ import pytest
 import tensorflow as tf
 
 from keras_qat.errors import StorageError
+from keras_qat.layers import QuantizedDense
 from keras_qat.training import FineTuned, Recipe, fine_tune
+from keras_qat.training.cloning import fingerprint
+from keras_qat.types import QuantSpec
 
 # Keras 3.15 saves variables through an `__array__` without the `copy` keyword of NumPy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning")
@@ -219,3 +222,15 @@ def test_a_kill_between_the_renames_is_mended(
 def test_the_folder_is_proven_before_training() -> None:
     with pytest.raises(StorageError, match="Received: "):
         run(Path("/proc/keras-qat"), callbacks=[NoTraining()])
+
+
+def test_another_width_of_the_weights_is_another_model() -> None:
+    """Overrides may change it between two runs, and no weight shows it."""
+
+    def quantized(bits: int) -> keras.Model:
+        keras.utils.set_random_seed(1)
+        image = keras.Input((3,))
+        return keras.Model(image, QuantizedDense(2, weight_spec=QuantSpec(bits=bits, narrow=True, axis=1))(image))
+
+    assert fingerprint(quantized(8)) == fingerprint(quantized(8))
+    assert fingerprint(quantized(8)) != fingerprint(quantized(4))

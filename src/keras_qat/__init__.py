@@ -15,15 +15,17 @@ from keras_qat._version import __version__
 from keras_qat.calibration import calibrate
 from keras_qat.export import export_keras, export_onnx, register_converter
 from keras_qat.graph import trace
-from keras_qat.placement import explain, plan
+from keras_qat.placement import Overrides, Rule, explain, plan
 from keras_qat.training import Recipe, fine_tune
 from keras_qat.transform import apply_placement
 from keras_qat.types import Placement, QuantSpec, TensorRange
 
 __all__ = [
+    "Overrides",
     "Placement",
     "QuantSpec",
     "Recipe",
+    "Rule",
     "TensorRange",
     "__version__",
     "apply_placement",

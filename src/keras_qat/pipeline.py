@@ -23,9 +23,9 @@ from keras_qat.evaluation import Predictions, TensorError, measure_latency, pred
 from keras_qat.export import export_keras, export_onnx, require_opset
 from keras_qat.export.saved_model import export_saved_model
 from keras_qat.graph import trace
-from keras_qat.placement import explain, plan
+from keras_qat.placement import Overrides, explain, plan
 from keras_qat.report import Record, Row, markdown, read_environment
-from keras_qat.runtimes import KerasRuntime, OnnxRuntime
+from keras_qat.runtimes import KerasRuntime, choose_judge
 from keras_qat.settings import Settings
 from keras_qat.storage import require_writable, write_json, write_text
 from keras_qat.targets import find_target
@@ -78,14 +78,16 @@ def run(settings: Settings) -> Record:
     entry = find(settings.model)
     recipe = _recipe(settings)
     _check_early(settings)
+    overrides = Overrides() if settings.overrides is None else Overrides.load(settings.overrides)
     write_json(folder / "settings.json", settings.to_dict())
+    overrides.save(folder / "overrides.json")
 
     with _timed(seconds, "load"):
         preprocessing = entry.preprocessing.for_size(DIGITS_SIZE) if settings.data == DIGITS else entry.preprocessing
         data = load_data(settings.data, preprocessing, settings.seed)
         baseline = float_model(settings, entry, data)
     with _timed(seconds, "calibrate"):
-        placement = plan(trace(baseline).graph, settings.target)
+        placement = plan(trace(baseline).graph, settings.target, overrides=overrides)
         ptq = _quantize(baseline, placement, data.train, settings)
     models = {BASELINE: baseline, PTQ: ptq}
     tuned = None
@@ -99,7 +101,7 @@ def run(settings: Settings) -> Record:
         del models[BASELINE]
     validation = _validation(data, settings)
     with _timed(seconds, "evaluate"):
-        rows, engine = _judge(models, files, validation)
+        rows, engine = _judge(models, files, validation, settings.target)
     record = Record(
         model=entry.name,
         data=data.name,
@@ -145,7 +147,7 @@ def check_gates(record: Record) -> None:
 
 def _check_early(settings: Settings) -> None:
     """Find the mistakes that would otherwise show after minutes or hours of work."""
-    find_target(settings.target)
+    choose_judge(find_target(settings.target).name)
     find_method(settings.calibration_method)
     require_opset(settings.opset)
     require_writable(settings.folder)
@@ -175,7 +177,7 @@ def _quantize(model: Any, placement: Placement, train: ImageSet, settings: Setti
         method=settings.calibration_method,
         total=images.steps(settings.batch_size),
     )
-    write_text(settings.folder / "placement.md", explain(placement) + "\n")
+    write_text(settings.folder / "placement.md", explain(placement, ranges=ranges) + "\n")
     write_json(settings.folder / "ranges.json", {name: asdict(r) for name, r in ranges.items()})
     return apply_placement(model, placement, ranges)
 
@@ -201,11 +203,14 @@ def _validation(data: Splits, settings: Settings) -> ImageSet:
     return data.validation.take(settings.validation_images, settings.seed)
 
 
-def _judge(models: Mapping[str, Any], files: Mapping[str, Path], images: ImageSet) -> tuple[tuple[Row, ...], str]:
+def _judge(
+    models: Mapping[str, Any], files: Mapping[str, Path], images: ImageSet, target: str
+) -> tuple[tuple[Row, ...], str]:
     """Evaluate and time every variant in Keras and deployed, on the same images; say which engine ran the files."""
+    judge = choose_judge(target)
     with ExitStack() as stack:
         simulated = {name: stack.enter_context(KerasRuntime(model)) for name, model in models.items()}
-        deployed = {name: stack.enter_context(OnnxRuntime(files[name])) for name in models}
+        deployed = {name: stack.enter_context(judge.open(files[name], max_batch=_EVALUATION_BATCH)) for name in models}
 
         def scores(runtime: Any, name: str) -> Predictions:
             batches = images.arrays(_EVALUATION_BATCH)
@@ -235,7 +240,7 @@ def _judge(models: Mapping[str, Any], files: Mapping[str, Path], images: ImageSe
             )
             for name in models
         )
-        return rows, f"{engine.engine} ({engine.device})"
+        return rows, judge.describe(engine)
 
 
 def _tensor_errors(model: Any, file: Path, images: ImageSet) -> tuple[TensorError, ...]:

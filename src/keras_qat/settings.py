@@ -17,6 +17,7 @@ class Settings:
             the float baseline is trained first and cached.
         data: "digits" (embedded), or a folder with train/CLASS/IMAGE and val/CLASS/IMAGE.
         target: the engine to deploy to: tensorrt or onnxruntime.
+        overrides: a JSON file of rules that change the target's placement (docs/overrides.md).
         calibration_images: how many training images choose the ranges.
         calibration_method: minmax, percentile or mse.
         epochs: epochs of fine-tuning.
@@ -38,6 +39,7 @@ class Settings:
     weights: str | None = None
     data: str = "digits"
     target: str = "onnxruntime"
+    overrides: Path | None = None
     calibration_images: int = 256
     calibration_method: str = "mse"
     epochs: int = 10
@@ -68,4 +70,5 @@ class Settings:
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as JSON can hold them."""
-        return {**asdict(self), "output": str(self.output)}
+        paths = {"output": str(self.output), "overrides": None if self.overrides is None else str(self.overrides)}
+        return {**asdict(self), **paths}

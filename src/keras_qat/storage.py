@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from keras_qat.errors import StorageError
+from keras_qat.errors import StorageError, UserError
 
 
 @contextmanager
@@ -89,3 +89,31 @@ def write_json(path: Path, value: Any) -> None:
         StorageError: `path` can't be written.
     """
     write_text(path, json.dumps(value, indent=2, sort_keys=False) + "\n")
+
+
+def read_text(path: Path) -> str:
+    """The text of `path`, UTF-8.
+
+    Raises:
+        StorageError: `path` can't be read.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise StorageError(
+            f"Can't read {path}: {getattr(error, 'strerror', None) or error}. Received: {str(path)!r}. "
+            "Give the path of a text file that you may read."
+        ) from error
+
+
+def read_json(path: Path) -> Any:
+    """The value that the JSON file `path` holds.
+
+    Raises:
+        StorageError: `path` can't be read.
+        UserError: it isn't JSON.
+    """
+    try:
+        return json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path} isn't JSON: {error}. Received: {str(path)!r}. Mend that line.") from error

@@ -163,6 +163,14 @@ class QuantizedTensor:
 
 
 @dataclass(frozen=True)
+class Kernel:
+    """Nodes that the engine runs as one, in order of flow: their names, and what each computes."""
+
+    nodes: tuple[str, ...]
+    kinds: tuple[OpKind, ...]
+
+
+@dataclass(frozen=True)
 class Placement:
     """Where every Q/DQ pair goes for one target: the plan that transform, export and verification follow."""
 
@@ -170,6 +178,7 @@ class Placement:
     tensors: tuple[QuantizedTensor, ...]
     edges: tuple[EdgeDecision, ...]
     weights: tuple[WeightDecision, ...]
+    kernels: tuple[Kernel, ...] = ()
 
     @property
     def quantized_edges(self) -> frozenset[tuple[str, str, int]]:

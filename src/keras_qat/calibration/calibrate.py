@@ -29,7 +29,8 @@ def calibrate(
     Args:
         model: the float model. It is not changed.
         placement: from `plan`.
-        batches: batches of images, or of (images, labels); arrays of shape (batch, height, width, channels).
+        batches: batches of images, or of (images, labels); arrays of shape (batch, height, width, channels). A model
+            with several inputs takes (list of arrays, labels).
         method: `"minmax"`, `"percentile"` or `"mse"`.
         total: number of batches, for the progress bar.
 
@@ -46,11 +47,11 @@ def calibrate(
     histograms = dict.fromkeys(placement.observed, Histogram.empty())
     images = 0
     for batch in track(batches, "calibrating", total):
-        x = np.asarray(batch[0] if isinstance(batch, tuple | list) else batch)
-        _check_shape(x, model)
-        if len(x) == 0:
+        x = _inputs(batch)
+        _check_shapes(x, model)
+        if len(x[0]) == 0:
             continue
-        images += len(x)
+        images += len(x[0])
         for name, (counts, exponent, amax) in probe.predict_on_batch(x).items():
             if not np.isfinite(amax):
                 raise UnsupportedModelError(
@@ -66,11 +67,23 @@ def calibrate(
     return {name: TensorRange(choose(histogram, specs[name]), method, images) for name, histogram in histograms.items()}
 
 
-def _check_shape(x: np.ndarray, model: Any) -> None:
-    expected = tuple(model.inputs[0].shape)
-    fits = x.ndim == len(expected) and all(e in (None, g) for e, g in zip(expected, x.shape, strict=True))
-    if not fits:
+def _inputs(batch: Any) -> list[np.ndarray]:
+    """The arrays of a batch, without the labels."""
+    x = batch[0] if isinstance(batch, tuple | list) else batch
+    return [np.asarray(one) for one in x] if isinstance(x, tuple | list) else [np.asarray(x)]
+
+
+def _check_shapes(x: list[np.ndarray], model: Any) -> None:
+    expected, received = [tuple(i.shape) for i in model.inputs], [a.shape for a in x]
+    if len(expected) != len(received) or not all(map(_fits, expected, received)):
+        one = len(expected) == len(received) == 1
         raise DataError(
-            f"The calibration images don't fit the model {model.name!r}. Received: a batch of shape {x.shape}, where "
-            f"the model takes {expected}. Resize the images as for training."
+            f"The calibration images don't fit the model {model.name!r}. Received: a batch of shape "
+            f"{received[0] if one else received}, where the model takes {expected[0] if one else expected}. "
+            "Resize the images as for training."
         )
+
+
+def _fits(expected: tuple[int | None, ...], received: tuple[int, ...]) -> bool:
+    same_rank = len(expected) == len(received)
+    return same_rank and all(e in (None, g) for e, g in zip(expected, received, strict=True))

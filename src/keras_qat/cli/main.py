@@ -9,6 +9,8 @@ import cyclopts
 from rich.logging import RichHandler
 
 from keras_qat._version import __version__
+from keras_qat.cli.build_engine import build_engine_command
+from keras_qat.cli.explain import explain_command
 from keras_qat.cli.run import run_command
 from keras_qat.errors import GateMissedError, UserError
 from keras_qat.progress import CONSOLE
@@ -20,6 +22,8 @@ app = cyclopts.App(
     suppress_keyboard_interrupt=False,
 )
 app.command(run_command, name="run")
+app.command(build_engine_command, name="build-engine")
+app.command(explain_command, name="explain")
 
 
 def main(arguments: Sequence[str] | None = None, *, command: cyclopts.App = app) -> None:

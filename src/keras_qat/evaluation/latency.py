@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from keras_qat.evaluation.predict import as_input
 from keras_qat.progress import track
 from keras_qat.runtimes import Runtime
 
@@ -45,10 +46,11 @@ def measure_latency(
         The latency of each, by name.
     """
     seconds: dict[str, list[float]] = {name: [] for name in runtimes}
+    inputs = {name: as_input(runtime, image) for name, runtime in runtimes.items()}
     for run in track(range(warm_up + runs), "measuring latency"):
         for name, runtime in runtimes.items():
             start = time.perf_counter()
-            runtime.run(image)
+            runtime.run(inputs[name])
             if run >= warm_up:
                 seconds[name].append(time.perf_counter() - start)
     return {

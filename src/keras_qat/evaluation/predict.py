@@ -57,7 +57,7 @@ def predict(
     """Score all images.
 
     Args:
-        runtime: the model in an engine.
+        runtime: the model in an engine, with one input and one output.
         batches: (images, labels): float32 (batch, height, width, channels) and int (batch,).
         description: for the progress bar.
         total: number of batches, for the progress bar.
@@ -67,9 +67,36 @@ def predict(
     """
     classes, labels = [], []
     for images, truth in track(batches, description, total or None):
-        scores = runtime.run(np.asarray(images))
+        scores = class_scores(runtime, images)
         classes.append(np.argsort(-scores, axis=1, kind="stable")[:, :_KEPT])
         labels.append(np.asarray(truth))
     if not classes:
         raise DataError("There is nothing to evaluate on. Received: 0 images. Give at least one batch.")
     return Predictions(np.concatenate(classes), np.concatenate(labels))
+
+
+def class_scores(runtime: Runtime, images: np.ndarray) -> np.ndarray:
+    """Score a batch, whatever float type the model reads and writes.
+
+    Args:
+        runtime: the model in an engine, with one input and one output.
+        images: float32, shape (batch, height, width, channels).
+
+    Returns:
+        float32, shape (batch, classes).
+
+    Raises:
+        DataError: the model has several outputs, or the images don't fit it.
+    """
+    if len(runtime.outputs) != 1:
+        raise DataError(
+            "Only a model with one output has class scores. "
+            f"Received: outputs {', '.join(spec.name for spec in runtime.outputs)}. Give a classifier."
+        )
+    (scores,) = runtime.run(as_input(runtime, images))
+    return np.asarray(scores, np.float32)
+
+
+def as_input(runtime: Runtime, images: np.ndarray) -> np.ndarray:
+    """The images in the type that the model's first input has: float16 for a model that reads that."""
+    return np.asarray(images, runtime.inputs[0].dtype)

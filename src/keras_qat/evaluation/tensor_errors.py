@@ -24,12 +24,13 @@ import numpy as np
 import onnx_ir as ir
 
 from keras_qat.errors import DataError, StorageError
+from keras_qat.export.onnx.layout import Layout, layout_of
+from keras_qat.graph import trace
 from keras_qat.layers import FakeQuantize
 from keras_qat.layers.arithmetic import scale_of
 from keras_qat.progress import track
 from keras_qat.runtimes.onnxruntime_runtime import open_session
 
-_IMAGE_RANK = 4
 _OUTPUT_STEPS = 127
 _DIFFERS = 0.5
 
@@ -58,8 +59,9 @@ def tensor_errors(
     Args:
         model: the quantized Keras model, as from `apply_placement`.
         path: its ONNX file.
-        batches: (images, labels); float32 (batch, height, width, channels). A few dozen images are plenty; a batch is
-            held with all its activations, so take small ones.
+        batches: (inputs, labels); inputs is an array, float32 (batch, height, width, channels), or for a model with
+            several inputs a list of arrays. A few dozen images are plenty; a batch is held with all its activations,
+            so take small ones.
         total: number of batches, for the progress bar.
 
     Returns:
@@ -72,13 +74,15 @@ def tensor_errors(
     layers = {layer.name: layer for layer in model.layers if isinstance(layer, FakeQuantize)}
     file = _cut(path, layers)
     simulate = keras.Model(model.inputs, [*model.outputs, *(layers[name].output for name in file.fed_as)])
+    layout = layout_of(trace(model))
     session = open_session(file.content)
-    (image,) = {i.name for i in session.get_inputs()} - set(file.fed_as.values())
     tallies = {name: _Tally() for name in (*file.outputs, *file.fed_as)}
-    for images, _ in track(batches, "comparing tensors", total):
-        simulated = dict(zip(tallies, map(np.asarray, simulate.predict_on_batch(np.asarray(images))), strict=True))
-        q = {name: _integers(simulated[name], layers[name]) for name in file.fed_as}
-        fed = {image: np.asarray(images), **{file.fed_as[name]: integers for name, integers in q.items()}}
+    for batch, _ in track(batches, "comparing tensors", total):
+        inputs = [np.asarray(x) for x in (batch if isinstance(batch, list | tuple) else [batch])]
+        simulated = dict(zip(tallies, map(np.asarray, simulate.predict_on_batch(inputs)), strict=True))
+        q = {name: _integers(simulated[name], layers[name], layout) for name in file.fed_as}
+        fed = dict(zip(file.inputs, inputs, strict=True))
+        fed |= {file.fed_as[name]: integers for name, integers in q.items()}
         for name, deployed in zip(tallies, session.run(None, fed), strict=True):
             tallies[name].add(
                 np.abs(deployed.astype(np.int32) - q[name]) if name in q else _output_steps(deployed, simulated[name])
@@ -115,11 +119,13 @@ class _CutFile:
 
     Args:
         content: the file; its outputs are the model's own, then the integers that each Q writes.
+        inputs: names of the model's own inputs.
         outputs: names of the model's own outputs.
         fed_as: {tensor: the input that its DQ reads}, in the order of the integers among the outputs.
     """
 
     content: bytes
+    inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     fed_as: dict[str, str]
 
@@ -131,7 +137,7 @@ def _cut(path: str | Path, layers: Collection[str]) -> _CutFile:
     except Exception as error:
         # The protobuf reader's exceptions have no public base class.
         raise StorageError(f"Can't read the ONNX file. Received: {str(path)!r}: {error}. Export it again.") from error
-    outputs = tuple(str(value.name) for value in file.graph.outputs)
+    inputs, outputs = (tuple(str(v.name) for v in values) for values in (file.graph.inputs, file.graph.outputs))
     fed_as: dict[str, str] = {}
     for node in file.graph:
         name = (node.name or "").removesuffix("/QuantizeLinear")
@@ -149,14 +155,14 @@ def _cut(path: str | Path, layers: Collection[str]) -> _CutFile:
             f"The file {str(path)!r} is of another model. Received: a file without a QuantizeLinear for "
             f"{missing[0]!r}. Export the model again."
         )
-    return _CutFile(ir.to_proto(file).SerializeToString(), outputs, fed_as)
+    return _CutFile(ir.to_proto(file).SerializeToString(), inputs, outputs, fed_as)
 
 
-def _integers(x_hat: np.ndarray, layer: FakeQuantize) -> np.ndarray:
+def _integers(x_hat: np.ndarray, layer: FakeQuantize, layout: Layout) -> np.ndarray:
     """The stored integers of a fake-quantized tensor, in the file's layout."""
     s = np.asarray(keras.ops.convert_to_numpy(scale_of(layer.amax, layer.spec)))
     q = (np.round(x_hat / s) + layer.spec.zero_point).astype(layer.spec.storage)
-    return np.ascontiguousarray(q.transpose(0, 3, 1, 2)) if q.ndim == _IMAGE_RANK else q
+    return np.ascontiguousarray(q.transpose(layout.to_file)) if layout.moves(q.ndim) else q
 
 
 def _output_steps(deployed: np.ndarray, simulated: np.ndarray) -> np.ndarray:

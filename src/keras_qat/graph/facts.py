@@ -26,6 +26,7 @@ class Node:
         inputs: the names of the tensors it reads.
         outputs: the names of the tensors it makes.
         activation: name of the layer's own activation function, as in `Conv2D(activation="relu")`.
+        layer_type: the class of that layer; `None` in a graph made by hand.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Node:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     activation: str | None = None
+    layer_type: type | None = None
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from typing import Any
 
 import keras
 from keras.src.applications.convnext import LayerScale  # the layer type of that network's residuals
+from keras.src.ops import nn, numpy  # the operations behind `keras.ops` calls in a graph
 
 from keras_qat.types import OpKind
 
@@ -23,8 +24,16 @@ def register_kind(layer_type: type, kind: OpKind | Classifier) -> None:
     _KINDS[layer_type] = kind if callable(kind) and not isinstance(kind, OpKind) else lambda _: OpKind(kind)
 
 
-def kind_of(operation: Any) -> OpKind:
+_WITH_A_CONSTANT = {OpKind.ADD: OpKind.SCALE, OpKind.MULTIPLY: OpKind.SCALE}
+"""What an operation on two tensors is where one of them is a constant, as in `x * 2`."""
+
+
+def kind_of(operation: Any, tensors: int = 2) -> OpKind:
     """The kind of a layer or operation; `OpKind.OTHER` for a type that nobody registered.
+
+    Args:
+        operation: a layer, or an operation of `keras.ops`.
+        tensors: how many tensors it reads.
 
     Example:
         >>> kind_of(keras.layers.ReLU()), kind_of(keras.layers.ReLU(negative_slope=0.1))
@@ -32,7 +41,8 @@ def kind_of(operation: Any) -> OpKind:
     """
     for base in type(operation).__mro__:
         if base in _KINDS:
-            return _KINDS[base](operation)
+            kind = _KINDS[base](operation)
+            return _WITH_A_CONSTANT.get(kind, kind) if tensors == 1 else kind
     return OpKind.OTHER
 
 
@@ -53,6 +63,11 @@ def _activation_kind(layer: Any) -> OpKind:
 def _relu_kind(layer: Any) -> OpKind:
     plain = layer.negative_slope == 0 and layer.threshold == 0
     return OpKind.RELU if plain else OpKind.ACTIVATION
+
+
+def _mean_kind(operation: Any) -> OpKind:
+    """Global average pooling, where it is over two axes of an image."""
+    return OpKind.AVERAGE_POOL if len(operation.axis or ()) == len(("height", "width")) else OpKind.OTHER
 
 
 _BUILT_IN: dict[type, OpKind | Classifier] = {
@@ -79,8 +94,26 @@ _BUILT_IN: dict[type, OpKind | Classifier] = {
     keras.layers.Cropping2D: OpKind.RESHAPE,
     keras.layers.Flatten: OpKind.RESHAPE,
     keras.layers.Reshape: OpKind.RESHAPE,
+    keras.layers.Permute: OpKind.RESHAPE,
     keras.layers.Dropout: OpKind.IDENTITY,
     keras.layers.SpatialDropout2D: OpKind.IDENTITY,
+    numpy.Add: OpKind.ADD,
+    numpy.Multiply: OpKind.MULTIPLY,
+    numpy.Concatenate: OpKind.CONCAT,
+    numpy.Reshape: OpKind.RESHAPE,
+    numpy.Transpose: OpKind.RESHAPE,
+    numpy.GetItem: OpKind.RESHAPE,
+    numpy.Mean: _mean_kind,
+    numpy.Tanh: OpKind.ACTIVATION,
+    nn.Relu: OpKind.RELU,
+    nn.Relu6: OpKind.RELU,
+    nn.Sigmoid: OpKind.ACTIVATION,
+    nn.HardSigmoid: OpKind.ACTIVATION,
+    nn.Silu: OpKind.ACTIVATION,
+    nn.HardSilu: OpKind.ACTIVATION,
+    nn.Gelu: OpKind.ACTIVATION,
+    nn.LeakyRelu: OpKind.ACTIVATION,
+    nn.Softmax: OpKind.ACTIVATION,
 }
 
 for _type, _kind in _BUILT_IN.items():

@@ -1,8 +1,8 @@
 """Keras model → `Trace`: the frozen graph, and for each node the Keras call that it stands for.
 
 Nested Functional and Sequential models are read through, so the graph is flat; a composite layer is read as the small
-model it stands for. A model whose forward pass is Python
-code (a subclass with its own `call`) has no graph to read and is refused.
+model it stands for. A model whose forward pass is Python code (a subclass with its own `call`) has no graph to read and
+is refused.
 """
 
 from collections.abc import Mapping
@@ -181,7 +181,7 @@ class _Reader:
         names: dict[int, str],
         prefix: str,
     ) -> None:
-        kind = kind_of(operation)
+        kind = kind_of(operation, len(inputs))
         layer = self._layer_name(operation, prefix)
         name, call_number = layer, 1
         while name in self.calls:
@@ -190,7 +190,7 @@ class _Reader:
         outputs = tuple(name if i == 0 else f"{name}:{i}" for i in range(len(made)))
         names.update({id(t): output for t, output in zip(made, outputs, strict=True)})
         inner = None if kind is OpKind.RELU else getattr(operation, "activation", None)
-        self.nodes.append(Node(name, kind, layer, inputs, outputs, activation_name(inner)))
+        self.nodes.append(Node(name, kind, layer, inputs, outputs, activation_name(inner), type(operation)))
         self.calls[name] = Call(operation, args, kwargs, tuple(tuple(t.shape) for t in made))
 
     def _layer_name(self, operation: Any, prefix: str) -> str:

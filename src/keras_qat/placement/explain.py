@@ -1,34 +1,54 @@
-"""A placement as a table that a human can read: every edge and every layer with its reason."""
+"""A placement that a human can read: every edge and every layer with its reason, as a table or a picture."""
 
-from keras_qat.types import Placement, QuantSpec
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+from keras_qat.errors import UserError
+from keras_qat.placement.describe import require_ranges
+from keras_qat.placement.dot import dot
+from keras_qat.placement.mermaid import mermaid
+from keras_qat.placement.picture import picture
+from keras_qat.placement.table import table
+from keras_qat.types import Placement, TensorRange
+
+Format = Literal["table", "mermaid", "dot"]
+
+_Writer = Callable[[Placement, Mapping[str, TensorRange] | None], str]
+
+_WRITERS: Mapping[str, _Writer] = {
+    "table": table,
+    "mermaid": lambda placement, ranges: mermaid(picture(placement, ranges)),
+    "dot": lambda placement, ranges: dot(picture(placement, ranges)),
+}
 
 
-def explain(placement: Placement) -> str:
-    """One line for each edge and each weighted layer.
+def explain(
+    placement: Placement,
+    *,
+    format: Format = "table",  # noqa: A002
+    ranges: Mapping[str, TensorRange] | None = None,
+) -> str:
+    """Say where the Q/DQ pairs stand, and why.
 
     Args:
         placement: from `plan`.
+        format: `"table"`: Markdown, one line for each edge and each weighted layer. `"mermaid"`: a flowchart that
+            GitHub and many Markdown viewers draw. `"dot"`: the same for Graphviz, with the reasons as tooltips.
+        ranges: from `calibrate`, to show the scale of each quantized tensor.
 
     Returns:
-        Markdown: what flows where, the integer type or `float`, and why.
+        The text.
+
+    Raises:
+        UserError: the format is unknown, or a quantized tensor has no range.
 
     Example:
         >>> print(explain(Placement("tensorrt", (), (), ())))
         | from → to | type | reason |
         | --- | --- | --- |
     """
-    specs = placement.specs
-    rows = [("from → to", "type", "reason"), ("---", "---", "---")]
-    for edge in placement.edges:
-        kind = _describe(specs[edge.tensor]) if edge.quantized else "float"
-        rows.append((f"{edge.tensor} → {edge.consumer}[{edge.index}]", kind, edge.reason))
-    for weight in placement.weights:
-        kind = "float" if weight.spec is None else _describe(weight.spec)
-        rows.append((f"weights of {weight.layer}", kind, weight.reason))
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
-
-
-def _describe(spec: QuantSpec) -> str:
-    channel = "" if spec.axis is None else f" per channel (axis {spec.axis})"
-    width = "" if spec.bits == 8 else f" in {spec.bits} bits"  # noqa: PLR2004
-    return f"{spec.storage} zero-point {spec.zero_point}{width}{channel}"
+    if format not in _WRITERS:
+        raise UserError(f"Unknown format. Received: format={format!r}. Choose one of: {', '.join(_WRITERS)}.")
+    if ranges is not None:
+        require_ranges(placement, ranges)
+    return _WRITERS[format](placement, ranges)

@@ -1,17 +1,32 @@
-"""ONNX Runtime on the CPU."""
+"""ONNX Runtime on the CPU or an NVIDIA GPU."""
 
 import os
+from collections.abc import Mapping
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
 
-from keras_qat.errors import StorageError
-from keras_qat.runtimes.runtime import Runtime
+from keras_qat.errors import StorageError, UserError
+from keras_qat.runtimes.runtime import Runtime, TensorSpec
+
+# CUDA's convolutions round float32 to TF32's 10 bits if they may: that isn't what was simulated.
+_PROVIDERS: Mapping[str, tuple[str, dict[str, str]]] = {
+    "cpu": ("CPUExecutionProvider", {}),
+    "cuda": ("CUDAExecutionProvider", {"use_tf32": "0"}),
+}
+
+_DTYPES = {"float": "float32", "double": "float64"}
+"""ONNX Runtime's names of types, where they aren't NumPy's."""
 
 
-def open_session(model: str | Path | bytes, *, threads: int | None = None) -> onnxruntime.InferenceSession:
-    """An ONNX Runtime session on the CPU whose integer kernels are exact.
+def open_session(
+    model: str | Path | bytes, *, threads: int | None = None, device: str = "cpu"
+) -> onnxruntime.InferenceSession:
+    """An ONNX Runtime session whose integer kernels are exact.
 
     On x86 without VNNI the fast uint8 x int8 kernel adds pairs of products in 16 bits and saturates. ONNX Runtime's
     `session.x64quantprecision` makes it exact there, for some speed, and changes nothing on a CPU with VNNI
@@ -21,23 +36,33 @@ def open_session(model: str | Path | bytes, *, threads: int | None = None) -> on
     Args:
         model: the path of an ONNX file, or its bytes.
         threads: threads inside an operator; all cores if not given.
+        device: cpu or cuda.
 
     Raises:
         StorageError: the file is missing or no valid model.
+        UserError: the device is unknown, or this ONNX Runtime can't use it.
     """
+    provider, settings = _provider(device)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or os.cpu_count() or 1
     options.log_severity_level = 3
     options.add_session_config_entry("session.x64quantprecision", "1")
     source = model if isinstance(model, bytes) else str(model)
     try:
-        return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(source, options, providers=[(provider, settings)])
     except Exception as error:
         # ONNX Runtime's exceptions have no common base class of their own.
         received = f"{len(source)} bytes" if isinstance(source, bytes) else repr(source)
         raise StorageError(
             f"ONNX Runtime can't load the model. Received: {received}: {error}. Export the file again."
         ) from error
+    if provider not in session.get_providers():
+        raise UserError(
+            f"ONNX Runtime found no usable {device} device and would run on the CPU. Received: device={device!r}. "
+            "Check the driver with nvidia-smi, and that the CUDA and cuDNN libraries are those that "
+            "https://onnxruntime.ai/docs/execution-providers/CUDA-ExecutionProvider.html names."
+        )
+    return session
 
 
 class OnnxRuntime(Runtime):
@@ -46,21 +71,55 @@ class OnnxRuntime(Runtime):
     Args:
         path: the file.
         threads: threads inside an operator; all cores if not given.
+        device: cpu or cuda.
 
     Raises:
         StorageError: the file is missing or no valid model.
+        UserError: the device is unknown, or this ONNX Runtime can't use it.
     """
 
-    def __init__(self, path: str | Path, *, threads: int | None = None) -> None:
+    def __init__(self, path: str | Path, *, threads: int | None = None, device: str = "cpu") -> None:
         threads = threads or os.cpu_count() or 1
-        super().__init__(f"ONNX Runtime {onnxruntime.__version__}", f"CPU, {threads} threads")
-        self._session = open_session(path, threads=threads)
-        self._input = self._session.get_inputs()[0].name
+        self._session = open_session(path, threads=threads, device=device)
+        super().__init__(
+            f"ONNX Runtime {onnxruntime.__version__}",
+            f"CPU, {threads} threads" if device == "cpu" else device.upper(),
+            tuple(_spec(tensor, path) for tensor in self._session.get_inputs()),
+            tuple(_spec(tensor, path) for tensor in self._session.get_outputs()),
+        )
 
-    def run(self, images: np.ndarray) -> np.ndarray:
-        """Score a batch; see `Runtime.run`."""
-        return np.asarray(self._session.run(None, {self._input: images})[0], np.float32)
+    def _run(self, inputs: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
+        named = {spec.name: array for spec, array in zip(self.inputs, inputs, strict=True)}
+        return tuple(self._session.run(None, named))
 
-    def close(self) -> None:
-        """Free the session."""
+    def _close(self) -> None:
         del self._session
+
+
+def _provider(device: str) -> tuple[str, dict[str, str]]:
+    if device not in _PROVIDERS:
+        raise UserError(f"Unknown device. Received: {device!r}. Choose one of: {', '.join(_PROVIDERS)}.")
+    provider, settings = _PROVIDERS[device]
+    if provider not in onnxruntime.get_available_providers():
+        raise UserError(
+            f"This ONNX Runtime has no {provider}. Received: device={device!r}. "
+            "Replace it: pip uninstall onnxruntime, then pip install 'onnxruntime-gpu[cuda,cudnn]'"
+        )
+    if device == "cuda" and hasattr(onnxruntime, "preload_dlls"):
+        # CUDA's libraries may lie in Python packages, where the loader doesn't look. What it can't find it prints; what
+        # that costs is seen when the session opens.
+        with redirect_stdout(StringIO()):
+            onnxruntime.preload_dlls()
+    return provider, settings
+
+
+def _spec(tensor: Any, path: str | Path) -> TensorSpec:
+    name = tensor.type.removeprefix("tensor(").removesuffix(")")
+    try:
+        dtype = np.dtype(_DTYPES.get(name, name))
+    except TypeError as error:
+        raise StorageError(
+            f"{tensor.name!r} is of a type that NumPy doesn't have. Received: {tensor.type} in {str(path)!r}. "
+            "Export a model from numbers to numbers."
+        ) from error
+    return TensorSpec(tensor.name, tuple(size if isinstance(size, int) else None for size in tensor.shape), dtype)

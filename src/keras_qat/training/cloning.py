@@ -43,10 +43,12 @@ def all_layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
 
 
 def fingerprint(model: keras.Model) -> str:
-    """Return a SHA-256 of the layers' classes and `trainable` flags and of every weight."""
+    """Return a SHA-256 of the layers' classes, `trainable` flags and integers, and of every weight."""
     digest = hashlib.sha256()
     for layer in all_layers(model):
-        digest.update(f"{type(layer).__name__} {layer.trainable};".encode())
+        # What quantized layers round to; other layers have neither.
+        integers = (getattr(layer, "spec", None), getattr(layer, "weight_spec", None))
+        digest.update(f"{type(layer).__name__} {layer.trainable} {integers};".encode())
     for weight in model.get_weights():
         digest.update(f"{weight.shape} {weight.dtype};".encode())
         digest.update(np.ascontiguousarray(weight).tobytes())

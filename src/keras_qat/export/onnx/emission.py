@@ -1,7 +1,7 @@
 """The state of one emission: the ONNX nodes and constants made so far, and how converters add to them.
 
-Inside the file every rank-4 tensor is NCHW, the layout that the engines compute in; Keras's NHWC is kept at the model's
-inputs and outputs. Converters see ONNX values in that layout and Keras shapes in Keras's.
+Converters see ONNX values in the file's layout (images are NCHW) and Keras shapes in Keras's; `Emission.layout`
+translates.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,15 +12,7 @@ import keras
 import numpy as np
 import onnx_ir as ir
 
-from keras_qat.errors import UnsupportedModelError
-
-Shape = tuple[int | None, ...]
-
-BATCH = "batch"
-"""The name of the dynamic batch axis."""
-
-_NCHW = (0, 3, 1, 2)
-_IMAGE_RANK = 4
+from keras_qat.export.onnx.layout import Layout, Shape, named_shape
 
 
 @dataclass(frozen=True)
@@ -29,7 +21,7 @@ class Step:
 
     Args:
         name: the node's name, which the ONNX node takes over.
-        layer: the Keras layer.
+        layer: the Keras layer, or the `keras.ops` operation.
         inputs: the ONNX values that it reads.
         input_shapes: their Keras shapes, `None` for the batch axis.
         output_shape: the Keras shape of its first output.
@@ -51,10 +43,12 @@ class Emission:
 
     Args:
         opset: ONNX operator set that the nodes must be of.
+        layout: where the Keras model keeps the channels of an image.
     """
 
-    def __init__(self, opset: int) -> None:
+    def __init__(self, opset: int, layout: Layout) -> None:
         self.opset = opset
+        self.layout = layout
         self.tape = ir.tape.Tape()
         self._names: set[str] = set()
 
@@ -81,7 +75,7 @@ class Emission:
             Its output.
         """
         unique = self.unique(name)
-        output = ir.val(f"{unique}/output", dtype, None if shape is None else onnx_shape(shape))
+        output = ir.val(f"{unique}/output", dtype, None if shape is None else self.layout.shape(shape))
         return self.tape.op(op_type, inputs, attributes, name=unique, output=output)
 
     def constant(self, name: str, array: np.ndarray) -> ir.Value:
@@ -98,60 +92,20 @@ class Emission:
         return found
 
     def to_file_layout(self, value: ir.Value, shape: Shape, name: str) -> ir.Value:
-        """A Keras-layout value as NCHW, where it is an image."""
-        if len(shape) != _IMAGE_RANK:
+        """A Keras-layout value of that Keras shape as NCHW, where it is an image."""
+        if not self.layout.moves(len(shape)):
             return value
-        return self.op("Transpose", [value], f"{name}/to_nchw", shape, perm=list(_NCHW))
+        return self.op("Transpose", [value], f"{name}/to_nchw", shape, perm=list(self.layout.to_file))
 
     def to_keras_layout(self, value: ir.Value, shape: Shape, name: str) -> ir.Value:
-        """An NCHW value as Keras's NHWC, where it is an image."""
-        if len(shape) != _IMAGE_RANK:
+        """An NCHW value of that Keras shape in Keras's layout, where it is an image."""
+        if not self.layout.moves(len(shape)):
             return value
-        transposed = self.op("Transpose", [value], f"{name}/to_nhwc", perm=[0, 2, 3, 1])
+        transposed = self.op("Transpose", [value], f"{name}/to_nhwc", perm=list(self.layout.to_keras))
         transposed.shape = ir.Shape(named_shape(shape))
         return transposed
-
-
-def onnx_shape(shape: Shape) -> list[int | str | None]:
-    """A Keras shape in the file's layout, the batch axis named.
-
-    Example:
-        >>> onnx_shape((None, 7, 5, 64))
-        ['batch', 64, 7, 5]
-    """
-    named = named_shape(shape)
-    return [named[axis] for axis in _NCHW] if len(shape) == _IMAGE_RANK else named
-
-
-def named_shape(shape: Shape) -> list[int | str | None]:
-    """A Keras shape in its own layout, the batch axis named."""
-    return [BATCH if axis == 0 and size is None else size for axis, size in enumerate(shape)]
 
 
 def float_array(variable: Any) -> np.ndarray:
     """A Keras weight as a float32 array."""
     return np.asarray(keras.ops.convert_to_numpy(variable), dtype=np.float32)
-
-
-def onnx_axis(axis: int, rank: int) -> int:
-    """A Keras axis in the file's layout.
-
-    Example:
-        >>> onnx_axis(-1, 4), onnx_axis(-1, 2)
-        (1, 1)
-    """
-    axis %= rank
-    return _NCHW.index(axis) if rank == _IMAGE_RANK else axis
-
-
-def require_channels_last(step: Step) -> None:
-    """Refuse a channels-first layer.
-
-    Raises:
-        UnsupportedModelError: the layer's `data_format` is `"channels_first"`.
-    """
-    if step.layer.data_format != "channels_last":
-        raise UnsupportedModelError(
-            f"The layer {step.layer.name!r} can't be exported. Received: data_format={step.layer.data_format!r}. "
-            'Build the model with data_format="channels_last"; the file computes in NCHW either way.'
-        )

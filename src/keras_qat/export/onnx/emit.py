@@ -7,7 +7,8 @@ import onnx_ir as ir
 from keras_qat._version import __version__
 from keras_qat.errors import UserError
 from keras_qat.export.onnx import converters as _converters  # noqa: F401  (registers them)
-from keras_qat.export.onnx.emission import Emission, Step, named_shape
+from keras_qat.export.onnx.emission import Emission, Step
+from keras_qat.export.onnx.layout import layout_of, named_shape
 from keras_qat.export.onnx.passes import passes_for
 from keras_qat.export.onnx.registry import find_converter
 from keras_qat.graph import Trace, trace
@@ -75,7 +76,7 @@ def require_opset(opset: int) -> None:
 
 def _emit_nodes(traced: Trace, opset: int) -> tuple[Emission, list[ir.Value], list[ir.Value]]:
     """Convert every call in order; the passes come later."""
-    emission = Emission(opset)
+    emission = Emission(opset, layout_of(traced))
     values: dict[str, ir.Value] = {}
     inputs: list[ir.Value] = []
     for node in traced.graph.nodes:
@@ -95,7 +96,8 @@ def _emit_nodes(traced: Trace, opset: int) -> tuple[Emission, list[ir.Value], li
             args=call.args,
             kwargs=call.kwargs,
         )
-        values[node.outputs[0]] = find_converter(call.operation)(emission, step)
+        made = find_converter(call.operation)(emission, step)
+        values.update(zip(node.outputs, made if isinstance(made, tuple) else (made,), strict=True))
     outputs = []
     for name in traced.graph.outputs:
         value = emission.to_keras_layout(values[name], traced.shape(name), name)

@@ -8,8 +8,8 @@ import onnx_ir as ir
 from keras_qat.errors import UnsupportedModelError
 from keras_qat.export.onnx.emission import Emission, Step
 
-Converter = Callable[[Emission, Step], ir.Value]
-"""Adds the nodes of one step and returns its output value."""
+Converter = Callable[[Emission, Step], ir.Value | tuple[ir.Value, ...]]
+"""Adds the nodes of one step and returns its output value, or several in the order of the Keras outputs."""
 
 _FORWARD = ("call", "convolution_op")
 """The methods in which a layer says what it computes."""

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from keras_qat.errors import UnsupportedModelError
-from keras_qat.export.onnx.emission import Emission, Step, onnx_axis
+from keras_qat.export.onnx.emission import Emission, Step
 from keras_qat.export.onnx.registry import register_converter
 from keras_qat.graph.kinds import activation_name
 
@@ -26,7 +26,7 @@ def _plain(op_type: str, **attributes: Any) -> Emit:
 
 
 def _softmax(emission: Emission, x: ir.Value, step: Step, name: str) -> ir.Value:
-    axis = onnx_axis(-1, len(step.output_shape))
+    axis = emission.layout.axis(-1, len(step.output_shape))
     return emission.op("Softmax", [x], name, step.output_shape, axis=axis)
 
 
@@ -98,8 +98,11 @@ def emit_activation(emission: Emission, function: Any, x: ir.Value, step: Step, 
         UnsupportedModelError: the activation has no ONNX form here.
     """
     known = activation_name(function)
-    if known is None:
-        return x
+    return x if known is None else emit_named(emission, known, x, step, name)
+
+
+def emit_named(emission: Emission, known: str, x: ir.Value, step: Step, name: str | None = None) -> ir.Value:
+    """Add the activation of that name; see `emit_activation`."""
     if known not in _ACTIVATIONS:
         raise UnsupportedModelError(
             f"The activation of layer {step.layer.name!r} can't be exported. Received: {known!r}. "
@@ -124,7 +127,7 @@ def convert_softmax(emission: Emission, step: Step) -> ir.Value:
             f"The layer {step.layer.name!r} can't be exported. Received: Softmax(axis={axis}). Use one axis."
         )
     return emission.op(
-        "Softmax", step.inputs, step.name, step.output_shape, axis=onnx_axis(axis, len(step.output_shape))
+        "Softmax", step.inputs, step.name, step.output_shape, axis=emission.layout.axis(axis, len(step.output_shape))
     )
 
 

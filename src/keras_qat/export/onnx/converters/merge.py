@@ -1,4 +1,4 @@
-"""Operations on several tensors: Add, Multiply, Concatenate."""
+"""Layers on several tensors: Add, Multiply, Concatenate and their kin."""
 
 from functools import reduce
 
@@ -7,7 +7,7 @@ import numpy as np
 import onnx_ir as ir
 
 from keras_qat.errors import UnsupportedModelError
-from keras_qat.export.onnx.emission import Emission, Step, onnx_axis, onnx_shape
+from keras_qat.export.onnx.emission import Emission, Step
 from keras_qat.export.onnx.registry import register_converter
 
 _MATRIX_RANK = 2
@@ -23,6 +23,32 @@ def convert_add(emission: Emission, step: Step) -> ir.Value:
 def convert_multiply(emission: Emission, step: Step) -> ir.Value:
     """A chain of Mul, two at a time from the left."""
     return _chain(emission, step, "Mul")
+
+
+@register_converter(keras.layers.Subtract)
+def convert_subtract(emission: Emission, step: Step) -> ir.Value:
+    """Sub of the two inputs."""
+    return _chain(emission, step, "Sub")
+
+
+@register_converter(keras.layers.Maximum)
+def convert_maximum(emission: Emission, step: Step) -> ir.Value:
+    """Max of all inputs."""
+    return _chain(emission, step, "Max")
+
+
+@register_converter(keras.layers.Minimum)
+def convert_minimum(emission: Emission, step: Step) -> ir.Value:
+    """Min of all inputs."""
+    return _chain(emission, step, "Min")
+
+
+@register_converter(keras.layers.Average)
+def convert_average(emission: Emission, step: Step) -> ir.Value:
+    """A chain of Add, then Mul with 1 / n."""
+    added = _chain(emission, step, "Add")
+    share = emission.constant(f"{step.name}/share", np.array(1 / len(step.inputs), np.float32))
+    return emission.op("Mul", [added, share], f"{step.name}/mean", step.output_shape)
 
 
 def _chain(emission: Emission, step: Step, op_type: str) -> ir.Value:
@@ -42,7 +68,7 @@ def _with_rank(emission: Emission, step: Step, index: int) -> ir.Value:
             "Reshape them to one rank first."
         )
     spread = (shape[0], *[1] * missing, *shape[1:])
-    sizes = [0, *(-1 if size is None or isinstance(size, str) else size for size in onnx_shape(spread)[1:])]
+    sizes = [0, *(-1 if size is None or isinstance(size, str) else size for size in emission.layout.shape(spread)[1:])]
     target = emission.constant(f"{step.name}/shape_{index}", np.array(sizes, np.int64))
     return emission.op("Reshape", [value, target], f"{step.name}/expand_{index}", spread)
 
@@ -50,5 +76,5 @@ def _with_rank(emission: Emission, step: Step, index: int) -> ir.Value:
 @register_converter(keras.layers.Concatenate)
 def convert_concatenate(emission: Emission, step: Step) -> ir.Value:
     """Concat along the layer's axis."""
-    axis = onnx_axis(step.layer.axis, len(step.output_shape))
+    axis = emission.layout.axis(step.layer.axis, len(step.output_shape))
     return emission.op("Concat", step.inputs, step.name, step.output_shape, axis=axis)

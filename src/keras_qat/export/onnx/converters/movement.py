@@ -4,23 +4,38 @@ import keras
 import numpy as np
 import onnx_ir as ir
 
-from keras_qat.export.onnx.emission import Emission, Step, named_shape, require_channels_last
+from keras_qat.export.onnx.emission import Emission, Step
+from keras_qat.export.onnx.layout import named_shape
 from keras_qat.export.onnx.registry import register_converter
+
+_MATRIX_RANK = 2
 
 
 @register_converter(keras.layers.ZeroPadding2D)
 def convert_zero_padding(emission: Emission, step: Step) -> ir.Value:
     """Pad with zeros; the padding pass merges it into the window behind it."""
-    require_channels_last(step)
     (top, bottom), (left, right) = step.layer.padding
     pads = emission.constant(f"{step.name}/pads", np.array([0, 0, top, left, 0, 0, bottom, right], np.int64))
     return emission.op("Pad", [step.inputs[0], pads], step.name, step.output_shape)
 
 
-@register_converter(keras.layers.Flatten, keras.layers.Reshape)
+@register_converter(keras.layers.Flatten)
+def convert_flatten(emission: Emission, step: Step) -> ir.Value:
+    """Reshape to a matrix; Keras puts the channels of a channels_first Flatten last before."""
+    x, rank = emission.to_keras_layout(step.inputs[0], step.input_shapes[0], step.name), len(step.input_shapes[0])
+    if step.layer.data_format == "channels_first" and rank > _MATRIX_RANK:
+        x = emission.op("Transpose", [x], f"{step.name}/channels_last", perm=[0, *range(2, rank), 1])
+    return reshape(emission, step, x)
+
+
+@register_converter(keras.layers.Reshape)
 def convert_reshape(emission: Emission, step: Step) -> ir.Value:
     """Reshape in Keras's order of numbers; the batch axis is kept."""
-    x = emission.to_keras_layout(step.inputs[0], step.input_shapes[0], step.name)
+    return reshape(emission, step, emission.to_keras_layout(step.inputs[0], step.input_shapes[0], step.name))
+
+
+def reshape(emission: Emission, step: Step, x: ir.Value) -> ir.Value:
+    """Give `x`, in Keras's layout, the step's output shape."""
     sizes = [0, *(-1 if n is None else n for n in step.output_shape[1:])]
     shape = emission.constant(f"{step.name}/shape", np.array(sizes, np.int64))
     value = emission.op("Reshape", [x, shape], step.name)
@@ -28,10 +43,23 @@ def convert_reshape(emission: Emission, step: Step) -> ir.Value:
     return emission.to_file_layout(value, step.output_shape, step.name)
 
 
+@register_converter(keras.layers.Permute)
+def convert_permute(emission: Emission, step: Step) -> ir.Value:
+    """Transpose of Keras's axes."""
+    return permute(emission, step, (0, *step.layer.dims))
+
+
+def permute(emission: Emission, step: Step, axes: tuple[int, ...]) -> ir.Value:
+    """Transpose Keras's axes to the order `axes`."""
+    x = emission.to_keras_layout(step.inputs[0], step.input_shapes[0], step.name)
+    value = emission.op("Transpose", [x], step.name, perm=list(axes))
+    value.shape = ir.Shape(named_shape(step.output_shape))
+    return emission.to_file_layout(value, step.output_shape, step.name)
+
+
 @register_converter(keras.layers.Cropping2D)
 def convert_cropping(emission: Emission, step: Step) -> ir.Value:
     """Slice of height and width."""
-    require_channels_last(step)
     (top, bottom), (left, right) = step.layer.cropping
     last = np.iinfo(np.int64).max
     ends = [last if cut == 0 else -cut for cut in (bottom, right)]

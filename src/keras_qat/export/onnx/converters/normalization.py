@@ -5,7 +5,7 @@ import numpy as np
 import onnx_ir as ir
 
 from keras_qat.errors import UnsupportedModelError
-from keras_qat.export.onnx.emission import Emission, Step, float_array, onnx_axis
+from keras_qat.export.onnx.emission import Emission, Step, float_array
 from keras_qat.export.onnx.registry import register_converter
 
 
@@ -13,10 +13,11 @@ from keras_qat.export.onnx.registry import register_converter
 def convert_batch_norm(emission: Emission, step: Step) -> ir.Value:
     """BatchNormalization with the moving statistics."""
     layer, rank = step.layer, len(step.output_shape)
-    if onnx_axis(layer.axis, rank) != 1:
+    if emission.layout.axis(layer.axis, rank) != 1:
         raise UnsupportedModelError(
             f"The layer {layer.name!r} can't be exported. Received: BatchNormalization(axis={layer.axis}) on a tensor "
-            f"of shape {step.output_shape}. Normalize the last axis (channels_last)."
+            f"of shape {step.output_shape}. Normalize the channels: the last axis of a channels_last model, axis 1 of "
+            "a channels_first one."
         )
     channels = step.output_shape[layer.axis]
     ones, zeros = np.ones(channels, np.float32), np.zeros(channels, np.float32)

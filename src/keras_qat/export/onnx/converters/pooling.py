@@ -7,7 +7,7 @@ import numpy as np
 import onnx_ir as ir
 
 from keras_qat.export.onnx.converters.window import window_attributes
-from keras_qat.export.onnx.emission import Emission, Step, require_channels_last
+from keras_qat.export.onnx.emission import Emission, Step
 from keras_qat.export.onnx.registry import register_converter
 
 _HEIGHT_AND_WIDTH = (2, 3)
@@ -27,9 +27,10 @@ def convert_average_pool(emission: Emission, step: Step) -> ir.Value:
 
 
 def _pool(emission: Emission, step: Step, op_type: str, **attributes: Any) -> ir.Value:
-    require_channels_last(step)
     layer = step.layer
-    window = window_attributes(layer.pool_size, layer.strides, layer.padding, step.input_shapes[0])
+    window = window_attributes(
+        layer.pool_size, layer.strides, layer.padding, emission.layout.spatial(step.input_shapes[0])
+    )
     return emission.op(op_type, step.inputs, step.name, step.output_shape, **window, **attributes)
 
 
@@ -46,9 +47,7 @@ def convert_global_max_pool(emission: Emission, step: Step) -> ir.Value:
 
 
 def _global_pool(emission: Emission, step: Step, op_type: str) -> ir.Value:
-    require_channels_last(step)
-    batch, _, _, channels = step.input_shapes[0]
-    pooled = emission.op(op_type, step.inputs, step.name, (batch, 1, 1, channels))
+    pooled = emission.op(op_type, step.inputs, step.name, emission.layout.pooled(step.input_shapes[0]))
     if step.layer.keepdims:
         return pooled
     # Past a Squeeze, not past a Flatten, ONNX Runtime moves the Q up to the pooling, which then runs in integers.

@@ -9,7 +9,7 @@ import onnx_ir as ir
 from keras_qat.export.onnx.converters.activation import emit_activation
 from keras_qat.export.onnx.converters.kernel import emit_kernel
 from keras_qat.export.onnx.converters.window import window_attributes
-from keras_qat.export.onnx.emission import Emission, Step, float_array, require_channels_last
+from keras_qat.export.onnx.emission import Emission, Step, float_array
 from keras_qat.export.onnx.registry import register_converter
 from keras_qat.layers import QuantizedConv2D, QuantizedDense, QuantizedDepthwiseConv2D
 
@@ -37,10 +37,13 @@ def convert_depthwise_conv(emission: Emission, step: Step) -> ir.Value:
 
 
 def _convolution(emission: Emission, step: Step, kernel: np.ndarray, groups: int) -> ir.Value:
-    require_channels_last(step)
     layer = step.layer
     window = window_attributes(
-        layer.kernel_size, layer.strides, layer.padding, step.input_shapes[0], layer.dilation_rate
+        layer.kernel_size,
+        layer.strides,
+        layer.padding,
+        emission.layout.spatial(step.input_shapes[0]),
+        layer.dilation_rate,
     )
     inputs = [step.inputs[0], emit_kernel(emission, step, kernel, channel_axis=0)]
     if layer.use_bias:

@@ -2,14 +2,14 @@
 
 from typing import Any
 
-from keras_qat.export.onnx.emission import Shape
+from keras_qat.export.onnx.layout import Shape
 
 
 def window_attributes(
     size: tuple[int, int],
     strides: tuple[int, int],
     padding: str,
-    shape: Shape,
+    spatial: Shape,
     dilations: tuple[int, int] = (1, 1),
 ) -> dict[str, Any]:
     """ONNX `kernel_shape`, `strides`, `pads` (or `auto_pad`) and `dilations` of a Keras window.
@@ -21,11 +21,11 @@ def window_attributes(
         size: window height and width.
         strides: vertical and horizontal stride.
         padding: "valid" or "same".
-        shape: Keras shape of the input, (batch, height, width, channels).
+        spatial: height and width of the input, `None` where unknown.
         dilations: vertical and horizontal dilation.
 
     Example:
-        >>> window_attributes((3, 3), (2, 2), "same", (None, 8, 8, 3))["pads"]
+        >>> window_attributes((3, 3), (2, 2), "same", (8, 8))["pads"]
         [0, 0, 1, 1]
     """
     attributes: dict[str, Any] = {"kernel_shape": list(size), "strides": list(strides)}
@@ -33,11 +33,11 @@ def window_attributes(
         attributes["dilations"] = list(dilations)
     if padding == "valid":
         return attributes
-    if None in shape[1:3]:
+    if None in spatial:
         return {**attributes, "auto_pad": "SAME_UPPER"}
     totals = [
         max((-(-n // stride) - 1) * stride + (k - 1) * dilation + 1 - n, 0)
-        for n, k, stride, dilation in zip(shape[1:3], size, strides, dilations, strict=True)
+        for n, k, stride, dilation in zip(spatial, size, strides, dilations, strict=True)
         if n is not None
     ]
     return {**attributes, "pads": [t // 2 for t in totals] + [t - t // 2 for t in totals]}

@@ -1,0 +1,89 @@
+"""`keras-qat explain`: where the Q/DQ pairs of a model go, and why, as a table or a picture."""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+
+def explain_command(
+    *,
+    model: str = "resnet50",
+    target: str = "onnxruntime",
+    form: Annotated[Literal["table", "mermaid", "dot"], Parameter(name="--format")] = "table",
+    overrides: Path | None = None,
+    ranges: Path | None = None,
+    output: Path | None = None,
+) -> None:
+    """Say of every edge of a model whether a Q/DQ pair stands there, and why. Needs no weights and no images.
+
+    Examples:
+        keras-qat explain --model resnet50 --target tensorrt
+
+        keras-qat explain --model mine.keras --target onnxruntime --format dot --output placement.dot
+
+    Args:
+        model: Name of a network, such as resnet50 or resnet101v2, or the path of a .keras file.
+        target: The engine to deploy to: tensorrt or onnxruntime.
+        form: A Markdown table, a Mermaid flowchart (GitHub draws it), or Graphviz DOT.
+        overrides: A JSON file of rules that change the target's placement (docs/overrides.md).
+        ranges: The ranges.json of a run of the same model, target and overrides; shows the scales.
+        output: Write to this file; to standard output if not given.
+    """
+    from keras_qat.graph import trace
+    from keras_qat.placement import Overrides, explain, plan
+    from keras_qat.storage import write_text
+    from keras_qat.targets import find_target
+
+    find_target(target)
+    wanted = None if overrides is None else Overrides.load(overrides)
+    known = None if ranges is None else _read_ranges(ranges)
+    placement = plan(trace(_model(model)).graph, target, overrides=wanted)
+    text = explain(placement, format=form, ranges=known) + "\n"
+    if output is None:
+        sys.stdout.write(text)
+    else:
+        write_text(output, text)
+
+
+def _model(name: str) -> Any:
+    """The network of that name with random weights, or the model of that file."""
+    from keras_qat.zoo import build_model, find
+
+    if Path(name).suffix.lower() == ".keras":
+        return _load(Path(name))
+    entry = find(name)
+    return build_model(entry, weights=None, num_classes=1000, size=entry.preprocessing.size)
+
+
+def _load(path: Path) -> Any:
+    import keras
+
+    from keras_qat.errors import StorageError
+
+    if not path.is_file():
+        raise StorageError(f"There is no such model file. Received: {str(path)!r}. Give the path of a .keras file.")
+    try:
+        return keras.saving.load_model(path, compile=False)
+    except Exception as error:  # zip, JSON, HDF5 and unknown layers each fail in their own way.
+        raise StorageError(
+            f"The file can't be read as a Keras model: {' '.join(str(error).split())}. Received: {str(path)!r}. "
+            "Save it again with `model.save`; a model with layers of your own must be explained from Python."
+        ) from error
+
+
+def _read_ranges(path: Path) -> Mapping[str, Any]:
+    """The ranges that a run wrote."""
+    from keras_qat.errors import UserError
+    from keras_qat.storage import read_json
+    from keras_qat.types import TensorRange
+
+    value = read_json(path)
+    try:
+        return {name: TensorRange(**fields) for name, fields in value.items()}
+    except (AttributeError, TypeError) as error:
+        raise UserError(
+            f"{path} doesn't hold ranges: {error}. Received: {str(path)!r}. Give the ranges.json of `keras-qat run`."
+        ) from error

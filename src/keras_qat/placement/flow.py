@@ -1,0 +1,81 @@
+"""How numbers flow between the kernels of an engine: which edges lie inside a kernel, and what only moves numbers.
+
+Operations that only move numbers (zero padding, reshape, dropout at inference) are seen through. That is exact, since
+0.0 is always on the grid.
+"""
+
+from keras_qat.graph import OUTPUT, Edge, Graph, Node
+from keras_qat.placement.groups import Group, fused_groups
+from keras_qat.targets import Target
+from keras_qat.types import OpKind
+
+MOVES_NUMBERS = frozenset({OpKind.ZERO_PAD, OpKind.RESHAPE, OpKind.IDENTITY})
+
+
+class Flow:
+    """A graph with a target's kernels.
+
+    Args:
+        graph: the float model's facts.
+        target: the engine that fuses.
+    """
+
+    def __init__(self, graph: Graph, target: Target) -> None:
+        self.graph = graph
+        self.target = target
+        self.groups = fused_groups(graph, target)
+
+    def internal(self, edge: Edge) -> bool:
+        """Whether both ends run in one kernel."""
+        producer = self.graph.producer(edge.tensor)
+        return edge.consumer != OUTPUT and self.groups[producer.name] is self.groups[edge.consumer]
+
+    def moves(self, name: str) -> bool:
+        """Whether a consumer only moves numbers."""
+        return name != OUTPUT and self.graph.by_name[name].kind in MOVES_NUMBERS
+
+    def before(self, edge: Edge) -> Edge | None:
+        """The edge with the same numbers one step upstream, where what makes them only moves numbers."""
+        producer = self.graph.producer(edge.tensor)
+        return Edge(producer.inputs[0], producer.name, 0) if producer.kind in MOVES_NUMBERS else None
+
+    def behind(self, edge: Edge) -> tuple[Edge, ...]:
+        """The edges with the same numbers one step downstream, where what reads them only moves numbers."""
+        if not self.moves(edge.consumer):
+            return ()
+        return self.graph.consumers(self.graph.by_name[edge.consumer].outputs[0])
+
+    def readers(self, edge: Edge) -> tuple[Edge, ...]:
+        """The edge and all edges behind it: where its numbers are read, and on the way there."""
+        return (edge, *(reader for following in self.behind(edge) for reader in self.readers(following)))
+
+    def upstream(self, edge: Edge) -> tuple[Edge, ...]:
+        """The edges before this one that carry the same numbers, the nearest first."""
+        before = self.before(edge)
+        return () if before is None else (before, *self.upstream(before))
+
+    def source(self, tensor: str) -> Group:
+        """The kernel whose result `tensor` carries, seen through operations that only move numbers."""
+        return self.makers(tensor)[-1]
+
+    def makers(self, tensor: str) -> tuple[Group, ...]:
+        """What `tensor` comes from: operations that only move numbers, the nearest first, then the kernel."""
+        producer = self.graph.producer(tensor)
+        group = self.groups[producer.name]
+        return (group, *self.makers(producer.inputs[0])) if producer.kind in MOVES_NUMBERS else (group,)
+
+    def leaving(self, node: Node) -> tuple[Edge, ...]:
+        """The edges on which the result of the node's kernel leaves it."""
+        outputs = self.groups[node.name].members[-1].outputs
+        return tuple(edge for tensor in outputs for edge in self.graph.consumers(tensor))
+
+    def fused_branch(self, add: Node) -> int | None:
+        """Which input of a residual Add the engine adds inside a convolution: the last that qualifies."""
+        for index in reversed(range(len(add.inputs))):
+            tensor = add.inputs[index]
+            group = self.groups[self.graph.producer(tensor).name]
+            convolves = group.root.kind in {OpKind.CONV, OpKind.DEPTHWISE_CONV} and group.root.activation is None
+            activated = group.members[-1].kind in self.target.fused_activations
+            if convolves and not activated and self.graph.sole_consumer(tensor) is add:
+                return index
+        return None

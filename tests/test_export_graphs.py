@@ -1,0 +1,186 @@
+"""Graphs of every shape: `keras.ops` calls, both data formats, several inputs and outputs, nested and shared layers."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_qat import apply_placement, calibrate, export_onnx, plan, trace
+from keras_qat.errors import DataError, UnsupportedModelError
+from keras_qat.evaluation import tensor_errors
+from keras_qat.runtimes import OnnxRuntime
+from keras_qat.types import OpKind
+
+layers = keras.layers
+FIRST = {"data_format": "channels_first"}
+
+Block = Callable[[Any], Any]
+
+
+def _conv(filters: int, size: int = 3, **kwargs: Any) -> Any:
+    return layers.Conv2D(filters, size, padding="same", **kwargs)
+
+
+def _hard_swish(x: Any) -> Any:
+    y = _conv(4)(x)
+    return y * ops.relu6(y + 3.0) * (1 / 6)
+
+
+def _residual(x: Any) -> Any:
+    y = _conv(4)(x)
+    return _conv(2)(ops.relu(y + _conv(4)(y)))
+
+
+OPERATIONS: dict[str, Block] = {
+    "affine, folded": lambda x: _conv(4)(_conv(4)(x) * 2.0 + np.array([1, 2, 3, 4], "float32")),
+    "hard swish": _hard_swish,
+    "residual": _residual,
+    "mean of an image": lambda x: layers.Dense(2)(ops.mean(_conv(4)(x), axis=(1, 2))),
+    "mean of an axis": lambda x: layers.Dense(2)(layers.Flatten()(ops.mean(_conv(4)(x), axis=2))),
+    "max of channels": lambda x: _conv(4)(x) - ops.max(x, axis=-1, keepdims=True),
+    "sum": lambda x: layers.Dense(2)(ops.sum(_conv(4)(x), axis=(1, 2))),
+    "slices": lambda x: _conv(4)(x[:, 1:-1, ::2, :]),
+    "single indices": lambda x: layers.Dense(2)(x[:, 1, -1]),
+    "backwards": lambda x: _conv(4)(x[:, ::-1]),
+    "ellipsis": lambda x: _conv(4)(x[..., :2]),
+    "transpose": lambda x: _conv(4)(ops.transpose(x, (0, 2, 1, 3))),
+    "concatenate": lambda x: _conv(4)(ops.concatenate([_conv(4)(x), x], axis=-1)),
+    "reshape": lambda x: layers.Dense(4)(ops.reshape(_conv(4)(x), (-1, 6 * 8 * 4))),
+    "squeeze": lambda x: layers.Dense(4)(ops.squeeze(layers.GlobalAveragePooling2D(keepdims=True)(x), axis=(1, 2))),
+    "division": lambda x: _conv(2)(1.0 / (1.0 + ops.exp(_conv(3)(x)))),
+    "maximum": lambda x: _conv(2)(ops.maximum(_conv(3)(x), x)),
+    "power": lambda x: _conv(2)(ops.power(ops.absolute(_conv(3)(x)), 2.0)),
+    "square": lambda x: _conv(2)(ops.square(_conv(3)(x))),
+    "tanh": lambda x: _conv(2)(ops.tanh(_conv(3)(x))),
+    "gelu": lambda x: _conv(2)(ops.gelu(_conv(3)(x), approximate=False)),
+    "leaky relu": lambda x: _conv(2)(ops.leaky_relu(_conv(3)(x), 0.3)),
+    "softmax": lambda x: ops.softmax(_conv(3)(x)),
+    "permute": lambda x: _conv(2)(layers.Permute((3, 1, 2))(_conv(3)(x))),
+    "average layer": lambda x: _conv(2)(layers.Average()([_conv(3)(x), x])),
+    "subtract layer": lambda x: _conv(2)(layers.Subtract()([_conv(3)(x), x])),
+}
+
+
+def _channels_first(x: Any) -> Any:
+    """Everything whose meaning depends on where the channels are."""
+    y = layers.Conv2D(4, 3, **FIRST)(layers.ZeroPadding2D(((1, 0), (2, 1)), **FIRST)(x))
+    y = layers.ReLU()(layers.BatchNormalization(axis=1)(y))
+    y = shortcut = layers.MaxPooling2D(2, **FIRST)(y)
+    y = layers.DepthwiseConv2D(3, padding="same", **FIRST)(y)
+    y = layers.ReLU()(layers.Add()([layers.Conv2D(4, 1, **FIRST)(y), shortcut]))
+    y = layers.Cropping2D(((0, 0), (1, 0)), **FIRST)(layers.Concatenate(axis=1)([y, shortcut]))
+    return layers.SeparableConv2D(4, 2, **FIRST)(y)
+
+
+HEADS: dict[str, Block] = {
+    "pooled": lambda x: layers.Dense(3)(layers.GlobalAveragePooling2D(**FIRST)(x)),
+    "flattened, channels last": lambda x: layers.Dense(3)(layers.Flatten(**FIRST)(x)),
+    "flattened as it is": lambda x: layers.Dense(3)(layers.Flatten()(x)),
+    "reshaped": lambda x: layers.Dense(3)(layers.Flatten()(layers.Reshape((2, -1, 2))(x))),
+    "softmax over channels": layers.Softmax(axis=1),
+}
+
+
+def _model(block: Block, shape: tuple[int, ...]) -> keras.Model:
+    keras.utils.set_random_seed(1)
+    x = keras.Input(shape, name="image")
+    return keras.Model(x, block(x))
+
+
+def _images(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(4, *shape)).astype("float32")
+
+
+def _check(model: keras.Model, inputs: list[np.ndarray], folder: Path) -> None:
+    """The float file against Keras; each target's INT8 file against its simulation, and again after `.keras`."""
+    given = inputs if len(inputs) > 1 else inputs[0]
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(
+        str(export_onnx(model, folder / "float.onnx")), providers=["CPUExecutionProvider"]
+    )
+    deployed = session.run(None, {i.name: x for i, x in zip(session.get_inputs(), inputs, strict=True)})
+    expected = keras.tree.flatten(model.predict_on_batch(given))
+    for ours, theirs in zip(deployed, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5 * float(np.abs(theirs).max()))
+    for target in ("onnxruntime", "tensorrt"):
+        placement = plan(trace(model).graph, target)
+        quantized = apply_placement(model, placement, calibrate(model, placement, [(given, None)]))
+        path = export_onnx(quantized, folder / f"{target}.onnx", target=target)
+        for error in tensor_errors(quantized, path, [(given, None)]):
+            # Some hundred numbers a tensor: one of them may stand on a border.
+            assert error.worst <= 1, error
+            assert error.differing <= 0.02, error
+        quantized.save(folder / "model.keras")
+        loaded = keras.models.load_model(folder / "model.keras")
+        np.testing.assert_array_equal(
+            keras.tree.flatten(loaded.predict_on_batch(given))[0],
+            keras.tree.flatten(quantized.predict_on_batch(given))[0],
+        )
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_operations_of_keras_ops(name: str, tmp_path: Path) -> None:
+    _check(_model(OPERATIONS[name], (6, 8, 3)), [_images(6, 8, 3)], tmp_path)
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_channels_first(name: str, tmp_path: Path) -> None:
+    model = _model(lambda x: HEADS[name](_channels_first(x)), (3, 8, 10))
+    _check(model, [_images(3, 8, 10)], tmp_path)
+    with OnnxRuntime(export_onnx(model, tmp_path / "model.onnx")) as runtime:
+        assert runtime.run(_images(3, 8, 10)).shape[0] == 4
+
+
+def test_channels_first_file_needs_no_transpose(tmp_path: Path) -> None:
+    import onnx
+
+    file = onnx.load(
+        export_onnx(_model(lambda x: HEADS["pooled"](_channels_first(x)), (3, 8, 10)), tmp_path / "m.onnx")
+    )
+    assert "Transpose" not in {node.op_type for node in file.graph.node}
+
+
+def test_several_inputs_and_outputs_nested_and_shared_layers(tmp_path: Path) -> None:
+    keras.utils.set_random_seed(2)
+    left, right = keras.Input((6, 6, 3), name="left"), keras.Input((6, 6, 3), name="right")
+    tower = keras.Sequential([keras.Input((6, 6, 3)), _conv(4, name="a"), layers.ReLU(name="r")], name="tower")
+    shared = _conv(4, name="shared")
+    x, y = shared(tower(left)), shared(tower(right))
+    merged = layers.Concatenate(name="merged")([x, y])
+    outputs = {"mask": _conv(1, 1, name="mask")(merged), "pooled": layers.GlobalAveragePooling2D(name="pooled")(merged)}
+    model = keras.Model([left, right], outputs)
+    _check(model, [_images(6, 6, 3), _images(6, 6, 3, seed=1)], tmp_path)
+
+
+def test_a_constant_operand_is_no_residual() -> None:
+    kinds = {node.name: node.kind for node in trace(_model(_hard_swish, (6, 8, 3))).graph.nodes}
+    counts = [list(kinds.values()).count(kind) for kind in (OpKind.ADD, OpKind.MULTIPLY, OpKind.SCALE)]
+    assert counts == [0, 1, 2]
+
+
+def test_calibration_names_every_input_that_does_not_fit() -> None:
+    left, right = keras.Input((6, 6, 3)), keras.Input((6, 6, 3))
+    model = keras.Model([left, right], layers.Add()([_conv(3)(left), right]))
+    placement = plan(trace(model).graph, "onnxruntime")
+    with pytest.raises(DataError, match=r"Received: a batch of shape \[\(4, 6, 6, 3\)\], where the model takes \[\("):
+        calibrate(model, placement, [(_images(6, 6, 3), None)])
+
+
+@pytest.mark.parametrize(
+    ("block", "message"),
+    [
+        (ops.gelu, r"approximate=True.*approximate=False"),
+        (lambda x: x + ops.mean(x, axis=(1, 2)), "Reshape them to one rank first"),
+        (lambda x: ops.softmax(x, axis=(1, 2)), "Use one axis"),
+        (lambda x: ops.cumsum(x, axis=1), "a Cumsum, for which no converter"),
+        (lambda x: layers.Conv2D(2, 3)(layers.MaxPooling2D(2, **FIRST)(x)), "one data_format"),
+    ],
+)
+def test_what_cannot_be_exported_is_refused_with_a_remedy(block: Block, message: str, tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedModelError, match=rf"(?s){message}"):
+        export_onnx(_model(block, (6, 6, 6)), tmp_path / "model.onnx")
