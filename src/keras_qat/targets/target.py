@@ -50,6 +50,7 @@ class Target:
         fused_activations: activations that run inside the operation before them, so no Q/DQ may part them.
         shares_range: kinds whose quantized inputs and output must have one scale.
         int32_dense_bias: store the bias of a quantized Dense as int32 behind a DequantizeLinear.
+        pools_strides: take the stride of quantized 1x1 convolutions out into a max-pool of single pixels.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Target:
     fused_activations: frozenset[OpKind] = field(default=frozenset({OpKind.RELU}))
     shares_range: frozenset[OpKind] = field(default=frozenset())
     int32_dense_bias: bool = False
+    pools_strides: bool = False
 
     def rule(self, kind: OpKind) -> OpRule:
         """The rule for a kind of operation."""

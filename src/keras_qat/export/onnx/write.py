@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-import onnx_ir as ir
 
 from keras_qat.export.onnx.emit import emit
+from keras_qat.export.onnx.stream import save_and_release
 from keras_qat.storage import atomic_path
 from keras_qat.targets import Target, find_target
 from keras_qat.types import IoDtype, Precision
@@ -58,6 +58,6 @@ def export_onnx(
     )
     path = Path(path)
     with atomic_path(path) as temporary:
-        ir.save(file, temporary)
+        save_and_release(file, temporary)
         onnx.checker.check_model(str(temporary), full_check=True)
     return path

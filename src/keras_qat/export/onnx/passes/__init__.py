@@ -7,6 +7,7 @@ from keras_qat.export.onnx.passes.fold_affine import FoldAffine
 from keras_qat.export.onnx.passes.half_precision import HalfPrecision
 from keras_qat.export.onnx.passes.half_scales import HalfScales
 from keras_qat.export.onnx.passes.merge_padding import MergePadding
+from keras_qat.export.onnx.passes.pool_strides import PoolStrides
 from keras_qat.export.onnx.passes.quantize_dense_bias import QuantizeDenseBias
 from keras_qat.export.onnx.passes.spell_out_batch_norm import SpellOutBatchNorm
 from keras_qat.targets import Target
@@ -28,7 +29,8 @@ def passes_for(
     if precision == "fp16":
         return (*folds, SpellOutBatchNorm(), HalfScales(), RemoveUnusedNodesPass(), HalfPrecision(io_dtype))
     bias = (QuantizeDenseBias(),) if target is not None and target.int32_dense_bias else ()
-    return (*folds, *bias, RemoveUnusedNodesPass())
+    strides = (PoolStrides(),) if target is not None and target.pools_strides else ()
+    return (*folds, *bias, *strides, RemoveUnusedNodesPass())
 
 
 __all__ = [
@@ -36,6 +38,7 @@ __all__ = [
     "HalfPrecision",
     "HalfScales",
     "MergePadding",
+    "PoolStrides",
     "QuantizeDenseBias",
     "SpellOutBatchNorm",
     "passes_for",

@@ -1,4 +1,4 @@
-"""What every pass needs of `onnx_ir`: constants as arrays, new constants, and nodes bypassed."""
+"""What the passes need of `onnx_ir`: constants as arrays, new constants, kernels, and nodes bypassed."""
 
 import numpy as np
 import onnx_ir as ir
@@ -30,6 +30,20 @@ def set_array(value: ir.Value, array: np.ndarray) -> None:
     """Give a constant other numbers; all who read it read them."""
     value.const_value = ir.tensor(array, name=value.name)
     value.dtype, value.shape = value.const_value.dtype, ir.Shape(array.shape)
+
+
+def drop_unused(graph: ir.Graph, value: ir.Value) -> None:
+    """Free a constant that nothing reads any more, now and not when the passes are done: kernels are large."""
+    if not value.uses() and value.name is not None:
+        graph.initializers.pop(value.name, None)
+        value.const_value = None
+
+
+def kernel_of(conv: ir.Node) -> np.ndarray:
+    """The kernel of a convolution as it is stored: float, or the integers behind its DequantizeLinear."""
+    kernel = conv.inputs[1]
+    dequantize = None if kernel is None else kernel.producer()
+    return array_of(kernel if dequantize is None else dequantize.inputs[0])
 
 
 def replace_and_remove(graph: ir.Graph, node: ir.Node, replacement: ir.Value) -> None:

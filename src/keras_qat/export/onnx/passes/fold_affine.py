@@ -12,7 +12,7 @@ must be positive. Computed in float64, stored in float32.
 import numpy as np
 import onnx_ir as ir
 
-from keras_qat.export.onnx.passes.constants import array_of, new_constant, replace_and_remove
+from keras_qat.export.onnx.passes.constants import array_of, drop_unused, kernel_of, new_constant, replace_and_remove
 from keras_qat.export.onnx.provenance import keras_nodes, mark
 
 
@@ -35,9 +35,7 @@ class FoldAffine(ir.passes.InPlacePass):
 
 def _channels(conv: ir.Node) -> int:
     """How many output channels a convolution has."""
-    kernel = conv.inputs[1]
-    dequantize = None if kernel is None else kernel.producer()
-    return len(array_of(kernel if dequantize is None else dequantize.inputs[0]))
+    return len(kernel_of(conv))
 
 
 def _affine(node: ir.Node, channels: int) -> tuple[np.ndarray, np.ndarray] | None:
@@ -80,6 +78,7 @@ def _scale_kernel(graph: ir.Graph, conv: ir.Node, g: np.ndarray) -> None:
     if dequantize is None:
         w = array_of(kernel).astype(np.float64) * g.reshape(-1, 1, 1, 1)
         conv.replace_input_with(1, new_constant(graph, f"{kernel.name}_folded", w.astype(np.float32)))
+        drop_unused(graph, kernel)
         return
     integers, scale = dequantize.inputs[:2]
     s = (array_of(scale).astype(np.float64) * np.abs(g)).astype(np.float32)
