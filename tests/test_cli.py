@@ -85,7 +85,7 @@ def test_unknown_model(program: Program) -> None:
 
 
 def test_unknown_target(program: Program, tiny_network: str) -> None:
-    _expect(program("--model", tiny_network, "--target", "tpu"), "Received: 'tpu'", "onnxruntime, tensorrt")
+    _expect(program("--model", tiny_network, "--target", "tpu"), "Received: 'tpu'", "onnxruntime, openvino, tensorrt")
 
 
 def test_unknown_option(program: Program) -> None:

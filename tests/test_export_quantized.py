@@ -18,7 +18,7 @@ from keras_qat.runtimes import OnnxRuntime
 from keras_qat.types import Placement
 from keras_qat.zoo import build_model, find
 
-TARGETS = ("tensorrt", "onnxruntime")
+TARGETS = ("tensorrt", "onnxruntime", "openvino")
 
 
 def _randomize(model: keras.Model) -> None:

@@ -12,7 +12,7 @@ from keras_qat.targets import find_target
 from keras_qat.types import OpKind, Placement, QuantSpec
 
 layers = keras.layers
-TARGETS = ("tensorrt", "onnxruntime")
+TARGETS = ("tensorrt", "onnxruntime", "openvino")
 INT8 = QuantSpec(signed=True, storage="int8")
 UINT8_SIGNED = QuantSpec(signed=True, storage="uint8")
 UINT8 = QuantSpec(signed=False, storage="uint8")

@@ -18,7 +18,7 @@ from keras_qat.export import export_onnx
 from keras_qat.pipeline import MAX_TENSOR_DIFFERING, MAX_TENSOR_STEPS
 from keras_qat.zoo import build_model, find
 
-TARGETS = ("tensorrt", "onnxruntime")
+TARGETS = ("tensorrt", "onnxruntime", "openvino")
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from keras_qat.transform import apply_placement, copy_layer, rebuild
 from keras_qat.types import OpKind, Placement, TensorRange
 
 layers = keras.layers
-TARGETS = ("tensorrt", "onnxruntime")
+TARGETS = ("tensorrt", "onnxruntime", "openvino")
 
 
 def residual() -> keras.Model:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_qat.errors import UserError
+from keras_qat.types import Precision
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,7 @@ class Settings:
         weights: its float weights: "imagenet", or the path of a .weights.h5 or .keras file. Without, on digits only,
             the float baseline is trained first and cached.
         data: "digits" (embedded), or a folder with train/CLASS/IMAGE and val/CLASS/IMAGE.
-        target: the engine to deploy to: tensorrt or onnxruntime.
+        target: the engine to deploy to: onnxruntime, openvino or tensorrt.
         overrides: a JSON file of rules that change the target's placement (docs/overrides.md).
         calibration_images: how many training images choose the ranges.
         calibration_method: minmax, percentile or mse.
@@ -29,7 +30,9 @@ class Settings:
         validation_images: evaluate on that many validation images; on all if not given.
         output: the folder of all runs; each makes a folder of its own in it.
         seed: the same seed gives the same table on the same machine.
-        opset: ONNX operator set of the files, 13 to 21.
+        opset: ONNX operator set of the files, 13 to 21; 17 if not given, 19 for fp16.
+        precision: floating-point type of what the quantized files don't quantize: fp32 or fp16. The float baseline is
+            fp32 in any case.
         skip_baseline: don't evaluate the float model (no agreement is reported then).
         skip_fine_tuning: stop after post-training quantization.
         skip_saved_model: don't write TensorFlow SavedModels.
@@ -51,7 +54,8 @@ class Settings:
     validation_images: int | None = None
     output: Path = Path("runs")
     seed: int = 0
-    opset: int = 17
+    opset: int | None = None
+    precision: Precision = "fp32"
     skip_baseline: bool = False
     skip_fine_tuning: bool = False
     skip_saved_model: bool = False
@@ -65,8 +69,9 @@ class Settings:
 
     @property
     def folder(self) -> Path:
-        """Where this run writes: model, data and target in the name."""
-        return Path(self.output) / f"{self.model.lower()}-{Path(self.data).resolve().name}-{self.target}"
+        """Where this run writes: model, data and target in the name, and the precision if it is not fp32."""
+        precision = "" if self.precision == "fp32" else f"-{self.precision}"
+        return Path(self.output) / f"{self.model.lower()}-{Path(self.data).resolve().name}-{self.target}{precision}"
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as JSON can hold them."""

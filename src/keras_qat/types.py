@@ -16,6 +16,12 @@ from typing import Literal
 
 Storage = Literal["int8", "uint8"]
 
+Precision = Literal["fp32", "fp16"]
+"""The floating-point type of what a file doesn't quantize."""
+
+IoDtype = Literal["float32", "float16"]
+"""The element type of a file's inputs and outputs."""
+
 
 class OpKind(str, Enum):
     """What a node of the graph computes, as far as quantization is concerned."""
@@ -118,7 +124,7 @@ class EdgeDecision:
 
     Args:
         tensor: name of the tensor that flows.
-        consumer: name of the node that reads it, or `"output"`.
+        consumer: name of the node that reads it, or `"/output"` where it leaves the model.
         index: which input of the consumer it is.
         quantized: whether a Q/DQ pair stands on this edge.
         reason: why, for a human.
@@ -153,13 +159,15 @@ class QuantizedTensor:
     Args:
         tensor: name of the tensor.
         spec: how it is quantized.
-        range_of: the tensor whose range it takes. Itself, but where an engine demands that input and output of an
-            operation share one scale (max-pool).
+        range_of: the tensor whose range it takes. Itself, but where an engine demands that inputs and output of an
+            operation share one scale (max-pool, concatenation).
+        joined: the other tensors whose numbers that range must hold as well.
     """
 
     tensor: str
     spec: QuantSpec
     range_of: str
+    joined: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -187,8 +195,13 @@ class Placement:
 
     @property
     def observed(self) -> tuple[str, ...]:
-        """Names of the tensors that calibration must observe, in graph order, each once."""
+        """Names of the ranges that calibration must choose, in graph order, each once."""
         return tuple(dict.fromkeys(t.range_of for t in self.tensors))
+
+    @property
+    def sources(self) -> Mapping[str, tuple[str, ...]]:
+        """The tensors whose numbers choose each range, by the name of the range."""
+        return {t.range_of: (t.range_of, *t.joined) for t in self.tensors}
 
     @property
     def specs(self) -> Mapping[str, QuantSpec]:

@@ -1,6 +1,7 @@
 """Float model + images → the range of every tensor that will be quantized."""
 
 from collections.abc import Iterable, Mapping
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -43,8 +44,9 @@ def calibrate(
         UserError: the method is unknown.
     """
     choose = find_method(method)
-    probe = build_probe(trace(model), placement.observed)
-    histograms = dict.fromkeys(placement.observed, Histogram.empty())
+    tensors = tuple(dict.fromkeys(name for names in placement.sources.values() for name in names))
+    probe = build_probe(trace(model), tensors)
+    histograms = dict.fromkeys(tensors, Histogram.empty())
     images = 0
     for batch in track(batches, "calibrating", total):
         x = _inputs(batch)
@@ -64,7 +66,10 @@ def calibrate(
     if images == 0:
         raise DataError("There is nothing to calibrate with. Received: 0 images. Give at least one batch.")
     specs = placement.specs
-    return {name: TensorRange(choose(histogram, specs[name]), method, images) for name, histogram in histograms.items()}
+    return {
+        name: TensorRange(choose(reduce(merge, (histograms[t] for t in sources)), specs[name]), method, images)
+        for name, sources in placement.sources.items()
+    }
 
 
 def _inputs(batch: Any) -> list[np.ndarray]:

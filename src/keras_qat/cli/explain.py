@@ -26,7 +26,7 @@ def explain_command(
 
     Args:
         model: Name of a network, such as resnet50 or resnet101v2, or the path of a .keras file.
-        target: The engine to deploy to: tensorrt or onnxruntime.
+        target: The engine to deploy to: onnxruntime, openvino or tensorrt.
         form: A Markdown table, a Mermaid flowchart (GitHub draws it), or Graphviz DOT.
         overrides: A JSON file of rules that change the target's placement (docs/overrides.md).
         ranges: The ranges.json of a run of the same model, target and overrides; shows the scales.

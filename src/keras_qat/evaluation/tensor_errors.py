@@ -29,7 +29,7 @@ from keras_qat.graph import trace
 from keras_qat.layers import FakeQuantize
 from keras_qat.layers.arithmetic import scale_of
 from keras_qat.progress import track
-from keras_qat.runtimes.onnxruntime_runtime import open_session
+from keras_qat.runtimes.onnxruntime_runtime import input_dtype, open_session
 
 _OUTPUT_STEPS = 127
 _DIFFERS = 0.5
@@ -76,12 +76,13 @@ def tensor_errors(
     simulate = keras.Model(model.inputs, [*model.outputs, *(layers[name].output for name in file.fed_as)])
     layout = layout_of(trace(model))
     session = open_session(file.content)
+    dtypes = {i.name: input_dtype(i) for i in session.get_inputs() if i.name in file.inputs}
     tallies = {name: _Tally() for name in (*file.outputs, *file.fed_as)}
     for batch, _ in track(batches, "comparing tensors", total):
         inputs = [np.asarray(x) for x in (batch if isinstance(batch, list | tuple) else [batch])]
         simulated = dict(zip(tallies, map(np.asarray, simulate.predict_on_batch(inputs)), strict=True))
         q = {name: _integers(simulated[name], layers[name], layout) for name in file.fed_as}
-        fed = dict(zip(file.inputs, inputs, strict=True))
+        fed = {name: x.astype(dtypes[name], copy=False) for name, x in zip(file.inputs, inputs, strict=True)}
         fed |= {file.fed_as[name]: integers for name, integers in q.items()}
         for name, deployed in zip(tallies, session.run(None, fed), strict=True):
             tallies[name].add(

@@ -11,8 +11,8 @@ from functools import cached_property
 
 from keras_qat.types import OpKind
 
-OUTPUT = "output"
-"""The consumer of an edge that leaves the model."""
+OUTPUT = "/output"
+"""The consumer of an edge that leaves the model; no layer has this name, since Keras forbids the slash."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Graph:
         ...     outputs=("conv",),
         ... )
         >>> graph.producer("conv").kind.value, graph.consumers("conv")
-        ('conv', (Edge(tensor='conv', consumer='output', index=0),))
+        ('conv', (Edge(tensor='conv', consumer='/output', index=0),))
     """
 
     nodes: tuple[Node, ...]

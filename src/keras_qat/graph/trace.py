@@ -15,6 +15,7 @@ from keras_qat.errors import UnsupportedModelError
 from keras_qat.graph.composites import find_expansion
 from keras_qat.graph.facts import Graph, Node
 from keras_qat.graph.kinds import activation_name, kind_of
+from keras_qat.graph.order import calls_in_order
 from keras_qat.types import OpKind
 
 
@@ -138,21 +139,19 @@ class _Reader:
 
     def read(self, functional: Any, names: dict[int, str], prefix: str) -> None:
         """Add the nodes of `functional`; `names` maps the id of each Keras tensor to its name and grows."""
-        by_depth = functional._nodes_by_depth  # noqa: SLF001
-        for depth in sorted(by_depth, reverse=True):
-            for node in by_depth[depth]:
-                if node.is_input or all(id(t) in names for t in node.outputs):
-                    continue
-                operation, tensors = node.operation, node.arguments.keras_tensors
-                nested = operation if isinstance(operation, keras.Model) else self._expand(operation, tensors)
-                if nested is not None:
-                    self._read_nested(nested, node, names, prefix)
-                    continue
-                args, kwargs = node.arguments.convert(
-                    lambda x: TensorRef(names[id(x)]) if isinstance(x, keras.KerasTensor) else x
-                )
-                inputs = tuple(names[id(t)] for t in tensors)
-                self._add(operation, args, kwargs, inputs, node.outputs, names, prefix)
+        for node in calls_in_order(functional):
+            if node.is_input or all(id(t) in names for t in node.outputs):
+                continue
+            operation, tensors = node.operation, node.arguments.keras_tensors
+            nested = operation if isinstance(operation, keras.Model) else self._expand(operation, tensors)
+            if nested is not None:
+                self._read_nested(nested, node, names, prefix)
+                continue
+            args, kwargs = node.arguments.convert(
+                lambda x: TensorRef(names[id(x)]) if isinstance(x, keras.KerasTensor) else x
+            )
+            inputs = tuple(names[id(t)] for t in tensors)
+            self._add(operation, args, kwargs, inputs, node.outputs, names, prefix)
 
     def _expand(self, operation: Any, tensors: list[Any]) -> Any:
         """The model that a composite layer stands for, one for all its calls; `None` for any other layer."""

@@ -1,4 +1,10 @@
-"""The tensors that carry a pair: in which integers, and whose range they take."""
+"""The tensors that carry a pair: in which integers, and whose range they take.
+
+Where an engine needs one scale on both sides of an operation (max-pool, concatenation), its quantized inputs and output
+share a range. It is named after the first of them, and holds the numbers of all that are not made of others of them.
+"""
+
+from collections.abc import Mapping
 
 from keras_qat.graph import Edge, non_negative_tensors
 from keras_qat.placement.flow import MOVES_NUMBERS, Flow
@@ -14,26 +20,38 @@ def quantized_tensors(flow: Flow, edges: tuple[EdgeDecision, ...]) -> tuple[Quan
     """
     non_negative = non_negative_tensors(flow.graph)
     quantized = frozenset(Edge(e.tensor, e.consumer, e.index) for e in edges if e.quantized)
-    return tuple(
-        QuantizedTensor(
-            name,
-            flow.target.activation_spec(non_negative=name in non_negative),
-            _range_owner(flow, name, quantized),
-        )
-        for name in dict.fromkeys(edge.tensor for edge in edges if edge.quantized)
-    )
+    names = tuple(dict.fromkeys(edge.tensor for edge in edges if edge.quantized))
+    found = []
+    made_of = {name: _made_of(flow, name, quantized) for name in names}
+    for name, group in _groups(names, made_of).items():
+        first, *others = (member for member in group if not made_of[member])
+        # One scale and one zero-point: unsigned only where nobody needs the sign.
+        spec = flow.target.activation_spec(non_negative=all(member in non_negative for member in group))
+        found.append(QuantizedTensor(name, spec, first, tuple(others)))
+    return tuple(found)
 
 
-def _range_owner(flow: Flow, tensor: str, quantized: frozenset[Edge]) -> str:
-    """The tensor whose range this one takes, back through operations that need one scale on both sides.
+def _made_of(flow: Flow, tensor: str, quantized: frozenset[Edge]) -> tuple[str, ...]:
+    """The quantized tensors that share a scale with this one upstream.
 
-    An operation whose input stays float has no scale there to share.
+    An input that stays float has no scale to share.
     """
-    owner = tensor
     node = flow.graph.producer(tensor)
-    while node.kind in flow.target.shares_range or node.kind in MOVES_NUMBERS:
-        source = node.inputs[0]
-        if Edge(source, node.name, 0) in quantized:
-            owner = source
-        node = flow.graph.producer(source)
-    return owner
+    if node.kind not in flow.target.shares_range and node.kind not in MOVES_NUMBERS:
+        return ()
+    found: list[str] = []
+    for index, source in enumerate(node.inputs):
+        if Edge(source, node.name, index) in quantized:
+            found.append(source)
+        else:
+            found += _made_of(flow, source, quantized)
+    return tuple(found)
+
+
+def _groups(names: tuple[str, ...], made_of: Mapping[str, tuple[str, ...]]) -> Mapping[str, tuple[str, ...]]:
+    """The tensors that share one range with each tensor, itself included, in the order of the graph."""
+    together = {name: {name} for name in names}
+    for name, sources in made_of.items():
+        joined = set().union(together[name], *(together[source] for source in sources))
+        together.update(dict.fromkeys(joined, joined))
+    return {name: tuple(member for member in names if member in together[name]) for name in names}

@@ -4,7 +4,8 @@ import os
 import platform
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
+
+from keras_qat.cpu import read_cpu
 
 _PACKAGES = ("keras-qat", "keras", "tensorflow", "tensorflow-cpu", "onnx", "onnxruntime", "numpy")
 
@@ -37,26 +38,15 @@ def read_environment() -> Environment:
         >>> read_environment().cores > 0
         True
     """
-    facts = _cpu_facts()
-    flags = facts.get("flags", "").split()
+    cpu = read_cpu()
     return Environment(
-        cpu=facts.get("model name", platform.processor() or platform.machine()),
+        cpu=cpu.name,
         cores=os.cpu_count() or 1,
-        vnni=any("vnni" in flag for flag in flags) if flags else None,
+        vnni=cpu.vnni,
         system=f"{platform.system()} {platform.release()}",
         python=platform.python_version(),
         packages=_versions(),
     )
-
-
-def _cpu_facts() -> dict[str, str]:
-    """The first processor's entry in Linux's /proc/cpuinfo; nothing elsewhere."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n", 1)[0].splitlines()
-    except OSError:
-        return {}
-    pairs = (line.partition(":") for line in lines)
-    return {key.strip(): value.strip() for key, _, value in pairs}
 
 
 def _versions() -> dict[str, str]:

@@ -53,6 +53,11 @@ def footnotes(record: Record) -> tuple[str, ...]:
             f"Given the same integers before it, every quantized tensor of the files is within {worst.worst:.3g} step "
             f"of the simulation, and at most {100 * most.differing:.2g}% of its numbers differ ({most.tensor})."
         )
+    if record.settings.get("precision") == "fp16":
+        notes.append(
+            "The INT8 files are FP16 elsewhere. ONNX Runtime runs such files right only without its graph optimizer, "
+            "so their latency says nothing about the engine that they are for."
+        )
     if record.best_epoch == 0:
         notes.append("No epoch of fine-tuning was better than PTQ on the selection images, so QAT is PTQ as it was.")
     elif record.best_epoch is not None:

@@ -1,21 +1,31 @@
 """ONNX Runtime on x86: uint8 activations, Q/DQ around every operation.
 
-An operation that lacks a Q/DQ pair on any input or on its output stays out of the integer path (the QDQ selectors in
-`onnxruntime/core/optimizer/qdq_transformer/selectors_actions`), and costs a conversion on each side. Max-pool input
-and output must share one scale. The classifier's Gemm runs in integers only with an int32 bias.
+An operation that lacks a Q/DQ pair on any input or on its output stays out of the integer path, and costs a conversion
+on each side. Max-pool input and output must share one scale. The classifier's Gemm runs in integers only with an int32
+bias.
 """
 
 from keras_qat.targets.target import Inputs, OpRule, Target
 from keras_qat.types import OpKind
+
+_SELECTORS = (
+    "onnxruntime/core/optimizer/qdq_transformer/selectors_actions/qdq_selector_action_transformer.cc, "
+    "https://github.com/microsoft/onnxruntime"
+)
+_QUANTIZATION = "https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html; benchmarks/deploy.py"
 
 _WEIGHTED = OpRule(
     Inputs.ALL,
     output=True,
     weights=True,
     because="ONNX Runtime runs it as one integer kernel between quantized tensors",
+    source=_QUANTIZATION,
 )
 _INTEGER = OpRule(
-    Inputs.ALL, output=True, because="ONNX Runtime has an integer kernel for it between quantized tensors"
+    Inputs.ALL,
+    output=True,
+    because="ONNX Runtime has an integer kernel for it between quantized tensors",
+    source=_SELECTORS,
 )
 
 ONNXRUNTIME = Target(
@@ -29,15 +39,18 @@ ONNXRUNTIME = Target(
             Inputs.ALL,
             weights=True,
             because="ONNX Runtime's integer Gemm reads quantized tensors and may write float",
+            source=_SELECTORS,
         ),
         OpKind.ADD: _INTEGER,
         OpKind.MULTIPLY: _INTEGER,
+        OpKind.CONCAT: _INTEGER,
         OpKind.MAX_POOL: _INTEGER,
         OpKind.AVERAGE_POOL: _INTEGER,
         OpKind.BATCH_NORM: OpRule(
             Inputs.ALL,
             output=True,
             because="it stands between integer kernels, so its input is quantized already",
+            source=_SELECTORS,
         ),
     },
     shares_range=frozenset({OpKind.MAX_POOL}),

@@ -2,6 +2,7 @@
 
 from keras_qat.errors import UserError
 from keras_qat.targets.onnxruntime import ONNXRUNTIME
+from keras_qat.targets.openvino import OPENVINO
 from keras_qat.targets.target import Target
 from keras_qat.targets.tensorrt import TENSORRT
 
@@ -32,3 +33,4 @@ def find_target(name: str | Target) -> Target:
 
 register_target(TENSORRT)
 register_target(ONNXRUNTIME)
+register_target(OPENVINO)

@@ -27,13 +27,15 @@ class OpRule:
         inputs: which of its inputs are quantized.
         output: whether it needs a quantized output to run in integers.
         weights: whether its kernel is quantized.
-        because: the reason a user reads, with its source.
+        because: the reason a user reads.
+        source: where that is known from: the vendor's documentation or source, or a measurement in `benchmarks/`.
     """
 
     inputs: Inputs = Inputs.NONE
     output: bool = False
     weights: bool = False
     because: str = "the engine has no integer kernel for it"
+    source: str = ""
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Target:
         unsigned_non_negative: a tensor that can't be negative uses all 256 steps (`uint8`, zero-point 0).
         rules: the rule of each kind of operation; a kind without one stays float.
         fused_activations: activations that run inside the operation before them, so no Q/DQ may part them.
-        shares_range: kinds whose input and output must have one scale.
+        shares_range: kinds whose quantized inputs and output must have one scale.
         int32_dense_bias: store the bias of a quantized Dense as int32 behind a DequantizeLinear.
         pools_strides: take the stride of quantized 1x1 convolutions out into a max-pool of single pixels.
     """

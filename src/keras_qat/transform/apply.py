@@ -32,10 +32,7 @@ def apply_placement(model: Any, placement: Placement, ranges: Mapping[str, Tenso
     traced = trace(model)
     _check(placement, ranges, traced.graph)
     fakes = {
-        # TensorFlow takes neither ":" nor "#" in the name of a scope.
-        t.tensor: FakeQuantize(
-            t.spec, ranges[t.range_of].amax, name=t.tensor.replace(":", "_").replace("#", ".") + SUFFIX
-        )
+        t.tensor: FakeQuantize(t.spec, ranges[t.range_of].amax, name=fake_quantize_name(t.tensor))
         for t in placement.tensors
     }
     weight_specs = {w.layer: w.spec for w in placement.weights}
@@ -54,6 +51,16 @@ def apply_placement(model: Any, placement: Placement, ranges: Mapping[str, Tenso
         return made[edge.tensor]
 
     return rebuild(traced, new_layer, on_edge)
+
+
+def fake_quantize_name(tensor: str) -> str:
+    """The name of a tensor's FakeQuantize layer; TensorFlow takes neither ":" nor "#" in the name of a scope.
+
+    Example:
+        >>> fake_quantize_name("conv#2")
+        'conv.2_quantize'
+    """
+    return tensor.replace(":", "_").replace("#", ".") + SUFFIX
 
 
 def _check(placement: Placement, ranges: Mapping[str, TensorRange], graph: Graph) -> None:

@@ -1,6 +1,8 @@
 """Keras model → `onnx_ir.Model`: one converter a layer, then the passes."""
 
-from typing import Any
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, get_args
 
 import onnx_ir as ir
 
@@ -10,13 +12,17 @@ from keras_qat.export.onnx import converters as _converters  # noqa: F401  (regi
 from keras_qat.export.onnx.emission import Emission, Step
 from keras_qat.export.onnx.layout import layout_of, named_shape
 from keras_qat.export.onnx.passes import passes_for
+from keras_qat.export.onnx.provenance import mark
 from keras_qat.export.onnx.registry import find_converter
-from keras_qat.graph import Trace, trace
+from keras_qat.graph import OUTPUT, Trace, trace
 from keras_qat.targets import Target
-from keras_qat.types import OpKind
+from keras_qat.types import IoDtype, OpKind, Precision
 
 OPSETS = range(13, 22)
 """Opset 13 brought per-channel DequantizeLinear; 21 is the newest that was tried."""
+
+_DEFAULT_OPSET: Mapping[Precision, int] = {"fp32": 17, "fp16": 19}
+"""Opset 19 brought QuantizeLinear and DequantizeLinear with scales in FP16."""
 
 _IR_VERSION = 8
 """The IR version of opset 17's time, so that engines of the last years read the file."""
@@ -24,23 +30,37 @@ _IR_VERSION = 8
 _IR_VERSION_OF_OPSET_21 = 10
 
 
-def emit(model: Any, *, target: Target | None = None, opset: int = 17) -> ir.Model:
+def emit(
+    model: Any,
+    *,
+    target: Target | None = None,
+    opset: int | None = None,
+    precision: Precision = "fp32",
+    io_dtype: IoDtype = "float32",
+) -> ir.Model:
     """Translate a Keras model, float or quantized.
 
     Args:
         model: a Functional or Sequential `keras.Model`.
         target: the engine whose preferences the file follows; `None` for a float model.
-        opset: ONNX operator set, 13 to 21.
+        opset: ONNX operator set, 13 to 21; 17 if not given, 19 for FP16.
+        precision: the floating-point type of what isn't quantized, and of the scales.
+        io_dtype: element type of inputs and outputs; "float16" only with FP16.
 
     Returns:
         The model, batch norms folded and paddings merged. Node names are the Keras layer names, the batch axis is
         dynamic and named `batch`, inputs and outputs keep Keras's names and layout.
 
     Raises:
-        UnsupportedModelError: a layer has no converter.
-        UserError: the opset is out of range.
+        UnsupportedModelError: a layer has no converter, or numbers that FP16 doesn't hold.
+        UserError: the opset is out of range, or `io_dtype` doesn't go with `precision`.
     """
-    require_opset(opset)
+    opset = require_opset(opset, precision)
+    if io_dtype not in get_args(IoDtype) or (io_dtype == "float16" and precision != "fp16"):
+        raise UserError(
+            f"Inputs and outputs can't have that type. Received: io_dtype={io_dtype!r}, precision={precision!r}. "
+            'Use "float32", or "float16" with precision="fp16".'
+        )
     traced = trace(model)
     emission, inputs, outputs = _emit_nodes(traced, opset)
     graph = ir.Graph(
@@ -59,19 +79,36 @@ def emit(model: Any, *, target: Target | None = None, opset: int = 17) -> ir.Mod
     )
     if target is not None:
         file.metadata_props["keras_qat.target"] = target.name
-    for one_pass in passes_for(target):
+    file.metadata_props["keras_qat.precision"] = precision
+    for one_pass in passes_for(target, precision, io_dtype):
         one_pass(file)
     return file
 
 
-def require_opset(opset: int) -> None:
-    """Refuse an operator set that the emitter doesn't write.
+def require_opset(opset: int | None, precision: Precision = "fp32") -> int:
+    """The operator set to write, or a refusal of one that the emitter doesn't write.
+
+    Args:
+        opset: the wanted one; `None` for the precision's default.
+        precision: of the file.
 
     Raises:
-        UserError: it is out of range.
+        UserError: precision is unknown, or the opset is out of its range.
+
+    Example:
+        >>> require_opset(None), require_opset(None, "fp16"), require_opset(21, "fp16")
+        (17, 19, 21)
     """
-    if opset not in OPSETS:
-        raise UserError(f"The opset must be from {OPSETS[0]} to {OPSETS[-1]}. Received: opset={opset}.")
+    if precision not in _DEFAULT_OPSET:
+        raise UserError(f"Unknown precision. Received: {precision!r}. Choose one of: {', '.join(_DEFAULT_OPSET)}.")
+    default = _DEFAULT_OPSET[precision]
+    if opset is None:
+        return default
+    lowest = default if precision == "fp16" else OPSETS[0]
+    if not lowest <= opset <= OPSETS[-1]:
+        why = "" if precision == "fp32" else " for FP16, since scales in FP16 came with 19"
+        raise UserError(f"The opset must be from {lowest} to {OPSETS[-1]}{why}. Received: opset={opset}.")
+    return opset
 
 
 def _emit_nodes(traced: Trace, opset: int) -> tuple[Emission, list[ir.Value], list[ir.Value]]:
@@ -85,7 +122,8 @@ def _emit_nodes(traced: Trace, opset: int) -> tuple[Emission, list[ir.Value], li
         if node.kind is OpKind.INPUT:
             value = ir.val(emission.unique(node.name), ir.DataType.FLOAT, named_shape(shape))
             inputs.append(value)
-            values[node.outputs[0]] = emission.to_file_layout(value, shape, node.name)
+            with _marking(emission, node.name):
+                values[node.outputs[0]] = emission.to_file_layout(value, shape, node.name)
             continue
         step = Step(
             name=node.name,
@@ -96,13 +134,24 @@ def _emit_nodes(traced: Trace, opset: int) -> tuple[Emission, list[ir.Value], li
             args=call.args,
             kwargs=call.kwargs,
         )
-        made = find_converter(call.operation)(emission, step)
+        with _marking(emission, node.name):
+            made = find_converter(call.operation)(emission, step)
         values.update(zip(node.outputs, made if isinstance(made, tuple) else (made,), strict=True))
     outputs = []
     for name in traced.graph.outputs:
-        value = emission.to_keras_layout(values[name], traced.shape(name), name)
-        if value in outputs or value in inputs:
-            value = emission.op("Identity", [value], f"{name}/output")
+        with _marking(emission, OUTPUT):
+            value = emission.to_keras_layout(values[name], traced.shape(name), name)
+            if value in outputs or value in inputs:
+                value = emission.op("Identity", [value], f"{name}/output")
         value.name = name if name not in {i.name for i in inputs} else f"{name}/output"
         outputs.append(value)
     return emission, inputs, outputs
+
+
+@contextmanager
+def _marking(emission: Emission, keras_node: str) -> Iterator[None]:
+    """Say of every node that is emitted meanwhile which Keras node it stands for."""
+    before = len(emission.tape.nodes)
+    yield
+    for node in emission.tape.nodes[before:]:
+        mark(node, [keras_node])

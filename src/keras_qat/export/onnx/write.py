@@ -9,9 +9,18 @@ from keras_qat.export.onnx.emit import emit
 from keras_qat.export.onnx.stream import save_and_release
 from keras_qat.storage import atomic_path
 from keras_qat.targets import Target, find_target
+from keras_qat.types import IoDtype, Precision
 
 
-def export_onnx(model: Any, path: str | Path, *, target: str | Target | None = None, opset: int = 17) -> Path:
+def export_onnx(
+    model: Any,
+    path: str | Path,
+    *,
+    target: str | Target | None = None,
+    opset: int | None = None,
+    precision: Precision = "fp32",
+    io_dtype: IoDtype = "float32",
+) -> Path:
     """Write a Keras model, float or quantized, as an ONNX file.
 
     The file passes ONNX's own checker and strict shape inference before it gets its name.
@@ -20,14 +29,17 @@ def export_onnx(model: Any, path: str | Path, *, target: str | Target | None = N
         model: a Functional or Sequential `keras.Model`; FakeQuantize layers become Q/DQ pairs, quantized kernels int8.
         path: where to write.
         target: the engine whose preferences the file follows; `None` for a float model.
-        opset: ONNX operator set, 13 to 21.
+        opset: ONNX operator set, 13 to 21; 17 if not given. FP16 needs 19 or later, and takes 19.
+        precision: "fp16" for a strongly typed file: what isn't quantized and all scales are float16. ONNX Runtime's CPU
+            optimizer computes such a file wrongly; run it there with optimizations off.
+        io_dtype: element type of inputs and outputs: "float32", or "float16" with FP16.
 
     Returns:
         The path.
 
     Raises:
-        UnsupportedModelError: a layer has no converter.
-        UserError: target or opset is unknown.
+        UnsupportedModelError: a layer has no converter, or numbers that FP16 doesn't hold.
+        UserError: target, precision or opset is unknown, or they don't go together.
         StorageError: the file can't be written.
 
     Example:
@@ -37,7 +49,13 @@ def export_onnx(model: Any, path: str | Path, *, target: str | Target | None = N
         >>> export_onnx(model, Path(tempfile.mkdtemp()) / "model.onnx").stat().st_size > 0
         True
     """
-    file = emit(model, target=None if target is None else find_target(target), opset=opset)
+    file = emit(
+        model,
+        target=None if target is None else find_target(target),
+        opset=opset,
+        precision=precision,
+        io_dtype=io_dtype,
+    )
     path = Path(path)
     with atomic_path(path) as temporary:
         save_and_release(file, temporary)

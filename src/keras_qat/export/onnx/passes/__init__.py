@@ -4,22 +4,42 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from keras_qat.export.onnx.passes.fold_affine import FoldAffine
+from keras_qat.export.onnx.passes.half_precision import HalfPrecision
+from keras_qat.export.onnx.passes.half_scales import HalfScales
 from keras_qat.export.onnx.passes.merge_padding import MergePadding
 from keras_qat.export.onnx.passes.pool_strides import PoolStrides
 from keras_qat.export.onnx.passes.quantize_dense_bias import QuantizeDenseBias
+from keras_qat.export.onnx.passes.spell_out_batch_norm import SpellOutBatchNorm
 from keras_qat.targets import Target
+from keras_qat.types import IoDtype, Precision
 
 
-def passes_for(target: Target | None) -> tuple[ir.passes.PassBase, ...]:
+def passes_for(
+    target: Target | None, precision: Precision = "fp32", io_dtype: IoDtype = "float32"
+) -> tuple[ir.passes.PassBase, ...]:
     """The passes that the target's file goes through; `None` for a float model.
+
+    The int32 bias is left out of FP16 files: its scale s_x · s_w is about 1e-6, which FP16 doesn't hold.
 
     Example:
         >>> [type(p).__name__ for p in passes_for(None)]
         ['FoldAffine', 'MergePadding', 'RemoveUnusedNodesPass']
     """
+    folds = (FoldAffine(), MergePadding())
+    if precision == "fp16":
+        return (*folds, SpellOutBatchNorm(), HalfScales(), RemoveUnusedNodesPass(), HalfPrecision(io_dtype))
     bias = (QuantizeDenseBias(),) if target is not None and target.int32_dense_bias else ()
     strides = (PoolStrides(),) if target is not None and target.pools_strides else ()
-    return (FoldAffine(), MergePadding(), *bias, *strides, RemoveUnusedNodesPass())
+    return (*folds, *bias, *strides, RemoveUnusedNodesPass())
 
 
-__all__ = ["FoldAffine", "MergePadding", "PoolStrides", "QuantizeDenseBias", "passes_for"]
+__all__ = [
+    "FoldAffine",
+    "HalfPrecision",
+    "HalfScales",
+    "MergePadding",
+    "PoolStrides",
+    "QuantizeDenseBias",
+    "SpellOutBatchNorm",
+    "passes_for",
+]

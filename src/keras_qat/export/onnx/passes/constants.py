@@ -40,6 +40,12 @@ def kernel_of(conv: ir.Node) -> np.ndarray:
     return array_of(kernel if dequantize is None else dequantize.inputs[0])
 
 
+def set_array(value: ir.Value, array: np.ndarray) -> None:
+    """Give a constant other numbers; all who read it read them."""
+    value.const_value = ir.tensor(array, name=value.name)
+    value.dtype, value.shape = value.const_value.dtype, ir.Shape(array.shape)
+
+
 def replace_and_remove(graph: ir.Graph, node: ir.Node, replacement: ir.Value) -> None:
     """Let everything that read the node's output read `replacement`, and drop the node.
 

@@ -13,6 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from keras_qat.export.onnx.passes.constants import array_of, drop_unused, kernel_of, new_constant, replace_and_remove
+from keras_qat.export.onnx.provenance import keras_nodes, mark
 
 
 class FoldAffine(ir.passes.InPlacePass):
@@ -40,9 +41,7 @@ def _channels(conv: ir.Node) -> int:
 def _affine(node: ir.Node, channels: int) -> tuple[np.ndarray, np.ndarray] | None:
     """(g, h), each of shape (channels,), float64; `None` for a node that is not affine per channel."""
     if node.op_type == "BatchNormalization":
-        gamma, beta, mean, variance = (array_of(v).astype(np.float64) for v in node.inputs[1:5])
-        g = gamma / np.sqrt(variance + node.attributes["epsilon"].as_float())
-        return g, beta - g * mean
+        return batch_norm_affine(node)
     if node.op_type not in {"Mul", "Add"} or node.inputs[1] is None or node.inputs[1].const_value is None:
         return None
     constant = array_of(node.inputs[1]).astype(np.float64)
@@ -52,6 +51,13 @@ def _affine(node: ir.Node, channels: int) -> tuple[np.ndarray, np.ndarray] | Non
     return (spread, np.zeros(channels)) if node.op_type == "Mul" else (np.ones(channels), spread)
 
 
+def batch_norm_affine(node: ir.Node) -> tuple[np.ndarray, np.ndarray]:
+    """(g, h) of a BatchNormalization, each of shape (channels,), float64."""
+    gamma, beta, mean, variance = (array_of(v).astype(np.float64) for v in node.inputs[1:5])
+    g = gamma / np.sqrt(variance + node.attributes["epsilon"].as_float())
+    return g, beta - g * mean
+
+
 def _fold(graph: ir.Graph, conv: ir.Node, affine: ir.Node, g: np.ndarray, h: np.ndarray) -> None:
     bias = array_of(conv.inputs[2]).astype(np.float64) if len(conv.inputs) > 2 else np.zeros_like(h)  # noqa: PLR2004
     if np.any(g != 1):
@@ -59,6 +65,7 @@ def _fold(graph: ir.Graph, conv: ir.Node, affine: ir.Node, g: np.ndarray, h: np.
     folded = new_constant(graph, f"{conv.name}/bias_folded", (g * bias + h).astype(np.float32))
     conv.resize_inputs(3)
     conv.replace_input_with(2, folded)
+    mark(conv, keras_nodes(affine))
     replace_and_remove(graph, affine, conv.outputs[0])
 
 

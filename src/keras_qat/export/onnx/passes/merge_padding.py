@@ -7,6 +7,7 @@ is negative and every window sees at least one real pixel.
 import onnx_ir as ir
 
 from keras_qat.export.onnx.passes.constants import array_of, replace_and_remove
+from keras_qat.export.onnx.provenance import keras_nodes, mark
 
 _HEIGHT_AND_WIDTH = [2, 3, 6, 7]
 """Where the pads of a rank-4 NCHW tensor hold top, left, bottom, right."""
@@ -30,6 +31,7 @@ class MergePadding(ir.passes.InPlacePass):
                     own = _pads(consumer)
                     merged = [a + pads[i] for a, i in zip(own, _HEIGHT_AND_WIDTH, strict=True)]
                     consumer.attributes["pads"] = ir.AttrInt64s("pads", merged)
+                    mark(consumer, keras_nodes(node))
                 source = node.inputs[0]
                 name, shape = source.name, source.shape
                 replace_and_remove(model.graph, node, source)

@@ -10,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from keras_qat.export.onnx.passes.constants import array_of, new_constant
+from keras_qat.export.onnx.provenance import keras_nodes, mark
 
 _INPUTS_WITH_BIAS = 3
 
@@ -42,6 +43,7 @@ def _quantize(graph: ir.Graph, gemm: ir.Node) -> bool:
         "DequantizeLinear", [integers, scale, zero], {"axis": 0}, name=f"{gemm.name}/bias/DequantizeLinear"
     )
     dequantize.outputs[0].name = f"{gemm.name}/bias/DequantizeLinear/output"
+    mark(dequantize, keras_nodes(gemm))
     graph.insert_before(gemm, dequantize)
     gemm.replace_input_with(2, dequantize.outputs[0])
     return True
