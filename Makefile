@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: demo test lint unit lock clean
+.PHONY: demo test lint unit golden lock clean
 
 # The float baseline fits its training digits already, so fine-tuning takes small steps.
 demo: $(INSTALLED)
@@ -18,6 +18,10 @@ lint: $(INSTALLED)
 
 unit: $(INSTALLED)
 	$(BIN)/pytest
+
+# Writes the golden placements anew: read the difference before you commit it.
+golden: $(INSTALLED)
+	$(BIN)/python tests/golden/regenerate.py
 
 # The marker is touched last, so an interrupted installation starts anew.
 $(INSTALLED): requirements.lock pyproject.toml

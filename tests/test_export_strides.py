@@ -11,8 +11,10 @@ import pytest
 
 from keras_qat import apply_placement, calibrate, plan, trace
 from keras_qat.export import export_onnx
+from keras_qat.export.verify import verify_file
 from keras_qat.runtimes.onnxruntime_runtime import open_session
 from keras_qat.targets import find_target
+from keras_qat.types import Placement
 
 PLAIN = find_target("onnxruntime")
 POOLED = replace(PLAIN, pools_strides=True)
@@ -34,12 +36,12 @@ def _downsampling(*, third_reader: bool) -> keras.Model:
     return keras.Model(inputs, layers.Dense(10, name="scores")(y))
 
 
-def _quantized(*, third_reader: bool = False) -> tuple[keras.Model, np.ndarray]:
+def _quantized(*, third_reader: bool = False) -> tuple[keras.Model, np.ndarray, Placement]:
     keras.utils.set_random_seed(0)
     model = _downsampling(third_reader=third_reader)
     images = np.random.default_rng(0).uniform(-1, 1, size=(32, 15, 15, 3)).astype("float32")
     placement = plan(trace(model).graph, PLAIN)
-    return apply_placement(model, placement, calibrate(model, placement, [images])), images
+    return apply_placement(model, placement, calibrate(model, placement, [images])), images, placement
 
 
 def _run(path: Path, images: np.ndarray) -> np.ndarray:
@@ -48,7 +50,7 @@ def _run(path: Path, images: np.ndarray) -> np.ndarray:
 
 
 def test_pooled_strides_change_no_number(tmp_path: Path) -> None:
-    model, images = _quantized()
+    model, images, placement = _quantized()
     plain = export_onnx(model, tmp_path / "plain.onnx", target=PLAIN)
     pooled = export_onnx(model, tmp_path / "pooled.onnx", target=POOLED)
     nodes = onnx.load(pooled).graph.node
@@ -58,17 +60,18 @@ def test_pooled_strides_change_no_number(tmp_path: Path) -> None:
     convs = {n.name: onnx.helper.get_node_attr_value(n, "strides") for n in nodes if n.op_type == "Conv"}
     assert convs["shortcut"] == convs["reduce"] == [1, 1]
     np.testing.assert_array_equal(_run(pooled, images), _run(plain, images))
+    assert verify_file(pooled, placement, POOLED, model=model).findings == ()
 
 
 def test_a_tensor_that_others_read_whole_is_left_alone(tmp_path: Path) -> None:
-    model, _ = _quantized(third_reader=True)
+    model, *_ = _quantized(third_reader=True)
     file = onnx.load(export_onnx(model, tmp_path / "model.onnx", target=POOLED))
     assert not [n for n in file.graph.node if n.op_type == "MaxPool"]
 
 
 def test_openvino_runs_every_convolution_in_integers(tmp_path: Path) -> None:
     openvino = pytest.importorskip("openvino")
-    model, _ = _quantized()
+    model, *_ = _quantized()
     in_float = {}
     for target, name in ((PLAIN, "plain"), (POOLED, "pooled")):
         path = export_onnx(model, tmp_path / f"{name}.onnx", target=target)
@@ -83,7 +86,7 @@ def test_openvino_runs_every_convolution_in_integers(tmp_path: Path) -> None:
 def test_global_pooling_runs_in_integers_in_onnxruntime(tmp_path: Path) -> None:
     import onnxruntime
 
-    model, _ = _quantized()
+    model, *_ = _quantized()
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
     options.log_severity_level = 3
