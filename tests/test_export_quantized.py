@@ -124,11 +124,12 @@ def test_dense_bias_is_int32_where_the_target_wants_it(quantized: dict[str, Any]
         gemm = next(node for node in file.graph.node if node.op_type == "Gemm")
         maker = {out: node for node in file.graph.node for out in node.output}.get(gemm.input[2])
         kinds[target] = "float32" if maker is None else str(_constants(file)[maker.input[0]].dtype)
-    assert kinds == {"tensorrt": "float32", "onnxruntime": "int32"}
+    assert kinds == {"tensorrt": "float32", "onnxruntime": "int32", "openvino": "float32"}
 
 
-def test_max_pool_shares_one_scale_on_onnxruntime(quantized: dict[str, Any], tmp_path: Path) -> None:
-    file = onnx.load(export_onnx(quantized["onnxruntime"][0], tmp_path / "model.onnx", target="onnxruntime"))
+@pytest.mark.parametrize("target", ["onnxruntime", "openvino"])
+def test_max_pool_shares_one_scale(target: str, quantized: dict[str, Any], tmp_path: Path) -> None:
+    file = onnx.load(export_onnx(quantized[target][0], tmp_path / "model.onnx", target=target))
     constants = _constants(file)
     scales = {n.name: float(constants[n.input[1]]) for n in file.graph.node if n.op_type == "QuantizeLinear"}
     assert scales["block_out_quantize/QuantizeLinear"] == scales["pool_quantize/QuantizeLinear"]

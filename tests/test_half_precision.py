@@ -14,6 +14,7 @@ from onnx import TensorProto, numpy_helper
 from keras_qat import apply_placement, calibrate, export_onnx, plan, trace
 from keras_qat.errors import UnsupportedModelError, UserError
 from keras_qat.evaluation import tensor_errors
+from keras_qat.evaluation.predict import class_scores
 from keras_qat.export import verify_file
 from keras_qat.export.onnx.passes import HalfPrecision
 from keras_qat.export.onnx.passes.half_scales import HalfScales
@@ -81,7 +82,7 @@ def test_float_model_in_fp16_is_keras_to_eleven_bits(
 ) -> None:
     path = export_onnx(model, tmp_path / "model.onnx", precision="fp16", io_dtype=io_dtype)
     with OnnxRuntime(path) as runtime:
-        actual = runtime.run(images)
+        actual = class_scores(runtime, images)
     # Ten layers, each rounding to half of 2^-10.
     assert _relative(actual, model.predict(images, verbose=0)) < 10 * 2**-11
     wanted = {"float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16}[io_dtype]
@@ -231,7 +232,7 @@ def test_dead_tensor_stays_zero(tmp_path: Path) -> None:
     path = export_onnx(model, tmp_path / "model.onnx", target="tensorrt", precision="fp16")
     assert float(_constants(path)["image_quantize/scale"]) == 1
     with OnnxRuntime(path) as runtime:
-        assert not runtime.run(np.full((1, 4, 4, 2), 1e-3, np.float32)).any()
+        assert not class_scores(runtime, np.full((1, 4, 4, 2), 1e-3, np.float32)).any()
     assert verify_file(path, plan(trace(_conv()).graph, "tensorrt"), model=model).ok
 
 

@@ -334,16 +334,19 @@ def test_resnet50_v1_counts(resnets: dict[str, Graph]) -> None:
     Adds. Tensors: the image (the pad is seen through), the max-pool's output, two ReLUs within each block, 16 block
     outputs (each read by the next block's convolutions and its Add), four projection shortcuts, the pooled features.
 
-    ONNX Runtime adds the other branch of each Add (16 edges, 16 tensors) and the max-pool's input (1, 1).
+    ONNX Runtime adds the other branch of each Add (16 edges, 16 tensors) and the max-pool's input (1, 1); OpenVINO adds
+    the max-pool's input alone.
     """
     edges = CONVS + 1 + 1 + 16
     tensors = 1 + 1 + 16 * 2 + 16 + 4 + 1
     assert (edges, tensors) == (71, 55)
-    tensorrt, onnxruntime = (plan(resnets["v1"], target) for target in TARGETS)
+    tensorrt, onnxruntime, openvino = (plan(resnets["v1"], target) for target in TARGETS)
     assert (len(tensorrt.tensors), len(tensorrt.quantized_edges)) == (tensors, edges)
     assert (len(onnxruntime.tensors), len(onnxruntime.quantized_edges)) == (tensors + 17, edges + 17) == (72, 88)
     # The max-pool's two sides share a range; all else has its own.
     assert (len(tensorrt.observed), len(onnxruntime.observed)) == (55, 71)
+    assert (len(openvino.tensors), len(openvino.quantized_edges), len(openvino.observed)) == (56, 72, 55)
+    assert openvino.quantized_edges - tensorrt.quantized_edges == {("conv1_relu", "pool1_pad", 0)}
     assert len(tensorrt.weights) == len(onnxruntime.weights) == CONVS + 1
     assert tensorrt.quantized_edges < onnxruntime.quantized_edges
 
@@ -356,16 +359,18 @@ def test_resnet50_v2_counts(resnets: dict[str, Graph]) -> None:
     projection shortcuts, three max-pool shortcuts (stages one to three end with a stride), the last ReLU, the features.
 
     ONNX Runtime adds the other branch of each Add (16 edges, 16 tensors) and the input of four max-pools; of those the
-    shortcuts' are block outputs, which have their pair already, so that is 4 edges and 1 tensor.
+    shortcuts' are block outputs, which have their pair already, so that is 4 edges and 1 tensor. OpenVINO adds the
+    max-pools' inputs alone.
     """
     edges = CONVS + 1 + 1 + 16 + 17
     tensors = 1 + 1 + 16 + 16 + 16 * 2 + 4 + 3 + 1 + 1
     assert (edges, tensors) == (88, 75)
-    tensorrt, onnxruntime = (plan(resnets["v2"], target) for target in TARGETS)
+    tensorrt, onnxruntime, openvino = (plan(resnets["v2"], target) for target in TARGETS)
     assert (len(tensorrt.tensors), len(tensorrt.quantized_edges)) == (tensors, edges)
     assert (len(onnxruntime.tensors), len(onnxruntime.quantized_edges)) == (tensors + 17, edges + 20) == (92, 108)
     # Four max-pools share a range with their input.
     assert (len(tensorrt.observed), len(onnxruntime.observed)) == (75, 88)
+    assert (len(openvino.tensors), len(openvino.quantized_edges), len(openvino.observed)) == (76, 92, 72)
     assert len(tensorrt.weights) == len(onnxruntime.weights) == CONVS + 1
 
 
@@ -377,3 +382,43 @@ def test_tensorrt_leaves_one_branch_of_each_resnet_add(resnets: dict[str, Graph]
         if node.kind is OpKind.ADD:
             left = [tensor for i, tensor in enumerate(node.inputs) if (tensor, node.name, i) not in quantized]
             assert left == [node.inputs[-1]], "the residual branch, which Keras adds last"
+
+
+def _concatenated() -> keras.Model:
+    """A concatenation of a signed and a non-negative tensor, and a max-pool behind it."""
+    image = keras.Input((8, 8, 3), name="image")
+    signed = layers.Conv2D(2, 1, name="signed")(image)
+    positive = layers.Conv2D(2, 1, activation="relu", name="positive")(image)
+    joined = layers.Concatenate(name="joined")([signed, positive])
+    pooled = layers.MaxPooling2D(2, name="pooled")(joined)
+    return keras.Model(image, layers.Conv2D(2, 1, name="last")(pooled))
+
+
+def test_concatenation_has_one_scale_where_the_engine_needs_it() -> None:
+    """OpenVINO: the range of both inputs, and a sign since one of them has it. ONNX Runtime requantizes each input."""
+    graph = trace(_concatenated()).graph
+    openvino, onnxruntime = plan(graph, "openvino"), plan(graph, "onnxruntime")
+    shared = ["signed", "positive", "joined", "pooled"]
+    assert {t.tensor: (t.range_of, t.joined) for t in openvino.tensors if t.tensor in shared} == dict.fromkeys(
+        shared, ("signed", ("positive",))
+    )
+    assert openvino.sources == {"image": ("image",), "signed": ("signed", "positive")}
+    assert {openvino.specs[name] for name in shared} == {UINT8_SIGNED}
+    assert {t.tensor: t.range_of for t in onnxruntime.tensors if t.tensor in shared} == {
+        "signed": "signed",
+        "positive": "positive",
+        "joined": "joined",
+        "pooled": "joined",
+    }
+    assert onnxruntime.specs["positive"] == UINT8
+
+
+def test_concatenations_that_meet_share_one_scale() -> None:
+    """As in a dense block: a tensor that two concatenations read ties the others of both to one scale."""
+    image = keras.Input((4, 4, 2), name="image")
+    a, b, c = (layers.Conv2D(2, 1, name=name)(image) for name in "abc")
+    first = layers.Concatenate(name="first")([a, b])
+    second = layers.Concatenate(name="second")([b, c])
+    outputs = [layers.Conv2D(1, 1, name=f"read_{i}")(x) for i, x in enumerate((first, second))]
+    placement = plan(trace(keras.Model(image, outputs)).graph, "openvino")
+    assert placement.sources == {"image": ("image",), "a": ("a", "b", "c")}

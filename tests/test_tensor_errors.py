@@ -107,8 +107,10 @@ def _without_one_tap(array: np.ndarray) -> np.ndarray:
 def test_fault_in_a_layer_is_caught_at_that_layer(
     exported: Exported, constant: str, change: Callable[[np.ndarray], np.ndarray], tmp_path: Path
 ) -> None:
-    # For TensorRT the block's convolution joins the Add unquantized; the next pair stands behind the pooling.
-    first = {"onnxruntime": "block_bn_quantize", "tensorrt": "pool_quantize"}[exported.target]
+    # Where the block's convolution joins the Add unquantized, the next pair stands before or behind the pooling.
+    first = {"onnxruntime": "block_bn_quantize", "openvino": "block_out_quantize", "tensorrt": "pool_quantize"}[
+        exported.target
+    ]
     assert missed(exported.errors(broken(exported.path, tmp_path, constant, change)))[:1] == [first]
 
 

@@ -20,7 +20,7 @@ from keras_qat.types import Placement
 from keras_qat.zoo import build_model, find
 
 layers = keras.layers
-TARGETS = ("tensorrt", "onnxruntime")
+TARGETS = ("tensorrt", "onnxruntime", "openvino")
 
 
 def _everything() -> keras.Model:

@@ -58,4 +58,5 @@ OPENVINO = Target(
         ),
     },
     shares_range=frozenset({OpKind.MAX_POOL, OpKind.CONCAT}),
+    pools_strides=True,
 )

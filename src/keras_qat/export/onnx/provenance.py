@@ -11,6 +11,8 @@ import onnx_ir as ir
 
 KEY = "keras_qat.nodes"
 
+_HELPER = "keras_qat.helper"
+
 
 def mark(node: ir.Node, names: Iterable[str]) -> None:
     """Say that `node` stands for these Keras nodes too.
@@ -23,6 +25,23 @@ def mark(node: ir.Node, names: Iterable[str]) -> None:
         ('conv', 'batch_norm')
     """
     node.metadata_props[KEY] = json.dumps(list(dict.fromkeys((*keras_nodes(node), *names))))
+
+
+def mark_helper(node: ir.Node) -> None:
+    """Say that `node` stands for no Keras node: a pass put it in, and it only hands on numbers.
+
+    Example:
+        >>> pool = ir.node("MaxPool", [])
+        >>> mark_helper(pool)
+        >>> is_helper(pool)
+        True
+    """
+    node.metadata_props[_HELPER] = "true"
+
+
+def is_helper(node: ir.Node) -> bool:
+    """Whether a pass put `node` in, to hand on numbers."""
+    return _HELPER in node.metadata_props
 
 
 def keras_nodes(node: ir.Node) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from keras_qat.errors import StorageError
-from keras_qat.export.onnx.provenance import keras_nodes
+from keras_qat.export.onnx.provenance import is_helper, keras_nodes
 from keras_qat.graph import OUTPUT
 
 PAIR = frozenset({"QuantizeLinear", "DequantizeLinear"})
@@ -90,7 +90,7 @@ def _merged(graph: ir.Graph) -> dict[str, frozenset[str]]:
 def _reads(graph: ir.Graph) -> Iterator[Read]:
     for node in graph:
         names = keras_nodes(node)
-        if node.op_type in PAIR or names == (OUTPUT,):
+        if node.op_type in PAIR or is_helper(node) or names == (OUTPUT,):
             continue
         for value in node.inputs:
             if value is not None and not _stored(value):
@@ -114,7 +114,7 @@ def _upwards(value: ir.Value, *, through_output: bool) -> tuple[tuple[str, ...],
         node = value.producer()
         if node is None:
             return (str(value.name),), pairs
-        passed = node.op_type in PAIR or (through_output and keras_nodes(node) == (OUTPUT,))
+        passed = node.op_type in PAIR or is_helper(node) or (through_output and keras_nodes(node) == (OUTPUT,))
         above = node.inputs[0] if passed else None
         if above is None:
             return keras_nodes(node), pairs

@@ -9,6 +9,7 @@ sides of each. A pooling behind the DequantizeLinear stops the stride there and 
 import onnx_ir as ir
 
 from keras_qat.export.onnx.passes.constants import kernel_of
+from keras_qat.export.onnx.provenance import mark_helper
 
 _POINTWISE = [1, 1]
 
@@ -48,6 +49,7 @@ def _pool(graph: ir.Graph, dequantize: ir.Node, convs: list[ir.Node], strides: l
     pooled.name, pooled.type = f"{name}/output", source.type
     if source.shape is not None and read.shape is not None:
         pooled.shape = ir.Shape([*source.shape[:2], *read.shape[2:]])
+    mark_helper(pool)
     graph.insert_after(dequantize, pool)
     for conv in convs:
         conv.replace_input_with(0, pooled)
