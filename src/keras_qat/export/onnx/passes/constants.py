@@ -26,6 +26,12 @@ def new_constant(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
     return value
 
 
+def set_array(value: ir.Value, array: np.ndarray) -> None:
+    """Give a constant other numbers; all who read it read them."""
+    value.const_value = ir.tensor(array, name=value.name)
+    value.dtype, value.shape = value.const_value.dtype, ir.Shape(array.shape)
+
+
 def drop_unused(graph: ir.Graph, value: ir.Value) -> None:
     """Free a constant that nothing reads any more, now and not when the passes are done: kernels are large."""
     if not value.uses() and value.name is not None:
@@ -38,12 +44,6 @@ def kernel_of(conv: ir.Node) -> np.ndarray:
     kernel = conv.inputs[1]
     dequantize = None if kernel is None else kernel.producer()
     return array_of(kernel if dequantize is None else dequantize.inputs[0])
-
-
-def set_array(value: ir.Value, array: np.ndarray) -> None:
-    """Give a constant other numbers; all who read it read them."""
-    value.const_value = ir.tensor(array, name=value.name)
-    value.dtype, value.shape = value.const_value.dtype, ir.Shape(array.shape)
 
 
 def replace_and_remove(graph: ir.Graph, node: ir.Node, replacement: ir.Value) -> None:
