@@ -1,0 +1,216 @@
+"""Every family of `keras.applications`, with random weights: is the file the model, and the INT8 file its simulation?
+
+    python benchmarks/families.py --output docs/families.md
+
+Random weights alone classify nothing: all images end at nearly the same scores, and a tie may fall either way. So the
+images are of ten classes that even a random network tells apart (gratings, each class with two colours, an angle and a
+period of its own; phase, contrast and noise are drawn for each image), the batch norms get their statistics, and the
+classifier is solved by least squares on the features. Calibration and agreement are on different images, agreement in
+the engine that the file is for (TensorRT's in ONNX Runtime).
+"""
+
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cyclopts
+import keras
+import numpy as np
+from rich.console import Console
+
+from keras_qat import apply_placement, calibrate, export_onnx, plan, trace
+from keras_qat.evaluation import predict, tensor_errors
+from keras_qat.export import verify_file
+from keras_qat.placement.groups import WEIGHTED
+from keras_qat.report import read_environment
+from keras_qat.runtimes import KerasRuntime, OnnxRuntime
+from keras_qat.runtimes.judge import choose_judge
+
+TARGETS = ("onnxruntime", "openvino", "tensorrt")
+SEED = 0
+CLASSES = 10
+_FITTED = 600
+_NORMALIZED = 64
+_COMPARED = 8
+_BATCH = 50
+_RIDGE = 1e-2
+
+
+@dataclass(frozen=True)
+class Family:
+    """One network of a family.
+
+    Args:
+        build: of `keras.applications`.
+        size: side of the input.
+        raw: whether the network scales pixels of 0 to 255 itself.
+    """
+
+    build: Callable[..., Any]
+    size: int
+    raw: bool = False
+
+
+FAMILIES = (
+    Family(keras.applications.ResNet50, 64),
+    Family(keras.applications.ResNet50V2, 64),
+    Family(keras.applications.MobileNet, 64),
+    Family(keras.applications.MobileNetV2, 64),
+    Family(keras.applications.MobileNetV3Small, 64, raw=True),
+    Family(keras.applications.EfficientNetB0, 64, raw=True),
+    Family(keras.applications.EfficientNetV2B0, 64, raw=True),
+    Family(keras.applications.DenseNet121, 64),
+    Family(keras.applications.InceptionV3, 75),
+    Family(keras.applications.InceptionResNetV2, 75),
+    Family(keras.applications.Xception, 71),
+    Family(keras.applications.NASNetMobile, 64),
+    Family(keras.applications.VGG16, 64),
+    Family(keras.applications.ConvNeXtTiny, 64, raw=True),
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was seen of one network and target."""
+
+    network: str
+    parity: float
+    target: str
+    pairs: int
+    verified: bool
+    worst: float
+    differing: float
+    agreement: float
+    against_float: float
+    top1: float
+    megabytes: float
+
+
+def main(*names: str, images: int = 200, calibration_images: int = 128, output: Path | None = None) -> None:
+    """Measure, print, and write a page.
+
+    Args:
+        names: networks as `keras.applications` calls them; all if none is given.
+        images: validation images for agreement.
+        calibration_images: training images for the ranges.
+        output: Markdown file for the table.
+    """
+    rows: list[Row] = []
+    for family in FAMILIES:
+        if not names or family.build.__name__ in names:
+            rows += _measure(family, images, calibration_images)
+    text = _page(rows, images, calibration_images)
+    sys.stdout.write(text)
+    if output is not None:
+        output.write_text(text, encoding="utf-8")
+
+
+def _measure(family: Family, images: int, calibration_images: int) -> Iterator[Row]:
+    start = time.perf_counter()
+    rng = np.random.default_rng(SEED)
+    model = _classifier(family, *_gratings(rng, _FITTED, family))
+    chosen, _ = _gratings(rng, calibration_images, family)
+    x, labels = _gratings(rng, images, family)
+    batches = [(x[i : i + _BATCH], labels[i : i + _BATCH]) for i in range(0, len(x), _BATCH)]
+    with tempfile.TemporaryDirectory() as name, KerasRuntime(model) as in_keras:
+        folder = Path(name)
+        baseline = predict(in_keras, batches)
+        with OnnxRuntime(export_onnx(model, folder / "float.onnx")) as deployed:
+            scores, expected = deployed.run(x)[0], model.predict(x, batch_size=_BATCH, verbose=0)
+        parity = float(np.abs(scores - expected).max() / np.abs(expected).max())
+        for target in TARGETS:
+            placement = plan(trace(model).graph, target)
+            quantized = apply_placement(
+                model, placement, calibrate(model, placement, np.split(chosen, range(_BATCH, len(chosen), _BATCH)))
+            )
+            path = export_onnx(quantized, folder / f"{target}.onnx", target=target)
+            errors = tensor_errors(quantized, path, [(x[:_COMPARED], None)])
+            simulated = predict(KerasRuntime(quantized), batches)
+            with choose_judge(target).open(path, max_batch=_BATCH) as engine:
+                file = predict(engine, batches)
+            yield Row(
+                network=family.build.__name__,
+                parity=parity,
+                target=target,
+                pairs=len(placement.tensors),
+                verified=verify_file(path, placement, model=quantized).ok,
+                worst=max(e.worst for e in errors),
+                differing=max(e.differing for e in errors),
+                agreement=file.agreement(simulated),
+                against_float=file.agreement(baseline),
+                top1=file.accuracy(1),
+                megabytes=path.stat().st_size / 1e6,
+            )
+    Console(stderr=True).print(f"{family.build.__name__}: {time.perf_counter() - start:.0f} s")
+
+
+def _gratings(rng: np.random.Generator, count: int, family: Family) -> tuple[np.ndarray, np.ndarray]:
+    """Images, float32 (count, size, size, 3), and their classes, int (count,)."""
+    fixed = np.random.default_rng(SEED)
+    colours = fixed.uniform(-1, 1, (CLASSES, 2, 3))
+    angles, periods = fixed.permutation(CLASSES) * np.pi / CLASSES, fixed.uniform(4, 16, CLASSES)
+    y = rng.integers(0, CLASSES, count)
+    row, column = np.mgrid[: family.size, : family.size]
+    across = np.cos(angles[y])[:, None, None] * row + np.sin(angles[y])[:, None, None] * column
+    wave = np.sin(2 * np.pi * across / periods[y][:, None, None] + rng.uniform(0, 2 * np.pi, count)[:, None, None])
+    share = (0.5 + 0.5 * wave * rng.uniform(0.7, 1, count)[:, None, None])[..., None]
+    a, b = (colours[y, i][:, None, None, :] for i in range(2))
+    x = np.clip(share * a + (1 - share) * b + rng.normal(0, 0.05, (count, family.size, family.size, 3)), -1, 1)
+    return np.asarray((x + 1) * 127.5 if family.raw else x, np.float32), y
+
+
+def _classifier(family: Family, x: np.ndarray, y: np.ndarray) -> Any:
+    """Random weights, batch norms that fit the images, and a classifier by ridge regression on the last features."""
+    keras.utils.set_random_seed(SEED)
+    model = family.build(weights=None, input_shape=(family.size, family.size, 3), classes=CLASSES)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = 0.0
+    model(x[:_NORMALIZED], training=True)
+    graph = trace(model).graph
+    last = model.get_layer(next(node.layer for node in reversed(graph.nodes) if node.kind in WEIGHTED))
+    features = keras.Model(model.input, last.input).predict(x, batch_size=_BATCH, verbose=0).reshape(len(x), -1)
+    mean, spread = features.mean(axis=0), features.std(axis=0).mean()
+    f = (features - mean) / spread
+    wanted = np.eye(CLASSES)[y] - 1 / CLASSES
+    solved = np.linalg.solve(f.T @ f + _RIDGE * len(f) * np.eye(f.shape[1]), f.T @ wanted) * CLASSES / spread
+    last.kernel.assign(solved.reshape(last.kernel.shape))
+    last.bias.assign(-mean @ solved)
+    return model
+
+
+def _page(rows: list[Row], images: int, calibration_images: int) -> str:
+    environment = read_environment()
+    versions = ", ".join(f"{k} {v}" for k, v in environment.packages.items() if k in {"keras", "onnxruntime"})
+    lines = [
+        "# The families of `keras.applications`",
+        "",
+        "Written by `python benchmarks/families.py --output docs/families.md`: random weights, batch norms with the",
+        "statistics of the images, a classifier solved by least squares. The images are gratings of ten classes.",
+        f"Calibrated on {calibration_images} images, compared on {images} others; {environment.cpu}, {versions}.",
+        "",
+        "- Float: the float file against Keras, largest difference relative to the largest score.",
+        "- Verified: the file's Q/DQ pairs and int8 kernels are the placement's, edge for edge.",
+        "- Tensor by tensor: given the same integers before it, how far a tensor of the file is from the simulation at",
+        "  most, and on which share of its numbers.",
+        "- Simulation, float: share of images to which the INT8 file gives the same class, in the engine that it is",
+        "  for (TensorRT's in ONNX Runtime).",
+        "",
+        "| network | float | target | pairs | verified | tensor by tensor | simulation | float | top-1 | MB |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    lines += [
+        f"| {row.network} | {row.parity:.0e} | {row.target} | {row.pairs} | {'yes' if row.verified else '**no**'} "
+        f"| {row.worst:.3g} step, {100 * row.differing:.2g}% | {100 * row.agreement:.1f}% "
+        f"| {100 * row.against_float:.1f}% | {100 * row.top1:.1f}% | {row.megabytes:.1f} |"
+        for row in rows
+    ]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    cyclopts.run(main)
