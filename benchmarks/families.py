@@ -113,7 +113,7 @@ def _measure(family: Family, images: int, calibration_images: int) -> Iterator[R
     start = time.perf_counter()
     rng = np.random.default_rng(SEED)
     model = _classifier(family, *_gratings(rng, _FITTED, family))
-    chosen, _ = _gratings(rng, calibration_images, family)
+    chosen = np.split(_gratings(rng, calibration_images, family)[0], range(_BATCH, calibration_images, _BATCH))
     x, labels = _gratings(rng, images, family)
     batches = [(x[i : i + _BATCH], labels[i : i + _BATCH]) for i in range(0, len(x), _BATCH)]
     with tempfile.TemporaryDirectory() as name, KerasRuntime(model) as in_keras:

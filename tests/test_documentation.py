@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 
+from keras_qat import export_onnx
 from keras_qat.cli.build_engine import build_engine_command
 from keras_qat.cli.explain import explain_command
 from keras_qat.cli.main import app
@@ -80,7 +81,8 @@ def test_python_of_the_docs_runs(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     batches = [np.random.default_rng(0).uniform(-1, 1, (4, 32, 32, 3)).astype("float32")]
-    names: dict[str, object] = {"model": resnet50, "batches": batches}
+    export_onnx(resnet50, "qat.onnx")
+    names: dict[str, object] = {"model": resnet50, "batches": batches, "images": batches[0]}
     for block in python_of(page):
         exec(compile(block, page.name, "exec"), names)  # noqa: S102
 
