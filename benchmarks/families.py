@@ -124,9 +124,7 @@ def _measure(family: Family, images: int, calibration_images: int) -> Iterator[R
         parity = float(np.abs(scores - expected).max() / np.abs(expected).max())
         for target in TARGETS:
             placement = plan(trace(model).graph, target)
-            quantized = apply_placement(
-                model, placement, calibrate(model, placement, np.split(chosen, range(_BATCH, len(chosen), _BATCH)))
-            )
+            quantized = apply_placement(model, placement, calibrate(model, placement, chosen))
             path = export_onnx(quantized, folder / f"{target}.onnx", target=target)
             errors = tensor_errors(quantized, path, [(x[:_COMPARED], None)])
             simulated = predict(KerasRuntime(quantized), batches)

@@ -251,6 +251,7 @@ def _judge(
                 deployed_latency=engine_latency[name],
                 agreement=in_engine[name].agreement(in_keras[BASELINE]) if BASELINE in in_keras else None,
                 simulation_agreement=in_engine[name].agreement(in_keras[name]),
+                simulation_sqnr=in_engine[name].sqnr(in_keras[name]),
                 keras_agreement=in_keras[name].agreement(in_keras[BASELINE]) if BASELINE in in_keras else None,
                 tensor_errors=errors.get(name, ()),
                 size_bytes=files[name].stat().st_size,

@@ -1,4 +1,4 @@
-"""Run a model over labelled images and keep the best classes of each."""
+"""Run a model over labelled images and keep the best classes of each, and the scores of the first."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,6 +11,12 @@ from keras_qat.runtimes import Runtime
 
 _KEPT = 5
 
+_SCORED = 256
+"""Images whose scores are kept: those of all of ImageNet's validation set are 200 MB."""
+
+_EQUAL_DB = 200.0
+"""The SQNR of equal scores."""
+
 
 @dataclass(frozen=True)
 class Predictions:
@@ -19,10 +25,12 @@ class Predictions:
     Args:
         classes: int, shape (images, up to 5), best first.
         labels: int, shape (images,).
+        scores: float32, shape (up to 256 images, classes): of the first images; `None` if they weren't kept.
     """
 
     classes: np.ndarray
     labels: np.ndarray
+    scores: np.ndarray | None = None
 
     def accuracy(self, k: int = 1) -> float:
         """The share of images whose label is among the best `k` classes, 0 to 1.
@@ -39,12 +47,35 @@ class Predictions:
         Raises:
             DataError: the two were not made on the same images.
         """
+        self._require_same_images(other)
+        return float(np.mean(self.classes[:, 0] == other.classes[:, 0]))
+
+    def sqnr(self, reference: "Predictions") -> float | None:
+        """The signal-to-quantization-noise ratio of the kept scores, in dB; `None` where none were kept.
+
+            SQNR = 10 log₁₀ (Σ r² / Σ (r - x)²),   at most 200 dB, where r are the reference's scores and x these.
+
+        Raises:
+            DataError: the two were not made on the same images.
+
+        Example:
+            >>> r, x = (Predictions(np.array([[0]]), np.array([0]), np.array([[s, 0.0]])) for s in (1.0, 0.9))
+            >>> round(x.sqnr(r), 3)
+            20.0
+        """
+        self._require_same_images(reference)
+        if self.scores is None or reference.scores is None:
+            return None
+        r, x = reference.scores.astype(np.float64), self.scores.astype(np.float64)
+        noise = float(np.sum((r - x) ** 2))
+        return min(10 * float(np.log10(np.sum(r**2) / noise)), _EQUAL_DB) if noise else _EQUAL_DB
+
+    def _require_same_images(self, other: "Predictions") -> None:
         if not np.array_equal(self.labels, other.labels):
             raise DataError(
                 "Only predictions on the same images can be compared. "
                 f"Received: {len(self.labels)} and {len(other.labels)} images with different labels."
             )
-        return float(np.mean(self.classes[:, 0] == other.classes[:, 0]))
 
 
 def predict(
@@ -65,14 +96,19 @@ def predict(
     Raises:
         DataError: there are no images.
     """
-    classes, labels = [], []
+    classes: list[np.ndarray] = []
+    labels: list[np.ndarray] = []
+    kept: list[np.ndarray] = []
     for images, truth in track(batches, description, total or None):
         scores = class_scores(runtime, images)
         classes.append(np.argsort(-scores, axis=1, kind="stable")[:, :_KEPT])
         labels.append(np.asarray(truth))
+        room = _SCORED - sum(len(s) for s in kept)
+        if room > 0:
+            kept.append(scores[:room])
     if not classes:
         raise DataError("There is nothing to evaluate on. Received: 0 images. Give at least one batch.")
-    return Predictions(np.concatenate(classes), np.concatenate(labels))
+    return Predictions(np.concatenate(classes), np.concatenate(labels), np.concatenate(kept))
 
 
 def class_scores(runtime: Runtime, images: np.ndarray) -> np.ndarray:

@@ -23,6 +23,7 @@ class Row:
         deployed_latency: of the ONNX file, batch 1.
         agreement: share of images on which the deployed file says what the float Keras model says.
         simulation_agreement: share on which the deployed file says what its own Keras model says.
+        simulation_sqnr: of the file's scores against those of its own Keras model, in dB.
         keras_agreement: share on which the Keras model says what the float Keras model says.
         tensor_errors: file against simulation at every quantized tensor; empty for a float model.
         size_bytes: of the ONNX file.
@@ -37,6 +38,7 @@ class Row:
     deployed_latency: Latency
     agreement: float | None
     simulation_agreement: float
+    simulation_sqnr: float | None
     keras_agreement: float | None
     tensor_errors: tuple[TensorError, ...]
     size_bytes: int

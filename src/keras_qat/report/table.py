@@ -38,12 +38,13 @@ def footnotes(record: Record) -> tuple[str, ...]:
     """What a reader must know to read the table right."""
     latency = record.rows[0].deployed_latency
     agreements = ", ".join(f"{_percent(row.simulation_agreement)} ({row.name})" for row in record.rows)
+    noise = ", ".join(f"{row.simulation_sqnr:.1f} dB ({row.name})" for row in record.rows if row.simulation_sqnr)
     machine = f"{record.environment.cpu}, {record.environment.cores} cores"
     notes = [
         f"Deployed: {record.engine}.",
         f"Latency: batch 1, median and p90 of {latency.runs} interleaved runs after warm-up; {machine}.",
         "Keras latency of PTQ and QAT is that of the simulation, which computes in float.",
-        f"File and simulation give the same class on {agreements} of the images.",
+        f"File and simulation give the same class on {agreements} of the images; SQNR of their scores: {noise}.",
     ]
     quantized = [row for row in record.rows if row.tensor_errors]
     if quantized:
