@@ -24,7 +24,7 @@ from peers import PEERS
 from rich.console import Console
 from rich.table import Table
 
-from keras_qat import apply_placement, calibrate, export_onnx, plan, trace
+from keras_qat import apply_placement, calibrate, correct_bias, export_onnx, plan, trace
 from keras_qat.data import Splits, load_data
 from keras_qat.errors import UserError
 from keras_qat.report import read_environment
@@ -37,6 +37,7 @@ SEED = 0
 FLOAT, INT8 = "keras-qat, float", "keras-qat, INT8"
 _EVALUATION_BATCH = 25
 _CALIBRATION_BATCH = 32
+_CORRECTION_IMAGES = 128
 
 
 @dataclass
@@ -125,6 +126,8 @@ def _make(
             placement = plan(trace(model).graph, target)
             ranges = calibrate(model, placement, (x for x, _ in chosen.arrays(_CALIBRATION_BATCH)))
             quantized = apply_placement(model, placement, ranges)
+            few = splits.train.take(min(calibration_images, _CORRECTION_IMAGES), SEED)
+            quantized = correct_bias(model, quantized, (x for x, _ in few.arrays(_CALIBRATION_BATCH))).model
             files[engine.name, FLOAT] = float_file
             files[engine.name, INT8] = export_onnx(quantized, folder / f"int8-{engine.name}.onnx", target=target)
             rows[-2].made_in_seconds, rows[-1].made_in_seconds = float_seconds, time.perf_counter() - start

@@ -18,7 +18,8 @@ from keras_qat.evaluation.predict import class_scores
 from keras_qat.export import verify_file
 from keras_qat.export.onnx.passes import HalfPrecision
 from keras_qat.export.onnx.passes.half_scales import HalfScales
-from keras_qat.pipeline import MAX_TENSOR_DIFFERING_FP16, check_gates, run
+from keras_qat.gates import MAX_TENSOR_DIFFERING_FP16, check_gates
+from keras_qat.pipeline import run
 from keras_qat.runtimes import OnnxRuntime
 from keras_qat.runtimes.onnxruntime_runtime import open_session
 from keras_qat.settings import Settings

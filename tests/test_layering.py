@@ -25,6 +25,7 @@ ORDER: tuple[frozenset[str], ...] = tuple(
         "runtimes",
         "evaluation",
         "report",
+        "gates",
         "settings",
         "baseline",
         "pipeline",

@@ -12,7 +12,8 @@ import pytest
 from keras_qat.baseline import cache_path
 from keras_qat.errors import GateMissedError, UserError
 from keras_qat.evaluation import TensorError
-from keras_qat.pipeline import check_gates, run
+from keras_qat.gates import check_gates
+from keras_qat.pipeline import run
 from keras_qat.report import Record, markdown
 from keras_qat.settings import Settings
 
@@ -61,6 +62,9 @@ def test_the_folder_holds_models_and_results(settings: Settings) -> None:
         assert (folder / f"{name}.keras").is_file()
         assert (folder / f"{name}_saved_model" / "saved_model.pb").is_file()
     assert json.loads((folder / "settings.json").read_text())["calibration_images"] == 64
+    correction = json.loads((folder / "bias_correction.json").read_text())
+    assert (correction["images"], correction["skipped"]) == (64, {})
+    assert set(correction["largest_shift"]) == {"stem_conv", "block_conv", "head_conv", "predictions"}
     assert {p.name for p in (folder / "training").glob("*.keras")} == {"best.keras", "last.keras"}
     assert not list(folder.rglob(".*"))
 

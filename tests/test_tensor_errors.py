@@ -15,7 +15,7 @@ from keras_qat import apply_placement, calibrate, plan, trace
 from keras_qat.errors import DataError, StorageError
 from keras_qat.evaluation import TensorError, tensor_errors
 from keras_qat.export import export_onnx
-from keras_qat.pipeline import MAX_TENSOR_DIFFERING, MAX_TENSOR_STEPS
+from keras_qat.gates import MAX_TENSOR_DIFFERING, MAX_TENSOR_STEPS
 from keras_qat.zoo import build_model, find
 
 TARGETS = ("tensorrt", "onnxruntime", "openvino")

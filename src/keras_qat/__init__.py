@@ -12,7 +12,7 @@ Importing the package also makes Keras able to load quantized `.keras` files.
 
 from keras_qat import _backend  # noqa: F401  (before TensorFlow is imported)
 from keras_qat._version import __version__
-from keras_qat.calibration import calibrate
+from keras_qat.calibration import calibrate, correct_bias
 from keras_qat.export import export_keras, export_onnx, register_converter
 from keras_qat.graph import trace
 from keras_qat.placement import Overrides, Rule, explain, plan
@@ -30,6 +30,7 @@ __all__ = [
     "__version__",
     "apply_placement",
     "calibrate",
+    "correct_bias",
     "explain",
     "export_keras",
     "export_onnx",

@@ -21,6 +21,7 @@ class Settings:
         overrides: a JSON file of rules that change the target's placement (docs/overrides.md).
         calibration_images: how many training images choose the ranges.
         calibration_method: minmax, percentile or mse.
+        bias_correction: take back the shift that rounding puts on the mean of each layer's output.
         epochs: epochs of fine-tuning.
         steps_per_epoch: the most steps of one epoch; all the training images if not given.
         batch_size: images in a batch, for calibration and fine-tuning.
@@ -45,6 +46,7 @@ class Settings:
     overrides: Path | None = None
     calibration_images: int = 256
     calibration_method: str = "mse"
+    bias_correction: bool = True
     epochs: int = 10
     steps_per_epoch: int | None = None
     batch_size: int = 64

@@ -49,8 +49,8 @@ def calibrate(
     histograms = dict.fromkeys(tensors, Histogram.empty())
     images = 0
     for batch in track(batches, "calibrating", total):
-        x = _inputs(batch)
-        _check_shapes(x, model)
+        x = inputs_of(batch)
+        check_shapes(x, model)
         if len(x[0]) == 0:
             continue
         images += len(x[0])
@@ -72,13 +72,18 @@ def calibrate(
     }
 
 
-def _inputs(batch: Any) -> list[np.ndarray]:
+def inputs_of(batch: Any) -> list[np.ndarray]:
     """The arrays of a batch, without the labels."""
     x = batch[0] if isinstance(batch, tuple | list) else batch
     return [np.asarray(one) for one in x] if isinstance(x, tuple | list) else [np.asarray(x)]
 
 
-def _check_shapes(x: list[np.ndarray], model: Any) -> None:
+def check_shapes(x: list[np.ndarray], model: Any) -> None:
+    """Refuse a batch that the model doesn't take.
+
+    Raises:
+        DataError: the number of arrays or a shape is wrong.
+    """
     expected, received = [tuple(i.shape) for i in model.inputs], [a.shape for a in x]
     if len(expected) != len(received) or not all(map(_fits, expected, received)):
         one = len(expected) == len(received) == 1

@@ -31,7 +31,8 @@ def run_command(
             resnet101v2.
     """
     # TensorFlow takes seconds to load; `--help` and a mistyped option needn't wait for it.
-    from keras_qat.pipeline import check_gates, run
+    from keras_qat.gates import check_gates
+    from keras_qat.pipeline import run
     from keras_qat.report import terminal_table
     from keras_qat.zoo import SEED_MODELS
 

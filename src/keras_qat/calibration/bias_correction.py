@@ -1,0 +1,195 @@
+"""Take back the shift that quantization puts on the mean of each layer's output.
+
+Rounding and clipping don't average out: the output of a quantized layer has another mean, channel by channel, than that
+of the float layer, and the shifts add up along the network. With x̂, Ŵ the quantized input and kernel,
+
+    δ = E[Ŵ x̂] - E[W x]        b ← b - δ
+
+over the calibration images (Nagel et al. 2019, https://arxiv.org/abs/1906.04721, section 4.2, from samples). Each
+layer's δ is measured on the float network's activations, so all layers are measured in one pass, each for its own
+rounding alone.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_qat.calibration.calibrate import check_shapes, inputs_of
+from keras_qat.errors import DataError
+from keras_qat.graph import Edge, Graph, Node, Trace, trace
+from keras_qat.layers import WeightQuantized
+from keras_qat.placement.flow import MOVES_NUMBERS
+from keras_qat.progress import track
+from keras_qat.transform import copy_layer, rebuild
+from keras_qat.types import OpKind
+
+
+@dataclass(frozen=True)
+class BiasCorrection:
+    """A corrected model, and what was changed.
+
+    Args:
+        model: the new quantized model.
+        shifts: δ of each corrected layer, float32, shape (output channels,).
+        skipped: why a layer with a quantized kernel was left as it was, by its name.
+        images: how many images it was measured on.
+    """
+
+    model: Any
+    shifts: Mapping[str, np.ndarray] = field(repr=False)
+    skipped: Mapping[str, str]
+    images: int
+
+
+def correct_bias(model: Any, quantized: Any, batches: Iterable[Any], *, total: int | None = None) -> BiasCorrection:
+    """Shift the biases of a quantized model so that each layer keeps the mean of its float output.
+
+    Args:
+        model: the float model. It is not changed.
+        quantized: what `apply_placement` made of it. It is not changed.
+        batches: as for `calibrate`; a hundred images are plenty.
+        total: number of batches, for the progress bar.
+
+    Returns:
+        A corrected copy of `quantized`. A layer without a bias is corrected in the batch norm behind it.
+
+    Raises:
+        DataError: there are no images, or they don't fit the model's input.
+
+    Example:
+        >>> from keras_qat import apply_placement, calibrate, plan
+        >>> x = keras.Input((8, 8, 3), name="image")
+        >>> model = keras.Model(x, keras.layers.Conv2D(4, 3, name="conv")(x))
+        >>> images = [np.random.default_rng(0).normal(size=(16, 8, 8, 3)).astype("float32")]
+        >>> placement = plan(trace(model).graph, "tensorrt")
+        >>> quantized = apply_placement(model, placement, calibrate(model, placement, images))
+        >>> correct_bias(model, quantized, images).shifts["conv"].shape
+        (4,)
+    """
+    traced = trace(quantized)
+    probe = _build_probe(model, traced)
+    sums: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(1))
+    images = 0
+    for batch in track(batches, "correcting biases", total):
+        x = inputs_of(batch)
+        check_shapes(x, model)
+        images += len(x[0])
+        for name, delta in probe.predict_on_batch(x).items():
+            sums[name] = sums[name] + np.asarray(delta, np.float64) * len(x[0])
+    if images == 0:
+        raise DataError("There is nothing to correct biases with. Received: 0 images. Give at least one batch.")
+    corrected = rebuild(traced, copy_layer, lambda _, tensor: tensor)
+    shifts: dict[str, np.ndarray] = {}
+    skipped: dict[str, str] = {}
+    for layer, nodes in _calls(traced).items():
+        shift = np.asarray(sum(sums[node.name] for node in nodes) / (images * len(nodes)), np.float32)
+        reason = _shift(corrected, traced.graph, nodes, shift)
+        if reason is None:
+            shifts[layer] = shift
+        else:
+            skipped[layer] = reason
+    return BiasCorrection(corrected, shifts, skipped, images)
+
+
+class _ChannelMean(keras.layers.Layer):
+    """The mean of a difference over all axes but the channels."""
+
+    def __init__(self, channel_axis: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.channel_axis = channel_axis
+
+    def call(self, a: Any, b: Any) -> Any:
+        """Shape (channels,), float32."""
+        axes = [axis for axis in range(len(a.shape)) if axis != self.channel_axis % len(a.shape)]
+        return ops.mean(ops.cast(a, "float32") - ops.cast(b, "float32"), axis=axes)
+
+
+def _calls(traced: Trace) -> Mapping[str, list[Node]]:
+    """The nodes that call each layer with a quantized kernel."""
+    found: dict[str, list[Node]] = defaultdict(list)
+    for node in traced.graph.nodes:
+        if isinstance(traced.calls[node.name].operation, WeightQuantized):
+            found[node.layer].append(node)
+    return found
+
+
+def _build_probe(model: Any, traced: Trace) -> keras.Model:
+    """The float network, with δ of each call of a quantized kernel as its outputs."""
+    reads: dict[str, Any] = {}
+
+    def remember(edge: Edge, tensor: Any) -> Any:
+        if edge.index == 0:
+            reads[edge.consumer] = tensor
+        return tensor
+
+    float_trace = trace(model)
+    network = rebuild(float_trace, copy_layer, remember)
+    deltas = {}
+    for layer, nodes in _calls(traced).items():
+        quantized, exact = (t.calls[nodes[0].name].operation for t in (traced, float_trace))
+        w_x, w_x_hat = _Copy(exact, f"{layer}_float", linear=True), _Copy(quantized, f"{layer}_rounded", linear=True)
+        channels_first = getattr(exact, "data_format", None) == "channels_first"
+        for node in nodes:
+            x = reads[node.name]
+            fake = _fake_quantize_before(traced, node)
+            x_hat = x if fake is None else _Copy(fake, f"{_scope(node.name)}_rounded_input")(x)
+            mean = _ChannelMean(1 if channels_first else -1, name=f"{_scope(node.name)}_delta")
+            deltas[node.name] = mean(w_x_hat(x_hat), w_x(x))
+    return keras.Model(network.inputs, deltas, name=f"{traced.name}_bias_probe")
+
+
+class _Copy:
+    """A copy of a layer with its weights, which are there once it is built by its first call.
+
+    Args:
+        layer: what to copy.
+        name: of the copy.
+        linear: without the layer's own activation.
+    """
+
+    def __init__(self, layer: Any, name: str, *, linear: bool = False) -> None:
+        config = {**layer.get_config(), "name": name}
+        if linear and "activation" in config:
+            config["activation"] = None
+        self._source, self._copy, self._loaded = layer, type(layer).from_config(config), False
+
+    def __call__(self, x: Any) -> Any:
+        y = self._copy(x)
+        if not self._loaded:
+            self._copy.set_weights(self._source.get_weights())
+            self._loaded = True
+        return y
+
+
+def _scope(name: str) -> str:
+    """A name that TensorFlow takes for a scope."""
+    return name.replace("#", ".").replace(":", "_")
+
+
+def _fake_quantize_before(traced: Trace, node: Node) -> Any:
+    """The FakeQuantize layer that an input comes through, past what only moves numbers; `None` for a float input."""
+    producer = traced.graph.producer(node.inputs[0])
+    while producer.kind in MOVES_NUMBERS:
+        producer = traced.graph.producer(producer.inputs[0])
+    return traced.calls[producer.name].operation if producer.kind is OpKind.FAKE_QUANTIZE else None
+
+
+def _shift(corrected: Any, graph: Graph, nodes: list[Node], delta: np.ndarray) -> str | None:
+    """Take δ back in the layer's bias, or in the batch norm behind it; return why that can't be done."""
+    layer = corrected.get_layer(nodes[0].layer)
+    if layer.bias is not None:
+        layer.bias.assign(layer.bias - delta)
+        return None
+    behind = [graph.sole_consumer(node.outputs[0]) for node in nodes]
+    norms = {node.layer for node in behind if node is not None and node.kind is OpKind.BATCH_NORM}
+    if len(norms) != 1 or None in behind or layer.activation is not keras.activations.linear:
+        return "it has no bias, and no batch norm of its own behind it"
+    norm = corrected.get_layer(norms.pop())
+    # What comes in has risen by δ, so the mean that is subtracted rises with it.
+    norm.moving_mean.assign(norm.moving_mean + delta)
+    return None

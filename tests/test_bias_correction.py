@@ -1,0 +1,117 @@
+"""Bias correction against means in NumPy: each layer keeps the mean of its float output, channel by channel."""
+
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from keras_qat import apply_placement, calibrate, correct_bias, plan, trace
+from keras_qat.errors import DataError
+
+layers = keras.layers
+
+
+@pytest.fixture
+def images() -> np.ndarray:
+    return np.random.default_rng(0).normal(0.3, 1, (64, 9, 7, 3)).astype("float32")
+
+
+def _model(stem: list[Any], shape: tuple[int, ...] = (9, 7, 3)) -> keras.Model:
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input(shape, name="image"), *stem], name="tested")
+    rng = np.random.default_rng(1)
+    for weight in model.weights:
+        if "variance" not in weight.name:
+            weight.assign(rng.normal(0.1, 0.5, weight.shape))
+    return model
+
+
+def _quantized(model: keras.Model, images: np.ndarray, weight_bits: int = 3) -> keras.Model:
+    """Few bits, so that the shifts are far above rounding errors of the test."""
+    placement = plan(trace(model).graph, "tensorrt", weight_bits=weight_bits)
+    return apply_placement(model, placement, calibrate(model, placement, [images]))
+
+
+def _mean(model: keras.Model, layer: str, images: np.ndarray, axis: tuple[int, ...] = (0, 1, 2)) -> np.ndarray:
+    output = keras.Model(model.inputs, model.get_layer(layer).output).predict(images, verbose=0)
+    return np.asarray(output.astype(np.float64).mean(axis=axis))
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        layers.Conv2D(4, 3, padding="same", strides=2, name="first"),
+        layers.DepthwiseConv2D(3, depth_multiplier=2, name="first"),
+    ],
+    ids=lambda layer: type(layer).__name__,
+)
+def test_first_layer_keeps_its_mean(layer: Any, images: np.ndarray) -> None:
+    model = _model([layer])
+    quantized = _quantized(model, images)
+    correction = correct_bias(model, quantized, [images[:32], images[32:]])
+    wanted, before = _mean(model, "first", images), _mean(quantized, "first", images)
+    np.testing.assert_allclose(correction.shifts["first"], before - wanted, atol=1e-5)
+    np.testing.assert_allclose(_mean(correction.model, "first", images), wanted, atol=1e-5)
+    assert np.abs(before - wanted).max() > 1e-3, "there was something to correct"
+    assert correction.images == 64
+
+
+def test_layer_without_bias_is_corrected_in_its_batch_norm(images: np.ndarray) -> None:
+    model = _model([layers.Conv2D(4, 3, use_bias=False, name="conv"), layers.BatchNormalization(name="norm")])
+    correction = correct_bias(model, _quantized(model, images), [images])
+    np.testing.assert_allclose(_mean(correction.model, "norm", images), _mean(model, "norm", images), atol=1e-5)
+
+
+def test_activation_comes_after_the_correction(images: np.ndarray) -> None:
+    """δ is that of the sums before the ReLU."""
+    plain, active = (_model([layers.Conv2D(4, 3, activation=a, name="conv")]) for a in (None, "relu"))
+    shifts = [correct_bias(m, _quantized(m, images), [images]).shifts["conv"] for m in (plain, active)]
+    np.testing.assert_array_equal(*shifts)
+
+
+def test_what_cannot_be_corrected_says_why(images: np.ndarray) -> None:
+    model = _model([layers.Conv2D(4, 3, use_bias=False, name="conv"), layers.ReLU(), layers.Conv2D(2, 1, name="last")])
+    correction = correct_bias(model, _quantized(model, images), [images])
+    assert list(correction.shifts) == ["last"]
+    assert correction.skipped == {"conv": "it has no bias, and no batch norm of its own behind it"}
+
+
+def test_shared_layer_is_corrected_for_the_mean_of_its_calls(images: np.ndarray) -> None:
+    keras.utils.set_random_seed(3)
+    shared = layers.Conv2D(3, 3, padding="same", name="shared")
+    x = keras.Input((9, 7, 3), name="image")
+    model = keras.Model(x, shared(layers.ReLU(name="relu")(shared(x))))
+    quantized = _quantized(model, images)
+    correction = correct_bias(model, quantized, [images])
+    assert list(correction.shifts) == ["shared"]
+    assert correction.shifts["shared"].shape == (3,)
+
+
+def test_channels_first(images: np.ndarray) -> None:
+    model = _model([layers.Conv2D(4, 3, data_format="channels_first", name="first")], shape=(3, 9, 7))
+    moved = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+    correction = correct_bias(model, _quantized(model, moved), [moved])
+    wanted = _mean(model, "first", moved, axis=(0, 2, 3))
+    np.testing.assert_allclose(_mean(correction.model, "first", moved, axis=(0, 2, 3)), wanted, atol=1e-5)
+
+
+def test_nobody_elses_model_changes(images: np.ndarray) -> None:
+    model = _model([layers.Conv2D(4, 3, name="conv"), layers.ReLU(), layers.Conv2D(2, 3, name="last")])
+    quantized = _quantized(model, images)
+    before = [[w.copy() for w in m.get_weights()] for m in (model, quantized)]
+    correction = correct_bias(model, quantized, [images])
+    for m, weights in zip((model, quantized), before, strict=True):
+        for now, then in zip(m.get_weights(), weights, strict=True):
+            np.testing.assert_array_equal(now, then)
+    assert [layer.name for layer in correction.model.layers] == [layer.name for layer in quantized.layers]
+    assert len(model.get_layer("conv")._inbound_nodes) == 1
+
+
+def test_bad_input(images: np.ndarray) -> None:
+    model = _model([layers.Conv2D(4, 3, name="conv")])
+    quantized = _quantized(model, images)
+    with pytest.raises(DataError, match="Received: 0 images"):
+        correct_bias(model, quantized, [])
+    with pytest.raises(DataError, match=r"Received: a batch of shape \(64, 9, 7, 2\)"):
+        correct_bias(model, quantized, [images[..., :2]])
