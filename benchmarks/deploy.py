@@ -65,6 +65,7 @@ def main(
     runs: int = 60,
     threads: int | None = None,
     folder: Path | None = None,
+    reuse: bool = False,
     output: Path | None = None,
 ) -> None:
     """Make the files, measure them, print one table.
@@ -78,6 +79,7 @@ def main(
         runs: counted runs of each file at each batch size.
         threads: of one inference; all cores if not given.
         folder: where the files stay; a temporary one if not given.
+        reuse: measure the files that an earlier run left in `folder`, made as this one would make them.
         output: JSON file for the results.
     """
     threads = threads or os.cpu_count() or 1
@@ -85,7 +87,9 @@ def main(
     splits = load_data(data, entry.preprocessing, SEED)
     keras_model = build_model(entry, weights=weights, num_classes=splits.num_classes, size=entry.preprocessing.size)
     with tempfile.TemporaryDirectory() as temporary:
-        files, rows = _make(keras_model, splits, calibration_images, folder or Path(temporary))
+        kept = (folder or Path(temporary)) / "files.json"
+        files, rows = _read(kept) if reuse else _make(keras_model, splits, calibration_images, kept.parent)
+        kept.write_text(json.dumps([[str(files.get((row.engine, row.name), "")), asdict(row)] for row in rows]))
         for engine in ENGINES:
             if engine.absent() is None:
                 _measure(engine, files, rows, splits, images, runs, threads)
@@ -103,6 +107,12 @@ def main(
     _show(results, rows)
     if output is not None:
         output.write_text(json.dumps(results, indent=2) + "\n")
+
+
+def _read(kept: Path) -> tuple[dict[tuple[str, str], Path], list[Row]]:
+    """The files of an earlier run, and a row for each."""
+    rows = [(Path(path), Row(**row)) for path, row in json.loads(kept.read_text())]
+    return {(row.engine, row.name): path for path, row in rows}, [row for _, row in rows]
 
 
 def _make(

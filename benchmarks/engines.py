@@ -40,11 +40,14 @@ def open_onnxruntime(path: Path, threads: int) -> Run:
     """All optimizations, as by default. Threads stop spinning when a run ends, or they would slow the next session."""
     import onnxruntime
 
+    from keras_qat.cpu import read_cpu
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    options.add_session_config_entry("session.x64quantprecision", "1")
+    if read_cpu().vnni is not True:
+        options.add_session_config_entry("session.x64quantprecision", "1")
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     return lambda images: np.asarray(session.run(None, {name: images})[0])

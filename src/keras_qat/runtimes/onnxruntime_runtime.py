@@ -54,6 +54,8 @@ def open_session(
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or os.cpu_count() or 1
     options.log_severity_level = 3
+    # Threads that wait for the next run would slow everybody else, such as the session that is timed next.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     if read_cpu().vnni is not True:
         options.add_session_config_entry("session.x64quantprecision", "1")
     if optimize is False:
