@@ -66,7 +66,8 @@ def _line(name: str, size: int | None) -> str:
     megabytes = [engine.size_bytes / 1e6 for engine in engines]
     shares = [f"{100 * m / megabytes[0]:.0f}%" for m in megabytes[1:]]
     seconds = " / ".join(f"{engine.seconds:.1f}" for engine in engines)
-    warnings = [warning for engine in engines for warning in engine.warnings]
+    said = dict(zip(("float", "INT8", "INT8 + FP16"), (engine.warnings for engine in engines), strict=True))
+    warnings = [f"{name}: {', '.join(sorted(set(lines)))}" for name, lines in said.items() if lines]
     return (
         f"| {name} | {megabytes[0]:.1f} | {megabytes[1]:.1f} | {shares[0]} | {megabytes[2]:.1f} | {shares[1]} "
         f"| {seconds} | {'; '.join(warnings) or 'none'} |"

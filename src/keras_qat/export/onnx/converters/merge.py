@@ -13,34 +13,19 @@ from keras_qat.export.onnx.registry import register_converter
 _MATRIX_RANK = 2
 
 
-@register_converter(keras.layers.Add)
-def convert_add(emission: Emission, step: Step) -> ir.Value:
-    """A chain of Add, two at a time from the left."""
-    return _chain(emission, step, "Add")
+_OPERATORS: dict[type, str] = {
+    keras.layers.Add: "Add",
+    keras.layers.Multiply: "Mul",
+    keras.layers.Subtract: "Sub",
+    keras.layers.Maximum: "Max",
+    keras.layers.Minimum: "Min",
+}
 
 
-@register_converter(keras.layers.Multiply)
-def convert_multiply(emission: Emission, step: Step) -> ir.Value:
-    """A chain of Mul, two at a time from the left."""
-    return _chain(emission, step, "Mul")
-
-
-@register_converter(keras.layers.Subtract)
-def convert_subtract(emission: Emission, step: Step) -> ir.Value:
-    """Sub of the two inputs."""
-    return _chain(emission, step, "Sub")
-
-
-@register_converter(keras.layers.Maximum)
-def convert_maximum(emission: Emission, step: Step) -> ir.Value:
-    """Max of all inputs."""
-    return _chain(emission, step, "Max")
-
-
-@register_converter(keras.layers.Minimum)
-def convert_minimum(emission: Emission, step: Step) -> ir.Value:
-    """Min of all inputs."""
-    return _chain(emission, step, "Min")
+@register_converter(*_OPERATORS)
+def convert_merge(emission: Emission, step: Step) -> ir.Value:
+    """A chain of the operator, two at a time from the left."""
+    return _chain(emission, step, next(_OPERATORS[base] for base in type(step.layer).__mro__ if base in _OPERATORS))
 
 
 @register_converter(keras.layers.Average)
