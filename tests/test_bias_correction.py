@@ -8,6 +8,8 @@ import pytest
 
 from keras_qat import apply_placement, calibrate, correct_bias, plan, trace
 from keras_qat.errors import DataError
+from keras_qat.layers import QuantizedDense, register_quantized_layer
+from keras_qat.placement import Overrides, Rule
 
 layers = keras.layers
 
@@ -115,3 +117,44 @@ def test_bad_input(images: np.ndarray) -> None:
         correct_bias(model, quantized, [])
     with pytest.raises(DataError, match=r"Received: a batch of shape \(64, 9, 7, 2\)"):
         correct_bias(model, quantized, [images[..., :2]])
+
+
+class _Halved(layers.Dense):
+    """A dense layer whose result is halved, bias and all."""
+
+    def call(self, x: Any, training: bool | None = None) -> Any:
+        return super().call(x, training=training) / 2
+
+
+class _QuantizedHalved(QuantizedDense, _Halved):
+    def call(self, x: Any, training: bool | None = None) -> Any:
+        return super().call(x, training=training) / 2
+
+
+def test_layer_of_ones_own_is_left_alone() -> None:
+    register_quantized_layer(_Halved, _QuantizedHalved)
+    model = _model([_Halved(3, name="halved")], shape=(5,))
+    samples = np.random.default_rng(0).normal(size=(16, 5)).astype("float32")
+    correction = correct_bias(model, _quantized(model, samples), [samples])
+    assert correction.skipped == {"halved": "what a _QuantizedHalved does with its bias isn't known"}
+
+
+def test_shared_batch_norm_is_left_alone(images: np.ndarray) -> None:
+    keras.utils.set_random_seed(0)
+    norm = layers.BatchNormalization(name="norm")
+    x = keras.Input((9, 7, 3), name="image")
+    branches = [norm(layers.Conv2D(4, 3, use_bias=False, name=name)(x)) for name in "ab"]
+    model = keras.Model(x, layers.Add()(branches))
+    correction = correct_bias(model, _quantized(model, images), [images])
+    assert set(correction.skipped.values()) == {"other layers share the batch norm behind it"}
+
+
+def test_nothing_quantized_and_empty_batches(images: np.ndarray) -> None:
+    model = _model([layers.Conv2D(4, 3, name="conv")])
+    everything_float = plan(
+        trace(model).graph, "tensorrt", overrides=Overrides(rules=(Rule("*", weights=False, inputs=False),))
+    )
+    assert correct_bias(model, apply_placement(model, everything_float, {}), [images]).shifts == {}
+    quantized = _quantized(model, images)
+    whole, with_empty = (correct_bias(model, quantized, b) for b in ([images], [images, images[:0]]))
+    np.testing.assert_array_equal(whole.shifts["conv"], with_empty.shifts["conv"])

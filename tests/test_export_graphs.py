@@ -171,6 +171,10 @@ def test_calibration_names_every_input_that_does_not_fit() -> None:
         (ops.gelu, r"approximate=True.*approximate=False"),
         (lambda x: x + ops.mean(x, axis=(1, 2)), "Reshape them to one rank first"),
         (lambda x: ops.softmax(x, axis=(1, 2)), "Use one axis"),
+        (lambda x: layers.Add()([x, np.ones((1, 6, 6, 6), "float32")]), "1 constants among 2 inputs.*by an operator"),
+        (lambda x: ops.max(x, axis=(1, 2), initial=5.0), "initial=5.0"),
+        (lambda x: ops.reshape(x, (-1, 3, 3, 6)), "Keep the batch axis as it is"),
+        (lambda x: x[0], "Keep the batch axis as it is"),
         (lambda x: ops.cumsum(x, axis=1), "a Cumsum, for which no converter"),
         (lambda x: layers.Conv2D(2, 3)(layers.MaxPooling2D(2, **FIRST)(x)), "one data_format"),
     ],
@@ -178,3 +182,35 @@ def test_calibration_names_every_input_that_does_not_fit() -> None:
 def test_what_cannot_be_exported_is_refused_with_a_remedy(block: Block, message: str, tmp_path: Path) -> None:
     with pytest.raises(UnsupportedModelError, match=rf"(?s){message}"):
         export_onnx(_model(block, (6, 6, 6)), tmp_path / "model.onnx")
+
+
+def test_slices_of_an_image_of_any_size(tmp_path: Path) -> None:
+    x = keras.Input((None, None, 4), name="image")
+    model = keras.Model(x, _conv(2)(x[:, ::2, ::2]))
+    images = _images(6, 8, 4)
+    with OnnxRuntime(export_onnx(model, tmp_path / "model.onnx")) as runtime:
+        np.testing.assert_allclose(runtime.run(images)[0], model.predict(images, verbose=0), rtol=1e-4, atol=1e-5)
+
+
+def test_one_tensor_may_leave_the_model_twice(tmp_path: Path) -> None:
+    x = keras.Input((4, 4, 2), name="image")
+    y = layers.ReLU(name="y")(x)
+    images = _images(4, 4, 2)
+    with OnnxRuntime(export_onnx(keras.Model(x, [y, y]), tmp_path / "model.onnx")) as runtime:
+        first, second = runtime.run(images)
+    np.testing.assert_array_equal(first, second)
+    np.testing.assert_array_equal(first, np.maximum(images, 0))
+
+
+def test_rescaling_by_channel_in_channels_first(tmp_path: Path) -> None:
+    before = keras.config.image_data_format()
+    keras.config.set_image_data_format("channels_first")
+    try:
+        model = _model(layers.Rescaling([1.0, 2.0, 3.0], offset=[0.0, 1.0, 2.0]), (3, 8, 3))
+        images = _images(3, 8, 3)
+        with OnnxRuntime(export_onnx(model, tmp_path / "model.onnx")) as runtime:
+            (actual,) = runtime.run(images)
+    finally:
+        keras.config.set_image_data_format(before)
+    expected = images * np.array([1, 2, 3], "float32")[:, None, None] + np.array([0, 1, 2], "float32")[:, None, None]
+    np.testing.assert_allclose(actual, expected, rtol=1e-6)

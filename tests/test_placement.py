@@ -7,7 +7,7 @@ import pytest
 
 from keras_qat.errors import UserError
 from keras_qat.graph import OUTPUT, Graph, Node, trace
-from keras_qat.placement import explain, plan
+from keras_qat.placement import Overrides, Rule, explain, plan
 from keras_qat.targets import find_target
 from keras_qat.types import OpKind, Placement, QuantSpec
 
@@ -422,3 +422,13 @@ def test_concatenations_that_meet_share_one_scale() -> None:
     outputs = [layers.Conv2D(1, 1, name=f"read_{i}")(x) for i, x in enumerate((first, second))]
     placement = plan(trace(keras.Model(image, outputs)).graph, "openvino")
     assert placement.sources == {"image": ("image",), "a": ("a", "b", "c")}
+
+
+def test_range_of_a_concatenation_holds_an_input_that_stays_float() -> None:
+    """`b` has no pair, so its numbers are seen in the concatenation alone."""
+    image = keras.Input((4, 4, 2), name="image")
+    a, b = (layers.Conv2D(2, 1, name=name)(image) for name in "ab")
+    joined = layers.Concatenate(name="joined")([a, b])
+    graph = trace(keras.Model(image, layers.Conv2D(1, 1, name="last")(joined))).graph
+    placement = plan(graph, "openvino", overrides=Overrides(rules=(Rule("b", output=False),)))
+    assert placement.sources == {"image": ("image",), "a": ("a", "joined")}

@@ -22,11 +22,13 @@ from keras import ops
 from keras_qat.calibration.calibrate import check_shapes, inputs_of
 from keras_qat.errors import DataError
 from keras_qat.graph import Edge, Graph, Node, Trace, trace
-from keras_qat.layers import WeightQuantized
+from keras_qat.layers import QuantizedConv2D, QuantizedDense, QuantizedDepthwiseConv2D, WeightQuantized
 from keras_qat.placement.flow import MOVES_NUMBERS
 from keras_qat.progress import track
 from keras_qat.transform import copy_layer, rebuild
 from keras_qat.types import OpKind
+
+_ADDS_ITS_BIAS = frozenset({QuantizedConv2D, QuantizedDepthwiseConv2D, QuantizedDense})
 
 
 @dataclass(frozen=True)
@@ -72,18 +74,22 @@ def correct_bias(model: Any, quantized: Any, batches: Iterable[Any], *, total: i
         (4,)
     """
     traced = trace(quantized)
+    corrected = rebuild(traced, copy_layer, lambda _, tensor: tensor)
+    if not _calls(traced):
+        return BiasCorrection(corrected, {}, {}, 0)
     probe = _build_probe(model, traced)
     sums: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(1))
     images = 0
     for batch in track(batches, "correcting biases", total):
         x = inputs_of(batch)
         check_shapes(x, model)
+        if len(x[0]) == 0:
+            continue
         images += len(x[0])
         for name, delta in probe.predict_on_batch(x).items():
             sums[name] = sums[name] + np.asarray(delta, np.float64) * len(x[0])
     if images == 0:
         raise DataError("There is nothing to correct biases with. Received: 0 images. Give at least one batch.")
-    corrected = rebuild(traced, copy_layer, lambda _, tensor: tensor)
     shifts: dict[str, np.ndarray] = {}
     skipped: dict[str, str] = {}
     for layer, nodes in _calls(traced).items():
@@ -182,6 +188,8 @@ def _fake_quantize_before(traced: Trace, node: Node) -> Any:
 def _shift(corrected: Any, graph: Graph, nodes: list[Node], delta: np.ndarray) -> str | None:
     """Take δ back in the layer's bias, or in the batch norm behind it; return why that can't be done."""
     layer = corrected.get_layer(nodes[0].layer)
+    if type(layer) not in _ADDS_ITS_BIAS:
+        return f"what a {type(layer).__name__} does with its bias isn't known"
     if layer.bias is not None:
         layer.bias.assign(layer.bias - delta)
         return None
@@ -190,6 +198,8 @@ def _shift(corrected: Any, graph: Graph, nodes: list[Node], delta: np.ndarray) -
     if len(norms) != 1 or None in behind or layer.activation is not keras.activations.linear:
         return "it has no bias, and no batch norm of its own behind it"
     norm = corrected.get_layer(norms.pop())
+    if sum(node.layer == norm.name for node in graph.nodes) != len(nodes):
+        return "other layers share the batch norm behind it"
     # What comes in has risen by δ, so the mean that is subtracted rises with it.
     norm.moving_mean.assign(norm.moving_mean + delta)
     return None

@@ -51,7 +51,7 @@ class Predictions:
         return float(np.mean(self.classes[:, 0] == other.classes[:, 0]))
 
     def sqnr(self, reference: "Predictions") -> float | None:
-        """The signal-to-quantization-noise ratio of the kept scores, in dB; `None` where none were kept.
+        """The signal-to-quantization-noise ratio of the kept scores, in dB; `None` where it isn't defined.
 
             SQNR = 10 log₁₀ (Σ r² / Σ (r - x)²),   at most 200 dB, where r are the reference's scores and x these.
 
@@ -67,8 +67,10 @@ class Predictions:
         if self.scores is None or reference.scores is None:
             return None
         r, x = reference.scores.astype(np.float64), self.scores.astype(np.float64)
-        noise = float(np.sum((r - x) ** 2))
-        return min(10 * float(np.log10(np.sum(r**2) / noise)), _EQUAL_DB) if noise else _EQUAL_DB
+        signal, noise = float(np.sum(r**2)), float(np.sum((r - x) ** 2))
+        if not (np.isfinite(noise) and signal > 0):
+            return None
+        return min(10 * float(np.log10(signal / noise)), _EQUAL_DB) if noise else _EQUAL_DB
 
     def _require_same_images(self, other: "Predictions") -> None:
         if not np.array_equal(self.labels, other.labels):

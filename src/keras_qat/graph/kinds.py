@@ -65,9 +65,13 @@ def _relu_kind(layer: Any) -> OpKind:
     return OpKind.RELU if plain else OpKind.ACTIVATION
 
 
+_HEIGHT_AND_WIDTH = ({1, 2}, {-3, -2}, {2, 3}, {-2, -1})
+"""The axes of an image's pixels, in both data formats."""
+
+
 def _mean_kind(operation: Any) -> OpKind:
     """Global average pooling, where it is over two axes of an image."""
-    return OpKind.AVERAGE_POOL if len(operation.axis or ()) == len(("height", "width")) else OpKind.OTHER
+    return OpKind.AVERAGE_POOL if set(operation.axis or ()) in _HEIGHT_AND_WIDTH else OpKind.OTHER
 
 
 _BUILT_IN: dict[type, OpKind | Classifier] = {

@@ -1,7 +1,8 @@
 """The tensors that carry a pair: in which integers, and whose range they take.
 
 Where an engine needs one scale on both sides of an operation (max-pool, concatenation), its quantized inputs and output
-share a range. It is named after the first of them, and holds the numbers of all that are not made of others of them.
+share a range. It is named after the first of them, and holds the numbers of all that are not made of others of them
+alone.
 """
 
 from collections.abc import Mapping
@@ -24,7 +25,7 @@ def quantized_tensors(flow: Flow, edges: tuple[EdgeDecision, ...]) -> tuple[Quan
     found = []
     made_of = {name: _made_of(flow, name, quantized) for name in names}
     for name, group in _groups(names, made_of).items():
-        first, *others = (member for member in group if not made_of[member])
+        first, *others = (m for m in group if not made_of[m] or _reads_float(flow, m, quantized))
         # One scale and one zero-point: unsigned only where nobody needs the sign.
         spec = flow.target.activation_spec(non_negative=all(member in non_negative for member in group))
         found.append(QuantizedTensor(name, spec, first, tuple(others)))
@@ -46,6 +47,15 @@ def _made_of(flow: Flow, tensor: str, quantized: frozenset[Edge]) -> tuple[str, 
         else:
             found += _made_of(flow, source, quantized)
     return tuple(found)
+
+
+def _reads_float(flow: Flow, tensor: str, quantized: frozenset[Edge]) -> bool:
+    """Whether a tensor is made of others that stay float too: their numbers are seen in it alone."""
+    node = flow.graph.producer(tensor)
+    if node.kind not in flow.target.shares_range and node.kind not in MOVES_NUMBERS:
+        return True
+    edges = (Edge(source, node.name, index) for index, source in enumerate(node.inputs))
+    return any(edge not in quantized and _reads_float(flow, edge.tensor, quantized) for edge in edges)
 
 
 def _groups(names: tuple[str, ...], made_of: Mapping[str, tuple[str, ...]]) -> Mapping[str, tuple[str, ...]]:

@@ -137,13 +137,15 @@ def _emit_nodes(traced: Trace, opset: int) -> tuple[Emission, list[ir.Value], li
         with _marking(emission, node.name):
             made = find_converter(call.operation)(emission, step)
         values.update(zip(node.outputs, made if isinstance(made, tuple) else (made,), strict=True))
-    outputs = []
+    outputs: list[ir.Value] = []
     for name in traced.graph.outputs:
         with _marking(emission, OUTPUT):
             value = emission.to_keras_layout(values[name], traced.shape(name), name)
             if value in outputs or value in inputs:
                 value = emission.op("Identity", [value], f"{name}/output")
         value.name = name if name not in {i.name for i in inputs} else f"{name}/output"
+        if value.name in {o.name for o in outputs}:
+            value.name = emission.unique(f"{name}_again")
         outputs.append(value)
     return emission, inputs, outputs
 

@@ -8,6 +8,7 @@ from keras.src.ops import numpy as operations
 
 from keras_qat.errors import UnsupportedModelError
 from keras_qat.export.onnx.converters.arithmetic import arguments
+from keras_qat.export.onnx.converters.merge import require_tensors
 from keras_qat.export.onnx.converters.movement import permute, reshape
 from keras_qat.export.onnx.emission import Emission, Step
 from keras_qat.export.onnx.registry import register_converter
@@ -32,6 +33,7 @@ def convert_transpose(emission: Emission, step: Step) -> ir.Value:
 @register_converter(operations.Concatenate)
 def convert_concatenate(emission: Emission, step: Step) -> ir.Value:
     """Concat along the operation's axis."""
+    require_tensors(step)
     axis = emission.layout.axis(step.layer.axis, len(step.output_shape))
     return emission.op("Concat", step.inputs, step.name, step.output_shape, axis=axis)
 
@@ -50,7 +52,10 @@ def convert_get_item(emission: Emission, step: Step) -> ir.Value:
         "steps": [_step(k) for _, k in cuts],
     }
     constants = [emission.constant(f"{step.name}/{name}", np.array(a, np.int64)) for name, a in arrays.items()]
-    return reshape(emission, step, emission.op("Slice", [x, *constants], f"{step.name}/slice"))
+    sliced = emission.op("Slice", [x, *constants], f"{step.name}/slice")
+    if any(isinstance(k, int) for k in keys):
+        return reshape(emission, step, sliced, cut=True)
+    return emission.to_file_layout(sliced, step.output_shape, step.name)
 
 
 def _full(keys: tuple[Any, ...], rank: int, step: Step) -> list[Any]:

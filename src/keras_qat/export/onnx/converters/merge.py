@@ -36,7 +36,22 @@ def convert_average(emission: Emission, step: Step) -> ir.Value:
     return emission.op("Mul", [added, share], f"{step.name}/mean", step.output_shape)
 
 
+def require_tensors(step: Step) -> None:
+    """Refuse constants among the inputs.
+
+    Raises:
+        UnsupportedModelError: an input is no tensor of the graph.
+    """
+    given = len(keras.tree.flatten((step.args, dict(step.kwargs or {}))))
+    if given != len(step.inputs):
+        raise UnsupportedModelError(
+            f"The inputs of {step.name!r} can't all be exported. Received: {given - len(step.inputs)} constants among "
+            f"{given} inputs. Add or multiply constants by an operator, as in `x + c`."
+        )
+
+
 def _chain(emission: Emission, step: Step, op_type: str) -> ir.Value:
+    require_tensors(step)
     inputs = [_with_rank(emission, step, i) for i in range(len(step.inputs))]
     return reduce(lambda a, b: emission.op(op_type, [a, b], step.name, step.output_shape), inputs)
 
@@ -61,5 +76,6 @@ def _with_rank(emission: Emission, step: Step, index: int) -> ir.Value:
 @register_converter(keras.layers.Concatenate)
 def convert_concatenate(emission: Emission, step: Step) -> ir.Value:
     """Concat along the layer's axis."""
+    require_tensors(step)
     axis = emission.layout.axis(step.layer.axis, len(step.output_shape))
     return emission.op("Concat", step.inputs, step.name, step.output_shape, axis=axis)

@@ -1,9 +1,12 @@
 """Layers that move numbers without changing them: padding, cropping, flatten, reshape, dropout at inference."""
 
+import math
+
 import keras
 import numpy as np
 import onnx_ir as ir
 
+from keras_qat.errors import UnsupportedModelError
 from keras_qat.export.onnx.emission import Emission, Step
 from keras_qat.export.onnx.layout import named_shape
 from keras_qat.export.onnx.registry import register_converter
@@ -34,10 +37,29 @@ def convert_reshape(emission: Emission, step: Step) -> ir.Value:
     return reshape(emission, step, emission.to_keras_layout(step.inputs[0], step.input_shapes[0], step.name))
 
 
-def reshape(emission: Emission, step: Step, x: ir.Value) -> ir.Value:
-    """Give `x`, in Keras's layout, the step's output shape."""
-    sizes = [0, *(-1 if n is None else n for n in step.output_shape[1:])]
-    shape = emission.constant(f"{step.name}/shape", np.array(sizes, np.int64))
+def reshape(emission: Emission, step: Step, x: ir.Value, *, cut: bool = False) -> ir.Value:
+    """Give `x`, in Keras's layout, the step's output shape.
+
+    Args:
+        emission: where to add it.
+        step: the layer or operation.
+        x: what to reshape.
+        cut: whether numbers were left out before.
+
+    Raises:
+        UnsupportedModelError: several sizes are unknown, or numbers move between the images of a batch.
+    """
+    given, wanted = step.input_shapes[0], step.output_shape
+    sizes = [[size for size in shape[1:] if size is not None] for shape in (given, wanted)]
+    known = len(sizes[0]) + len(sizes[1]) == len(given) + len(wanted) - 2
+    moves = not wanted or given[0] != wanted[0] or (known and not cut and math.prod(sizes[0]) != math.prod(sizes[1]))
+    if moves or wanted[1:].count(None) > 1:
+        raise UnsupportedModelError(
+            f"The reshape {step.name!r} can't be exported. Received: {given} to {wanted}. "
+            "Keep the batch axis as it is, and leave at most one other size open."
+        )
+    target = [0, *(-1 if n is None else n for n in wanted[1:])]
+    shape = emission.constant(f"{step.name}/shape", np.array(target, np.int64))
     value = emission.op("Reshape", [x, shape], step.name)
     value.shape = ir.Shape(named_shape(step.output_shape))
     return emission.to_file_layout(value, step.output_shape, step.name)

@@ -4,6 +4,7 @@ import numpy as np
 import onnx_ir as ir
 from keras.src.ops import numpy as operations
 
+from keras_qat.errors import UnsupportedModelError
 from keras_qat.export.onnx.emission import Emission, Step
 from keras_qat.export.onnx.layout import IMAGE_RANK, named_shape
 from keras_qat.export.onnx.registry import register_converter
@@ -27,6 +28,11 @@ _AXES_ARE_AN_INPUT = {"ReduceSum": 13}
 def convert_reduction(emission: Emission, step: Step) -> ir.Value:
     """A global pooling where it is one; a Reduce operator on Keras's axes elsewhere."""
     op_type, shape = _REDUCTIONS[type(step.layer)], step.input_shapes[0]
+    if getattr(step.layer, "initial", None) is not None:
+        raise UnsupportedModelError(
+            f"The operation {step.name!r} can't be exported. Received: initial={step.layer.initial}. "
+            "Leave it out, and use `keras.ops.maximum` or `minimum` behind."
+        )
     rank = len(shape)
     axes = sorted(axis % rank for axis in (range(rank) if step.layer.axis is None else step.layer.axis))
     in_file = sorted(emission.layout.axis(axis, rank) for axis in axes)

@@ -12,7 +12,15 @@ from keras_qat.export.onnx.registry import register_converter
 @register_converter(keras.layers.Rescaling)
 def convert_rescaling(emission: Emission, step: Step) -> ir.Value:
     """Scale and offset, one number or one a channel."""
-    return emit_affine(emission, step, np.asarray(step.layer.scale), np.asarray(step.layer.offset))
+    a, b = (_by_channel(np.asarray(array)) for array in (step.layer.scale, step.layer.offset))
+    return emit_affine(emission, step, a, b)
+
+
+def _by_channel(array: np.ndarray) -> np.ndarray:
+    """As the layer does: where Keras's own setting is channels_first, the numbers are those of the leading axis."""
+    if array.ndim and keras.config.image_data_format() == "channels_first":
+        return array.reshape(array.shape + (1,) * (3 - array.ndim))
+    return array
 
 
 @register_converter(LayerScale)
