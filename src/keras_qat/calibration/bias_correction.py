@@ -19,12 +19,11 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_qat.calibration.calibrate import check_shapes, inputs_of
+from keras_qat.calibration.calibrate import input_batches
 from keras_qat.errors import DataError
 from keras_qat.graph import Edge, Graph, Node, Trace, trace
 from keras_qat.layers import QuantizedConv2D, QuantizedDense, QuantizedDepthwiseConv2D, WeightQuantized
 from keras_qat.placement.flow import MOVES_NUMBERS
-from keras_qat.progress import track
 from keras_qat.transform import copy_layer, rebuild
 from keras_qat.types import OpKind
 
@@ -80,11 +79,7 @@ def correct_bias(model: Any, quantized: Any, batches: Iterable[Any], *, total: i
     probe = _build_probe(model, traced)
     sums: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(1))
     images = 0
-    for batch in track(batches, "correcting biases", total):
-        x = inputs_of(batch)
-        check_shapes(x, model)
-        if len(x[0]) == 0:
-            continue
+    for x in input_batches(batches, model, "correcting biases", total):
         images += len(x[0])
         for name, delta in probe.predict_on_batch(x).items():
             sums[name] = sums[name] + np.asarray(delta, np.float64) * len(x[0])

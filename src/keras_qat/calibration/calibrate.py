@@ -1,6 +1,6 @@
 """Float model + images → the range of every tensor that will be quantized."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import reduce
 from typing import Any
 
@@ -48,11 +48,7 @@ def calibrate(
     probe = build_probe(trace(model), tensors)
     histograms = dict.fromkeys(tensors, Histogram.empty())
     images = 0
-    for batch in track(batches, "calibrating", total):
-        x = inputs_of(batch)
-        check_shapes(x, model)
-        if len(x[0]) == 0:
-            continue
+    for x in input_batches(batches, model, "calibrating", total):
         images += len(x[0])
         for name, (counts, exponent, amax) in probe.predict_on_batch(x).items():
             if not np.isfinite(amax):
@@ -72,13 +68,28 @@ def calibrate(
     }
 
 
-def inputs_of(batch: Any) -> list[np.ndarray]:
+def input_batches(
+    batches: Iterable[Any], model: Any, description: str, total: int | None
+) -> Iterator[list[np.ndarray]]:
+    """The arrays of each batch that isn't empty, under a progress bar.
+
+    Raises:
+        DataError: a batch doesn't fit the model.
+    """
+    for batch in track(batches, description, total):
+        x = _inputs_of(batch)
+        _check_shapes(x, model)
+        if len(x[0]):
+            yield x
+
+
+def _inputs_of(batch: Any) -> list[np.ndarray]:
     """The arrays of a batch, without the labels."""
     x = batch[0] if isinstance(batch, tuple | list) else batch
     return [np.asarray(one) for one in x] if isinstance(x, tuple | list) else [np.asarray(x)]
 
 
-def check_shapes(x: list[np.ndarray], model: Any) -> None:
+def _check_shapes(x: list[np.ndarray], model: Any) -> None:
     """Refuse a batch that the model doesn't take.
 
     Raises:
