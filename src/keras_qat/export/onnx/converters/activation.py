@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 import onnx_ir as ir
+from keras.src.ops import nn
 
 from keras_qat.errors import UnsupportedModelError
 from keras_qat.export.onnx.emission import Emission, Step
@@ -131,7 +132,7 @@ def convert_softmax(emission: Emission, step: Step) -> ir.Value:
     )
 
 
-@register_converter(keras.layers.LeakyReLU)
+@register_converter(keras.layers.LeakyReLU, nn.LeakyRelu)
 def convert_leaky_relu(emission: Emission, step: Step) -> ir.Value:
     """LeakyRelu with the layer's slope."""
     return emission.op("LeakyRelu", step.inputs, step.name, step.output_shape, alpha=float(step.layer.negative_slope))

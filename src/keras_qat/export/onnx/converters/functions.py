@@ -50,12 +50,6 @@ def convert_square(emission: Emission, step: Step) -> ir.Value:
     return emission.op("Mul", [step.inputs[0], step.inputs[0]], step.name, step.output_shape)
 
 
-@register_converter(nn.LeakyRelu)
-def convert_leaky_relu(emission: Emission, step: Step) -> ir.Value:
-    """LeakyRelu with the operation's slope."""
-    return emission.op("LeakyRelu", step.inputs, step.name, step.output_shape, alpha=float(step.layer.negative_slope))
-
-
 @register_converter(nn.Gelu)
 def convert_gelu(emission: Emission, step: Step) -> ir.Value:
     """The exact GELU."""

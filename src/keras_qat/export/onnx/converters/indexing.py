@@ -1,4 +1,4 @@
-"""Operations of `keras.ops` that move numbers: reshape, transpose, concatenate, squeeze, slices as in `x[:, 1:]`."""
+"""Operations of `keras.ops` that move numbers: reshape, transpose, squeeze, slices as in `x[:, 1:]`."""
 
 from typing import Any
 
@@ -8,7 +8,6 @@ from keras.src.ops import numpy as operations
 
 from keras_qat.errors import UnsupportedModelError
 from keras_qat.export.onnx.converters.arithmetic import arguments
-from keras_qat.export.onnx.converters.merge import require_tensors
 from keras_qat.export.onnx.converters.movement import permute, reshape
 from keras_qat.export.onnx.emission import Emission, Step
 from keras_qat.export.onnx.registry import register_converter
@@ -28,14 +27,6 @@ def convert_transpose(emission: Emission, step: Step) -> ir.Value:
     rank = len(step.output_shape)
     axes = tuple(range(rank)[::-1]) if step.layer.axes is None else tuple(axis % rank for axis in step.layer.axes)
     return permute(emission, step, axes)
-
-
-@register_converter(operations.Concatenate)
-def convert_concatenate(emission: Emission, step: Step) -> ir.Value:
-    """Concat along the operation's axis."""
-    require_tensors(step)
-    axis = emission.layout.axis(step.layer.axis, len(step.output_shape))
-    return emission.op("Concat", step.inputs, step.name, step.output_shape, axis=axis)
 
 
 @register_converter(operations.GetItem)

@@ -5,6 +5,7 @@ from functools import reduce
 import keras
 import numpy as np
 import onnx_ir as ir
+from keras.src.ops import numpy as operations
 
 from keras_qat.errors import UnsupportedModelError
 from keras_qat.export.onnx.emission import Emission, Step
@@ -36,7 +37,7 @@ def convert_average(emission: Emission, step: Step) -> ir.Value:
     return emission.op("Mul", [added, share], f"{step.name}/mean", step.output_shape)
 
 
-def require_tensors(step: Step) -> None:
+def _require_tensors(step: Step) -> None:
     """Refuse constants among the inputs.
 
     Raises:
@@ -51,7 +52,7 @@ def require_tensors(step: Step) -> None:
 
 
 def _chain(emission: Emission, step: Step, op_type: str) -> ir.Value:
-    require_tensors(step)
+    _require_tensors(step)
     inputs = [_with_rank(emission, step, i) for i in range(len(step.inputs))]
     return reduce(lambda a, b: emission.op(op_type, [a, b], step.name, step.output_shape), inputs)
 
@@ -73,9 +74,9 @@ def _with_rank(emission: Emission, step: Step, index: int) -> ir.Value:
     return emission.op("Reshape", [value, target], f"{step.name}/expand_{index}", spread)
 
 
-@register_converter(keras.layers.Concatenate)
+@register_converter(keras.layers.Concatenate, operations.Concatenate)
 def convert_concatenate(emission: Emission, step: Step) -> ir.Value:
     """Concat along the layer's axis."""
-    require_tensors(step)
+    _require_tensors(step)
     axis = emission.layout.axis(step.layer.axis, len(step.output_shape))
     return emission.op("Concat", step.inputs, step.name, step.output_shape, axis=axis)
