@@ -90,6 +90,20 @@ def test_shared_layer_is_corrected_for_the_mean_of_its_calls(images: np.ndarray)
     assert correction.shifts["shared"].shape == (3,)
 
 
+def test_calls_inside_a_nested_model_are_corrected_like_those_of_the_flat_one(images: np.ndarray) -> None:
+    """Two calls, one on far brighter images: paired the wrong way around, the shifts would be others."""
+    keras.utils.set_random_seed(3)
+    shared = layers.Conv2D(3, 3, padding="same", name="shared")
+    bright, relu = layers.Rescaling(1.0, offset=50.0, name="bright"), layers.ReLU(name="relu")
+    both = layers.Concatenate(name="both")
+    x, pixels = keras.Input((9, 7, 3), name="image"), keras.Input((9, 7, 3), name="pixels")
+    inner = keras.Model(pixels, [shared(pixels), shared(bright(pixels))], name="inner")
+    a, b = inner(x)
+    nested, flat = keras.Model(x, both([relu(b), a])), keras.Model(x, both([relu(shared(bright(x))), shared(x)]))
+    found, wanted = (correct_bias(m, _quantized(m, images), [images]).shifts["shared"] for m in (nested, flat))
+    np.testing.assert_allclose(found, wanted, rtol=1e-4)
+
+
 def test_channels_first(images: np.ndarray) -> None:
     model = _model([layers.Conv2D(4, 3, data_format="channels_first", name="first")], shape=(3, 9, 7))
     moved = np.ascontiguousarray(images.transpose(0, 3, 1, 2))

@@ -275,6 +275,23 @@ def test_shared_layer_keeps_the_numbers_of_its_calls(tmp_path: Path) -> None:
         assert verify_file(path, placement, model=quantized).findings == ()
 
 
+def test_calls_inside_a_nested_model_keep_their_numbers_once_it_is_flat(tmp_path: Path) -> None:
+    """The nested model makes its first output from the first call; the outer model wants the second output first."""
+    pixels = keras.Input((8, 8, 3), name="pixels")
+    shared = layers.Conv2D(3, 1, name="shared")
+    first, second = shared(layers.ReLU(name="relu")(pixels)), shared(layers.LeakyReLU(name="leaky")(pixels))
+    inner = keras.Model(pixels, [first, second], name="inner")
+    image = keras.Input((8, 8, 3), name="image")
+    a, b = inner(image)
+    model = keras.Model(image, layers.Subtract(name="difference")([layers.Conv2D(3, 1, name="after")(b), a]))
+    calls = {node.name: node.inputs for node in trace(model).graph.nodes if node.layer == "shared"}
+    assert calls == {"shared": ("leaky",), "shared#2": ("relu",)}
+    for target in TARGETS:
+        quantized, placement = _quantized(model, target)
+        path = export_onnx(quantized, tmp_path / f"{target}.onnx", target=target)
+        assert verify_file(path, placement, model=quantized).findings == ()
+
+
 def test_pair_that_the_plan_refused_for_weights(exported: Exported) -> None:
     def refuse(weights: tuple[Any, ...]) -> tuple[Any, ...]:
         return tuple(replace(w, spec=None) if w.layer == "head_conv" else w for w in weights)

@@ -2,43 +2,39 @@
 
 Keras's own order goes by the distance from the output, which a FakeQuantize layer on one branch changes. Here a layer
 put on an edge changes nothing for the others, so the second call of a shared layer stays the second (`shared#2`), in
-the float model, in the quantized one and in its file.
+the float model, in the quantized one and in its file. For the same reason the walk is over the flat calls: a model
+inside another is flat once it is quantized.
 """
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+
+from keras_qat.graph.flatten import FlatCall, Value
 
 
-def calls_in_order(functional: Any) -> Iterator[Any]:
-    """The Keras nodes of a Functional model, those that make a node's inputs before it.
+def calls_in_order(values: Iterable[Value]) -> Iterator[FlatCall]:
+    """The calls that make `values` and all that they need, each once, those that make a call's inputs before it.
 
     Args:
-        functional: a Functional `keras.Model`.
+        values: the model's inputs first, which puts them first in the order, then its outputs.
 
     Example:
         >>> import keras
+        >>> from keras_qat.graph.flatten import flatten
         >>> x = keras.Input((4,), name="x")
         >>> shared = keras.layers.Dense(4)
         >>> model = keras.Model(x, keras.layers.Add()([shared(keras.layers.ReLU(name="relu")(x)), shared(x)]))
-        >>> [type(node.operation).__name__ for node in calls_in_order(model)]
+        >>> scope = flatten(model)
+        >>> [type(call.operation).__name__ for call in calls_in_order([scope[id(model.outputs[0])]])]
         ['InputLayer', 'ReLU', 'Dense', 'Dense', 'Add']
     """
-    seen: set[int] = set()
+    seen: set[FlatCall] = set()
     # A stack of its own: recursion would end at networks a thousand layers deep.
-    stack = [(_maker(tensor), False) for tensor in reversed(functional.outputs)]
-    inside = {id(node) for nodes in functional._nodes_by_depth.values() for node in nodes}  # noqa: SLF001
+    stack = [(value.call, False) for value in reversed(tuple(values))]
     while stack:
-        node, visited = stack.pop()
+        call, visited = stack.pop()
         if visited:
-            yield node
-        elif id(node) not in seen and id(node) in inside:
-            seen.add(id(node))
-            above = () if node.is_input else node.arguments.keras_tensors
-            stack.append((node, True))
-            stack.extend((_maker(tensor), False) for tensor in reversed(above))
-
-
-def _maker(tensor: Any) -> Any:
-    """The call that made a Keras tensor."""
-    operation, index, _ = tensor._keras_history  # noqa: SLF001
-    return operation._inbound_nodes[index]  # noqa: SLF001
+            yield call
+        elif call not in seen:
+            seen.add(call)
+            stack.append((call, True))
+            stack.extend((value.call, False) for value in reversed(call.inputs))
