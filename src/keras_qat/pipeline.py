@@ -7,8 +7,8 @@ baseline ── plan ── calibrate ── apply ──▶ PTQ ── fine_tun
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,13 @@ import numpy as np
 from keras_qat.baseline import DIGITS, DIGITS_SIZE, epochs_of, float_model
 from keras_qat.calibration import calibrate, correct_bias, find_method
 from keras_qat.data import ImageSet, Splits, decode_errors, load_data
-from keras_qat.evaluation import Predictions, TensorError, measure_latency, predict, tensor_errors
 from keras_qat.export import export_keras, export_onnx, require_opset, require_verified
 from keras_qat.export.saved_model import export_saved_model
 from keras_qat.graph import trace
+from keras_qat.judging import BASELINE, EVALUATION_BATCH, judge_variants
 from keras_qat.placement import Overrides, explain, plan
-from keras_qat.report import Record, Row, markdown, read_environment
-from keras_qat.runtimes import KerasRuntime, choose_judge
+from keras_qat.report import Record, markdown, read_environment
+from keras_qat.runtimes import choose_judge
 from keras_qat.settings import Settings
 from keras_qat.storage import require_writable, write_json, write_text
 from keras_qat.targets import find_target
@@ -35,16 +35,10 @@ from keras_qat.zoo import find
 
 _logger = logging.getLogger(__name__)
 
-_EVALUATION_BATCH = 32
-
 _CORRECTION_IMAGES = 128
 """A mean over all pixels of that many images is known well enough."""
 
-_COMPARED_IMAGES = 32
-_COMPARED_BATCH = 8
-"""Tensor by tensor, all activations of a batch are held at once: some 300 MB for eight images of a ResNet152."""
-
-BASELINE, PTQ, QAT = "Baseline", "PTQ", "QAT"
+PTQ, QAT = "PTQ", "QAT"
 
 
 def run(settings: Settings) -> Record:
@@ -90,7 +84,7 @@ def run(settings: Settings) -> Record:
         del models[BASELINE]
     validation = _validation(data, settings)
     with _timed(seconds, "evaluate"):
-        rows, engine = _judge(models, files, validation, settings.target)
+        rows, engine = judge_variants(models, files, validation, settings.target)
     record = Record(
         model=entry.name,
         data=data.name,
@@ -148,7 +142,7 @@ def _quantize(model: Any, placement: Placement, train: ImageSet, settings: Setti
 
 def _correct_bias(model: Any, quantized: Any, train: ImageSet, settings: Settings) -> Any:
     images = train.take(min(settings.calibration_images, _CORRECTION_IMAGES), settings.seed)
-    size = min(settings.batch_size, _EVALUATION_BATCH)
+    size = min(settings.batch_size, EVALUATION_BATCH)
     correction = correct_bias(model, quantized, images.arrays(size), total=images.steps(size))
     report = {
         "images": correction.images,
@@ -162,7 +156,7 @@ def _correct_bias(model: Any, quantized: Any, train: ImageSet, settings: Setting
 def _fine_tune(ptq: Any, data: Splits, recipe: Recipe, folder: Path) -> FineTuned:
     train = epochs_of(data.train, recipe.batch_size, recipe.seed)
     with decode_errors():
-        return fine_tune(ptq, train, data.selection.batches(_EVALUATION_BATCH), recipe, folder=folder / "training")
+        return fine_tune(ptq, train, data.selection.batches(EVALUATION_BATCH), recipe, folder=folder / "training")
 
 
 def _export(model: Any, name: str, settings: Settings) -> Path:
@@ -187,52 +181,6 @@ def _validation(data: Splits, settings: Settings) -> ImageSet:
     if settings.validation_images is None:
         return data.validation
     return data.validation.take(settings.validation_images, settings.seed)
-
-
-def _judge(
-    models: Mapping[str, Any], files: Mapping[str, Path], images: ImageSet, target: str
-) -> tuple[tuple[Row, ...], str]:
-    """Evaluate and time every variant in Keras and deployed, on the same images; say which engine ran the files."""
-    judge = choose_judge(target)
-    with ExitStack() as stack:
-        simulated = {name: stack.enter_context(KerasRuntime(model)) for name, model in models.items()}
-        deployed = {name: stack.enter_context(judge.open(files[name], max_batch=_EVALUATION_BATCH)) for name in models}
-
-        def scores(runtime: Any, name: str) -> Predictions:
-            batches = images.arrays(_EVALUATION_BATCH)
-            return predict(runtime, batches, description=f"evaluating {name}", total=images.steps(_EVALUATION_BATCH))
-
-        in_keras = {name: scores(runtime, f"{name} in Keras") for name, runtime in simulated.items()}
-        in_engine = {name: scores(runtime, f"{name} deployed") for name, runtime in deployed.items()}
-        errors = {name: _tensor_errors(models[name], files[name], images) for name in models if name != BASELINE}
-        image, _ = next(images.arrays(1))
-        keras_latency = measure_latency(simulated, image)
-        engine_latency = measure_latency(deployed, image)
-        engine = next(iter(deployed.values()))
-        rows = tuple(
-            Row(
-                name=name,
-                keras_top1=in_keras[name].accuracy(1),
-                keras_top5=in_keras[name].accuracy(5),
-                keras_latency=keras_latency[name],
-                deployed_top1=in_engine[name].accuracy(1),
-                deployed_top5=in_engine[name].accuracy(5),
-                deployed_latency=engine_latency[name],
-                agreement=in_engine[name].agreement(in_keras[BASELINE]) if BASELINE in in_keras else None,
-                simulation_agreement=in_engine[name].agreement(in_keras[name]),
-                simulation_sqnr=in_engine[name].sqnr(in_keras[name]),
-                keras_agreement=in_keras[name].agreement(in_keras[BASELINE]) if BASELINE in in_keras else None,
-                tensor_errors=errors.get(name, ()),
-                size_bytes=files[name].stat().st_size,
-            )
-            for name in models
-        )
-        return rows, judge.describe(engine)
-
-
-def _tensor_errors(model: Any, file: Path, images: ImageSet) -> tuple[TensorError, ...]:
-    few = images.take(_COMPARED_IMAGES, seed=0)
-    return tensor_errors(model, file, few.arrays(_COMPARED_BATCH), total=few.steps(_COMPARED_BATCH))
 
 
 @contextmanager

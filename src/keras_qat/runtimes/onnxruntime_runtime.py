@@ -47,10 +47,6 @@ def open_session(
         UserError: the device is unknown, or this ONNX Runtime can't use it.
     """
     provider, settings = _provider(device)
-    if optimize is None and device == "cpu":
-        session = open_session(model, threads=threads, optimize=False)
-        if session.get_modelmeta().custom_metadata_map.get("keras_qat.precision") == "fp16":
-            return session
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or os.cpu_count() or 1
     options.log_severity_level = 3
@@ -75,6 +71,9 @@ def open_session(
             "Check the driver with nvidia-smi, and that the CUDA and cuDNN libraries are those that "
             "https://onnxruntime.ai/docs/execution-providers/CUDA-ExecutionProvider.html names."
         )
+    half = session.get_modelmeta().custom_metadata_map.get("keras_qat.precision") == "fp16"
+    if optimize is None and device == "cpu" and half:
+        return open_session(model, threads=threads, optimize=False)
     return session
 
 

@@ -1,0 +1,76 @@
+"""Float, PTQ and QAT side by side: accuracy, latency and agreement, in Keras and in the engine that runs the files."""
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from keras_qat.data import ImageSet
+from keras_qat.evaluation import Predictions, TensorError, measure_latency, predict, tensor_errors
+from keras_qat.report import Row
+from keras_qat.runtimes import KerasRuntime, choose_judge
+
+BASELINE = "Baseline"
+"""The variant that the others are compared with."""
+
+EVALUATION_BATCH = 32
+
+_COMPARED_IMAGES = 32
+_COMPARED_BATCH = 8
+"""Tensor by tensor, all activations of a batch are held at once: some 300 MB for eight images of a ResNet152."""
+
+
+def judge_variants(
+    models: Mapping[str, Any], files: Mapping[str, Path], images: ImageSet, target: str
+) -> tuple[tuple[Row, ...], str]:
+    """Evaluate and time every variant in Keras and deployed, on the same images.
+
+    Args:
+        models: the Keras models by the name of their row; `BASELINE` may be among them.
+        files: the ONNX file of each.
+        images: with labels.
+        target: which the files are for; it decides which engine runs them.
+
+    Returns:
+        A row for each variant, and the name of the engine, with why no better one.
+    """
+    judge = choose_judge(target)
+    with ExitStack() as stack:
+        simulated = {name: stack.enter_context(KerasRuntime(model)) for name, model in models.items()}
+        deployed = {name: stack.enter_context(judge.open(files[name], max_batch=EVALUATION_BATCH)) for name in models}
+
+        def scores(runtime: Any, name: str) -> Predictions:
+            batches = images.arrays(EVALUATION_BATCH)
+            return predict(runtime, batches, description=f"evaluating {name}", total=images.steps(EVALUATION_BATCH))
+
+        in_keras = {name: scores(runtime, f"{name} in Keras") for name, runtime in simulated.items()}
+        in_engine = {name: scores(runtime, f"{name} deployed") for name, runtime in deployed.items()}
+        errors = {name: _tensor_errors(models[name], files[name], images) for name in models if name != BASELINE}
+        image, _ = next(images.arrays(1))
+        keras_latency = measure_latency(simulated, image)
+        engine_latency = measure_latency(deployed, image)
+        engine = next(iter(deployed.values()))
+        rows = tuple(
+            Row(
+                name=name,
+                keras_top1=in_keras[name].accuracy(1),
+                keras_top5=in_keras[name].accuracy(5),
+                keras_latency=keras_latency[name],
+                deployed_top1=in_engine[name].accuracy(1),
+                deployed_top5=in_engine[name].accuracy(5),
+                deployed_latency=engine_latency[name],
+                agreement=in_engine[name].agreement(in_keras[BASELINE]) if BASELINE in in_keras else None,
+                simulation_agreement=in_engine[name].agreement(in_keras[name]),
+                simulation_sqnr=in_engine[name].sqnr(in_keras[name]),
+                keras_agreement=in_keras[name].agreement(in_keras[BASELINE]) if BASELINE in in_keras else None,
+                tensor_errors=errors.get(name, ()),
+                size_bytes=files[name].stat().st_size,
+            )
+            for name in models
+        )
+        return rows, judge.describe(engine)
+
+
+def _tensor_errors(model: Any, file: Path, images: ImageSet) -> tuple[TensorError, ...]:
+    few = images.take(_COMPARED_IMAGES, seed=0)
+    return tensor_errors(model, file, few.arrays(_COMPARED_BATCH), total=few.steps(_COMPARED_BATCH))
