@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from keras_qat.baseline import DIGITS, DIGITS_SIZE, epochs_of, float_model
-from keras_qat.calibration import calibrate, correct_bias, find_method
+from keras_qat.calibration import calibrate, correct_bias, find_observer
 from keras_qat.data import ImageSet, Splits, decode_errors, load_data
 from keras_qat.export import export_keras, export_onnx, require_opset, require_verified
 from keras_qat.export.saved_model import export_saved_model
@@ -105,7 +105,7 @@ def run(settings: Settings) -> Record:
 def _check_early(settings: Settings) -> None:
     """Find the mistakes that would otherwise show after minutes or hours of work."""
     choose_judge(find_target(settings.target).name)
-    find_method(settings.calibration_method)
+    find_observer(settings.calibration_method)
     require_opset(settings.opset, settings.precision)
     require_writable(settings.folder)
 

@@ -3,6 +3,18 @@
 from keras_qat.calibration.bias_correction import BiasCorrection, correct_bias
 from keras_qat.calibration.calibrate import calibrate
 from keras_qat.calibration.histogram import Histogram, merge
-from keras_qat.calibration.methods import METHODS, find_method
+from keras_qat.calibration.methods import METHODS
+from keras_qat.calibration.observers import OBSERVERS, Choice, Observer, find_observer
 
-__all__ = ["METHODS", "BiasCorrection", "Histogram", "calibrate", "correct_bias", "find_method", "merge"]
+__all__ = [
+    "METHODS",
+    "OBSERVERS",
+    "BiasCorrection",
+    "Choice",
+    "Histogram",
+    "Observer",
+    "calibrate",
+    "correct_bias",
+    "find_observer",
+    "merge",
+]

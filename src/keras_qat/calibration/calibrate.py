@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from keras_qat.calibration.histogram import Histogram, merge
-from keras_qat.calibration.methods import find_method
+from keras_qat.calibration.observers import find_observer
 from keras_qat.calibration.probe import build_probe
 from keras_qat.errors import DataError, UnsupportedModelError
 from keras_qat.graph import trace
@@ -32,7 +32,7 @@ def calibrate(
         placement: from `plan`.
         batches: batches of images, or of (images, labels); arrays of shape (batch, height, width, channels). A model
             with several inputs takes (list of arrays, labels).
-        method: `"minmax"`, `"percentile"` or `"mse"`.
+        method: an observer: `"minmax"`, `"ema"`, `"percentile"`, `"entropy"`, `"mse"` or `"auto"`.
         total: number of batches, for the progress bar.
 
     Returns:
@@ -43,29 +43,36 @@ def calibrate(
         UnsupportedModelError: an activation is NaN or infinite; the first such tensor is named.
         UserError: the method is unknown.
     """
-    choose = find_method(method)
+    observer = find_observer(method)
     tensors = tuple(dict.fromkeys(name for names in placement.sources.values() for name in names))
-    probe = build_probe(trace(model), tensors)
-    histograms = dict.fromkeys(tensors, Histogram.empty())
+    probe = build_probe(trace(model), tensors, counts=observer.counts)
+    states = {name: observer.init() for name in placement.sources}
     images = 0
     for x in input_batches(batches, model, "calibrating", total):
         images += len(x[0])
-        for name, (counts, exponent, amax) in probe.predict_on_batch(x).items():
-            if not np.isfinite(amax):
-                raise UnsupportedModelError(
-                    f"The tensor {name!r} is not finite on the calibration images. Received: a largest magnitude of "
-                    f"{amax}. Check the weights before this layer and the preprocessing of the images."
-                )
-            histograms[name] = merge(
-                histograms[name], Histogram(int(exponent), np.asarray(counts, np.int64), float(amax))
-            )
+        seen = {name: _read(name, *outputs) for name, outputs in probe.predict_on_batch(x).items()}
+        for name, sources in placement.sources.items():
+            states[name] = observer.update(states[name], reduce(merge, (seen[source] for source in sources)))
     if images == 0:
         raise DataError("There is nothing to calibrate with. Received: 0 images. Give at least one batch.")
     specs = placement.specs
-    return {
-        name: TensorRange(choose(reduce(merge, (histograms[t] for t in sources)), specs[name]), method, images)
-        for name, sources in placement.sources.items()
-    }
+    choices = {name: observer.finalize(state, specs[name]) for name, state in states.items()}
+    return {name: TensorRange(choice.amax, choice.method, images) for name, choice in choices.items()}
+
+
+def _read(tensor: str, counts: Any, largest: Any) -> Histogram:
+    """What the probe saw of a tensor in one batch.
+
+    Raises:
+        UnsupportedModelError: a number is not finite.
+    """
+    amax = float(np.asarray(largest, np.int32).view(np.float32))
+    if not np.isfinite(amax):
+        raise UnsupportedModelError(
+            f"The tensor {tensor!r} is not finite on the calibration images. Received: a largest magnitude of "
+            f"{amax}. Check the weights before this layer and the preprocessing of the images."
+        )
+    return Histogram(np.asarray(counts, np.int64), amax)
 
 
 def input_batches(

@@ -1,16 +1,31 @@
-"""Histograms of magnitudes whose range grows by doubling: one pass, constant memory, independent of batch order.
+"""Histograms of magnitudes over the bins of float32 itself: one pass, constant memory, independent of batch order.
 
-The range of a histogram is always a power of two, [0, 2^k). To merge two of different k, neighbouring bins of the
-smaller one are added up pairwise until the ranges agree, which is exact. So the counts depend on the data alone, not on
-the batches it came in.
+A float32 is a sign, an exponent of 8 bits and a mantissa of 23. Without its sign and its lowest 15 bits it is the number
+of its bin:
+
+    b(x) = bits(|x|) >> 15
+
+which makes 256 bins of every power of two. They are the same for all tensors and batches, so nothing need be known of
+the range beforehand and nothing is binned again when it grows: counts add up. So the histogram depends on the data
+alone, to the last bit, whatever the batches, their order, the backend or the device.
+
+At the top of the range, where bins are widest, a bin is at most one step of an unsigned 8-bit grid wide, at an eighth of
+the range an eighth of a step. Methods take the numbers of a bin as spread evenly over it.
 """
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
-BINS = 4096
-"""At least 2048 bins below the largest magnitude: 8 for each step of an unsigned 8-bit grid."""
+DROPPED_BITS = 15
+"""The lowest bits of the mantissa, which don't tell bins apart."""
+
+BINS = 0x7F80_0000 >> DROPPED_BITS
+"""Bins of all finite magnitudes; infinity is the first bin after them."""
+
+EDGES = np.append((np.arange(BINS, dtype=np.uint32) << DROPPED_BITS).view(np.float32).astype(np.float64), 2.0**128)
+"""Bin b holds EDGES[b] <= |x| < EDGES[b + 1]. Float64, shape (BINS + 1,)."""
 
 
 @dataclass(frozen=True)
@@ -18,52 +33,52 @@ class Histogram:
     """How often each magnitude occurred.
 
     Args:
-        exponent: k; the bins split [0, 2^k) evenly.
-        counts: int64, shape (BINS,).
+        counts: int64, shape (BINS,); shape (0,) where only the largest magnitude was asked for.
         amax: the largest magnitude, exactly.
     """
 
-    exponent: int
     counts: np.ndarray = field(repr=False)
     amax: float
 
-    @property
-    def width(self) -> float:
-        """The width of a bin."""
-        return float(2.0**self.exponent / len(self.counts))
-
-    @property
-    def centres(self) -> np.ndarray:
-        """The middle of each bin, float64, shape (BINS,)."""
-        return (np.arange(len(self.counts)) + 0.5) * self.width
-
     @staticmethod
     def empty() -> "Histogram":
-        """The histogram of nothing, which merges into any other."""
-        return Histogram(exponent=-1000, counts=np.zeros(BINS, np.int64), amax=0.0)
+        """The histogram of nothing, which merges into any other that has counts."""
+        return Histogram(np.zeros(BINS, np.int64), 0.0)
 
     @staticmethod
     def of(x: np.ndarray) -> "Histogram":
         """The histogram of an array of any shape, in NumPy.
 
         Example:
-            >>> Histogram.of(np.array([0.5, -3.0])).exponent
-            2
+            >>> histogram = Histogram.of(np.array([0.5, -3.0]))
+            >>> histogram.amax, int(histogram.counts.sum())
+            (3.0, 2)
         """
-        magnitudes = np.abs(np.asarray(x, np.float64)).ravel()
-        amax = float(magnitudes.max(initial=0.0))
-        exponent = exponent_of(amax)
-        index = np.minimum((magnitudes * (BINS / 2.0**exponent)).astype(np.int64), BINS - 1)
-        return Histogram(exponent, np.bincount(index, minlength=BINS), amax)
+        magnitudes = np.abs(np.asarray(x, np.float32)).ravel()
+        counts = np.bincount(magnitudes.view(np.uint32) >> DROPPED_BITS, minlength=BINS)
+        return Histogram(counts, float(magnitudes.max(initial=0.0)))
 
+    @cached_property
+    def bins(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Counts n, lower edges and upper edges of the occupied bins, float64; none reaches beyond `amax`."""
+        (occupied,) = np.nonzero(self.counts)
+        upper = np.minimum(EDGES[occupied + 1], self.amax)
+        return self.counts[occupied].astype(np.float64), EDGES[occupied], upper
 
-def exponent_of(amax: float) -> int:
-    """The least k with amax < 2^k; a very small one for zero."""
-    return int(np.frexp(max(amax, SMALLEST))[1])
+    def rebinned(self, edges: np.ndarray) -> np.ndarray:
+        """Counts between other edges, the numbers of a bin taken as spread evenly over it.
 
+        Args:
+            edges: increasing, from 0 on, float64, shape (k + 1,).
 
-SMALLEST = 2.0**-100
-"""Magnitudes below this count as this."""
+        Returns:
+            Float64, shape (k,).
+        """
+        n, lower, upper = self.bins
+        # A cumulative count over both edges of each bin is linear inside the bin and constant between bins.
+        x = np.stack([lower, upper], axis=1).ravel()
+        below = np.concatenate([[0.0], np.cumsum(n)])
+        return np.diff(np.interp(edges, x, np.stack([below[:-1], below[1:]], axis=1).ravel()))
 
 
 def merge(a: Histogram, b: Histogram) -> Histogram:
@@ -71,20 +86,7 @@ def merge(a: Histogram, b: Histogram) -> Histogram:
 
     Example:
         >>> both = merge(Histogram.of(np.array([1.0])), Histogram.of(np.array([7.0])))
-        >>> both.exponent, int(both.counts.sum())
-        (3, 2)
+        >>> both.amax, int(both.counts.sum())
+        (7.0, 2)
     """
-    exponent = max(a.exponent, b.exponent)
-    return Histogram(exponent, _widen(a, exponent) + _widen(b, exponent), max(a.amax, b.amax))
-
-
-def _widen(histogram: Histogram, exponent: int) -> np.ndarray:
-    """The counts over the range [0, 2^exponent)."""
-    doublings = exponent - histogram.exponent
-    bins = len(histogram.counts)
-    if 2**doublings >= bins:
-        widened = np.zeros_like(histogram.counts)
-        widened[0] = histogram.counts.sum()
-        return widened
-    merged = histogram.counts.reshape(-1, 2**doublings).sum(axis=1)
-    return np.pad(merged, (0, bins - len(merged)))
+    return Histogram(a.counts + b.counts, max(a.amax, b.amax))

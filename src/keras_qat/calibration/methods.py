@@ -1,17 +1,18 @@
-"""Histogram → amax: the calibration methods, by name.
+"""Histogram → amax: how a range is chosen once all numbers are counted.
 
-`minmax`      the largest magnitude seen. Nothing saturates; one outlier costs every other number precision.
 `percentile`  the magnitude that 99.99% of the numbers don't exceed (Wu et al. 2020, https://arxiv.org/abs/2004.09602).
 `mse`         the amax with the least squared error of quantization, clipping and rounding together, over 200 candidates
               between 5% and 100% of the largest magnitude (Sung et al. 2015, https://arxiv.org/abs/1511.06488).
+`entropy`     the amax whose grid keeps most of the information: the least Kullback-Leibler divergence (its own file).
+`auto`        of all these and the largest magnitude, the one with the least squared error.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from keras_qat.calibration.entropy import entropy
 from keras_qat.calibration.histogram import Histogram
-from keras_qat.errors import UserError
 from keras_qat.types import QuantSpec
 
 Method = Callable[[Histogram, QuantSpec], float]
@@ -28,38 +29,62 @@ def minmax(histogram: Histogram, spec: QuantSpec) -> float:  # noqa: ARG001
 
 
 def percentile(histogram: Histogram, spec: QuantSpec) -> float:  # noqa: ARG001
-    """The upper edge of the bin that holds the 99.99th percentile."""
-    cumulative = np.cumsum(histogram.counts)
-    index = int(np.searchsorted(cumulative, cumulative[-1] * PERCENTILE / 100))
-    return min((index + 1) * histogram.width, histogram.amax)
+    """The 99.99th percentile, interpolated inside its bin."""
+    n, lower, upper = histogram.bins
+    cumulative = np.cumsum(n)
+    wanted = cumulative[-1] * PERCENTILE / 100
+    b = int(np.searchsorted(cumulative, wanted))
+    inside = 1 - (cumulative[b] - wanted) / n[b]
+    return float(lower[b] + inside * (upper[b] - lower[b]))
 
 
 def mse(histogram: Histogram, spec: QuantSpec) -> float:
-    """The candidate amax a that minimises Σ n(x) · (x - s · min(round(x / s), q_max))², s = a / q_max.
+    """The candidate with the least squared error; 0 where all numbers are 0."""
+    candidates = _CANDIDATES * histogram.amax
+    return float(candidates[np.argmin(squared_errors(histogram, candidates, spec))]) if histogram.amax else 0.0
+
+
+def squared_errors(histogram: Histogram, amax: np.ndarray, spec: QuantSpec) -> np.ndarray:
+    """The sum of (x - s · min(round(x / s), q_max))² over all numbers x, with s = a / q_max, for each candidate a.
+
+    Over a bin of evenly spread numbers it is n (G(upper) - G(lower)) / (upper - lower), with the integral
+
+        G(t) = ∫₀ᵗ (x - s q(x))² dx = q s³ / 12 + (t - q s)³ / 3,    q = min(round(t / s), q_max)
+
+    since every whole step adds s³ / 12.
 
     Args:
-        histogram: counts n of the magnitudes x.
+        histogram: of the magnitudes.
+        amax: candidates a > 0, shape (k,).
         spec: the integers; a signed grid's one extra negative step is left out of account.
+
+    Returns:
+        Float64, shape (k,).
     """
+    n, lower, upper = histogram.bins
+    s = (amax / spec.q_max)[:, np.newaxis]
+
+    def integral(t: np.ndarray) -> np.ndarray:
+        q = np.minimum(np.round(t / s), spec.q_max)
+        return np.asarray(q * s**3 / 12 + (t - q * s) ** 3 / 3)
+
+    width = upper - lower
+    spread = width > 0
+    between = (integral(upper) - integral(lower))[:, spread] / width[spread]
+    # A bin whose lower edge is the largest magnitude has no width: its numbers are that magnitude.
+    at = lower[~spread]
+    exact = (at - s * np.minimum(np.round(at / s), spec.q_max)) ** 2
+    return np.asarray(between @ n[spread] + exact @ n[~spread])
+
+
+METHODS: Mapping[str, Method] = {"minmax": minmax, "percentile": percentile, "entropy": entropy, "mse": mse}
+
+
+def best_of_all(histogram: Histogram, spec: QuantSpec) -> tuple[float, str]:
+    """The range with the least squared error among those of all methods, and the name of its method."""
     if histogram.amax == 0:
-        return 0.0
-    occupied = histogram.counts > 0
-    n, x = histogram.counts[occupied].astype(np.float64), histogram.centres[occupied]
-    candidates = _CANDIDATES * histogram.amax
-    s = (candidates / spec.q_max)[:, np.newaxis]
-    errors = (n * (x - s * np.minimum(np.round(x / s), spec.q_max)) ** 2).sum(axis=1)
-    return float(candidates[np.argmin(errors)])
-
-
-METHODS: dict[str, Method] = {"minmax": minmax, "percentile": percentile, "mse": mse}
-
-
-def find_method(name: str) -> Method:
-    """The calibration method of that name.
-
-    Raises:
-        UserError: no such method.
-    """
-    if name not in METHODS:
-        raise UserError(f"Unknown calibration method. Received: {name!r}. Choose one of: {', '.join(METHODS)}.")
-    return METHODS[name]
+        return 0.0, "minmax"
+    chosen = {name: method(histogram, spec) for name, method in METHODS.items()}
+    errors = squared_errors(histogram, np.array(list(chosen.values())), spec)
+    name = list(chosen)[int(np.argmin(errors))]
+    return chosen[name], name
