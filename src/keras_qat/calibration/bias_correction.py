@@ -11,7 +11,7 @@ rounding alone.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +19,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_qat.calibration.calibrate import input_batches
+from keras_qat.calibration.inputs import read_batches
 from keras_qat.errors import DataError
 from keras_qat.graph import Edge, Graph, Node, Trace, trace
 from keras_qat.layers import QuantizedConv2D, QuantizedDense, QuantizedDepthwiseConv2D, WeightQuantized
@@ -47,20 +47,23 @@ class BiasCorrection:
     images: int
 
 
-def correct_bias(model: Any, quantized: Any, batches: Iterable[Any], *, total: int | None = None) -> BiasCorrection:
+def correct_bias(
+    model: Any, quantized: Any, batches: Any, *, images: int | None = None, total: int | None = None
+) -> BiasCorrection:
     """Shift the biases of a quantized model so that each layer keeps the mean of its float output.
 
     Args:
         model: the float model. It is not changed.
         quantized: what `apply_placement` made of it. It is not changed.
-        batches: as for `calibrate`; a hundred images are plenty.
-        total: number of batches, for the progress bar.
+        batches: as for `calibrate`.
+        images: take exactly so many images; all if not given. A hundred are plenty.
+        total: number of batches, for the progress bar, where the data can't say.
 
     Returns:
         A corrected copy of `quantized`. A layer without a bias is corrected in the batch norm behind it.
 
     Raises:
-        DataError: there are no images, or they don't fit the model's input.
+        DataError: there are no images, they don't fit the model's input or aren't finite, or they never end.
 
     Example:
         >>> from keras_qat import apply_placement, calibrate, plan
@@ -78,23 +81,23 @@ def correct_bias(model: Any, quantized: Any, batches: Iterable[Any], *, total: i
         return BiasCorrection(corrected, {}, {}, 0)
     probe = _build_probe(model, traced)
     sums: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(1))
-    images = 0
-    for x in input_batches(batches, model, "correcting biases", total):
-        images += len(x[0])
+    seen = 0
+    for x in read_batches(batches, model, images=images, description="correcting biases", total=total):
+        seen += len(x[0])
         for name, delta in probe.predict_on_batch(x).items():
             sums[name] = sums[name] + np.asarray(delta, np.float64) * len(x[0])
-    if images == 0:
+    if seen == 0:
         raise DataError("There is nothing to correct biases with. Received: 0 images. Give at least one batch.")
     shifts: dict[str, np.ndarray] = {}
     skipped: dict[str, str] = {}
     for layer, nodes in _calls(traced).items():
-        shift = np.asarray(sum(sums[node.name] for node in nodes) / (images * len(nodes)), np.float32)
+        shift = np.asarray(sum(sums[node.name] for node in nodes) / (seen * len(nodes)), np.float32)
         reason = _shift(corrected, traced.graph, nodes, shift)
         if reason is None:
             shifts[layer] = shift
         else:
             skipped[layer] = reason
-    return BiasCorrection(corrected, shifts, skipped, images)
+    return BiasCorrection(corrected, shifts, skipped, seen)
 
 
 class _ChannelMean(keras.layers.Layer):
