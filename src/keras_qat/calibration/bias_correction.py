@@ -6,8 +6,7 @@ of the float layer, and the shifts add up along the network. With x̂, Ŵ the qu
     δ = E[Ŵ x̂] - E[W x]        b ← b - δ
 
 over the calibration images (Nagel et al. 2019, https://arxiv.org/abs/1906.04721, section 4.2, from samples). Each
-layer's δ is measured on the float network's activations, so all layers are measured in one pass, each for its own
-rounding alone.
+layer's δ is measured on the float network's activations: all layers in one pass, each for its own rounding alone.
 """
 
 from collections import defaultdict
@@ -56,8 +55,8 @@ def correct_bias(
         model: the float model. It is not changed.
         quantized: what `apply_placement` made of it. It is not changed.
         batches: as for `calibrate`.
-        images: take exactly so many images; all if not given. A hundred are plenty.
-        total: number of batches, for the progress bar, where the data can't say.
+        images: take exactly so many images; a hundred are plenty.
+        total: number of batches, for the progress bar.
 
     Returns:
         A corrected copy of `quantized`. A layer without a bias is corrected in the batch norm behind it.
@@ -77,7 +76,7 @@ def correct_bias(
     """
     traced = trace(quantized)
     corrected = rebuild(traced, copy_layer, lambda _, tensor: tensor)
-    if not _calls(traced):
+    if not (calls := _calls(traced)):
         return BiasCorrection(corrected, {}, {}, 0)
     probe = _build_probe(model, traced)
     sums: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(1))
@@ -90,13 +89,12 @@ def correct_bias(
         raise DataError("There is nothing to correct biases with. Received: 0 images. Give at least one batch.")
     shifts: dict[str, np.ndarray] = {}
     skipped: dict[str, str] = {}
-    for layer, nodes in _calls(traced).items():
+    for layer, nodes in calls.items():
         shift = np.asarray(sum(sums[node.name] for node in nodes) / (seen * len(nodes)), np.float32)
-        reason = _shift(corrected, traced.graph, nodes, shift)
-        if reason is None:
-            shifts[layer] = shift
-        else:
+        if reason := _shift(corrected, traced.graph, nodes, shift):
             skipped[layer] = reason
+        else:
+            shifts[layer] = shift
     return BiasCorrection(corrected, shifts, skipped, seen)
 
 
@@ -137,13 +135,12 @@ def _build_probe(model: Any, traced: Trace) -> keras.Model:
     for layer, nodes in _calls(traced).items():
         quantized, exact = (t.calls[nodes[0].name].operation for t in (traced, float_trace))
         w_x, w_x_hat = _Copy(exact, f"{layer}_float", linear=True), _Copy(quantized, f"{layer}_rounded", linear=True)
-        channels_first = getattr(exact, "data_format", None) == "channels_first"
+        axis = 1 if getattr(exact, "data_format", None) == "channels_first" else -1
         for node in nodes:
             x = reads[node.name]
             fake = _fake_quantize_before(traced, node)
             x_hat = x if fake is None else _Copy(fake, f"{_scope(node.name)}_rounded_input")(x)
-            mean = _ChannelMean(1 if channels_first else -1, name=f"{_scope(node.name)}_delta")
-            deltas[node.name] = mean(w_x_hat(x_hat), w_x(x))
+            deltas[node.name] = _ChannelMean(axis, name=f"{_scope(node.name)}_delta")(w_x_hat(x_hat), w_x(x))
     return keras.Model(network.inputs, deltas, name=f"{traced.name}_bias_probe")
 
 
