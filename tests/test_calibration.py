@@ -456,7 +456,7 @@ def test_weights_that_are_not_finite_name_the_tensor(value: float, where: str) -
 def test_one_pixel_that_is_not_finite_names_the_image(model: keras.Model, placement: Placement, value: float) -> None:
     x = images(4)
     x[2, 3, 4, 1] = value
-    with pytest.raises(UnsupportedModelError, match=r"'image' is not finite.*preprocessing"):
+    with pytest.raises(DataError, match=r"'image' is not finite.*preprocessing"):
         calibrate(model, placement, [x])
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from keras_qat.baseline import cache_path
+from keras_qat.calibration import Ranges
 from keras_qat.errors import GateMissedError, UserError
 from keras_qat.evaluation import TensorError
 from keras_qat.gates import check_gates
@@ -85,10 +86,10 @@ def test_json_and_markdown_tell_the_same(record: Record, settings: Settings) -> 
 def test_saved_ptq_model_loads_with_its_numbers(settings: Settings) -> None:
     model = keras.models.load_model(settings.folder / "ptq.keras")
     names = [layer.name for layer in model.layers if layer.name.endswith("_quantize")]
-    ranges = json.loads((settings.folder / "ranges.json").read_text())
+    ranges = Ranges.load(settings.folder / "ranges.json")
     assert "stem_relu_quantize" in names
     amax = float(model.get_layer("stem_relu_quantize").amax)
-    assert np.float32(ranges["stem_relu"]["amax"]) == np.float32(amax)
+    assert np.float32(ranges["stem_relu"].amax) == np.float32(amax)
 
 
 def _shares(record: Record) -> list[tuple[Any, ...]]:
@@ -99,9 +100,9 @@ def _shares(record: Record) -> list[tuple[Any, ...]]:
 
 
 def test_same_seed_same_table(record: Record, settings: Settings, tmp_path: Path) -> None:
-    # From the start: another folder, and the cached baseline thrown away.
+    # From the start: another folder, no cached ranges, and the cached baseline thrown away.
     cache_path(settings.model, settings.seed).unlink()
-    again = run(replace(settings, output=tmp_path))
+    again = run(replace(settings, output=tmp_path, use_cache=False))
     assert _shares(again) == _shares(record)
 
 

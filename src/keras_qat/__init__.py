@@ -12,7 +12,7 @@ Importing the package also makes Keras able to load quantized `.keras` files.
 
 from keras_qat import _backend  # noqa: F401  (before TensorFlow is imported)
 from keras_qat._version import __version__
-from keras_qat.calibration import calibrate, correct_bias
+from keras_qat.calibration import Ranges, calibrate, correct_bias
 from keras_qat.export import export_keras, export_onnx, register_converter
 from keras_qat.graph import trace
 from keras_qat.placement import Overrides, Rule, explain, plan
@@ -24,6 +24,7 @@ __all__ = [
     "Overrides",
     "Placement",
     "QuantSpec",
+    "Ranges",
     "Recipe",
     "Rule",
     "TensorRange",

@@ -9,14 +9,13 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from keras_qat.baseline import DIGITS, DIGITS_SIZE, epochs_of, float_model
-from keras_qat.calibration import calibrate, correct_bias, find_observer
+from keras_qat.calibration import Ranges, cached_ranges, calibrate, correct_bias, digest, find_observer, ranges_key
 from keras_qat.data import ImageSet, Splits, decode_errors, load_data
 from keras_qat.export import export_keras, export_onnx, require_opset, require_verified
 from keras_qat.export.saved_model import export_saved_model
@@ -127,17 +126,25 @@ def _quantize(model: Any, placement: Placement, train: ImageSet, settings: Setti
     images = train.take(settings.calibration_images, settings.seed)
     if len(images) < settings.calibration_images:
         _logger.warning("Calibrating with %d images: the training set has no more.", len(images))
-    ranges = calibrate(
-        model,
-        placement,
-        images.arrays(settings.batch_size),
-        method=settings.calibration_method,
-        total=images.steps(settings.batch_size),
-    )
+    ranges = _ranges(model, placement, images, settings)
     write_text(settings.folder / "placement.md", explain(placement, ranges=ranges) + "\n")
-    write_json(settings.folder / "ranges.json", {name: asdict(r) for name, r in ranges.items()})
+    ranges.save(settings.folder / "ranges.json")
     quantized = apply_placement(model, placement, ranges)
     return _correct_bias(model, quantized, train, settings) if settings.bias_correction else quantized
+
+
+def _ranges(model: Any, placement: Placement, images: ImageSet, settings: Settings) -> Ranges:
+    """The ranges of all quantized tensors, from the cache if they are there."""
+    size, method = settings.batch_size, settings.calibration_method
+
+    def compute() -> Ranges:
+        return calibrate(model, placement, images.arrays(size), method=method, total=images.steps(size))
+
+    if not settings.use_cache:
+        return compute()
+    # The images themselves, prepared: a folder can change under the same name, and reading is quick beside calibrating.
+    data = {"images": digest(x for x, _ in images.arrays(size)), "batch_size": size}
+    return cached_ranges(ranges_key(model, placement, data, method, len(images)), compute)
 
 
 def _correct_bias(model: Any, quantized: Any, train: ImageSet, settings: Settings) -> Any:

@@ -1,10 +1,19 @@
 """One progress bar for every long loop, drawn by rich; plain silence where the output is not a terminal."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
 
 T = TypeVar("T")
 
@@ -27,6 +36,53 @@ def track(items: Iterable[T], description: str, total: int | None = None) -> Ite
     if not CONSOLE.is_terminal:
         yield from items
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=CONSOLE, transient=True) as bar:
+    with _bar() as bar:
         yield from bar.track(items, total=total, description=description)
+
+
+def track_images(
+    batches: Iterable[T],
+    size_of: Callable[[T], int],
+    description: str,
+    total: int | None = None,
+    images: int | None = None,
+) -> Iterator[T]:
+    """Yield `batches`, with a bar that also says how many images go through in a second.
+
+    Args:
+        batches: what to loop over.
+        size_of: the number of images in a batch.
+        description: what is being done.
+        total: how many batches there are, where that is known.
+        images: how many images there will be; the bar then counts these and not the batches.
+
+    Example:
+        >>> list(track_images(["ab", "c"], len, "reading", images=3))
+        ['ab', 'c']
+    """
+    if not CONSOLE.is_terminal:
+        yield from batches
+        return
+    seen = 0
+    with _bar(_ImagesPerSecond()) as bar:
+        task = bar.add_task(description, total=total if images is None else images, images=0)
+        for batch in batches:
+            # Counted when the next is asked for: by then this one is done.
+            yield batch
+            size = size_of(batch)
+            seen += size
+            bar.update(task, advance=1 if images is None else size, images=seen)
+
+
+class _ImagesPerSecond(ProgressColumn):
+    """The rate since the start, which the first batches, compiled as they come, hold down."""
+
+    def render(self, task: Task) -> Text:
+        """The cell of the bar; empty before the first batch."""
+        elapsed, images = task.elapsed, task.fields["images"]
+        return Text(f"{images / elapsed:.0f} images/s" if images and elapsed else "")
+
+
+def _bar(*more: ProgressColumn) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), *more)
+    return Progress(*columns, console=CONSOLE, transient=True)

@@ -20,7 +20,8 @@ class Settings:
         target: the engine to deploy to: onnxruntime, openvino or tensorrt.
         overrides: a JSON file of rules that change the target's placement (docs/overrides.md).
         calibration_images: how many training images choose the ranges.
-        calibration_method: minmax, percentile or mse.
+        calibration_method: minmax, ema, percentile, entropy, mse or auto.
+        use_cache: take the ranges of an earlier run with the same model, images and method from the cache.
         bias_correction: take back the shift that rounding puts on the mean of each layer's output.
         epochs: epochs of fine-tuning.
         steps_per_epoch: the most steps of one epoch; all the training images if not given.
@@ -46,6 +47,7 @@ class Settings:
     overrides: Path | None = None
     calibration_images: int = 256
     calibration_method: str = "mse"
+    use_cache: bool = True
     bias_correction: bool = True
     epochs: int = 10
     steps_per_epoch: int | None = None

@@ -10,7 +10,7 @@ with round-half-to-even, as in ONNX `QuantizeLinear` (https://onnx.ai/onnx/opera
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal
 
@@ -111,11 +111,14 @@ class TensorRange:
         amax: the largest magnitude kept; what lies beyond it saturates.
         method: the observer that chose it, such as `"mse"`.
         images: how many images it was computed from.
+        summary: what the magnitudes look like, such as {"p50": 0.3, "p99.9": 4.1, "max": 6.0}; `None` where that wasn't
+            counted.
     """
 
     amax: float
     method: str
     images: int
+    summary: Mapping[str, float] | None = field(default=None, hash=False, repr=False)
 
 
 @dataclass(frozen=True)

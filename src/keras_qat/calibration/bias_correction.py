@@ -6,12 +6,11 @@ of the float layer, and the shifts add up along the network. With x̂, Ŵ the qu
     δ = E[Ŵ x̂] - E[W x]        b ← b - δ
 
 over the calibration images (Nagel et al. 2019, https://arxiv.org/abs/1906.04721, section 4.2, from samples). Each
-layer's δ is measured on the float network's activations, so all layers are measured in one pass, each for its own
-rounding alone.
+layer's δ is measured on the float network's activations: all layers in one pass, each for its own rounding alone.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +18,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_qat.calibration.calibrate import input_batches
+from keras_qat.calibration.inputs import read_batches
 from keras_qat.errors import DataError
 from keras_qat.graph import Edge, Graph, Node, Trace, trace
 from keras_qat.layers import QuantizedConv2D, QuantizedDense, QuantizedDepthwiseConv2D, WeightQuantized
@@ -47,20 +46,23 @@ class BiasCorrection:
     images: int
 
 
-def correct_bias(model: Any, quantized: Any, batches: Iterable[Any], *, total: int | None = None) -> BiasCorrection:
+def correct_bias(
+    model: Any, quantized: Any, batches: Any, *, images: int | None = None, total: int | None = None
+) -> BiasCorrection:
     """Shift the biases of a quantized model so that each layer keeps the mean of its float output.
 
     Args:
         model: the float model. It is not changed.
         quantized: what `apply_placement` made of it. It is not changed.
-        batches: as for `calibrate`; a hundred images are plenty.
+        batches: as for `calibrate`.
+        images: take exactly so many images; a hundred are plenty.
         total: number of batches, for the progress bar.
 
     Returns:
         A corrected copy of `quantized`. A layer without a bias is corrected in the batch norm behind it.
 
     Raises:
-        DataError: there are no images, or they don't fit the model's input.
+        DataError: there are no images, they don't fit the model's input or aren't finite, or they never end.
 
     Example:
         >>> from keras_qat import apply_placement, calibrate, plan
@@ -74,27 +76,26 @@ def correct_bias(model: Any, quantized: Any, batches: Iterable[Any], *, total: i
     """
     traced = trace(quantized)
     corrected = rebuild(traced, copy_layer, lambda _, tensor: tensor)
-    if not _calls(traced):
+    if not (calls := _calls(traced)):
         return BiasCorrection(corrected, {}, {}, 0)
     probe = _build_probe(model, traced)
     sums: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(1))
-    images = 0
-    for x in input_batches(batches, model, "correcting biases", total):
-        images += len(x[0])
+    seen = 0
+    for x in read_batches(batches, model, images=images, description="correcting biases", total=total):
+        seen += len(x[0])
         for name, delta in probe.predict_on_batch(x).items():
             sums[name] = sums[name] + np.asarray(delta, np.float64) * len(x[0])
-    if images == 0:
+    if seen == 0:
         raise DataError("There is nothing to correct biases with. Received: 0 images. Give at least one batch.")
     shifts: dict[str, np.ndarray] = {}
     skipped: dict[str, str] = {}
-    for layer, nodes in _calls(traced).items():
-        shift = np.asarray(sum(sums[node.name] for node in nodes) / (images * len(nodes)), np.float32)
-        reason = _shift(corrected, traced.graph, nodes, shift)
-        if reason is None:
-            shifts[layer] = shift
-        else:
+    for layer, nodes in calls.items():
+        shift = np.asarray(sum(sums[node.name] for node in nodes) / (seen * len(nodes)), np.float32)
+        if reason := _shift(corrected, traced.graph, nodes, shift):
             skipped[layer] = reason
-    return BiasCorrection(corrected, shifts, skipped, images)
+        else:
+            shifts[layer] = shift
+    return BiasCorrection(corrected, shifts, skipped, seen)
 
 
 class _ChannelMean(keras.layers.Layer):
@@ -134,13 +135,12 @@ def _build_probe(model: Any, traced: Trace) -> keras.Model:
     for layer, nodes in _calls(traced).items():
         quantized, exact = (t.calls[nodes[0].name].operation for t in (traced, float_trace))
         w_x, w_x_hat = _Copy(exact, f"{layer}_float", linear=True), _Copy(quantized, f"{layer}_rounded", linear=True)
-        channels_first = getattr(exact, "data_format", None) == "channels_first"
+        axis = 1 if getattr(exact, "data_format", None) == "channels_first" else -1
         for node in nodes:
             x = reads[node.name]
             fake = _fake_quantize_before(traced, node)
             x_hat = x if fake is None else _Copy(fake, f"{_scope(node.name)}_rounded_input")(x)
-            mean = _ChannelMean(1 if channels_first else -1, name=f"{_scope(node.name)}_delta")
-            deltas[node.name] = mean(w_x_hat(x_hat), w_x(x))
+            deltas[node.name] = _ChannelMean(axis, name=f"{_scope(node.name)}_delta")(w_x_hat(x_hat), w_x(x))
     return keras.Model(network.inputs, deltas, name=f"{traced.name}_bias_probe")
 
 

@@ -1,7 +1,7 @@
 """Histograms of magnitudes over the bins of float32 itself: one pass, constant memory, independent of batch order.
 
-A float32 is a sign, an exponent of 8 bits and a mantissa of 23. Without its sign and its lowest 15 bits it is the number
-of its bin:
+A float32 is a sign, an exponent of 8 bits and a mantissa of 23. Without its sign and its lowest 15 bits it is the
+number of its bin:
 
     b(x) = bits(|x|) >> 15
 
@@ -9,8 +9,8 @@ which makes 256 bins of every power of two. They are the same for all tensors an
 the range beforehand and nothing is binned again when it grows: counts add up. So the histogram depends on the data
 alone, to the last bit, whatever the batches, their order, the backend or the device.
 
-At the top of the range, where bins are widest, a bin is at most one step of an unsigned 8-bit grid wide, at an eighth of
-the range an eighth of a step. Methods take the numbers of a bin as spread evenly over it.
+At the top of the range, where bins are widest, a bin is at most one step of an unsigned 8-bit grid wide, at an eighth
+of the range an eighth of a step. Methods take the numbers of a bin as spread evenly over it.
 """
 
 from dataclasses import dataclass, field
@@ -64,6 +64,24 @@ class Histogram:
         (occupied,) = np.nonzero(self.counts)
         upper = np.minimum(EDGES[occupied + 1], self.amax)
         return self.counts[occupied].astype(np.float64), EDGES[occupied], upper
+
+    def quantiles(self, shares: np.ndarray) -> np.ndarray:
+        """The magnitudes that so many of the numbers don't exceed, interpolated inside their bins.
+
+        Args:
+            shares: above 0 and up to 1, shape (k,).
+
+        Returns:
+            Float64, shape (k,); 0 for a histogram of nothing.
+        """
+        n, lower, upper = self.bins
+        if not len(n):
+            return np.zeros(len(shares))
+        cumulative = np.cumsum(n)
+        wanted = cumulative[-1] * shares
+        b = np.searchsorted(cumulative, wanted)
+        inside = 1 - (cumulative[b] - wanted) / n[b]
+        return np.asarray(lower[b] + inside * (upper[b] - lower[b]))
 
     def rebinned(self, edges: np.ndarray) -> np.ndarray:
         """Counts between other edges, the numbers of a bin taken as spread evenly over it.

@@ -30,12 +30,7 @@ def minmax(histogram: Histogram, spec: QuantSpec) -> float:  # noqa: ARG001
 
 def percentile(histogram: Histogram, spec: QuantSpec) -> float:  # noqa: ARG001
     """The 99.99th percentile, interpolated inside its bin."""
-    n, lower, upper = histogram.bins
-    cumulative = np.cumsum(n)
-    wanted = cumulative[-1] * PERCENTILE / 100
-    b = int(np.searchsorted(cumulative, wanted))
-    inside = 1 - (cumulative[b] - wanted) / n[b]
-    return float(lower[b] + inside * (upper[b] - lower[b]))
+    return float(histogram.quantiles(np.array([PERCENTILE / 100]))[0])
 
 
 def mse(histogram: Histogram, spec: QuantSpec) -> float:

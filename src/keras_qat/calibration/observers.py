@@ -1,6 +1,7 @@
 """Observers: what is remembered of a tensor while the images go by, and the range it gives in the end.
 
-Each is three pure functions over explicit state: `init` makes it, `update` takes in a batch, `finalize` gives the range.
+Each is three pure functions over explicit state: `init` makes it, `update` takes in a batch, `finalize` gives the
+range.
 
 `minmax`  the largest magnitude of all. Nothing saturates; one outlier costs every other number precision.
 `ema`     a moving average of each batch's largest magnitude m (Jacob et al. 2017, https://arxiv.org/abs/1712.05877,

@@ -1,7 +1,6 @@
 """`keras-qat explain`: where the Q/DQ pairs of a model go, and why, as a table or a picture."""
 
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -32,6 +31,7 @@ def explain_command(
         ranges: The ranges.json of a run of the same model, target and overrides; shows the scales.
         output: Write to this file; to standard output if not given.
     """
+    from keras_qat.calibration.ranges import Ranges
     from keras_qat.graph import trace
     from keras_qat.placement import Overrides, explain, plan
     from keras_qat.storage import write_text
@@ -39,7 +39,7 @@ def explain_command(
 
     find_target(target)
     wanted = None if overrides is None else Overrides.load(overrides)
-    known = None if ranges is None else _read_ranges(ranges)
+    known = None if ranges is None else Ranges.load(ranges)
     placement = plan(trace(_model(model)).graph, target, overrides=wanted)
     text = explain(placement, format=form, ranges=known) + "\n"
     if output is None:
@@ -71,19 +71,4 @@ def _load(path: Path) -> Any:
         raise StorageError(
             f"The file can't be read as a Keras model: {' '.join(str(error).split())}. Received: {str(path)!r}. "
             "Save it again with `model.save`; a model with layers of your own must be explained from Python."
-        ) from error
-
-
-def _read_ranges(path: Path) -> Mapping[str, Any]:
-    """The ranges that a run wrote."""
-    from keras_qat.errors import UserError
-    from keras_qat.storage import read_json
-    from keras_qat.types import TensorRange
-
-    value = read_json(path)
-    try:
-        return {name: TensorRange(**fields) for name, fields in value.items()}
-    except (AttributeError, TypeError) as error:
-        raise UserError(
-            f"{path} doesn't hold ranges: {error}. Received: {str(path)!r}. Give the ranges.json of `keras-qat run`."
         ) from error

@@ -1,6 +1,7 @@
 """Keras model → frozen facts: nodes, edges, kinds, signs."""
 
 from keras_qat.graph.facts import OUTPUT, Edge, Graph, Node
+from keras_qat.graph.input_names import input_names
 from keras_qat.graph.kinds import kind_of, register_kind
 from keras_qat.graph.sign import non_negative_tensors
 from keras_qat.graph.trace import Call, TensorRef, Trace, trace
@@ -13,6 +14,7 @@ __all__ = [
     "Node",
     "TensorRef",
     "Trace",
+    "input_names",
     "kind_of",
     "non_negative_tensors",
     "register_kind",

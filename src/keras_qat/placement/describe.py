@@ -5,6 +5,9 @@ from collections.abc import Mapping
 from keras_qat.errors import UserError
 from keras_qat.types import Placement, QuantizedTensor, QuantSpec, TensorRange
 
+_NAMED = 3
+"""So many names are enough to see what is amiss."""
+
 
 def describe_spec(spec: QuantSpec) -> str:
     """The integers of a spec.
@@ -33,11 +36,13 @@ def require_ranges(placement: Placement, ranges: Mapping[str, TensorRange]) -> N
     """Refuse ranges of another placement.
 
     Raises:
-        UserError: a quantized tensor has none.
+        UserError: a quantized tensor has none; the first few are named.
     """
     missing = [name for name in placement.observed if name not in ranges]
     if missing:
+        more = " …" if len(missing) > _NAMED else ""
         raise UserError(
             f"{len(missing)} quantized tensors have no range. Received: ranges of {len(ranges)} tensors, none of "
-            f"{missing[0]!r}. Calibrate the same model with the same target and overrides."
+            f"{', '.join(map(repr, missing[:_NAMED]))}{more}. "
+            "Calibrate the same model with the same target and overrides."
         )

@@ -8,6 +8,7 @@ import keras
 from keras_qat.errors import UserError
 from keras_qat.graph import Edge, Graph, trace
 from keras_qat.layers import FakeQuantize, quantized_layer
+from keras_qat.placement.describe import require_ranges
 from keras_qat.transform.rebuild import copy_layer, rebuild
 from keras_qat.types import Placement, TensorRange
 
@@ -64,12 +65,7 @@ def fake_quantize_name(tensor: str) -> str:
 
 
 def _check(placement: Placement, ranges: Mapping[str, TensorRange], graph: Graph) -> None:
-    missing = [name for name in placement.observed if name not in ranges]
-    if missing:
-        raise UserError(
-            f"{len(missing)} quantized tensors have no range. Received: ranges for {len(ranges)} tensors, none for "
-            f"{missing[0]!r}. Calibrate the same model with the same placement."
-        )
+    require_ranges(placement, ranges)
     planned = {Edge(e.tensor, e.consumer, e.index) for e in placement.edges}
     different = sorted(planned.symmetric_difference(graph.edges), key=lambda edge: edge.tensor)
     if different:
