@@ -173,9 +173,21 @@ def test_range_blown_up_by_outliers_is_named(model: keras.Model, images: np.ndar
     assert (worst.name, worst.saturated, advice.about) == ("relu", 0, "relu")
     before = next(t.alone for t in healthy.tensors if t.name == "relu")
     assert before - worst.alone == pytest.approx(6 * DB_PER_BIT, abs=3)  # six bits lost, less what had clipped
-    assert "outliers" in advice.finding
+    assert "far larger than most of the numbers" in advice.finding
+    assert "outliers" in advice.remedy
     assert "mse or percentile" in advice.remedy
     assert advise(healthy) == ()
+
+
+def test_few_numbers_far_beyond_the_range_are_named() -> None:
+    x = np.random.default_rng(0).uniform(-1, 1, (4, 25_000)).astype("float32")
+    x[0, 0] = 50
+    i = keras.Input((25_000,), name="x")
+    fake = FakeQuantize(QuantSpec(), 1.0, name="x_quantize")
+    models = [keras.Model(i, layers.ReLU(name="relu")(tensor)) for tensor in (i, fake(i))]
+    (advice,) = advise(diagnose(*models, [x]))
+    assert "outliers beyond the range 1: 0.001% of the numbers" in advice.finding
+    assert "minmax" not in advice.remedy
 
 
 def test_kernel_is_judged_by_what_it_computes() -> None:
@@ -379,9 +391,10 @@ def test_command_names_the_ruined_range(program: Program, finished_run: Path) ->
     code, printed, _ = program(finished_run, *arguments)
     assert code == 0
     lines = printed.splitlines()
-    assert "on 20 images" in lines[0]
-    assert lines[4].startswith("| block_out | ")
-    assert lines[7].startswith("| output predictions | ")
+    assert "calibrated with mse on 256 images" in lines[0]
+    assert "on 20 images" in lines[2]
+    assert lines[6].startswith("| block_out | ")
+    assert lines[9].startswith("| output predictions | ")
     assert '`{"select": "block_out", "output": false}`' in printed
     figures = json.loads((finished_run / "figures" / "diagnosis.json").read_text(encoding="utf-8"))
     assert len(figures["tensors"]) > 3

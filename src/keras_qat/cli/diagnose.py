@@ -56,6 +56,7 @@ def diagnose_command(
     chosen = _held_out(settings if data is None else replace(settings, data=data), images)
     baseline, quantized = map(load_model_file, files)
     diagnosis = diagnose(baseline, quantized, chosen.arrays(_BATCH), total=chosen.steps(_BATCH))
+    sys.stdout.write(f"{variant.upper()} of {_described(settings)}.\n\n")
     sys.stdout.write(describe_diagnosis(diagnosis, worst=worst))
     if output is not None:
         write_json(output, {**diagnosis.to_dict(), "advice": [advice.to_dict() for advice in advise(diagnosis)]})
@@ -71,6 +72,15 @@ def _settings(run: Path) -> Settings:
             "`keras-qat run` named at its end, such as runs/resnet50-digits-onnxruntime."
         )
     return Settings.from_dict(read_json(path))
+
+
+def _described(settings: Settings) -> str:
+    """What was done already, so that the advice can be read by it."""
+    corrected = "corrected" if settings.bias_correction else "not corrected"
+    return (
+        f"{settings.model} for {settings.target}, calibrated with {settings.calibration_method} on "
+        f"{settings.calibration_images} images, biases {corrected}"
+    )
 
 
 def _model_file(run: Path, variant: str) -> Path:

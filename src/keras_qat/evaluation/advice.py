@@ -11,13 +11,16 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from keras_qat.evaluation.diagnosis import DB_PER_BIT, Diagnosis, KernelDiagnosis, TensorDiagnosis
+from keras_qat.evaluation.diagnosis import DB_PER_BIT, Diagnosis, KernelDiagnosis, TensorDiagnosis, percent
 from keras_qat.placement.rule import Rule, rule_to_json
 
 LOST_BITS = 3.0
 
 _MOSTLY = 0.5
 """The share of the error that makes clipping its cause."""
+
+_HEAVY = 0.001
+"""The share of numbers that saturate which no good range clips; the best for bell shapes clips a tenth of that."""
 
 _FAR_BELOW_DB = 6.0
 """Cumulative under alone by this much in the median, a bit: the errors add up along the network."""
@@ -53,7 +56,7 @@ class Symptom:
 
     Args:
         shows: whether a figure has it.
-        finding: a format string over `it`, the figures.
+        finding: a format string over `it`, the figures, and `percent`, the share that saturates.
         remedy: what to try.
         rule: what keeps it in float; `None` where that is no remedy.
     """
@@ -65,7 +68,8 @@ class Symptom:
 
     def advise(self, it: Any, about: str | None) -> Advice:
         """The advice for one set of figures."""
-        return Advice(about, self.finding.format(it=it), self.remedy, None if self.rule is None else self.rule(it))
+        finding = self.finding.format(it=it, percent=percent(getattr(it, "saturated", 0)))
+        return Advice(about, finding, self.remedy, None if self.rule is None else self.rule(it))
 
 
 def _bad(it: TensorDiagnosis | KernelDiagnosis) -> bool:
@@ -83,17 +87,25 @@ def _float_kernel(it: KernelDiagnosis) -> Rule:
 
 _TENSOR: tuple[Symptom, ...] = (
     Symptom(
-        lambda it: _bad(it) and it.clipping > _MOSTLY,
-        "{it.alone:.1f} dB alone; {it.saturated:.2%} of its numbers saturate, which makes {it.clipping:.0%} of the "
-        "error: the range {it.amax:.4g} is too small for these images.",
+        lambda it: _bad(it) and it.clipping > _MOSTLY and it.saturated > _HEAVY,
+        "{it.alone:.1f} dB; the range {it.amax:.4g} is too small: {percent} of the numbers saturate, "
+        "{it.clipping:.0%} of the error.",
         "Calibrate with more images (--calibration-images), or with --calibration-method minmax.",
         _float_tensor,
     ),
     Symptom(
+        lambda it: _bad(it) and it.clipping > _MOSTLY,
+        "{it.alone:.1f} dB; outliers beyond the range {it.amax:.4g}: {percent} of the numbers, {it.clipping:.0%} of "
+        "the error.",
+        "Calibrate with more images (--calibration-images), which may hold such outliers; if that doesn't help, keep "
+        "the tensor in float.",
+        _float_tensor,
+    ),
+    Symptom(
         _bad,
-        "{it.alone:.1f} dB alone, hardly by saturation ({it.saturated:.2%}): the range {it.amax:.4g} is far larger "
-        "than most of its numbers, since a few outliers set it.",
-        "Calibrate with --calibration-method mse or percentile; if that is done, keep the tensor in float.",
+        "{it.alone:.1f} dB; the range {it.amax:.4g} is far larger than most of the numbers; {percent} saturate.",
+        "A few outliers set the range. Calibrate with --calibration-method mse or percentile; if that is done, keep "
+        "the tensor in float.",
         _float_tensor,
     ),
 )
@@ -101,14 +113,15 @@ _TENSOR: tuple[Symptom, ...] = (
 _KERNEL: tuple[Symptom, ...] = (
     Symptom(
         lambda it: _bad(it) and it.spec.bits < 8,  # noqa: PLR2004
-        "{it.alone:.1f} dB alone with {it.spec.bits} bits: the kernel doesn't fit so few.",
-        "Give the kernel more bits (weight_bits), or keep the layer in float.",
+        "{it.alone:.1f} dB with {it.spec.bits} bits.",
+        "The kernel needs more bits. Raise weight_bits, or keep the layer in float.",
         _float_kernel,
     ),
     Symptom(
         _bad,
-        "{it.alone:.1f} dB alone: a few large weights in an output channel leave few steps for the others.",
-        "Fine-tune, which moves the weights; if that isn't enough, keep the layer in float.",
+        "{it.alone:.1f} dB.",
+        "A few large weights in an output channel leave few steps for the others. Fine-tune, "
+        "which moves the weights; if that isn't enough, keep the layer in float.",
         _float_kernel,
     ),
 )

@@ -35,6 +35,16 @@ def sqnr_db(signal: float, noise: float) -> float:
     return 10 * math.log10(signal / noise) if signal > 0 else -math.inf
 
 
+def percent(share: float) -> str:
+    """A share from 0 to 1 as a report writes it.
+
+    Example:
+        >>> percent(0.0), percent(1e-7), percent(0.0214)
+        ('0%', '<0.001%', '2.1%')
+    """
+    return "<0.001%" if 0 < share < 1e-5 else f"{100 * share:.2g}%"  # noqa: PLR2004
+
+
 @dataclass(frozen=True)
 class TensorDiagnosis:
     """A quantized activation tensor.

@@ -1,10 +1,12 @@
 """A diagnosis that a human can read: the worst tensors and kernels as a Markdown table, and what to try."""
 
 import json
+from collections.abc import Sequence
 from functools import singledispatch
 from typing import Any
 
 from keras_qat.evaluation import Advice, Diagnosis, KernelDiagnosis, TensorDiagnosis, advise
+from keras_qat.evaluation.diagnosis import percent
 from keras_qat.placement.rule import rule_to_json
 
 _HEADER = ("", "alone", "cumulative", "saturated", "range")
@@ -43,7 +45,7 @@ def describe_diagnosis(diagnosis: Diagnosis, *, worst: int = 10) -> str:
         "",
         *(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows),
         "",
-        *(["What to try:", "", *map(_item, advices)] if advices else ["Nothing stands out."]),
+        *(["What to try:", "", *_by_remedy(advices)] if advices else ["Nothing stands out."]),
     ]
     return "\n".join(lines) + "\n"
 
@@ -56,7 +58,7 @@ def _row(found: Any) -> tuple[str, ...]:
 
 @_row.register
 def _tensor_row(found: TensorDiagnosis) -> tuple[str, ...]:
-    return found.label, _db(found.alone), _db(found.cumulative), f"{found.saturated:.3%}", f"{found.amax:.4g}"
+    return found.label, _db(found.alone), _db(found.cumulative), percent(found.saturated), f"{found.amax:.4g}"
 
 
 @_row.register
@@ -64,9 +66,15 @@ def _kernel_row(found: KernelDiagnosis) -> tuple[str, ...]:
     return found.label, _db(found.alone), "–", "–", "–"
 
 
-def _item(advice: Advice) -> str:
-    rule = "" if advice.rule is None else f" The rule that keeps it in float: `{json.dumps(rule_to_json(advice.rule))}`"
-    return f"- {advice.about or 'The network'}: {advice.finding} {advice.remedy}{rule}"
+def _by_remedy(advices: Sequence[Advice]) -> list[str]:
+    """A list of remedies, under each what it is for, with the rule that keeps it in float."""
+    lines = []
+    for remedy in dict.fromkeys(advice.remedy for advice in advices):
+        lines.append(f"- {remedy}")
+        for advice in (advice for advice in advices if advice.remedy == remedy):
+            rule = "" if advice.rule is None else f" In float: `{json.dumps(rule_to_json(advice.rule))}`"
+            lines.append(f"  - {advice.about or 'The network'}: {advice.finding}{rule}")
+    return lines
 
 
 def _db(value: float) -> str:
