@@ -11,6 +11,7 @@ import pytest
 
 from keras_qat.baseline import cache_path
 from keras_qat.calibration import Ranges
+from keras_qat.cli.main import app, run_program
 from keras_qat.errors import GateMissedError, UserError
 from keras_qat.evaluation import TensorError
 from keras_qat.gates import check_gates
@@ -90,6 +91,13 @@ def test_saved_ptq_model_loads_with_its_numbers(settings: Settings) -> None:
     assert "stem_relu_quantize" in names
     amax = float(model.get_layer("stem_relu_quantize").amax)
     assert np.float32(ranges["stem_relu"].amax) == np.float32(amax)
+
+
+@pytest.mark.usefixtures("record")
+@pytest.mark.parametrize("variant", ["ptq", "qat"])
+def test_a_run_can_be_diagnosed(settings: Settings, variant: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_program(["diagnose", str(settings.folder), "--variant", variant, "--images", "16"], app) == 0
+    assert "| output predictions | – | " in capsys.readouterr().out
 
 
 def _shares(record: Record) -> list[tuple[Any, ...]]:

@@ -1,4 +1,7 @@
-"""The float model that a run starts from: the user's weights, or on the embedded digits one trained here and cached."""
+"""What a run starts from: its images, and the float model.
+
+The model has the user's weights, or on the embedded digits those of one trained here and cached.
+"""
 
 import hashlib
 import json
@@ -9,7 +12,7 @@ from typing import Any
 import keras
 import platformdirs
 
-from keras_qat.data import ImageSet, Splits
+from keras_qat.data import ImageSet, Splits, load_data
 from keras_qat.errors import UserError
 from keras_qat.export import export_keras
 from keras_qat.settings import Settings
@@ -24,6 +27,20 @@ DIGITS_SIZE = 32
 
 _EPOCHS = 8
 _BATCH_SIZE = 32
+
+
+def load_splits(settings: Settings, entry: ZooEntry) -> Splits:
+    """The run's images at the network's size; the embedded digits are small, and so is the network for them.
+
+    Args:
+        settings: the run's; `data` and `seed` decide.
+        entry: the network.
+
+    Raises:
+        DataError: the data can't be read as images.
+    """
+    preprocessing = entry.preprocessing.for_size(DIGITS_SIZE) if settings.data == DIGITS else entry.preprocessing
+    return load_data(settings.data, preprocessing, settings.seed)
 
 
 def float_model(settings: Settings, entry: ZooEntry, data: Splits) -> Any:

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from keras_qat.baseline import DIGITS, DIGITS_SIZE, epochs_of, float_model
+from keras_qat.baseline import epochs_of, float_model, load_splits
 from keras_qat.calibration import Ranges, cached_ranges, calibrate, correct_bias, digest, find_observer, ranges_key
-from keras_qat.data import ImageSet, Splits, decode_errors, load_data
+from keras_qat.data import ImageSet, Splits, decode_errors
 from keras_qat.export import export_keras, export_onnx, require_opset, require_verified
 from keras_qat.export.saved_model import export_saved_model
 from keras_qat.graph import trace
@@ -63,8 +63,7 @@ def run(settings: Settings) -> Record:
     overrides.save(folder / "overrides.json")
 
     with _timed(seconds, "load"):
-        preprocessing = entry.preprocessing.for_size(DIGITS_SIZE) if settings.data == DIGITS else entry.preprocessing
-        data = load_data(settings.data, preprocessing, settings.seed)
+        data = load_splits(settings, entry)
         baseline = float_model(settings, entry, data)
     with _timed(seconds, "calibrate"):
         placement = plan(trace(baseline).graph, settings.target, overrides=overrides)

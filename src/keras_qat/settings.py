@@ -1,6 +1,6 @@
 """What a run is made of: one frozen value, read by the command line, saved with the results."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -81,3 +81,24 @@ class Settings:
         """The settings as JSON can hold them."""
         paths = {"output": str(self.output), "overrides": None if self.overrides is None else str(self.overrides)}
         return {**asdict(self), **paths}
+
+    @classmethod
+    def from_dict(cls, value: Any) -> "Settings":
+        """What `to_dict` made.
+
+        Raises:
+            UserError: it isn't a dictionary of settings.
+
+        Example:
+            >>> settings = Settings(overrides=Path("rules.json"))
+            >>> Settings.from_dict(settings.to_dict()) == settings
+            True
+        """
+        known = {field.name for field in fields(cls)}
+        if not isinstance(value, dict) or not set(value) <= known:
+            raise UserError(
+                f"These aren't the settings of a run. Received: {value!r}. Give the settings.json that "
+                "`keras-qat run` of this version wrote."
+            )
+        paths = {name: Path(value[name]) for name in ("output", "overrides") if value.get(name) is not None}
+        return cls(**{**value, **paths})

@@ -23,7 +23,7 @@ from keras_qat.errors import DataError
 from keras_qat.graph import Edge, Graph, Node, Trace, trace
 from keras_qat.layers import QuantizedConv2D, QuantizedDense, QuantizedDepthwiseConv2D, WeightQuantized
 from keras_qat.placement.flow import MOVES_NUMBERS
-from keras_qat.transform import copy_layer, rebuild
+from keras_qat.transform import LayerCopy, copy_layer, rebuild
 from keras_qat.types import OpKind
 
 _ADDS_ITS_BIAS = frozenset({QuantizedConv2D, QuantizedDepthwiseConv2D, QuantizedDense})
@@ -134,37 +134,15 @@ def _build_probe(model: Any, traced: Trace) -> keras.Model:
     deltas = {}
     for layer, nodes in _calls(traced).items():
         quantized, exact = (t.calls[nodes[0].name].operation for t in (traced, float_trace))
-        w_x, w_x_hat = _Copy(exact, f"{layer}_float", linear=True), _Copy(quantized, f"{layer}_rounded", linear=True)
+        w_x = LayerCopy(exact, f"{layer}_float", linear=True)
+        w_x_hat = LayerCopy(quantized, f"{layer}_rounded", linear=True)
         axis = 1 if getattr(exact, "data_format", None) == "channels_first" else -1
         for node in nodes:
             x = reads[node.name]
             fake = _fake_quantize_before(traced, node)
-            x_hat = x if fake is None else _Copy(fake, f"{_scope(node.name)}_rounded_input")(x)
+            x_hat = x if fake is None else LayerCopy(fake, f"{_scope(node.name)}_rounded_input")(x)
             deltas[node.name] = _ChannelMean(axis, name=f"{_scope(node.name)}_delta")(w_x_hat(x_hat), w_x(x))
     return keras.Model(network.inputs, deltas, name=f"{traced.name}_bias_probe")
-
-
-class _Copy:
-    """A copy of a layer with its weights, which are there once it is built by its first call.
-
-    Args:
-        layer: what to copy.
-        name: of the copy.
-        linear: without the layer's own activation.
-    """
-
-    def __init__(self, layer: Any, name: str, *, linear: bool = False) -> None:
-        config = {**layer.get_config(), "name": name}
-        if linear and "activation" in config:
-            config["activation"] = None
-        self._source, self._copy, self._loaded = layer, type(layer).from_config(config), False
-
-    def __call__(self, x: Any) -> Any:
-        y = self._copy(x)
-        if not self._loaded:
-            self._copy.set_weights(self._source.get_weights())
-            self._loaded = True
-        return y
 
 
 def _scope(name: str) -> str:

@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from keras_qat.cli.model_file import load_model_file
+
 
 def explain_command(
     *,
@@ -53,22 +55,6 @@ def _model(name: str) -> Any:
     from keras_qat.zoo import build_model, find
 
     if Path(name).suffix.lower() == ".keras":
-        return _load(Path(name))
+        return load_model_file(Path(name))
     entry = find(name)
     return build_model(entry, weights=None, num_classes=1000, size=entry.preprocessing.size)
-
-
-def _load(path: Path) -> Any:
-    import keras
-
-    from keras_qat.errors import StorageError
-
-    if not path.is_file():
-        raise StorageError(f"There is no such model file. Received: {str(path)!r}. Give the path of a .keras file.")
-    try:
-        return keras.saving.load_model(path, compile=False)
-    except Exception as error:  # zip, JSON, HDF5 and unknown layers each fail in their own way.
-        raise StorageError(
-            f"The file can't be read as a Keras model: {' '.join(str(error).split())}. Received: {str(path)!r}. "
-            "Save it again with `model.save`; a model with layers of your own must be explained from Python."
-        ) from error

@@ -10,6 +10,7 @@ from rich.logging import RichHandler
 
 from keras_qat._version import __version__
 from keras_qat.cli.build_engine import build_engine_command
+from keras_qat.cli.diagnose import diagnose_command
 from keras_qat.cli.diff_ranges import diff_ranges_command
 from keras_qat.cli.explain import explain_command
 from keras_qat.cli.run import run_command
@@ -26,6 +27,7 @@ app.command(run_command, name="run")
 app.command(build_engine_command, name="build-engine")
 app.command(explain_command, name="explain")
 app.command(diff_ranges_command, name="diff-ranges")
+app.command(diagnose_command, name="diagnose")
 
 
 def main(arguments: Sequence[str] | None = None, *, command: cyclopts.App = app) -> None:

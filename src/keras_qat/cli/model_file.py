@@ -1,0 +1,28 @@
+"""A `.keras` file that the user named."""
+
+from pathlib import Path
+from typing import Any
+
+from keras_qat.errors import StorageError
+
+
+def load_model_file(path: Path) -> Any:
+    """Load a Keras model, quantized or not.
+
+    Args:
+        path: of a .keras file.
+
+    Raises:
+        StorageError: there is no such file, or it can't be read as a model.
+    """
+    import keras
+
+    if not path.is_file():
+        raise StorageError(f"There is no such model file. Received: {str(path)!r}. Give the path of a .keras file.")
+    try:
+        return keras.saving.load_model(path, compile=False)
+    except Exception as error:  # zip, JSON, HDF5 and unknown layers each fail in their own way.
+        raise StorageError(
+            f"The file can't be read as a Keras model: {' '.join(str(error).split())}. Received: {str(path)!r}. "
+            "Save it again with `model.save`; a model with layers of your own must be read from Python."
+        ) from error
