@@ -78,7 +78,7 @@ def check_shapes(received: Sequence[tuple[int, ...]], model: Any) -> None:
     if len(expected) != len(received) or not all(map(_fits, expected, received)):
         one = len(expected) == len(received) == 1
         raise DataError(
-            f"The calibration images don't fit the model {model.name!r}. Received: a batch of shape "
+            f"The images don't fit the model {model.name!r}. Received: a batch of shape "
             f"{received[0] if one else list(received)}, where the model takes {expected[0] if one else expected}. "
             f"{_advice(expected, received)}"
         )
@@ -151,6 +151,6 @@ def _check_finite(array: np.ndarray, name: str) -> None:
         return
     bad = float(array[~np.isfinite(array)][0])
     raise DataError(
-        f"The input {name!r} is not finite on the calibration images. Received: a batch with a number {bad}. "
+        f"The input {name!r} is not finite on these images. Received: a batch with a number {bad}. "
         "Check the preprocessing of the images."
     )

@@ -62,7 +62,7 @@ def read_batches(
     source = open_source(data, model, batch_size)
     if source.endless and images is None:
         raise DataError(
-            f"These calibration images never end. Received: {type(data).__name__}, of infinite length. "
+            f"These images never end. Received: {type(data).__name__}, of infinite length. "
             "Say how many to take: `images=256`."
         )
     batches = (arrays_of(batch, model) for batch in source.batches)
