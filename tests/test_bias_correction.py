@@ -76,7 +76,7 @@ def test_what_cannot_be_corrected_says_why(images: np.ndarray) -> None:
     model = _model([layers.Conv2D(4, 3, use_bias=False, name="conv"), layers.ReLU(), layers.Conv2D(2, 1, name="last")])
     correction = correct_bias(model, _quantized(model, images), [images])
     assert list(correction.shifts) == ["last"]
-    assert correction.skipped == {"conv": "it has no bias, and no batch norm of its own behind it"}
+    assert correction.skipped == {"conv": "it has no bias, and no batch norm of its own is behind it"}
 
 
 def test_shared_layer_is_corrected_for_the_mean_of_its_calls(images: np.ndarray) -> None:
@@ -160,7 +160,7 @@ def test_shared_batch_norm_is_left_alone(images: np.ndarray) -> None:
     branches = [norm(layers.Conv2D(4, 3, use_bias=False, name=name)(x)) for name in "ab"]
     model = keras.Model(x, layers.Add()(branches))
     correction = correct_bias(model, _quantized(model, images), [images])
-    assert set(correction.skipped.values()) == {"other layers share the batch norm behind it"}
+    assert set(correction.skipped.values()) == {"it has no bias, and other layers share the batch norm behind it"}
 
 
 def test_nothing_quantized_and_empty_batches(images: np.ndarray) -> None:

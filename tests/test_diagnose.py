@@ -13,7 +13,7 @@ from PIL import Image
 
 from keras_qat import Overrides, apply_placement, calibrate, export_keras, plan, trace
 from keras_qat.cli.main import app, run_program
-from keras_qat.errors import DataError, UnsupportedModelError, UserError
+from keras_qat.errors import DataError, UserError
 from keras_qat.evaluation import Advice, Diagnosis, KernelDiagnosis, OutputDiagnosis, TensorDiagnosis, advise, diagnose
 from keras_qat.evaluation.diagnosis import DB_PER_BIT
 from keras_qat.layers import FakeQuantize

@@ -10,7 +10,7 @@ layer's δ is measured on the float network's activations: all layers in one pas
 """
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,12 +19,11 @@ import numpy as np
 from keras import ops
 
 from keras_qat.calibration.inputs import read_batches
+from keras_qat.calibration.pairs import kernel_calls, own_batch_norm, paired_outputs, scope
 from keras_qat.errors import DataError
-from keras_qat.graph import Edge, Graph, Node, Trace, trace
-from keras_qat.layers import QuantizedConv2D, QuantizedDense, QuantizedDepthwiseConv2D, WeightQuantized
-from keras_qat.placement.flow import MOVES_NUMBERS
-from keras_qat.transform import LayerCopy, copy_layer, rebuild
-from keras_qat.types import OpKind
+from keras_qat.graph import Graph, Node, Trace, trace
+from keras_qat.layers import QuantizedConv2D, QuantizedDense, QuantizedDepthwiseConv2D
+from keras_qat.transform import copy_layer, rebuild
 
 _ADDS_ITS_BIAS = frozenset({QuantizedConv2D, QuantizedDepthwiseConv2D, QuantizedDense})
 
@@ -76,7 +75,7 @@ def correct_bias(
     """
     traced = trace(quantized)
     corrected = rebuild(traced, copy_layer, lambda _, tensor: tensor)
-    if not (calls := _calls(traced)):
+    if not (calls := kernel_calls(traced)):
         return BiasCorrection(corrected, {}, {}, 0)
     probe = _build_probe(model, traced)
     sums: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(1))
@@ -98,67 +97,26 @@ def correct_bias(
     return BiasCorrection(corrected, shifts, skipped, seen)
 
 
-class _ChannelMean(keras.layers.Layer):
-    """The mean of a difference over all axes but the channels."""
+class _MeanDifference(keras.layers.Layer):
+    """E[a - b] over some axes."""
 
-    def __init__(self, channel_axis: int, **kwargs: Any) -> None:
+    def __init__(self, axes: tuple[int, ...], **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.channel_axis = channel_axis
+        self.axes = axes
 
     def call(self, a: Any, b: Any) -> Any:
         """Shape (channels,), float32."""
-        axes = [axis for axis in range(len(a.shape)) if axis != self.channel_axis % len(a.shape)]
-        return ops.mean(ops.cast(a, "float32") - ops.cast(b, "float32"), axis=axes)
-
-
-def _calls(traced: Trace) -> Mapping[str, list[Node]]:
-    """The nodes that call each layer with a quantized kernel."""
-    found: dict[str, list[Node]] = defaultdict(list)
-    for node in traced.graph.nodes:
-        if isinstance(traced.calls[node.name].operation, WeightQuantized):
-            found[node.layer].append(node)
-    return found
+        return ops.mean(ops.cast(a, "float32") - ops.cast(b, "float32"), axis=self.axes)
 
 
 def _build_probe(model: Any, traced: Trace) -> keras.Model:
     """The float network, with δ of each call of a quantized kernel as its outputs."""
-    reads: dict[str, Any] = {}
-
-    def remember(edge: Edge, tensor: Any) -> Any:
-        if edge.index == 0:
-            reads[edge.consumer] = tensor
-        return tensor
-
-    float_trace = trace(model)
-    network = rebuild(float_trace, copy_layer, remember)
-    deltas = {}
-    for layer, nodes in _calls(traced).items():
-        quantized, exact = (t.calls[nodes[0].name].operation for t in (traced, float_trace))
-        w_x = LayerCopy(exact, f"{layer}_float", linear=True)
-        w_x_hat = LayerCopy(quantized, f"{layer}_rounded", linear=True)
-        axis = 1 if getattr(exact, "data_format", None) == "channels_first" else -1
-        for node in nodes:
-            x = reads[node.name]
-            fake = _fake_quantize_before(traced, node)
-            x_hat = x if fake is None else LayerCopy(fake, f"{_scope(node.name)}_rounded_input")(x)
-            deltas[node.name] = _ChannelMean(axis, name=f"{_scope(node.name)}_delta")(w_x_hat(x_hat), w_x(x))
+    network, pairs = paired_outputs(model, traced)
+    deltas = {p.node: _MeanDifference(p.other_axes, name=f"{scope(p.node)}_delta")(p.rounded, p.exact) for p in pairs}
     return keras.Model(network.inputs, deltas, name=f"{traced.name}_bias_probe")
 
 
-def _scope(name: str) -> str:
-    """A name that TensorFlow takes for a scope."""
-    return name.replace("#", ".").replace(":", "_")
-
-
-def _fake_quantize_before(traced: Trace, node: Node) -> Any:
-    """The FakeQuantize layer that an input comes through, past what only moves numbers; `None` for a float input."""
-    producer = traced.graph.producer(node.inputs[0])
-    while producer.kind in MOVES_NUMBERS:
-        producer = traced.graph.producer(producer.inputs[0])
-    return traced.calls[producer.name].operation if producer.kind is OpKind.FAKE_QUANTIZE else None
-
-
-def _shift(corrected: Any, graph: Graph, nodes: list[Node], delta: np.ndarray) -> str | None:
+def _shift(corrected: Any, graph: Graph, nodes: Sequence[Node], delta: np.ndarray) -> str | None:
     """Take δ back in the layer's bias, or in the batch norm behind it; return why that can't be done."""
     layer = corrected.get_layer(nodes[0].layer)
     if type(layer) not in _ADDS_ITS_BIAS:
@@ -166,13 +124,9 @@ def _shift(corrected: Any, graph: Graph, nodes: list[Node], delta: np.ndarray) -
     if layer.bias is not None:
         layer.bias.assign(layer.bias - delta)
         return None
-    behind = [graph.sole_consumer(node.outputs[0]) for node in nodes]
-    norms = {node.layer for node in behind if node is not None and node.kind is OpKind.BATCH_NORM}
-    if len(norms) != 1 or None in behind or layer.activation is not keras.activations.linear:
-        return "it has no bias, and no batch norm of its own behind it"
-    norm = corrected.get_layer(norms.pop())
-    if sum(node.layer == norm.name for node in graph.nodes) != len(nodes):
-        return "other layers share the batch norm behind it"
+    norm = own_batch_norm(corrected, graph, nodes)
+    if isinstance(norm, str):
+        return f"it has no bias, and {norm}"
     # What comes in has risen by δ, so the mean that is subtracted rises with it.
     norm.moving_mean.assign(norm.moving_mean + delta)
     return None

@@ -88,7 +88,7 @@ def mse(w: np.ndarray, others: tuple[int, ...], spec: QuantSpec) -> np.ndarray:
         s = share * amax / spec.q_max
         error = np.sum((w - s * np.clip(np.round(w / s), spec.q_min, spec.q_max)) ** 2, axis=others, keepdims=True)
         best, least = np.where(error < least, share, best), np.minimum(error, least)
-    return best
+    return np.asarray(best)
 
 
 WEIGHT_METHODS: Mapping[str, Callable[[np.ndarray, tuple[int, ...], QuantSpec], np.ndarray]] = {

@@ -104,8 +104,8 @@ _TENSOR: tuple[Symptom, ...] = (
     Symptom(
         _bad,
         "{it.alone:.1f} dB; the range {it.amax:.4g} is far larger than most of the numbers; {percent} saturate.",
-        "A few outliers set the range. Calibrate with --calibration-method mse, entropy or percentile; if that is done, keep "
-        "the tensor in float.",
+        "A few outliers set the range. Calibrate with --calibration-method mse, entropy or percentile; if done, "
+        "keep the tensor in float.",
         _float_tensor,
     ),
 )

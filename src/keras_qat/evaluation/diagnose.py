@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from keras_qat.calibration.inputs import read_batches
+from keras_qat.calibration.pairs import kernel_calls
 from keras_qat.errors import DataError, UnsupportedModelError, UserError
 from keras_qat.evaluation.diagnosis import Diagnosis, KernelDiagnosis, OutputDiagnosis, TensorDiagnosis, sqnr_db
 from keras_qat.evaluation.error_probe import (
@@ -20,7 +21,6 @@ from keras_qat.evaluation.error_probe import (
     TENSORS,
     build_error_probe,
     fake_quantize_nodes,
-    kernel_calls,
 )
 from keras_qat.graph import Node, Trace, trace
 from keras_qat.types import OpKind

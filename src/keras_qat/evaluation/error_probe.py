@@ -4,15 +4,15 @@ It holds the float network and the quantized one side by side and compares their
 numbers a tensor leave the device, whatever the batch and the image size.
 """
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import keras
 from keras import ops
 
+from keras_qat.calibration.pairs import kernel_calls
 from keras_qat.graph import Edge, Node, Trace
-from keras_qat.layers import FakeQuantize, WeightQuantized, fake_quantize, scale_of
+from keras_qat.layers import FakeQuantize, fake_quantize, scale_of
 from keras_qat.transform import LayerCopy, copy_layer, rebuild
 from keras_qat.types import OpKind, QuantSpec
 
@@ -22,15 +22,6 @@ TENSORS, KERNELS, OUTPUTS = "tensors", "kernels", "outputs"
 def fake_quantize_nodes(quantized: Trace) -> tuple[Node, ...]:
     """The nodes that quantize their input, in the order of the graph."""
     return tuple(node for node in quantized.graph.nodes if node.kind is OpKind.FAKE_QUANTIZE)
-
-
-def kernel_calls(quantized: Trace) -> Mapping[str, tuple[Node, ...]]:
-    """The nodes that call each layer with a quantized kernel, by the layer's name, in the order of the graph."""
-    found: dict[str, tuple[Node, ...]] = defaultdict(tuple)
-    for node in quantized.graph.nodes:
-        if isinstance(quantized.calls[node.name].operation, WeightQuantized):
-            found[node.layer] += (node,)
-    return found
 
 
 def build_error_probe(exact: Trace, quantized: Trace) -> keras.Model:

@@ -1,0 +1,121 @@
+"""Re-estimate batch norms: their statistics are of the float layer before them, which quantization has changed.
+
+With y = W x + b the float output and ŷ = Ŵ x̂ + b the rounded one, over the calibration images and channel by channel,
+
+    r² = Var[ŷ] / Var[y],        μ ← E[ŷ] + r (μ - E[y]),        σ² ← r² σ²
+
+so that the batch norm puts out the mean and variance that it did (re-estimation as in Nagel et al. 2022,
+https://arxiv.org/abs/2203.11086, section 4.1). Relative to y, since a few images estimate a change well, but not the
+statistics of all the images that the network was trained on.
+
+It contains the correction of biases: do one or the other. On ResNet50 it gains no more than that (docs/calibration.md).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_qat.calibration.inputs import read_batches
+from keras_qat.calibration.pairs import kernel_calls, own_batch_norm, paired_outputs, scope
+from keras_qat.errors import DataError
+from keras_qat.graph import trace
+from keras_qat.transform import copy_layer, rebuild
+
+_LEAST_VARIANCE = 1e-12
+
+
+@dataclass(frozen=True)
+class Reestimation:
+    """A model with batch norms re-estimated, and what was changed.
+
+    Args:
+        model: the new quantized model.
+        shifts: E[ŷ] - E[y] of each layer before a re-estimated batch norm, float64, shape (channels,).
+        ratios: r², likewise; 1 where a channel is constant.
+        skipped: why nothing was re-estimated behind a layer with a quantized kernel, by its name.
+        images: how many images it was measured on.
+    """
+
+    model: Any
+    shifts: Mapping[str, np.ndarray] = field(repr=False)
+    ratios: Mapping[str, np.ndarray] = field(repr=False)
+    skipped: Mapping[str, str]
+    images: int
+
+
+def reestimate_batch_norms(
+    model: Any, quantized: Any, batches: Any, *, images: int | None = None, total: int | None = None
+) -> Reestimation:
+    """Give the batch norms of a quantized model the statistics of their quantized inputs.
+
+    Args:
+        model: the float model. It is not changed.
+        quantized: what `apply_placement` made of it, its biases not corrected. It is not changed.
+        batches: as for `calibrate`; a hundred images are plenty.
+        images: take exactly so many images; all if not given.
+        total: number of batches, for the progress bar, where the data can't say.
+
+    Raises:
+        DataError: there are no images, or they don't fit the model's input.
+
+    Example:
+        >>> from keras_qat import apply_placement, calibrate, plan
+        >>> x = keras.Input((8, 8, 3), name="image")
+        >>> y = keras.layers.BatchNormalization(name="norm")(keras.layers.Conv2D(4, 3, name="conv")(x))
+        >>> model = keras.Model(x, y)
+        >>> images = [np.random.default_rng(0).normal(size=(16, 8, 8, 3)).astype("float32")]
+        >>> placement = plan(trace(model).graph, "tensorrt")
+        >>> quantized = apply_placement(model, placement, calibrate(model, placement, images))
+        >>> bool((abs(reestimate_batch_norms(model, quantized, images).ratios["conv"] - 1) < 0.05).all())
+        True
+    """
+    traced = trace(quantized)
+    network, pairs = paired_outputs(model, traced)
+    renewed = rebuild(traced, copy_layer, lambda _, tensor: tensor)
+    if not pairs:
+        return Reestimation(renewed, {}, {}, {}, 0)
+    moments = {p.node: _Moments(p.other_axes, name=f"{scope(p.node)}_moments")(p.exact, p.rounded) for p in pairs}
+    probe = keras.Model(network.inputs, moments)
+    sums: dict[str, np.ndarray] = {}
+    seen = 0
+    for x in read_batches(batches, model, images=images, description="re-estimating batch norms", total=total):
+        seen += len(x[0])
+        for name, found in probe.predict_on_batch(x).items():
+            sums[name] = sums.get(name, 0) + np.asarray(found, np.float64) * len(x[0])
+    if seen == 0:
+        raise DataError("There is nothing to estimate batch norms from. Received: 0 images. Give at least one batch.")
+    shifts: dict[str, np.ndarray] = {}
+    ratios: dict[str, np.ndarray] = {}
+    skipped: dict[str, str] = {}
+    for layer, nodes in kernel_calls(traced).items():
+        norm = own_batch_norm(renewed, traced.graph, nodes)
+        if isinstance(norm, str):
+            skipped[layer] = norm
+            continue
+        mean, square = np.sum([sums[node.name] for node in nodes], axis=0).reshape(2, 2, -1) / (seen * len(nodes))
+        variance = square - mean**2
+        shifts[layer] = mean[1] - mean[0]
+        usable = variance.min(axis=0) > _LEAST_VARIANCE * np.maximum(square.max(axis=0), 1)
+        ratios[layer] = np.divide(variance[1], variance[0], out=np.ones_like(mean[0]), where=usable)
+        bias = renewed.get_layer(layer).bias
+        mean = mean if bias is None else mean + ops.convert_to_numpy(bias)
+        norm.moving_mean.assign(mean[1] + np.sqrt(ratios[layer]) * (norm.moving_mean - mean[0]))
+        norm.moving_variance.assign(norm.moving_variance * ratios[layer])
+    return Reestimation(renewed, shifts, ratios, skipped, seen)
+
+
+class _Moments(keras.layers.Layer):
+    """First and second moments of two tensors over some axes."""
+
+    def __init__(self, axes: tuple[int, ...], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.axes = axes
+
+    def call(self, a: Any, b: Any) -> Any:
+        """E[a], E[b], E[a²], E[b²], float32, shape (4, channels)."""
+        a, b = ops.cast(a, "float32"), ops.cast(b, "float32")
+        return ops.stack([ops.mean(x, axis=self.axes) for x in (a, b, a * a, b * b)])

@@ -1,0 +1,107 @@
+"""The float output and the rounded output of every quantized kernel, on the float network's activations.
+
+Each layer is compared for its own rounding alone, so all of them are measured in one pass of the float network.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+
+from keras_qat.graph import Edge, Graph, Node, Trace, trace
+from keras_qat.layers import WeightQuantized
+from keras_qat.placement.flow import MOVES_NUMBERS
+from keras_qat.transform import LayerCopy, copy_layer, rebuild
+from keras_qat.types import OpKind
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One call of a layer with a quantized kernel.
+
+    Args:
+        node: its name.
+        exact: W x, symbolic, without bias and activation.
+        rounded: Ŵ x̂, likewise.
+        other_axes: all axes but the channels'.
+    """
+
+    node: str
+    exact: Any
+    rounded: Any
+    other_axes: tuple[int, ...]
+
+
+def kernel_calls(quantized: Trace) -> Mapping[str, tuple[Node, ...]]:
+    """The nodes that call each layer with a quantized kernel, by the layer's name, in the order of the graph."""
+    found: dict[str, tuple[Node, ...]] = defaultdict(tuple)
+    for node in quantized.graph.nodes:
+        if isinstance(quantized.calls[node.name].operation, WeightQuantized):
+            found[node.layer] += (node,)
+    return found
+
+
+def paired_outputs(model: Any, quantized: Trace) -> tuple[keras.Model, tuple[Pair, ...]]:
+    """A copy of the float network, and the pairs that can be computed from its inputs.
+
+    Args:
+        model: the float model. It is not changed.
+        quantized: what `apply_placement` made of it.
+    """
+    reads: dict[str, Any] = {}
+
+    def remember(edge: Edge, tensor: Any) -> Any:
+        if edge.index == 0:
+            reads[edge.consumer] = tensor
+        return tensor
+
+    exact = trace(model)
+    network = rebuild(exact, copy_layer, remember)
+    pairs = []
+    for layer, nodes in kernel_calls(quantized).items():
+        rounded, original = (t.calls[nodes[0].name].operation for t in (quantized, exact))
+        w_x = LayerCopy(original, f"{layer}_float", linear=True)
+        w_x_hat = LayerCopy(rounded, f"{layer}_rounded", linear=True)
+        channels_first = getattr(original, "data_format", None) == "channels_first"
+        for node in nodes:
+            x = reads[node.name]
+            fake = _fake_quantize_before(quantized, node)
+            x_hat = x if fake is None else LayerCopy(fake, f"{scope(node.name)}_rounded_input")(x)
+            y, rank = w_x(x), len(x.shape)
+            axes = tuple(a for a in range(rank) if a != (1 if channels_first else rank - 1))
+            pairs.append(Pair(node.name, y, w_x_hat(x_hat), axes))
+    return network, tuple(pairs)
+
+
+def scope(name: str) -> str:
+    """A name that TensorFlow takes for a scope."""
+    return name.replace("#", ".").replace(":", "_")
+
+
+def own_batch_norm(model: Any, graph: Graph, nodes: Sequence[Node]) -> Any:
+    """The batch norm behind all calls of a layer and behind nothing else; a string that says why there is none.
+
+    Args:
+        model: that the graph was read from.
+        graph: of the quantized model.
+        nodes: the calls of one layer.
+    """
+    layer = model.get_layer(nodes[0].layer)
+    behind = [graph.sole_consumer(node.outputs[0]) for node in nodes]
+    norms = {node.layer for node in behind if node is not None and node.kind is OpKind.BATCH_NORM}
+    if len(norms) != 1 or None in behind or layer.activation is not keras.activations.linear:
+        return "no batch norm of its own is behind it"
+    norm = model.get_layer(norms.pop())
+    if sum(node.layer == norm.name for node in graph.nodes) != len(nodes):
+        return "other layers share the batch norm behind it"
+    return norm
+
+
+def _fake_quantize_before(quantized: Trace, node: Node) -> Any:
+    """The FakeQuantize layer that an input comes through, past what only moves numbers; `None` for a float input."""
+    producer = quantized.graph.producer(node.inputs[0])
+    while producer.kind in MOVES_NUMBERS:
+        producer = quantized.graph.producer(producer.inputs[0])
+    return quantized.calls[producer.name].operation if producer.kind is OpKind.FAKE_QUANTIZE else None
