@@ -1,7 +1,7 @@
 """The tools beside which keras-qat is measured, each on our float ONNX file and the same calibration images."""
 
 import importlib.util
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,11 +35,11 @@ class Peer:
         return f"not installed: pip install {' '.join(missing)}" if missing else None
 
 
-def quantize_static(file: Path, images: Sequence[np.ndarray], folder: Path) -> Path:
+def quantize_static(file: Path, images: Iterable[np.ndarray], folder: Path, method: str = "MinMax") -> Path:
     """ONNX Runtime's own tool as it recommends for x86 with VNNI: QDQ, uint8 activations, int8 weights per channel.
 
     Source: https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html, "Pre-processing", "Data type
-    selection", "Representation format"; the calibration method is its default, min-max.
+    selection", "Representation format"; the calibration method is its default, min-max, or Percentile or Entropy.
     """
     from onnxruntime import quantization
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -63,6 +63,7 @@ def quantize_static(file: Path, images: Sequence[np.ndarray], folder: Path) -> P
         activation_type=quantization.QuantType.QUInt8,
         weight_type=quantization.QuantType.QInt8,
         per_channel=True,
+        calibrate_method=quantization.CalibrationMethod[method],
     )
     return quantized
 

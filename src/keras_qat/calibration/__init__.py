@@ -3,7 +3,7 @@
 from keras_qat.calibration.batch_norm import Reestimation, reestimate_batch_norms
 from keras_qat.calibration.bias_correction import BiasCorrection, correct_bias
 from keras_qat.calibration.cache import cache_folder, cached_ranges, digest, ranges_key
-from keras_qat.calibration.calibrate import calibrate
+from keras_qat.calibration.calibrate import calibrate, calibrate_by_all
 from keras_qat.calibration.histogram import Histogram, merge
 from keras_qat.calibration.inputs import read_batches
 from keras_qat.calibration.methods import METHODS
@@ -28,6 +28,7 @@ __all__ = [
     "cache_folder",
     "cached_ranges",
     "calibrate",
+    "calibrate_by_all",
     "choose_weight_ranges",
     "correct_bias",
     "digest",

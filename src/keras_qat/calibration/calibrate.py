@@ -1,5 +1,6 @@
 """Float model + images → the range of every tensor that will be quantized."""
 
+from collections.abc import Mapping, Sequence
 from functools import reduce
 from typing import Any
 
@@ -7,13 +8,13 @@ import numpy as np
 
 from keras_qat.calibration.histogram import Histogram, merge
 from keras_qat.calibration.inputs import read_batches
-from keras_qat.calibration.observers import find_observer
+from keras_qat.calibration.observers import Observer, find_observer
 from keras_qat.calibration.probe import build_probe
 from keras_qat.calibration.ranges import Ranges
 from keras_qat.calibration.summary import summarize
 from keras_qat.errors import DataError, UnsupportedModelError
 from keras_qat.graph import trace
-from keras_qat.types import Placement, TensorRange
+from keras_qat.types import Placement, QuantSpec, TensorRange
 
 
 def calibrate(
@@ -47,22 +48,55 @@ def calibrate(
         UnsupportedModelError: an activation is NaN or infinite; the first such tensor is named.
         UserError: the method is unknown.
     """
-    observer = find_observer(method)
+    return calibrate_by_all(model, placement, batches, (method,), images=images, total=total)[method]
+
+
+def calibrate_by_all(
+    model: Any,
+    placement: Placement,
+    batches: Any,
+    methods: Sequence[str],
+    *,
+    images: int | None = None,
+    total: int | None = None,
+) -> Mapping[str, Ranges]:
+    """The ranges by several methods, in one pass; arguments and errors are those of `calibrate`.
+
+    Example:
+        >>> import keras
+        >>> import numpy as np
+        >>> from keras_qat import plan
+        >>> x = keras.Input((8, 8, 3), name="image")
+        >>> model = keras.Model(x, keras.layers.Conv2D(4, 3, name="conv")(x))
+        >>> data = np.random.default_rng(0).normal(size=(16, 8, 8, 3)).astype("float32")
+        >>> found = calibrate_by_all(model, plan(trace(model).graph, "tensorrt"), data, ("minmax", "mse"))
+        >>> found["minmax"]["image"].amax > found["mse"]["image"].amax
+        True
+    """
+    observers = {method: find_observer(method) for method in methods}
     tensors = tuple(dict.fromkeys(name for names in placement.sources.values() for name in names))
-    probe = build_probe(trace(model), tensors, counts=observer.counts)
-    states = {name: observer.init() for name in placement.sources}
+    probe = build_probe(trace(model), tensors, counts=any(o.counts for o in observers.values()))
+    states = {(method, name): o.init() for method, o in observers.items() for name in placement.sources}
     count = 0
     for x in read_batches(batches, model, images=images, description="calibrating", total=total):
         count += len(x[0])
         seen = {name: _read(name, *outputs) for name, outputs in probe.predict_on_batch(x).items()}
         for name, sources in placement.sources.items():
-            states[name] = observer.update(states[name], reduce(merge, (seen[source] for source in sources)))
+            histogram = reduce(merge, (seen[source] for source in sources))
+            for method, observer in observers.items():
+                states[method, name] = observer.update(states[method, name], histogram)
     if count == 0:
         raise DataError("There is nothing to calibrate with. Received: 0 images. Give at least one batch.")
     specs = placement.specs
-    choices = {name: observer.finalize(state, specs[name]) for name, state in states.items()}
-    summaries = {name: summarize(state) if observer.counts else None for name, state in states.items()}
-    return Ranges({name: TensorRange(*choice, count, summaries[name]) for name, choice in choices.items()})
+    return {
+        method: Ranges({name: _range(o, states[method, name], specs[name], count) for name in placement.sources})
+        for method, o in observers.items()
+    }
+
+
+def _range(observer: Observer, state: Any, spec: QuantSpec, images: int) -> TensorRange:
+    summary = summarize(state) if observer.counts else None
+    return TensorRange(*observer.finalize(state, spec), images, summary)
 
 
 def _read(tensor: str, counts: Any, largest: Any) -> Histogram:

@@ -1,0 +1,204 @@
+"""What calibration costs beside plain inference, and beside ONNX Runtime's calibrators.
+
+    python benchmarks/calibration.py --weights WEIGHTS --data IMAGE_FOLDER --output calibration.json
+
+Time: in one process, each method in turn with `model.predict` on the same images in the same batches, after a warm-up
+of `predict`; the table has the medians' ratio. Memory: a process for each job, since a process never gives its peak
+back; what counts is the peak above that of `predict`. `quantize_static` runs under a limit of memory and of time.
+"""
+
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import cyclopts
+import numpy as np
+from peers import quantize_static
+from rich.console import Console
+from rich.table import Table
+
+from keras_qat import calibrate, export_onnx, plan, trace
+from keras_qat.calibration import OBSERVERS
+from keras_qat.data import load_data
+from keras_qat.zoo import build_model, find
+
+PEER_METHODS = ("MinMax", "Percentile", "Entropy")
+TARGET = "onnxruntime"
+_BATCH = 32
+_SEED = 0
+_LIMIT_GB = 14
+_LIMIT_SECONDS = 900
+
+app = cyclopts.App()
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one process is to measure.
+
+    Args:
+        name: predict, one of our methods, or `quantize_static` with one of its.
+        images: how many.
+    """
+
+    name: str
+    images: int
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What it took; the reason if it failed."""
+
+    job: Job
+    seconds: float | None = None
+    peak_mb: float | None = None
+    failed: str | None = None
+
+
+@app.default
+def main(
+    *,
+    weights: Path,
+    data: Path,
+    model: str = "resnet50",
+    images: int = 512,
+    rounds: int = 3,
+    peers: bool = True,
+    output: Path | None = None,
+) -> None:
+    """Measure and print.
+
+    Args:
+        weights: of the network.
+        data: image folder with `train/CLASS/`.
+        model: name in the zoo.
+        images: training images for the times; memory is also taken at 128 and 1000.
+        rounds: of the times.
+        peers: measure `quantize_static`, too.
+        output: JSON file for all figures.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        pixels = Path(name) / "images.npy"
+        _decode(model, data, 1000, pixels)
+        common = (model, str(weights), str(pixels))
+        seconds = _child(common, "times", str(images), str(rounds))
+        jobs = [Job(n, count) for count in (128, images, 1000) for n in ("predict", "minmax", "mse", "entropy")]
+        costs = [_cost(common, job) for job in jobs]
+        if peers:
+            costs += [_cost(common, Job(f"quantize_static {m}", images)) for m in PEER_METHODS]
+    _print(seconds, costs, images)
+    if output is not None:
+        figures = {"images": images, "seconds": seconds, "costs": [asdict(cost) for cost in costs]}
+        output.write_text(json.dumps(figures, indent=2), encoding="utf-8")
+
+
+@app.command(name="times", show=False)
+def times(model: str, weights: Path, pixels: Path, images: int, rounds: int) -> None:
+    """Print {job: seconds of each round} as JSON, all interleaved in this process."""
+    network, x = _network(model, weights), np.load(pixels, mmap_mode="r")[:images]
+    placement = plan(trace(network).graph, TARGET)
+    runs: dict[str, Callable[[], Any]] = {"predict": lambda: _predict(network, x)}
+    for method in OBSERVERS:
+        runs[method] = lambda method=method: calibrate(network, placement, _batches(x), method=method)
+    found: dict[str, list[float]] = {name: [] for name in runs}
+    _predict(network, x[:_BATCH])
+    for _ in range(rounds):
+        for name, run in runs.items():
+            start = time.perf_counter()
+            run()
+            found[name].append(time.perf_counter() - start)
+    sys.stdout.write(json.dumps(found))
+
+
+@app.command(name="cost", show=False)
+def cost(model: str, weights: Path, pixels: Path, name: str, images: int) -> None:
+    """Do one job and print its time and this process's peak of memory as JSON."""
+    x = np.load(pixels, mmap_mode="r")[:images]
+    network = _network(model, weights)
+    tool, _, method = name.partition(" ")
+    with tempfile.TemporaryDirectory() as folder:
+        if method:
+            file = export_onnx(network, Path(folder) / "float.onnx")
+            limit = _LIMIT_GB << 30
+            resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+            run: Callable[[], Any] = lambda: quantize_static(file, (i[np.newaxis] for i in x), Path(folder), method)  # noqa: E731
+        elif tool == "predict":
+            run = lambda: _predict(network, x)  # noqa: E731
+        else:
+            placement = plan(trace(network).graph, TARGET)
+            run = lambda: calibrate(network, placement, _batches(x), method=name)  # noqa: E731
+        start = time.perf_counter()
+        run()
+        seconds = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    sys.stdout.write(json.dumps({"seconds": seconds, "peak_mb": peak}))
+
+
+def _network(model: str, weights: Path) -> Any:
+    entry = find(model)
+    return build_model(entry, weights=weights, num_classes=1000, size=entry.preprocessing.size)
+
+
+def _batches(x: np.ndarray) -> Iterator[np.ndarray]:
+    # Copies: the pages of a memory map would count for whoever reads them first.
+    return (np.array(x[i : i + _BATCH]) for i in range(0, len(x), _BATCH))
+
+
+def _predict(network: Any, x: np.ndarray) -> None:
+    for batch in _batches(x):
+        network.predict_on_batch(batch)
+
+
+def _decode(model: str, data: Path, count: int, path: Path) -> None:
+    train = load_data(str(data), find(model).preprocessing, _SEED).train.take(count, _SEED)
+    np.save(path, np.concatenate([x for x, _ in train.arrays(_BATCH)]))
+
+
+def _child(common: tuple[str, ...], command: str, *rest: str, limit: float | None = None) -> Any:
+    arguments = [sys.executable, __file__, command, *common, *rest]
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=limit, check=False)  # noqa: S603
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise RuntimeError(f"exit code {done.returncode}: {last[:160]}")
+    return json.loads(done.stdout)
+
+
+def _cost(common: tuple[str, ...], job: Job) -> Cost:
+    try:
+        found = _child(common, "cost", job.name, str(job.images), limit=_LIMIT_SECONDS)
+    except RuntimeError as error:
+        return Cost(job, failed=str(error))
+    except subprocess.TimeoutExpired:
+        return Cost(job, failed=f"not done after {_LIMIT_SECONDS} s")
+    return Cost(job, **found)
+
+
+def _print(seconds: dict[str, list[float]], costs: list[Cost], images: int) -> None:
+    console = Console(width=120)
+    table = Table("method", "seconds", "over predict", title=f"{images} images, batches of {_BATCH}, medians")
+    plain = statistics.median(seconds["predict"])
+    for name, found in seconds.items():
+        median = statistics.median(found)
+        table.add_row(name, f"{median:.1f}", f"{median / plain:.2f}")
+    console.print(table)
+    table = Table("job", "images", "seconds", "peak MB", "above predict", title="a process for each job")
+    base = {c.job.images: c.peak_mb for c in costs if c.job.name == "predict"}
+    for c in costs:
+        if c.failed or c.peak_mb is None:
+            table.add_row(c.job.name, str(c.job.images), c.failed, "–", "–")
+        else:
+            above = c.peak_mb - (base[c.job.images] or 0)
+            table.add_row(c.job.name, str(c.job.images), f"{c.seconds:.1f}", f"{c.peak_mb:.0f}", f"{above:.0f}")
+    console.print(table)
+
+
+if __name__ == "__main__":
+    app()
