@@ -9,7 +9,7 @@ import numpy as np
 from keras_qat.calibration.histogram import Histogram, merge
 from keras_qat.calibration.inputs import read_batches
 from keras_qat.calibration.observers import Observer, find_observer
-from keras_qat.calibration.probe import build_probe
+from keras_qat.calibration.probe import build_probe, largest_magnitude
 from keras_qat.calibration.ranges import Ranges
 from keras_qat.calibration.summary import summarize
 from keras_qat.errors import DataError, UnsupportedModelError
@@ -99,13 +99,13 @@ def _range(observer: Observer, state: Any, spec: QuantSpec, images: int) -> Tens
     return TensorRange(*observer.finalize(state, spec), images, summary)
 
 
-def _read(tensor: str, counts: Any, largest: Any) -> Histogram:
+def _read(tensor: str, counts: Any, signed: Any, unsigned: Any) -> Histogram:
     """What the probe saw of a tensor in one batch.
 
     Raises:
         UnsupportedModelError: a number is not finite.
     """
-    amax = float(np.asarray(largest, np.int32).view(np.float32))
+    amax = largest_magnitude(signed, unsigned)
     if not np.isfinite(amax):
         raise UnsupportedModelError(
             f"The tensor {tensor!r} is not finite on the calibration images. Received: a largest magnitude of "

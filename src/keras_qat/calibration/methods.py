@@ -21,6 +21,7 @@ Method = Callable[[Histogram, QuantSpec], float]
 PERCENTILE = 99.99
 
 _CANDIDATES = np.linspace(0.05, 1.0, 200)
+_BINS_PER_STEP = 8
 
 
 def minmax(histogram: Histogram, spec: QuantSpec) -> float:  # noqa: ARG001
@@ -42,34 +43,27 @@ def mse(histogram: Histogram, spec: QuantSpec) -> float:
 def squared_errors(histogram: Histogram, amax: np.ndarray, spec: QuantSpec) -> np.ndarray:
     """The sum of (x - s · min(round(x / s), q_max))² over all numbers x, with s = a / q_max, for each candidate a.
 
-    Over a bin of evenly spread numbers it is n (G(upper) - G(lower)) / (upper - lower), with the integral
+    The magnitudes are counted again in bins of equal width, eight to a step. Over a bin of evenly spread numbers the
+    sum is n (G(upper) - G(lower)) / (upper - lower), with the integral
 
         G(t) = ∫₀ᵗ (x - s q(x))² dx = q s³ / 12 + (t - q s)³ / 3,    q = min(round(t / s), q_max)
 
     since every whole step adds s³ / 12.
 
     Args:
-        histogram: of the magnitudes.
+        histogram: of the magnitudes, not all 0.
         amax: candidates a > 0, shape (k,).
         spec: the integers; a signed grid's one extra negative step is left out of account.
 
     Returns:
         Float64, shape (k,).
     """
-    n, lower, upper = histogram.bins
+    edges = np.linspace(0.0, histogram.amax, _BINS_PER_STEP * (spec.q_max + 1) + 1)
+    n = histogram.rebinned(edges)
     s = (amax / spec.q_max)[:, np.newaxis]
-
-    def integral(t: np.ndarray) -> np.ndarray:
-        q = np.minimum(np.round(t / s), spec.q_max)
-        return np.asarray(q * s**3 / 12 + (t - q * s) ** 3 / 3)
-
-    width = upper - lower
-    spread = width > 0
-    between = (integral(upper) - integral(lower))[:, spread] / width[spread]
-    # A bin whose lower edge is the largest magnitude has no width: its numbers are that magnitude.
-    at = lower[~spread]
-    exact = (at - s * np.minimum(np.round(at / s), spec.q_max)) ** 2
-    return np.asarray(between @ n[spread] + exact @ n[~spread])
+    q = np.minimum(np.round(edges / s), spec.q_max)
+    integral = q * s**3 / 12 + (edges - q * s) ** 3 / 3
+    return np.asarray(np.diff(integral, axis=1) @ n / edges[1])
 
 
 METHODS: Mapping[str, Method] = {"minmax": minmax, "percentile": percentile, "entropy": entropy, "mse": mse}

@@ -1,12 +1,16 @@
 """A model that observes its own activations, inside the compiled forward pass.
 
-Only counts leave the device, a quarter of a megabyte a tensor and batch, whatever the batch and the image size.
+The largest magnitude is that of all numbers. Counting them takes longer than some convolutions, so of large tensors
+some columns of pixels are counted: always the same, so that the counts still depend on the images alone. Only counts
+leave the device, a quarter of a megabyte a tensor and batch, whatever the batch and the image size.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_qat.calibration.histogram import BINS, DROPPED_BITS
@@ -15,6 +19,12 @@ from keras_qat.transform import copy_layer, rebuild
 
 _MAGNITUDE = 0x7FFF_FFFF
 """All bits of a float32 but the sign. Read as integers, magnitudes keep their order; NaN comes after infinity."""
+
+_IMAGE_RANK = 4
+_FEWEST_COLUMNS = 3
+
+_ENOUGH = 16384
+"""Numbers of one image that are counted. ResNet50's largest tensors have 800,000, and hundreds of images follow."""
 
 _ALL_BINS = BINS + (1 << 23 - DROPPED_BITS)
 """With those of infinity and NaN."""
@@ -31,28 +41,72 @@ class Observe(keras.layers.Layer):
         super().__init__(**kwargs)
         self.counts = counts
 
-    def call(self, x: Any) -> tuple[Any, Any]:
+    def call(self, x: Any) -> tuple[Any, Any, Any]:
         """Observe one batch.
 
         Args:
             x: float tensor of any shape.
 
         Returns:
-            counts, int32, shape (BINS,), or (0,) without counts; the bits of the largest magnitude, int32 scalar:
-            those of infinity or NaN where a number is not finite.
+            counts, int32, shape (BINS,), or (0,) without counts; the largest of the numbers' bits, once as an int32 and
+            once as a uint32 scalar, for `largest_magnitude`.
         """
-        # `view` wants to know the size of the last axis.
-        column = ops.view(ops.reshape(ops.cast(x, "float32"), (-1, 1)), "int32")
-        bits = ops.bitwise_and(ops.reshape(column, (-1,)), _MAGNITUDE)
-        largest = ops.max(bits)
+        x = ops.cast(x, "float32")
+        # Two passes that write nothing, where one over the magnitudes would first write them.
+        largest = ops.max(_view(x, "int32")), ops.max(_view(x, "uint32"))
         if not self.counts:
-            return ops.zeros((0,), "int32"), largest
+            return ops.zeros((0,), "int32"), *largest
+        bits = ops.bitwise_and(_view(_sample(x), "int32"), _MAGNITUDE)
         count = _COUNT.get(keras.backend.backend(), _count_by_segments)
-        return count(ops.right_shift(bits, DROPPED_BITS))[:BINS], largest
+        return count(ops.right_shift(bits, DROPPED_BITS))[:BINS], *largest
 
-    def compute_output_spec(self, x: Any) -> tuple[Any, Any]:  # noqa: ARG002
+    def compute_output_spec(self, x: Any) -> tuple[Any, Any, Any]:  # noqa: ARG002
         """Static shapes, so that the graph can be built without running it."""
-        return keras.KerasTensor((BINS if self.counts else 0,), "int32"), keras.KerasTensor((), "int32")
+        counts = keras.KerasTensor((BINS if self.counts else 0,), "int32")
+        return counts, keras.KerasTensor((), "int32"), keras.KerasTensor((), "uint32")
+
+
+def largest_magnitude(signed: Any, unsigned: Any) -> float:
+    """The largest magnitude of a tensor, from the largest of its numbers' bits; NaN where one is NaN.
+
+    Read as signed integers the largest of all is that of the positive numbers, as unsigned ones that of the negative,
+    since the sign is the highest bit; and NaN comes after infinity.
+
+    Example:
+        >>> bits = np.array([1.5, -2.0], "float32").view("int32")
+        >>> largest_magnitude(bits.max(), bits.view("uint32").max())
+        2.0
+    """
+    bits = max(int(signed), 0, int(unsigned) & _MAGNITUDE)
+    return float(np.array(bits, np.int32).view(np.float32))
+
+
+def _view(x: Any, dtype: str) -> Any:
+    """The bits of a float32 tensor as integers, shape (n,)."""
+    # `view` wants to know the size of the last axis.
+    return ops.reshape(ops.view(ops.reshape(x, (-1, 1)), dtype), (-1,))
+
+
+def sampled_columns(shape: tuple[int | None, ...]) -> np.ndarray | None:
+    """Which columns of a large image tensor are counted; `None` for all.
+
+    Args:
+        shape: (batch, height, width, channels) or (batch, channels, height, width).
+
+    Returns:
+        Indices along axis 2, which is an axis of pixels in either order: evenly spread, neither the first nor the last,
+        where borders are; at least 3, and as many as hold some ten thousand numbers an image.
+    """
+    if len(shape) != _IMAGE_RANK or None in shape[1:]:
+        return None
+    size = shape[2] or 1
+    step = min(math.prod(n or 1 for n in shape[1:]) // _ENOUGH, size // _FEWEST_COLUMNS)
+    return np.arange(step // 2, size, step) if step > 1 else None
+
+
+def _sample(x: Any) -> Any:
+    columns = sampled_columns(tuple(x.shape))
+    return x if columns is None else ops.take(x, columns, axis=2)
 
 
 def _count_by_segments(index: Any) -> Any:
@@ -60,11 +114,15 @@ def _count_by_segments(index: Any) -> Any:
 
 
 def _count_in_tensorflow(index: Any) -> Any:
-    return ops.bincount(index, minlength=_ALL_BINS)
+    import tensorflow as tf
+
+    # `ops.bincount` would first look for the largest index, and its shape is not static.
+    no_weights = tf.zeros((0,), tf.int32)
+    return tf.raw_ops.DenseBincount(input=index, size=_ALL_BINS, weights=no_weights, binary_output=False)
 
 
 _COUNT: Mapping[str, Callable[[Any], Any]] = {"tensorflow": _count_in_tensorflow}
-"""`bincount` is the fastest where it compiles; where its shape must be static, as in JAX, it doesn't."""
+"""The fastest way on a backend; on others segments are summed."""
 
 
 def build_probe(trace: Trace, tensors: Sequence[str], *, counts: bool) -> keras.Model:
@@ -76,7 +134,7 @@ def build_probe(trace: Trace, tensors: Sequence[str], *, counts: bool) -> keras.
         counts: whether to count magnitudes, or only to find the largest.
 
     Returns:
-        A model from the float model's inputs to a dictionary {tensor: (counts, bits of the largest magnitude)}.
+        A model from the float model's inputs to a dictionary {tensor: what `Observe` returns}.
     """
     flowing: dict[str, Any] = {}
 
