@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from keras_qat.calibration import METHODS, OBSERVERS, Histogram, calibrate, find_observer, merge
+from keras_qat.calibration import METHODS, OBSERVERS, Histogram, calibrate, calibrate_by_all, find_observer, merge
 from keras_qat.calibration.histogram import EDGES
 from keras_qat.calibration.methods import squared_errors
+from keras_qat.calibration.probe import build_probe, largest_magnitude
 from keras_qat.errors import DataError, UnsupportedModelError, UserError
 from keras_qat.graph import trace
 from keras_qat.placement import plan
@@ -335,12 +336,49 @@ def test_minmax_is_exact(model: keras.Model, placement: Placement) -> None:
 
 def test_probe_counts_what_numpy_counts(model: keras.Model, placement: Placement) -> None:
     """The input tensor is the same number for number, so its histogram must be too."""
-    from keras_qat.calibration.probe import build_probe, largest_magnitude
-
     x = images(4)
     counts, *largest = build_probe(trace(model), placement.observed, counts=True).predict_on_batch(x)["image"]
     amax = largest_magnitude(*largest)
     assert_same_histogram(Histogram(counts.astype(np.int64), float(amax)), Histogram.of(x))
+
+
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+def test_of_a_large_tensor_some_columns_are_counted_and_the_largest_of_all_is_kept(data_format: str) -> None:
+    """128 x 128 x 4 numbers: every fourth column of pixels, in the middle of its four."""
+    shape = (128, 128, 4) if data_format == "channels_last" else (4, 128, 128)
+    image = keras.Input(shape, name="image")
+    model = keras.Model(image, layers.ReLU(name="relu")(image))
+    x = np.random.default_rng(3).normal(0, 1, (2, *shape)).astype("float32")
+    x[1, 0, 0, 0] = -77.0  # in a column that is not counted
+    counts, *largest = build_probe(trace(model), ("image",), counts=True).predict_on_batch(x)["image"]
+    assert largest_magnitude(*largest) == 77
+    np.testing.assert_array_equal(counts, Histogram.of(x[:, :, 2::4]).counts)
+    sampled = Histogram(counts.astype(np.int64), 77.0)
+    shares = np.array([0.5, 0.9, 0.999])
+    np.testing.assert_allclose(sampled.quantiles(shares), Histogram.of(x).quantiles(shares), rtol=0.03)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [([1.0, -2.0], 2), ([3.0, -2.0], 3), ([-1.0, -4.0], 4), ([0.0, -0.0], 0), ([-0.0, 5.0], 5), ([0.0], 0)],
+)
+def test_largest_magnitude_of_bits(values: list[float], expected: float) -> None:
+    bits = np.array(values, np.float32).view(np.int32)
+    assert largest_magnitude(bits.max(), bits.view(np.uint32).max()) == expected
+
+
+@pytest.mark.parametrize("value", [np.nan, -np.nan, np.inf, -np.inf])
+def test_largest_magnitude_is_not_finite_where_a_number_is_not(value: float) -> None:
+    bits = np.array([1.0, value, -3.0, np.copysign(value, -1)], np.float32).view(np.int32)
+    assert not np.isfinite(largest_magnitude(bits.max(), bits.view(np.uint32).max()))
+
+
+def test_all_methods_in_one_pass_are_each_alone(model: keras.Model, placement: Placement) -> None:
+    batches = split(images(), 8)
+    together = calibrate_by_all(model, placement, iter(batches), tuple(OBSERVERS))
+    for method in OBSERVERS:
+        alone = calibrate(model, placement, batches, method=method)
+        assert {n: r.amax for n, r in together[method].items()} == {n: r.amax for n, r in alone.items()}
 
 
 @pytest.mark.parametrize("method", ORDERLESS)

@@ -12,30 +12,24 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from keras_qat.baseline import epochs_of, float_model, load_splits
-from keras_qat.calibration import Ranges, cached_ranges, calibrate, correct_bias, digest, find_observer, ranges_key
+from keras_qat.calibration import find_observer, find_weight_method
 from keras_qat.data import ImageSet, Splits, decode_errors
 from keras_qat.export import export_keras, export_onnx, require_opset, require_verified
 from keras_qat.export.saved_model import export_saved_model
 from keras_qat.graph import trace
 from keras_qat.judging import BASELINE, EVALUATION_BATCH, judge_variants
-from keras_qat.placement import Overrides, explain, plan
+from keras_qat.placement import Overrides, plan
+from keras_qat.ptq import quantize_after_training
 from keras_qat.report import Record, markdown, read_environment
 from keras_qat.runtimes import choose_judge
 from keras_qat.settings import Settings
 from keras_qat.storage import require_writable, write_json, write_text
 from keras_qat.targets import find_target
 from keras_qat.training import FineTuned, Recipe, fine_tune, parse_schedule
-from keras_qat.transform import apply_placement
-from keras_qat.types import Placement
 from keras_qat.zoo import find
 
 _logger = logging.getLogger(__name__)
-
-_CORRECTION_IMAGES = 128
-"""A mean over all pixels of that many images is known well enough."""
 
 PTQ, QAT = "PTQ", "QAT"
 
@@ -67,7 +61,7 @@ def run(settings: Settings) -> Record:
         baseline = float_model(settings, entry, data)
     with _timed(seconds, "calibrate"):
         placement = plan(trace(baseline).graph, settings.target, overrides=overrides)
-        ptq = _quantize(baseline, placement, data.train, settings)
+        ptq = quantize_after_training(baseline, placement, data.train, settings)
     models = {BASELINE: baseline, PTQ: ptq}
     tuned = None
     if not settings.skip_fine_tuning:
@@ -104,6 +98,7 @@ def _check_early(settings: Settings) -> None:
     """Find the mistakes that would otherwise show after minutes or hours of work."""
     choose_judge(find_target(settings.target).name)
     find_observer(settings.calibration_method)
+    find_weight_method(settings.weight_method)
     require_opset(settings.opset, settings.precision)
     require_writable(settings.folder)
 
@@ -118,45 +113,6 @@ def _recipe(settings: Settings) -> Recipe:
         batch_size=settings.batch_size,
         seed=settings.seed,
     )
-
-
-def _quantize(model: Any, placement: Placement, train: ImageSet, settings: Settings) -> Any:
-    """Post-training quantization: choose the ranges, insert the fake quantization."""
-    images = train.take(settings.calibration_images, settings.seed)
-    if len(images) < settings.calibration_images:
-        _logger.warning("Calibrating with %d images: the training set has no more.", len(images))
-    ranges = _ranges(model, placement, images, settings)
-    write_text(settings.folder / "placement.md", explain(placement, ranges=ranges) + "\n")
-    ranges.save(settings.folder / "ranges.json")
-    quantized = apply_placement(model, placement, ranges)
-    return _correct_bias(model, quantized, train, settings) if settings.bias_correction else quantized
-
-
-def _ranges(model: Any, placement: Placement, images: ImageSet, settings: Settings) -> Ranges:
-    """The ranges of all quantized tensors, from the cache if they are there."""
-    size, method = settings.batch_size, settings.calibration_method
-
-    def compute() -> Ranges:
-        return calibrate(model, placement, images.arrays(size), method=method, total=images.steps(size))
-
-    if not settings.use_cache:
-        return compute()
-    # The images themselves, prepared: a folder can change under the same name, and reading is quick beside calibrating.
-    data = {"images": digest(x for x, _ in images.arrays(size)), "batch_size": size}
-    return cached_ranges(ranges_key(model, placement, data, method, len(images)), compute)
-
-
-def _correct_bias(model: Any, quantized: Any, train: ImageSet, settings: Settings) -> Any:
-    images = train.take(min(settings.calibration_images, _CORRECTION_IMAGES), settings.seed)
-    size = min(settings.batch_size, EVALUATION_BATCH)
-    correction = correct_bias(model, quantized, images.arrays(size), total=images.steps(size))
-    report = {
-        "images": correction.images,
-        "largest_shift": {layer: float(np.abs(shift).max()) for layer, shift in correction.shifts.items()},
-        "skipped": dict(correction.skipped),
-    }
-    write_json(settings.folder / "bias_correction.json", report)
-    return correction.model
 
 
 def _fine_tune(ptq: Any, data: Splits, recipe: Recipe, folder: Path) -> FineTuned:
