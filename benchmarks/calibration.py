@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,29 @@ class Cost:
     failed: str | None = None
 
 
+@dataclass(frozen=True)
+class Pixels:
+    """Decoded images on disk, read batch by batch: a memory map would count as memory of whoever reads it.
+
+    Args:
+        path: float32, one image after the other.
+        count: how many to read.
+        size: side of an image.
+    """
+
+    path: Path
+    count: int
+    size: int = 224
+
+    def batches(self) -> Iterator[np.ndarray]:
+        """Float32 arrays of up to 32 images."""
+        numbers = self.size * self.size * 3
+        for start in range(0, self.count, _BATCH):
+            many = min(_BATCH, self.count - start)
+            x = np.fromfile(self.path, np.float32, many * numbers, offset=start * numbers * 4)
+            yield x.reshape(many, self.size, self.size, 3)
+
+
 @app.default
 def main(
     *,
@@ -86,7 +110,7 @@ def main(
         output: JSON file for all figures.
     """
     with tempfile.TemporaryDirectory() as name:
-        pixels = Path(name) / "images.npy"
+        pixels = Path(name) / "images.raw"
         _decode(model, data, 1000, pixels)
         common = (model, str(weights), str(pixels))
         seconds = _child(common, "times", str(images), str(rounds))
@@ -103,7 +127,7 @@ def main(
 @app.command(name="times", show=False)
 def times(model: str, weights: Path, pixels: Path, images: int, rounds: int) -> None:
     """Print {job: seconds of each round} as JSON, all interleaved in this process."""
-    x = np.load(pixels, mmap_mode="r")[:images]
+    x = Pixels(pixels, images)
     found: dict[str, list[float]] = {name: [] for name in ("predict", *OBSERVERS)}
     for _ in range(rounds):
         for name, seconds in found.items():
@@ -114,7 +138,7 @@ def times(model: str, weights: Path, pixels: Path, images: int, rounds: int) -> 
             if name == "predict":
                 _predict(network, x)
             else:
-                calibrate(network, placement, _batches(x), method=name)
+                calibrate(network, placement, x.batches(), method=name)
             seconds.append(time.perf_counter() - start)
     sys.stdout.write(json.dumps(found))
 
@@ -122,7 +146,7 @@ def times(model: str, weights: Path, pixels: Path, images: int, rounds: int) -> 
 @app.command(name="cost", show=False)
 def cost(model: str, weights: Path, pixels: Path, name: str, images: int) -> None:
     """Do one job and print its time and this process's peak of memory as JSON."""
-    x = np.load(pixels, mmap_mode="r")[:images]
+    x = Pixels(pixels, images)
     network = _network(model, weights)
     tool, _, method = name.partition(" ")
     with tempfile.TemporaryDirectory() as folder:
@@ -130,12 +154,13 @@ def cost(model: str, weights: Path, pixels: Path, name: str, images: int) -> Non
             file = export_onnx(network, Path(folder) / "float.onnx")
             limit = _LIMIT_GB << 30
             resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-            run: Callable[[], Any] = lambda: quantize_static(file, (i[np.newaxis] for i in x), Path(folder), method)  # noqa: E731
+            one_by_one = (image[np.newaxis] for batch in x.batches() for image in batch)
+            run: Callable[[], Any] = partial(quantize_static, file, one_by_one, Path(folder), method)
         elif tool == "predict":
-            run = lambda: _predict(network, x)  # noqa: E731
+            run = partial(_predict, network, x)
         else:
             placement = plan(trace(network).graph, TARGET)
-            run = lambda: calibrate(network, placement, _batches(x), method=name)  # noqa: E731
+            run = partial(calibrate, network, placement, x.batches(), method=name)
         start = time.perf_counter()
         run()
         seconds = time.perf_counter() - start
@@ -148,19 +173,16 @@ def _network(model: str, weights: Path) -> Any:
     return build_model(entry, weights=weights, num_classes=1000, size=entry.preprocessing.size)
 
 
-def _batches(x: np.ndarray) -> Iterator[np.ndarray]:
-    # Copies: the pages of a memory map would count for whoever reads them first.
-    return (np.array(x[i : i + _BATCH]) for i in range(0, len(x), _BATCH))
-
-
-def _predict(network: Any, x: np.ndarray) -> None:
-    for batch in _batches(x):
+def _predict(network: Any, x: Pixels) -> None:
+    for batch in x.batches():
         network.predict_on_batch(batch)
 
 
 def _decode(model: str, data: Path, count: int, path: Path) -> None:
     train = load_data(str(data), find(model).preprocessing, _SEED).train.take(count, _SEED)
-    np.save(path, np.concatenate([x for x, _ in train.arrays(_BATCH)]))
+    with path.open("wb") as file:
+        for x, _ in train.arrays(_BATCH):
+            x.tofile(file)
 
 
 def _child(common: tuple[str, ...], command: str, *rest: str, limit: float | None = None) -> Any:

@@ -10,7 +10,7 @@ import scipy.stats
 from keras_qat.calibration import METHODS, OBSERVERS, Histogram, calibrate, calibrate_by_all, find_observer, merge
 from keras_qat.calibration.histogram import EDGES
 from keras_qat.calibration.methods import squared_errors
-from keras_qat.calibration.probe import build_probe, largest_magnitude
+from keras_qat.calibration.probe import build_probe, largest_magnitude, sampled_columns
 from keras_qat.errors import DataError, UnsupportedModelError, UserError
 from keras_qat.graph import trace
 from keras_qat.placement import plan
@@ -161,6 +161,10 @@ def test_percentile_of_heavy_tails_is_in_closed_form() -> None:
     assert choose("minmax", x) > 5e5
 
 
+def test_percentile_of_nearly_all_zeros_keeps_the_others() -> None:
+    assert choose("percentile", np.append(np.zeros(100_000), 1.0)) == 1
+
+
 def test_percentile_leaves_out_outliers() -> None:
     x = np.concatenate([np.random.default_rng(6).uniform(-1, 1, 100_000), [50.0, -60.0]])
     assert choose("percentile", x) == pytest.approx(1.0, abs=1 / 256)
@@ -278,7 +282,9 @@ def test_entropy_is_the_least_divergence_by_the_book(draw: str) -> None:
 def test_entropy_clips_outliers_and_keeps_uniform() -> None:
     rng = np.random.default_rng(16)
     assert choose("entropy", rng.uniform(-2, 2, 200_000)) == pytest.approx(2, rel=0.05)
-    assert choose("entropy", np.concatenate([rng.normal(0, 1, 200_000), [40.0]])) < 10
+    normal = rng.normal(0, 1, 200_000)
+    for outlier in (40.0, 65.0, 1e3, 1e6):
+        assert 2 < choose("entropy", np.append(normal, outlier)) < 10
 
 
 def test_auto_has_the_least_squared_error_of_all_and_says_whose() -> None:
@@ -344,7 +350,7 @@ def test_probe_counts_what_numpy_counts(model: keras.Model, placement: Placement
 
 @pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
 def test_of_a_large_tensor_some_columns_are_counted_and_the_largest_of_all_is_kept(data_format: str) -> None:
-    """128 x 128 x 4 numbers: every fourth column of pixels, in the middle of its four."""
+    """128 x 128 x 4 numbers: every third column of pixels."""
     shape = (128, 128, 4) if data_format == "channels_last" else (4, 128, 128)
     image = keras.Input(shape, name="image")
     model = keras.Model(image, layers.ReLU(name="relu")(image))
@@ -352,10 +358,45 @@ def test_of_a_large_tensor_some_columns_are_counted_and_the_largest_of_all_is_ke
     x[1, 0, 0, 0] = -77.0  # in a column that is not counted
     counts, *largest = build_probe(trace(model), ("image",), counts=True).predict_on_batch(x)["image"]
     assert largest_magnitude(*largest) == 77
-    np.testing.assert_array_equal(counts, Histogram.of(x[:, :, 2::4]).counts)
+    np.testing.assert_array_equal(counts, Histogram.of(x[:, :, 2::3]).counts)
     sampled = Histogram(counts.astype(np.int64), 77.0)
     shares = np.array([0.5, 0.9, 0.999])
     np.testing.assert_allclose(sampled.quantiles(shares), Histogram.of(x).quantiles(shares), rtol=0.03)
+
+
+@pytest.mark.parametrize("size", range(8, 120, 7))
+@pytest.mark.parametrize("channels", [8, 64, 2048])
+def test_counted_columns_are_inside_even_and_odd(size: int, channels: int) -> None:
+    columns = sampled_columns((None, size, size, channels))
+    if columns is not None:
+        assert 3 <= len(columns) < size
+        assert 0 < columns[0] <= columns[-1] < size - 1
+        assert len(set(np.diff(columns))) == 1
+        assert set(columns % 2) == {0, 1}
+
+
+def test_small_and_dynamic_tensors_are_counted_whole() -> None:
+    assert sampled_columns((None, 14, 14, 64)) is None
+    assert sampled_columns((None, None, 112, 64)) is None
+    assert sampled_columns((None, 100_000)) is None
+
+
+def test_placement_without_pairs_has_no_ranges() -> None:
+    x = keras.Input((4,), name="x")
+    model = keras.Model(x, layers.Softmax(name="softmax")(x))
+    assert dict(calibrate(model, plan(trace(model).graph, "tensorrt"), [np.ones((2, 4), "float32")])) == {}
+
+
+def test_the_global_policy_does_not_round_what_is_observed(model: keras.Model, placement: Placement) -> None:
+    x = 1e5 * images(4)
+    expected = calibrate(model, placement, [x], method="minmax")
+    before = keras.mixed_precision.dtype_policy()
+    keras.mixed_precision.set_dtype_policy("mixed_float16")
+    try:
+        found = calibrate(model, placement, [x], method="minmax")
+    finally:
+        keras.mixed_precision.set_dtype_policy(before)
+    assert found == expected
 
 
 @pytest.mark.parametrize(

@@ -371,3 +371,14 @@ def test_sole_consumer() -> None:
     assert graph.sole_consumer("b") is None, "it also leaves the model"
     assert graph.sole_consumer("image") is None, "two nodes read it"
     assert graph.sole_consumer("add") is None, "nobody reads it inside the model"
+
+
+@pytest.mark.parametrize("structure", ["list", "dictionary"])
+def test_nested_model_called_with_a_dictionary_gets_its_inputs_by_name(structure: str) -> None:
+    """Keras takes them by key, in whatever order they are given."""
+    a, b = keras.Input((4,), name="a"), keras.Input((4,), name="b")
+    inputs = [b, a] if structure == "list" else {"b": b, "a": a}
+    inner = keras.Model(inputs, layers.Subtract(name="difference")([b, a]), name="inner")
+    left, right = keras.Input((4,), name="left"), keras.Input((4,), name="right")
+    graph = trace(keras.Model([left, right], inner({"a": left, "b": right}))).graph
+    assert graph.by_name["difference"].inputs == ("right", "left")

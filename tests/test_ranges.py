@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_qat import Ranges, apply_placement, calibrate, explain, pipeline, plan, trace
+from keras_qat import Ranges, apply_placement, calibrate, explain, plan, ptq, trace
 from keras_qat.calibration import Histogram, cache_folder, cached_ranges, digest, ranges_key
 from keras_qat.calibration.summary import summarize
 from keras_qat.cli.main import app, run_program
@@ -373,14 +373,14 @@ def test_a_run_calibrates_once(
         calls.append(1)
         return calibrate(*arguments, **settings)
 
-    monkeypatch.setattr(pipeline, "calibrate", counting)
+    monkeypatch.setattr(ptq, "calibrate", counting)
     pixels = np.random.default_rng(2).integers(0, 256, (12, 6, 6, 3), dtype=np.uint8)
     moved = pixels.copy()
     moved[7, 3, 2, 1] ^= 1
 
     def ranges_with(settings: Settings, pixels: np.ndarray = pixels, mode: Mode = "tf") -> Ranges:
         images = ImageSet.from_arrays("noise", pixels, [0] * len(pixels), Preprocessing(mode, 6, 6))
-        return pipeline._ranges(model, placement, images, settings)
+        return ptq._ranges(model, placement, images, settings)
 
     settings = Settings(batch_size=5)
     first = ranges_with(settings)

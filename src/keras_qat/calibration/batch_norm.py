@@ -2,7 +2,7 @@
 
 With y = W x + b the float output and ŷ = Ŵ x̂ + b the rounded one, over the calibration images and channel by channel,
 
-    r² = Var[ŷ] / Var[y],        μ ← E[ŷ] + r (μ - E[y]),        σ² ← r² σ²
+    r² = Var[ŷ] / Var[y],        μ ← E[ŷ] + r (μ - E[y]),        σ² ← r² (σ² + ε) - ε
 
 so that the batch norm puts out the mean and variance that it did (re-estimation as in Nagel et al. 2022,
 https://arxiv.org/abs/2203.11086, section 4.1). Relative to y, since a few images estimate a change well, but not the
@@ -25,7 +25,8 @@ from keras_qat.errors import DataError
 from keras_qat.graph import trace
 from keras_qat.transform import copy_layer, rebuild
 
-_LEAST_VARIANCE = 1e-12
+_LEAST_VARIANCE = 1e-5
+"""Of the mean square: what is less drowns in the rounding of float32 sums."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,9 @@ def reestimate_batch_norms(
     renewed = rebuild(traced, copy_layer, lambda _, tensor: tensor)
     if not pairs:
         return Reestimation(renewed, {}, {}, {}, 0)
-    moments = {p.node: _Moments(p.other_axes, name=f"{scope(p.node)}_moments")(p.exact, p.rounded) for p in pairs}
+    moments = {
+        p.node: _Moments(p.other_axes, name=f"keras_qat_moments_{scope(p.node)}")(p.exact, p.rounded) for p in pairs
+    }
     probe = keras.Model(network.inputs, moments)
     sums: dict[str, np.ndarray] = {}
     seen = 0
@@ -99,12 +102,13 @@ def reestimate_batch_norms(
         mean, square = np.sum([sums[node.name] for node in nodes], axis=0).reshape(2, 2, -1) / (seen * len(nodes))
         variance = square - mean**2
         shifts[layer] = mean[1] - mean[0]
-        usable = variance.min(axis=0) > _LEAST_VARIANCE * np.maximum(square.max(axis=0), 1)
+        usable = variance.min(axis=0) > _LEAST_VARIANCE * square.max(axis=0)
         ratios[layer] = np.divide(variance[1], variance[0], out=np.ones_like(mean[0]), where=usable)
-        bias = renewed.get_layer(layer).bias
+        bias = getattr(renewed.get_layer(layer), "bias", None)
         mean = mean if bias is None else mean + ops.convert_to_numpy(bias)
         norm.moving_mean.assign(mean[1] + np.sqrt(ratios[layer]) * (norm.moving_mean - mean[0]))
-        norm.moving_variance.assign(norm.moving_variance * ratios[layer])
+        spread = ratios[layer] * (ops.convert_to_numpy(norm.moving_variance) + norm.epsilon) - norm.epsilon
+        norm.moving_variance.assign(np.maximum(spread, 0))
     return Reestimation(renewed, shifts, ratios, skipped, seen)
 
 
@@ -112,7 +116,7 @@ class _Moments(keras.layers.Layer):
     """First and second moments of two tensors over some axes."""
 
     def __init__(self, axes: tuple[int, ...], **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+        super().__init__(autocast=False, **kwargs)
         self.axes = axes
 
     def call(self, a: Any, b: Any) -> Any:

@@ -101,7 +101,7 @@ class _MeanDifference(keras.layers.Layer):
     """E[a - b] over some axes."""
 
     def __init__(self, axes: tuple[int, ...], **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+        super().__init__(autocast=False, **kwargs)
         self.axes = axes
 
     def call(self, a: Any, b: Any) -> Any:
@@ -112,7 +112,10 @@ class _MeanDifference(keras.layers.Layer):
 def _build_probe(model: Any, traced: Trace) -> keras.Model:
     """The float network, with δ of each call of a quantized kernel as its outputs."""
     network, pairs = paired_outputs(model, traced)
-    deltas = {p.node: _MeanDifference(p.other_axes, name=f"{scope(p.node)}_delta")(p.rounded, p.exact) for p in pairs}
+    deltas = {
+        p.node: _MeanDifference(p.other_axes, name=f"keras_qat_delta_{scope(p.node)}")(p.rounded, p.exact)
+        for p in pairs
+    }
     return keras.Model(network.inputs, deltas, name=f"{traced.name}_bias_probe")
 
 

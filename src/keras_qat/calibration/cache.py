@@ -27,6 +27,10 @@ from keras_qat.types import Placement
 _logger = logging.getLogger(__name__)
 
 
+_COUNTING = 2
+"""Raise it whenever the same images may give other ranges."""
+
+
 def cache_folder() -> Path:
     """Where the ranges are kept, for this user."""
     return Path(platformdirs.user_cache_path("keras-qat")) / "ranges"
@@ -55,7 +59,7 @@ def ranges_key(model: Any, placement: Placement, data_description: Any, method: 
         "data": data_description,
         "method": method,
         "images": images,
-        "versions": [__version__, keras.version(), keras.backend.backend()],
+        "versions": [_COUNTING, __version__, keras.version(), keras.backend.backend()],
     }
     return hashlib.sha256(json.dumps(recipe, sort_keys=True, default=repr).encode()).hexdigest()
 
@@ -91,14 +95,14 @@ def cached_ranges(key: str, compute: Callable[[], Ranges], *, folder: Path | Non
         True
     """
     path = (folder or cache_folder()) / f"{key}.json"
-    if path.exists():
-        try:
-            ranges = Ranges.load(path)
-        except UserError as error:
-            _logger.warning("The cached ranges can't be read (%s); calibrating again.", error)
-        else:
-            _logger.info("ranges from the cache: %s", path)
-            return ranges
+    try:
+        ranges = Ranges.load(path) if path.exists() else None
+    except (OSError, UserError) as error:
+        _logger.warning("The cached ranges can't be read (%s); calibrating again.", error)
+        ranges = None
+    if ranges is not None:
+        _logger.info("ranges from the cache: %s", path)
+        return ranges
     ranges = compute()
     try:
         ranges.save(path)

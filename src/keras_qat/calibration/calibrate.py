@@ -75,6 +75,8 @@ def calibrate_by_all(
     """
     observers = {method: find_observer(method) for method in methods}
     tensors = tuple(dict.fromkeys(name for names in placement.sources.values() for name in names))
+    if not tensors:
+        return dict.fromkeys(methods, Ranges())
     probe = build_probe(trace(model), tensors, counts=any(o.counts for o in observers.values()))
     states = {(method, name): o.init() for method, o in observers.items() for name in placement.sources}
     count = 0

@@ -31,7 +31,9 @@ def minmax(histogram: Histogram, spec: QuantSpec) -> float:  # noqa: ARG001
 
 def percentile(histogram: Histogram, spec: QuantSpec) -> float:  # noqa: ARG001
     """The 99.99th percentile, interpolated inside its bin."""
-    return float(histogram.quantiles(np.array([PERCENTILE / 100]))[0])
+    found = float(histogram.quantiles(np.array([PERCENTILE / 100]))[0])
+    # Where nearly all numbers are 0, the few others are all there is to keep.
+    return found if found > np.finfo(np.float32).tiny else histogram.amax
 
 
 def mse(histogram: Histogram, spec: QuantSpec) -> float:

@@ -62,13 +62,13 @@ def paired_outputs(model: Any, quantized: Trace) -> tuple[keras.Model, tuple[Pai
     pairs = []
     for layer, nodes in kernel_calls(quantized).items():
         rounded, original = (t.calls[nodes[0].name].operation for t in (quantized, exact))
-        w_x = LayerCopy(original, f"{layer}_float", linear=True)
-        w_x_hat = LayerCopy(rounded, f"{layer}_rounded", linear=True)
+        w_x = LayerCopy(original, f"keras_qat_float_{layer}", linear=True)
+        w_x_hat = LayerCopy(rounded, f"keras_qat_rounded_{layer}", linear=True)
         channels_first = getattr(original, "data_format", None) == "channels_first"
         for node in nodes:
             x = reads[node.name]
             fake = _fake_quantize_before(quantized, node)
-            x_hat = x if fake is None else LayerCopy(fake, f"{scope(node.name)}_rounded_input")(x)
+            x_hat = x if fake is None else LayerCopy(fake, f"keras_qat_input_{scope(node.name)}")(x)
             y, rank = w_x(x), len(x.shape)
             axes = tuple(a for a in range(rank) if a != (1 if channels_first else rank - 1))
             pairs.append(Pair(node.name, y, w_x_hat(x_hat), axes))
@@ -91,12 +91,19 @@ def own_batch_norm(model: Any, graph: Graph, nodes: Sequence[Node]) -> Any:
     layer = model.get_layer(nodes[0].layer)
     behind = [graph.sole_consumer(node.outputs[0]) for node in nodes]
     norms = {node.layer for node in behind if node is not None and node.kind is OpKind.BATCH_NORM}
-    if len(norms) != 1 or None in behind or layer.activation is not keras.activations.linear:
+    if len(norms) != 1 or None in behind or not _is_linear(layer):
         return "no batch norm of its own is behind it"
     norm = model.get_layer(norms.pop())
+    channels = layer.data_format == "channels_first" if hasattr(layer, "data_format") else False
+    if norm.axis not in ((1,) if channels else (-1, len(layer.output.shape) - 1)):
+        return "the batch norm behind it doesn't normalize its channels"
     if sum(node.layer == norm.name for node in graph.nodes) != len(nodes):
         return "other layers share the batch norm behind it"
     return norm
+
+
+def _is_linear(layer: Any) -> bool:
+    return getattr(layer, "activation", None) in (None, keras.activations.linear)
 
 
 def _fake_quantize_before(quantized: Trace, node: Node) -> Any:

@@ -38,7 +38,8 @@ class Observe(keras.layers.Layer):
     """
 
     def __init__(self, *, counts: bool, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+        # A global policy of float16 would round what is to be measured before it gets here.
+        super().__init__(autocast=False, **kwargs)
         self.counts = counts
 
     def call(self, x: Any) -> tuple[Any, Any, Any]:
@@ -95,13 +96,16 @@ def sampled_columns(shape: tuple[int | None, ...]) -> np.ndarray | None:
 
     Returns:
         Indices along axis 2, which is an axis of pixels in either order: evenly spread, neither the first nor the last,
-        where borders are; at least 3, and as many as hold some ten thousand numbers an image.
+        where borders are, and both even and odd ones; at least 3, and as many as hold some ten thousand numbers of an
+        image.
     """
     if len(shape) != _IMAGE_RANK or None in shape[1:]:
         return None
     size = shape[2] or 1
-    step = min(math.prod(n or 1 for n in shape[1:]) // _ENOUGH, size // _FEWEST_COLUMNS)
-    return np.arange(step // 2, size, step) if step > 1 else None
+    step = min(math.prod(n or 1 for n in shape[1:]) // _ENOUGH, (size - 2) // _FEWEST_COLUMNS)
+    step -= 1 - step % 2
+    count = max(size - 2, 1) // max(step, 1)
+    return 1 + (size - 2 - (count - 1) * step) // 2 + step * np.arange(count) if step > 1 else None
 
 
 def _sample(x: Any) -> Any:
@@ -143,5 +147,7 @@ def build_probe(trace: Trace, tensors: Sequence[str], *, counts: bool) -> keras.
         return tensor
 
     model = rebuild(trace, copy_layer, remember)
-    seen = {name: Observe(counts=counts, name=f"observe_{i}")(flowing[name]) for i, name in enumerate(tensors)}
+    seen = {
+        name: Observe(counts=counts, name=f"keras_qat_observe_{i}")(flowing[name]) for i, name in enumerate(tensors)
+    }
     return keras.Model(model.inputs, seen, name=f"{trace.name}_probe")

@@ -18,7 +18,7 @@ def summarize(histogram: Histogram) -> dict[str, float]:
 
     Example:
         >>> summarize(Histogram.of(np.arange(1000) / 1000))
-        {'p50': 0.4..., 'p99': 0.98..., 'p99.9': 0.99..., 'p99.99': 0.999, 'max': 0.999}
+        {'p50': 0.49..., 'p99': 0.98..., 'p99.9': 0.99..., 'p99.99': 0.99..., 'max': 0.99...}
     """
     quantiles = histogram.quantiles(np.array(_PERCENTILES) / 100)
     return {**{f"p{p:g}": float(x) for p, x in zip(_PERCENTILES, quantiles, strict=True)}, "max": histogram.amax}

@@ -77,6 +77,8 @@ def _settings(run: Path) -> Settings:
 def _described(settings: Settings) -> str:
     """What was done already, so that the advice can be read by it."""
     corrected = "corrected" if settings.bias_correction else "not corrected"
+    if settings.weight_method != "absmax":
+        corrected += f", kernels clipped by {settings.weight_method}"
     return (
         f"{settings.model} for {settings.target}, calibrated with {settings.calibration_method} on "
         f"{settings.calibration_images} images, biases {corrected}"

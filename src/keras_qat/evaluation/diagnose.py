@@ -5,7 +5,6 @@ measured by itself, on the float network's numbers: a range that clips, a range 
 int8 doesn't hold shows at its own tensor. The accumulated error beside it shows what the layers make of it.
 """
 
-from collections.abc import Iterable
 from typing import Any
 
 import keras
@@ -26,18 +25,21 @@ from keras_qat.graph import Node, Trace, trace
 from keras_qat.types import OpKind
 
 
-def diagnose(model: Any, quantized: Any, batches: Iterable[Any], *, total: int | None = None) -> Diagnosis:
+def diagnose(
+    model: Any, quantized: Any, batches: Any, *, images: int | None = None, total: int | None = None
+) -> Diagnosis:
     """Measure the error of every quantized tensor, kernel and output.
 
-    One pass, streaming: the sums are computed in the compiled forward pass, in float64, so memory doesn't grow with the
-    images, and neither their order nor their batches matter.
+    One pass, streaming: the sums are computed in the compiled forward pass, in float64 (float32 on JAX), so memory
+    doesn't grow with the images, and neither their order nor their batches matter.
 
     Args:
         model: the float model. It is not changed.
         quantized: what `apply_placement` made of it, corrected or fine-tuned or not. It is not changed.
         batches: as for `calibrate`; some dozen images are plenty, best such that calibration didn't see. Both networks
             run at once, so take batches of half the size.
-        total: number of batches, for the progress bar.
+        images: take exactly so many images; all if not given.
+        total: number of batches, for the progress bar, where the data can't say.
 
     Returns:
         The figures, in the order of the graph. `advise` says what to try.
@@ -63,10 +65,10 @@ def diagnose(model: Any, quantized: Any, batches: Iterable[Any], *, total: int |
     exact, simulated = trace(model), trace(quantized)
     _require_made_of(exact, simulated)
     probe = build_error_probe(exact, simulated)
-    sums, images = None, 0
-    for x in read_batches(batches, model, description="diagnosing", total=total):
-        images += len(x[0])
-        found = keras.tree.map_structure(np.asarray, probe.predict_on_batch(x))
+    sums, seen = None, 0
+    for x in read_batches(batches, model, images=images, description="diagnosing", total=total):
+        seen += len(x[0])
+        found = keras.tree.map_structure(_float64, probe.predict_on_batch(x))
         sums = found if sums is None else keras.tree.map_structure(np.add, sums, found)
     if sums is None:
         raise DataError("There is nothing to diagnose on. Received: 0 images. Give at least one batch.")
@@ -78,8 +80,12 @@ def diagnose(model: Any, quantized: Any, batches: Iterable[Any], *, total: int |
             OutputDiagnosis(name, _sqnr(name, errors))
             for name, errors in zip(exact.graph.outputs, sums[OUTPUTS], strict=True)
         ),
-        images=images,
+        images=seen,
     )
+
+
+def _float64(sums: Any) -> np.ndarray:
+    return np.asarray(sums, np.float64)
 
 
 def _tensor(exact: Trace, simulated: Trace, node: Node, sums: Any) -> TensorDiagnosis:

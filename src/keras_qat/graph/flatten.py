@@ -92,6 +92,17 @@ def functional_of(model: Any) -> Any:
     return model
 
 
+def _given(node: Any, inner: Any) -> list[Any]:
+    """What a call of a model gives for each of `inner.inputs`: in a dictionary by key, or by the name of the input."""
+    arguments = (*node.arguments.args, *node.arguments.kwargs.values())
+    wanted = inner._inputs_struct  # noqa: SLF001
+    if not isinstance(arguments[0], dict):
+        return list(node.arguments.keras_tensors)
+    if isinstance(wanted, dict):
+        return list(keras.tree.flatten({key: arguments[0][key] for key in wanted}))
+    return [arguments[0][tensor.name] for tensor in inner.inputs]
+
+
 class _Flattener:
     """Walks a model and the models inside it; remembers the model that stands for a composite layer."""
 
@@ -116,8 +127,7 @@ class _Flattener:
 
     def _read_nested(self, model: Any, node: Any, scope: Scope, prefix: str) -> None:
         inner = functional_of(model)
-        outer = node.arguments.keras_tensors
-        inside = {id(t): scope[id(o)] for t, o in zip(inner.inputs, outer, strict=True)}
+        inside = {id(t): scope[id(o)] for t, o in zip(inner.inputs, _given(node, inner), strict=True)}
         self.read(inner, inside, prefix=f"{prefix}{model.name}_")
         scope.update({id(made): inside[id(t)] for made, t in zip(node.outputs, inner.outputs, strict=True)})
 

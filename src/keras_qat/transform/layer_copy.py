@@ -41,4 +41,4 @@ class LayerCopy:
         self._copy.set_weights(self._source.get_weights())
         bias = getattr(self._copy, "bias", None)
         if self._linear and bias is not None:
-            bias.assign(ops.zeros_like(bias))
+            bias.assign(ops.zeros(bias.shape, bias.dtype))
