@@ -37,8 +37,11 @@ from keras_qat.zoo import build_model, find
 ENGINES = {"onnxruntime": open_onnxruntime, "tensorrt": open_openvino, "openvino": open_openvino}
 """What runs the files of a target. TensorRT's run in OpenVINO, which takes them without loss of speed."""
 
-CORRECTED = "mse"
-"""The method beside whose ranges each repair is shown."""
+CORRECTED = ("entropy", "mse", "auto")
+"""The methods whose biases are corrected as well."""
+
+REPAIRED = "mse"
+"""The method beside whose ranges every other repair is shown."""
 
 _BATCH = 32
 _SEED = 0
@@ -139,8 +142,9 @@ def _ours(network: Any, target: str, train: ImageSet, folder: Path) -> Iterator[
     for method, ranges in found.items():
         quantized = apply_placement(network, placement, ranges)
         yield file(quantized, method)
-        yield file(correct_bias(network, quantized, few.arrays(_BATCH)).model, f"{method} + bias correction")
-        if method == CORRECTED:
+        if method in CORRECTED:
+            yield file(correct_bias(network, quantized, few.arrays(_BATCH)).model, f"{method} + bias correction")
+        if method == REPAIRED:
             renewed = reestimate_batch_norms(network, quantized, few.arrays(_BATCH)).model
             yield file(renewed, f"{method} + batch norms re-estimated")
             clipped = choose_weight_ranges(quantized).model

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from keras_qat import Ranges, apply_placement, calibrate, explain, plan, ptq, trace
-from keras_qat.calibration import Histogram, cache_folder, cached_ranges, digest, ranges_key
+from keras_qat.calibration import Histogram, cache, cache_folder, cached_ranges, digest, ranges_key
 from keras_qat.calibration.summary import summarize
 from keras_qat.cli.main import app, run_program
 from keras_qat.data import ImageSet
@@ -360,7 +360,7 @@ def test_integers_and_version_are_in_the_key(
     narrower = replace(placement, tensors=(replace(one, spec=replace(one.spec, bits=4)), *others))
     joined = replace(placement, tensors=(replace(one, joined=("conv",)), *others))
     assert expected not in {ranges_key(model, changed, "digits", "mse", 8) for changed in (narrower, joined)}
-    monkeypatch.setattr("keras_qat.calibration.cache.__version__", "99")
+    monkeypatch.setattr(cache, "__version__", "99")
     assert ranges_key(model, placement, "digits", "mse", 8) != expected
 
 

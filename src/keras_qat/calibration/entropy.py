@@ -16,7 +16,7 @@ from keras_qat.calibration.histogram import Histogram
 from keras_qat.types import QuantSpec
 
 _BINS_PER_LEVEL = 16
-_CANDIDATES = 256
+_CANDIDATES = 128
 _FARTHEST = 16
 
 

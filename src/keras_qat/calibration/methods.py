@@ -1,8 +1,8 @@
 """Histogram → amax: how a range is chosen once all numbers are counted.
 
 `percentile`  the magnitude that 99.99% of the numbers don't exceed (Wu et al. 2020, https://arxiv.org/abs/2004.09602).
-`mse`         the amax with the least squared error of quantization, clipping and rounding together, over 200 candidates
-              between 5% and 100% of the largest magnitude (Sung et al. 2015, https://arxiv.org/abs/1511.06488).
+`mse`         the amax with the least squared error of quantization, clipping and rounding together, between 5% and 100%
+              of the largest magnitude (Sung et al. 2015, https://arxiv.org/abs/1511.06488).
 `entropy`     the amax whose grid keeps most of the information: the least Kullback-Leibler divergence (its own file).
 `auto`        of all these and the largest magnitude, the one with the least squared error.
 """
@@ -20,7 +20,9 @@ Method = Callable[[Histogram, QuantSpec], float]
 
 PERCENTILE = 99.99
 
-_CANDIDATES = np.linspace(0.05, 1.0, 200)
+_CANDIDATES = np.linspace(0.05, 1.0, 39)
+_STEP = _CANDIDATES[1] - _CANDIDATES[0]
+_FINER = np.linspace(-_STEP, _STEP, 17)
 _BINS_PER_STEP = 8
 
 
@@ -37,9 +39,12 @@ def percentile(histogram: Histogram, spec: QuantSpec) -> float:  # noqa: ARG001
 
 
 def mse(histogram: Histogram, spec: QuantSpec) -> float:
-    """The candidate with the least squared error; 0 where all numbers are 0."""
-    candidates = _CANDIDATES * histogram.amax
-    return float(candidates[np.argmin(squared_errors(histogram, candidates, spec))]) if histogram.amax else 0.0
+    """The candidate with the least squared error, sought in steps of 2.5%, then of 0.3%; 0 where all numbers are 0."""
+    if histogram.amax == 0:
+        return 0.0
+    share = _CANDIDATES[np.argmin(squared_errors(histogram, _CANDIDATES * histogram.amax, spec))]
+    finer = np.clip(share + _FINER, _CANDIDATES[0], 1.0) * histogram.amax
+    return float(finer[np.argmin(squared_errors(histogram, finer, spec))])
 
 
 def squared_errors(histogram: Histogram, amax: np.ndarray, spec: QuantSpec) -> np.ndarray:
