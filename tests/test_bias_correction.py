@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from keras_qat import apply_placement, calibrate, correct_bias, plan, trace
-from keras_qat.errors import DataError
+from keras_qat.calibration import reestimate_batch_norms
+from keras_qat.errors import DataError, UserError
 from keras_qat.layers import QuantizedDense, register_quantized_layer
 from keras_qat.placement import Overrides, Rule
 
@@ -102,6 +103,14 @@ def test_calls_inside_a_nested_model_are_corrected_like_those_of_the_flat_one(im
     nested, flat = keras.Model(x, both([relu(b), a])), keras.Model(x, both([relu(shared(bright(x))), shared(x)]))
     found, wanted = (correct_bias(m, _quantized(m, images), [images]).shifts["shared"] for m in (nested, flat))
     np.testing.assert_allclose(found, wanted, rtol=1e-4)
+
+
+def test_quantized_model_of_another_float_model(images: np.ndarray) -> None:
+    model = _model([layers.Conv2D(4, 3, name="conv")])
+    other = _model([layers.Conv2D(4, 3, name="other")])
+    for repair in (correct_bias, reestimate_batch_norms):
+        with pytest.raises(UserError, match=r"another float model\. Received: 'conv'"):
+            repair(model, _quantized(other, images), [images])
 
 
 def test_channels_first(images: np.ndarray) -> None:

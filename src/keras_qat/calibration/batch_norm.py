@@ -62,6 +62,7 @@ def reestimate_batch_norms(
 
     Raises:
         DataError: there are no images, or they don't fit the model's input.
+        UserError: `quantized` was made of another model.
 
     Example:
         >>> from keras_qat import apply_placement, calibrate, plan

@@ -62,6 +62,7 @@ def correct_bias(
 
     Raises:
         DataError: there are no images, they don't fit the model's input or aren't finite, or they never end.
+        UserError: `quantized` was made of another model.
 
     Example:
         >>> from keras_qat import apply_placement, calibrate, plan

@@ -10,6 +10,7 @@ from typing import Any
 
 import keras
 
+from keras_qat.errors import UserError
 from keras_qat.graph import Edge, Graph, Node, Trace, trace
 from keras_qat.layers import WeightQuantized
 from keras_qat.placement.flow import MOVES_NUMBERS
@@ -43,12 +44,40 @@ def kernel_calls(quantized: Trace) -> Mapping[str, tuple[Node, ...]]:
     return found
 
 
+def require_made_of(exact: Trace, simulated: Trace) -> None:
+    """Refuse a pair of models whose tensors can't be compared.
+
+    Args:
+        exact: the float model.
+        simulated: the quantized one.
+
+    Raises:
+        UserError: `simulated` was made of another model.
+    """
+    wanted = {node.name: exact.calls[node.name].output_shapes for node in exact.graph.nodes}
+    found = {
+        node.name: simulated.calls[node.name].output_shapes
+        for node in simulated.graph.nodes
+        if node.kind is not OpKind.FAKE_QUANTIZE
+    }
+    different = [name for name in (*wanted, *found) if wanted.get(name) != found.get(name)]
+    if different:
+        raise UserError(
+            f"The quantized model was made of another float model. Received: {different[0]!r} with the output shapes "
+            f"{wanted.get(different[0])} in the float model and {found.get(different[0])} in the quantized one. Give "
+            "the model that `apply_placement` was given."
+        )
+
+
 def paired_outputs(model: Any, quantized: Trace) -> tuple[keras.Model, tuple[Pair, ...]]:
     """A copy of the float network, and the pairs that can be computed from its inputs.
 
     Args:
         model: the float model. It is not changed.
         quantized: what `apply_placement` made of it.
+
+    Raises:
+        UserError: it was made of another model.
     """
     reads: dict[str, Any] = {}
 
@@ -58,6 +87,7 @@ def paired_outputs(model: Any, quantized: Trace) -> tuple[keras.Model, tuple[Pai
         return tensor
 
     exact = trace(model)
+    require_made_of(exact, quantized)
     network = rebuild(exact, copy_layer, remember)
     pairs = []
     for layer, nodes in kernel_calls(quantized).items():

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from keras_qat.calibration.inputs import read_batches
-from keras_qat.calibration.pairs import kernel_calls
+from keras_qat.calibration.pairs import kernel_calls, require_made_of
 from keras_qat.errors import DataError, UnsupportedModelError, UserError
 from keras_qat.evaluation.diagnosis import Diagnosis, KernelDiagnosis, OutputDiagnosis, TensorDiagnosis, sqnr_db
 from keras_qat.evaluation.error_probe import (
@@ -22,7 +22,6 @@ from keras_qat.evaluation.error_probe import (
     fake_quantize_nodes,
 )
 from keras_qat.graph import Node, Trace, trace
-from keras_qat.types import OpKind
 
 
 def diagnose(
@@ -63,7 +62,12 @@ def diagnose(
         True
     """
     exact, simulated = trace(model), trace(quantized)
-    _require_made_of(exact, simulated)
+    if not fake_quantize_nodes(simulated) and not kernel_calls(simulated):
+        raise UserError(
+            f"There is nothing quantized to diagnose. Received: the model {simulated.name!r}. "
+            "Give the float model, then what `apply_placement` made of it."
+        )
+    require_made_of(exact, simulated)
     probe = build_error_probe(exact, simulated)
     sums, seen = None, 0
     for x in read_batches(batches, model, images=images, description="diagnosing", total=total):
@@ -125,25 +129,3 @@ def _sqnr(name: str, sums: np.ndarray) -> float:
             "Check the weights before this layer and the preprocessing of the images."
         )
     return sqnr_db(*map(float, sums))
-
-
-def _require_made_of(exact: Trace, simulated: Trace) -> None:
-    """Refuse a pair of models whose tensors can't be compared."""
-    if not fake_quantize_nodes(simulated) and not kernel_calls(simulated):
-        raise UserError(
-            f"There is nothing quantized to diagnose. Received: the model {simulated.name!r}. "
-            "Give the float model, then what `apply_placement` made of it."
-        )
-    wanted = {node.name: exact.calls[node.name].output_shapes for node in exact.graph.nodes}
-    found = {
-        node.name: simulated.calls[node.name].output_shapes
-        for node in simulated.graph.nodes
-        if node.kind is not OpKind.FAKE_QUANTIZE
-    }
-    different = [name for name in (*wanted, *found) if wanted.get(name) != found.get(name)]
-    if different:
-        raise UserError(
-            f"The quantized model was made of another float model. Received: {different[0]!r} with the output shapes "
-            f"{wanted.get(different[0])} in the float model and {found.get(different[0])} in the quantized one. Give "
-            "the model that `apply_placement` was given."
-        )
