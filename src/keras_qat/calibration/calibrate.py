@@ -82,9 +82,9 @@ def calibrate_by_all(
     count = 0
     for x in read_batches(batches, model, images=images, description="calibrating", total=total):
         count += len(x[0])
-        seen = {name: _read(name, *outputs) for name, outputs in probe.predict_on_batch(x).items()}
+        seen = probe.predict_on_batch(x)
         for name, sources in placement.sources.items():
-            histogram = reduce(merge, (seen[source] for source in sources))
+            histogram = reduce(merge, (_read(source, *seen[source]) for source in sources))
             for method, observer in observers.items():
                 states[method, name] = observer.update(states[method, name], histogram)
     if count == 0:
