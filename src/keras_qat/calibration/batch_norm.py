@@ -20,8 +20,7 @@ import numpy as np
 from keras import ops
 
 from keras_qat.calibration.inputs import read_batches
-from keras_qat.calibration.pairs import kernel_calls, own_batch_norm, paired_outputs, scope
-from keras_qat.errors import DataError
+from keras_qat.calibration.pairs import kernel_calls, mean_over_images, own_batch_norm, paired_outputs, scope
 from keras_qat.graph import trace
 from keras_qat.transform import copy_layer, rebuild
 
@@ -84,14 +83,8 @@ def reestimate_batch_norms(
         p.node: _Moments(p.other_axes, name=f"keras_qat_moments_{scope(p.node)}")(p.exact, p.rounded) for p in pairs
     }
     probe = keras.Model(network.inputs, moments)
-    sums: dict[str, np.ndarray] = {}
-    seen = 0
-    for x in read_batches(batches, model, images=images, description="re-estimating batch norms", total=total):
-        seen += len(x[0])
-        for name, found in probe.predict_on_batch(x).items():
-            sums[name] = sums.get(name, 0) + np.asarray(found, np.float64) * len(x[0])
-    if seen == 0:
-        raise DataError("There is nothing to estimate batch norms from. Received: 0 images. Give at least one batch.")
+    data = read_batches(batches, model, images=images, description="re-estimating batch norms", total=total)
+    means, seen = mean_over_images(probe, data)
     shifts: dict[str, np.ndarray] = {}
     ratios: dict[str, np.ndarray] = {}
     skipped: dict[str, str] = {}
@@ -100,7 +93,7 @@ def reestimate_batch_norms(
         if isinstance(norm, str):
             skipped[layer] = norm
             continue
-        mean, square = np.sum([sums[node.name] for node in nodes], axis=0).reshape(2, 2, -1) / (seen * len(nodes))
+        mean, square = np.mean([means[node.name] for node in nodes], axis=0).reshape(2, 2, -1)
         variance = square - mean**2
         shifts[layer] = mean[1] - mean[0]
         usable = variance.min(axis=0) > _LEAST_VARIANCE * square.max(axis=0)

@@ -9,7 +9,6 @@ over the calibration images (Nagel et al. 2019, https://arxiv.org/abs/1906.04721
 layer's δ is measured on the float network's activations: all layers in one pass, each for its own rounding alone.
 """
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,8 +18,7 @@ import numpy as np
 from keras import ops
 
 from keras_qat.calibration.inputs import read_batches
-from keras_qat.calibration.pairs import kernel_calls, own_batch_norm, paired_outputs, scope
-from keras_qat.errors import DataError
+from keras_qat.calibration.pairs import kernel_calls, mean_over_images, own_batch_norm, paired_outputs, scope
 from keras_qat.graph import Graph, Node, Trace, trace
 from keras_qat.layers import QuantizedConv2D, QuantizedDense, QuantizedDepthwiseConv2D
 from keras_qat.transform import copy_layer, rebuild
@@ -79,18 +77,12 @@ def correct_bias(
     if not (calls := kernel_calls(traced)):
         return BiasCorrection(corrected, {}, {}, 0)
     probe = _build_probe(model, traced)
-    sums: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(1))
-    seen = 0
-    for x in read_batches(batches, model, images=images, description="correcting biases", total=total):
-        seen += len(x[0])
-        for name, delta in probe.predict_on_batch(x).items():
-            sums[name] = sums[name] + np.asarray(delta, np.float64) * len(x[0])
-    if seen == 0:
-        raise DataError("There is nothing to correct biases with. Received: 0 images. Give at least one batch.")
+    data = read_batches(batches, model, images=images, description="correcting biases", total=total)
+    means, seen = mean_over_images(probe, data)
     shifts: dict[str, np.ndarray] = {}
     skipped: dict[str, str] = {}
     for layer, nodes in calls.items():
-        shift = np.asarray(sum(sums[node.name] for node in nodes) / (seen * len(nodes)), np.float32)
+        shift = np.mean([means[node.name] for node in nodes], axis=0).astype(np.float32)
         if reason := _shift(corrected, traced.graph, nodes, shift):
             skipped[layer] = reason
         else:

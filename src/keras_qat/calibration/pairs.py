@@ -4,13 +4,14 @@ Each layer is compared for its own rounding alone, so all of them are measured i
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import keras
+import numpy as np
 
-from keras_qat.errors import UserError
+from keras_qat.errors import DataError, UserError
 from keras_qat.graph import Edge, Graph, Node, Trace, trace
 from keras_qat.layers import WeightQuantized
 from keras_qat.placement.flow import MOVES_NUMBERS
@@ -103,6 +104,30 @@ def paired_outputs(model: Any, quantized: Trace) -> tuple[keras.Model, tuple[Pai
             axes = tuple(a for a in range(rank) if a != (1 if channels_first else rank - 1))
             pairs.append(Pair(node.name, y, w_x_hat(x_hat), axes))
     return network, tuple(pairs)
+
+
+def mean_over_images(probe: Any, batches: Iterable[list[np.ndarray]]) -> tuple[dict[str, np.ndarray], int]:
+    """The mean over all images of what a probe gives for each batch.
+
+    Args:
+        probe: a model with a dictionary of outputs, each a mean over the images of its batch.
+        batches: from `read_batches`.
+
+    Returns:
+        The means, float64, and the number of images.
+
+    Raises:
+        DataError: there are no images.
+    """
+    sums: dict[str, Any] = {}
+    images = 0
+    for x in batches:
+        images += len(x[0])
+        for name, found in probe.predict_on_batch(x).items():
+            sums[name] = sums.get(name, 0) + np.asarray(found, np.float64) * len(x[0])
+    if images == 0:
+        raise DataError("There is nothing to repair the model with. Received: 0 images. Give at least one batch.")
+    return {name: total / images for name, total in sums.items()}, images
 
 
 def scope(name: str) -> str:
