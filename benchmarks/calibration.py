@@ -104,17 +104,17 @@ def main(
         weights: of the network.
         data: image folder with `train/CLASS/`.
         model: name in the zoo.
-        images: training images for the times; memory is also taken at 128 and 1000.
+        images: training images for the times; memory is also taken at 128 and at 1000, or all there are.
         rounds: of the times.
         peers: measure `quantize_static`, too.
         output: JSON file for all figures.
     """
     with tempfile.TemporaryDirectory() as name:
         pixels = Path(name) / "images.raw"
-        _decode(model, data, 1000, pixels)
+        most = _decode(model, data, 1000, pixels)
         common = (model, str(weights), str(pixels))
         seconds = _child(common, "times", str(images), str(rounds))
-        jobs = [Job(n, count) for count in (128, images, 1000) for n in ("predict", "minmax", "mse")]
+        jobs = [Job(n, count) for count in (128, images, most) for n in ("predict", "minmax", "mse")]
         if peers:
             jobs = [*(Job(f"quantize_static {m}", images) for m in PEER_METHODS), *jobs]
         costs = [_cost(common, job) for job in jobs]
@@ -178,11 +178,13 @@ def _predict(network: Any, x: Pixels) -> None:
         network.predict_on_batch(batch)
 
 
-def _decode(model: str, data: Path, count: int, path: Path) -> None:
+def _decode(model: str, data: Path, count: int, path: Path) -> int:
+    """Write `count` training images, or as many as the split has; return how many."""
     train = load_data(str(data), find(model).preprocessing, _SEED).train.take(count, _SEED)
     with path.open("wb") as file:
         for x, _ in train.arrays(_BATCH):
             x.tofile(file)
+    return len(train)
 
 
 def _child(common: tuple[str, ...], command: str, *rest: str, limit: float | None = None) -> Any:

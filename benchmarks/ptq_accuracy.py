@@ -100,7 +100,7 @@ def main(
         weights: of the network.
         data: image folder with `train/CLASS/` and `val/CLASS/`.
         model: name in the zoo.
-        calibration_images: training images for the ranges; each number in turn.
+        calibration_images: training images for the ranges; each number in turn, or as many as the split has.
         images: validation images; all if not given.
         targets: of our files.
         threads: of an engine.
@@ -124,7 +124,7 @@ def main(
             makers.append(_peers(float_file, train, folder))
             for maker in makers:
                 for target, label, path in maker:
-                    rows.append(judge.row(target, count, label, path, threads))
+                    rows.append(judge.row(target, len(train), label, path, threads))
                     console.print(_line(rows[-1]))
     _print(rows)
     if output is not None:
