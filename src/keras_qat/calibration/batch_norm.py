@@ -20,9 +20,9 @@ import numpy as np
 from keras import ops
 
 from keras_qat.calibration.inputs import read_batches
-from keras_qat.calibration.pairs import kernel_calls, mean_over_images, own_batch_norm, paired_outputs, scope
+from keras_qat.calibration.pairs import kernel_calls, mean_over_images, own_batch_norm, paired_outputs
 from keras_qat.graph import trace
-from keras_qat.transform import copy_layer, rebuild
+from keras_qat.transform import copy_layer, rebuild, scope_name
 
 _LEAST_VARIANCE = 1e-5
 """Of the mean square: what is less drowns in the rounding of float32 sums."""
@@ -80,7 +80,8 @@ def reestimate_batch_norms(
     if not pairs:
         return Reestimation(renewed, {}, {}, {}, 0)
     moments = {
-        p.node: _Moments(p.other_axes, name=f"keras_qat_moments_{scope(p.node)}")(p.exact, p.rounded) for p in pairs
+        p.node: _Moments(p.other_axes, name=f"keras_qat_moments_{scope_name(p.node)}")(p.exact, p.rounded)
+        for p in pairs
     }
     probe = keras.Model(network.inputs, moments)
     data = read_batches(batches, model, images=images, description="re-estimating batch norms", total=total)

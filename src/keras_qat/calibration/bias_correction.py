@@ -18,10 +18,10 @@ import numpy as np
 from keras import ops
 
 from keras_qat.calibration.inputs import read_batches
-from keras_qat.calibration.pairs import kernel_calls, mean_over_images, own_batch_norm, paired_outputs, scope
+from keras_qat.calibration.pairs import kernel_calls, mean_over_images, own_batch_norm, paired_outputs
 from keras_qat.graph import Graph, Node, Trace, trace
 from keras_qat.layers import QuantizedConv2D, QuantizedDense, QuantizedDepthwiseConv2D
-from keras_qat.transform import copy_layer, rebuild
+from keras_qat.transform import copy_layer, rebuild, scope_name
 
 _ADDS_ITS_BIAS = frozenset({QuantizedConv2D, QuantizedDepthwiseConv2D, QuantizedDense})
 
@@ -106,7 +106,7 @@ def _build_probe(model: Any, traced: Trace) -> keras.Model:
     """The float network, with δ of each call of a quantized kernel as its outputs."""
     network, pairs = paired_outputs(model, traced)
     deltas = {
-        p.node: _MeanDifference(p.other_axes, name=f"keras_qat_delta_{scope(p.node)}")(p.rounded, p.exact)
+        p.node: _MeanDifference(p.other_axes, name=f"keras_qat_delta_{scope_name(p.node)}")(p.rounded, p.exact)
         for p in pairs
     }
     return keras.Model(network.inputs, deltas, name=f"{traced.name}_bias_probe")

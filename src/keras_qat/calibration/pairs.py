@@ -15,7 +15,7 @@ from keras_qat.errors import DataError, UserError
 from keras_qat.graph import Edge, Graph, Node, Trace, trace
 from keras_qat.layers import WeightQuantized
 from keras_qat.placement.flow import MOVES_NUMBERS
-from keras_qat.transform import LayerCopy, copy_layer, rebuild
+from keras_qat.transform import LayerCopy, copy_layer, rebuild, scope_name
 from keras_qat.types import OpKind
 
 
@@ -99,7 +99,7 @@ def paired_outputs(model: Any, quantized: Trace) -> tuple[keras.Model, tuple[Pai
         for node in nodes:
             x = reads[node.name]
             fake = _fake_quantize_before(quantized, node)
-            x_hat = x if fake is None else LayerCopy(fake, f"keras_qat_input_{scope(node.name)}")(x)
+            x_hat = x if fake is None else LayerCopy(fake, f"keras_qat_input_{scope_name(node.name)}")(x)
             y, rank = w_x(x), len(x.shape)
             axes = tuple(a for a in range(rank) if a != (1 if channels_first else rank - 1))
             pairs.append(Pair(node.name, y, w_x_hat(x_hat), axes))
@@ -130,11 +130,6 @@ def mean_over_images(probe: Any, batches: Iterable[list[np.ndarray]]) -> tuple[d
     return {name: total / images for name, total in sums.items()}, images
 
 
-def scope(name: str) -> str:
-    """A name that TensorFlow takes for a scope."""
-    return name.replace("#", ".").replace(":", "_")
-
-
 def own_batch_norm(model: Any, graph: Graph, nodes: Sequence[Node]) -> Any:
     """The batch norm behind all calls of a layer and behind nothing else; a string that says why there is none.
 
@@ -149,8 +144,8 @@ def own_batch_norm(model: Any, graph: Graph, nodes: Sequence[Node]) -> Any:
     if len(norms) != 1 or None in behind or not _is_linear(layer):
         return "no batch norm of its own is behind it"
     norm = model.get_layer(norms.pop())
-    channels = layer.data_format == "channels_first" if hasattr(layer, "data_format") else False
-    if norm.axis not in ((1,) if channels else (-1, len(layer.output.shape) - 1)):
+    channels_first = getattr(layer, "data_format", None) == "channels_first"
+    if norm.axis not in ((1,) if channels_first else (-1, len(layer.output.shape) - 1)):
         return "the batch norm behind it doesn't normalize its channels"
     if sum(node.layer == norm.name for node in graph.nodes) != len(nodes):
         return "other layers share the batch norm behind it"

@@ -16,9 +16,9 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_qat.calibration.pairs import kernel_calls
 from keras_qat.errors import UserError
 from keras_qat.graph import trace
-from keras_qat.layers import WeightQuantized
 from keras_qat.transform import copy_layer, rebuild
 from keras_qat.types import QuantSpec
 
@@ -63,15 +63,14 @@ def choose_weight_ranges(quantized: Any, method: str = "mse") -> WeightRanges:
     traced = trace(quantized)
     model = rebuild(traced, copy_layer, lambda _, tensor: tensor)
     kept: dict[str, np.ndarray] = {}
-    for name in dict.fromkeys(node.layer for node in traced.graph.nodes):
-        layer = next((layer for layer in model.layers if layer.name == name), None)
-        if isinstance(layer, WeightQuantized):
-            w = keras.ops.convert_to_numpy(layer.kernel)  # type: ignore[attr-defined]
-            others = layer.kernel_reduce_axes
-            amax = np.max(np.abs(w), axis=others, keepdims=True)
-            share = choose(w.astype(np.float64), others, layer.weight_spec)
-            layer.kernel.assign(np.clip(w, -share * amax, share * amax))  # type: ignore[attr-defined]
-            kept[name] = share.reshape(-1)
+    for name in kernel_calls(traced):
+        layer = model.get_layer(name)
+        w = keras.ops.convert_to_numpy(layer.kernel)
+        others = layer.kernel_reduce_axes
+        amax = np.max(np.abs(w), axis=others, keepdims=True)
+        share = choose(w.astype(np.float64), others, layer.weight_spec)
+        layer.kernel.assign(np.clip(w, -share * amax, share * amax))
+        kept[name] = share.reshape(-1)
     return WeightRanges(model, kept)
 
 

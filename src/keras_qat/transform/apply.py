@@ -61,7 +61,12 @@ def fake_quantize_name(tensor: str) -> str:
         >>> fake_quantize_name("conv#2")
         'conv.2_quantize'
     """
-    return tensor.replace(":", "_").replace("#", ".") + SUFFIX
+    return scope_name(tensor) + SUFFIX
+
+
+def scope_name(name: str) -> str:
+    """A node's or tensor's name as TensorFlow takes it for a scope."""
+    return name.replace(":", "_").replace("#", ".")
 
 
 def _check(placement: Placement, ranges: Mapping[str, TensorRange], graph: Graph) -> None:
