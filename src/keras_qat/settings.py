@@ -22,7 +22,7 @@ class Settings:
         calibration_images: how many training images choose the ranges.
         calibration_method: minmax, ema, percentile, entropy, mse or auto.
         use_cache: take the ranges of an earlier run with the same model, images and method from the cache.
-        weight_method: the range of each output channel of a kernel: absmax, all of it, or mse, with the least squared error.
+        weight_method: the range of each output channel of a kernel: absmax, or mse, with the least squared error.
         bias_correction: take back the shift that rounding puts on the mean of each layer's output.
         epochs: epochs of fine-tuning.
         steps_per_epoch: the most steps of one epoch; all the training images if not given.

@@ -72,6 +72,24 @@ def require_writable(folder: Path) -> None:
     probe.unlink(missing_ok=True)
 
 
+def require_space(folder: Path, needed: int) -> None:
+    """Refuse a disk that is too full, before hours of work go into what would not fit.
+
+    Args:
+        folder: an existing folder on that disk.
+        needed: bytes.
+
+    Raises:
+        StorageError: there is less room.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise StorageError(
+            f"The disk of {folder} is too full: {needed / 1e6:.0f} MB are needed. Received: {free / 1e6:.0f} MB free. "
+            "Make room, or choose a folder on another disk."
+        )
+
+
 def write_text(path: Path, text: str) -> None:
     """Write `text` to `path` atomically, UTF-8.
 

@@ -22,6 +22,9 @@ Precision = Literal["fp32", "fp16"]
 IoDtype = Literal["float32", "float16"]
 """The element type of a file's inputs and outputs."""
 
+RangeMode = Literal["fixed", "ema", "learned"]
+"""What training does to the ranges of activations: nothing, a moving average of each batch's largest magnitude, LSQ."""
+
 
 class OpKind(str, Enum):
     """What a node of the graph computes, as far as quantization is concerned."""

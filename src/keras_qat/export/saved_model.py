@@ -87,7 +87,7 @@ def _quantize_and_dequantize(x: Any, amax: Any, spec: QuantSpec, axis: int) -> A
 
 
 class _LoweredFakeQuantize(FakeQuantize):
-    def call(self, inputs: Any) -> Any:
+    def call(self, inputs: Any, training: bool | None = None) -> Any:  # noqa: ARG002
         return _quantize_and_dequantize(inputs, self.amax, self.spec, axis=-1)
 
 

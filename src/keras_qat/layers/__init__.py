@@ -1,6 +1,6 @@
 """Fake-quantization: the arithmetic, the layer on an edge, and the layers with quantized weights."""
 
-from keras_qat.layers.arithmetic import fake_quantize, scale_of
+from keras_qat.layers.arithmetic import fake_quantize, fake_quantize_kernel, fake_quantize_learned, scale_of
 from keras_qat.layers.fake_quantize_layer import FakeQuantize
 from keras_qat.layers.registry import quantized_layer, register_quantized_layer
 from keras_qat.layers.weighted import (
@@ -17,6 +17,8 @@ __all__ = [
     "QuantizedDepthwiseConv2D",
     "WeightQuantized",
     "fake_quantize",
+    "fake_quantize_kernel",
+    "fake_quantize_learned",
     "quantized_layer",
     "register_quantized_layer",
     "scale_of",

@@ -1,16 +1,26 @@
-"""Fake quantization as pure functions of `keras.ops`: what the integer engine will compute, in float32.
+"""Fake quantization as pure functions: what the integer engine will compute, in float32, and its gradients.
 
     s  = a / q_max
-    x̂ = s · clip(round(x / s), q_min, q_max)
+    x̂ = s · clip(round(x / s), q_min, q_max)                      round half to even
 
-with round-half-to-even. The gradient is the straight-through estimator (Bengio et al. 2013, https://arxiv.org/abs/1308.3432)
-with saturation as in Jacob et al. 2018 (https://arxiv.org/abs/1712.05877): 1 inside the range, 0 outside.
+To x the gradient is the straight-through estimator (Bengio et al. 2013, https://arxiv.org/abs/1308.3432) with
+saturation as in Jacob et al. 2018 (https://arxiv.org/abs/1712.05877), to s that of LSQ (Esser et al. 2020,
+https://arxiv.org/abs/1902.08153, equation 3):
+
+    ∂x̂/∂x = 1 if q_min ≤ x / s ≤ q_max, else 0
+    ∂x̂/∂s = round(x / s) - x / s inside, q_min below, q_max above
+
+LSQ scales the second by g = 1 / √(N · q_max), N numbers in the tensor of one image, so that a range learns at the pace
+of the weights.
+
+A backend that has an operation for x̂ takes it (`keras_qat.layers.fused`); the others are given the equation.
 """
 
 from typing import Any
 
 from keras import ops
 
+from keras_qat.layers.fused import round_to_grid
 from keras_qat.types import QuantSpec
 
 SMALLEST_AMAX = 1e-30
@@ -18,11 +28,11 @@ SMALLEST_AMAX = 1e-30
 
 
 def fake_quantize(x: Any, amax: Any, spec: QuantSpec) -> Any:
-    """Round `x` to the integer grid of `spec`, in float.
+    """Round `x` to the integer grid of `spec`, in float. No gradient reaches the range.
 
     Args:
         x: float tensor of any shape.
-        amax: largest magnitude kept: a scalar, or a tensor that broadcasts against `x` (per channel).
+        amax: largest magnitude kept, a scalar.
         spec: the integers.
 
     Returns:
@@ -33,13 +43,59 @@ def fake_quantize(x: Any, amax: Any, spec: QuantSpec) -> Any:
         >>> fake_quantize(ops.array([0.6, -3.0, 200.0]), 127.0, QuantSpec()).numpy().tolist()
         [1.0, -3.0, 127.0]
     """
-    dtype = x.dtype
     # In half precision a small scale would underflow to 0.
-    x, s = ops.cast(x, "float32"), scale_of(ops.cast(amax, "float32"), spec)
-    inside = ops.clip(x, spec.q_min * s, spec.q_max * s)
-    x_hat = s * ops.clip(ops.round(x / s), spec.q_min, spec.q_max)
-    # The second term is exactly 0 in the forward pass, so the result is x̂ to the last bit.
-    return ops.cast(ops.stop_gradient(x_hat) + (inside - ops.stop_gradient(inside)), dtype)
+    s = ops.stop_gradient(scale_of(ops.cast(amax, "float32"), spec))
+    return ops.cast(round_to_grid(ops.cast(x, "float32"), s, spec), x.dtype)
+
+
+def fake_quantize_learned(x: Any, amax: Any, spec: QuantSpec) -> Any:
+    """Like `fake_quantize`, with LSQ's gradient to the range.
+
+    Args:
+        x: float tensor, shape (batch, …).
+        amax: largest magnitude kept, a scalar.
+        spec: the integers.
+
+    Returns:
+        A tensor like `x`, the same numbers as those of `fake_quantize`.
+    """
+    wide, amax = ops.cast(x, "float32"), ops.cast(amax, "float32")
+    s = scale_of(amax, spec)
+    fixed = ops.stop_gradient(s)
+    x_hat = round_to_grid(wide, fixed, spec)
+    # ∂x̂/∂s as a factor; behind it a term that is exactly 0 and carries the gradient to s, g times as large.
+    ratio = ops.stop_gradient(wide) / fixed
+    slope = ops.where(
+        ops.logical_and(ratio >= spec.q_min, ratio <= spec.q_max),
+        ops.stop_gradient(x_hat) / fixed - ratio,
+        ops.clip(ratio, spec.q_min, spec.q_max),
+    )
+    scaled = s * _gradient_scale(x, spec)
+    return ops.cast(x_hat + slope * (scaled - ops.stop_gradient(scaled)), x.dtype)
+
+
+def fake_quantize_kernel(kernel: Any, reduce_axes: tuple[int, ...], spec: QuantSpec) -> Any:
+    """Round weights to the grid that reaches to the largest of each output channel, which it follows at every step.
+
+    Args:
+        kernel: float weights.
+        reduce_axes: the axes that are not output channels.
+        spec: the integers, narrow: nothing saturates, and the gradient to the kernel is 1.
+
+    Returns:
+        A tensor like `kernel`. No gradient flows through the scales: the loss doesn't steer them.
+
+    Example:
+        >>> from keras import ops
+        >>> kernel = ops.array([[0.4, 30.0], [127.0, -63.5]])
+        >>> fake_quantize_kernel(kernel, (0,), QuantSpec(narrow=True)).numpy().tolist()
+        [[0.0, 30.0], [127.0, -63.5]]
+    """
+    w = ops.cast(kernel, "float32")
+    s = scale_of(channel_amax(w, reduce_axes), spec)
+    w_hat = s * ops.clip(ops.round(w / s), spec.q_min, spec.q_max)
+    # The second term is exactly 0 in the forward pass, so the result is ŵ to the last bit.
+    return ops.cast(ops.stop_gradient(w_hat) + (w - ops.stop_gradient(w)), kernel.dtype)
 
 
 def scale_of(amax: Any, spec: QuantSpec) -> Any:
@@ -67,3 +123,9 @@ def channel_amax(kernel: Any, reduce_axes: tuple[int, ...]) -> Any:
         weights, the loss doesn't steer them.
     """
     return ops.stop_gradient(ops.max(ops.abs(kernel), axis=reduce_axes, keepdims=True))
+
+
+def _gradient_scale(x: Any, spec: QuantSpec) -> Any:
+    """G of LSQ. The sizes of an image are known when the step is built, but for those of a fully convolutional net."""
+    n = ops.prod(ops.cast(ops.stack([1, *ops.shape(x)[1:]]), "float32"))
+    return 1.0 / ops.sqrt(n * spec.q_max)

@@ -1,14 +1,17 @@
 """`FakeQuantize`: a Q/DQ pair on an edge of a Keras model."""
 
 from dataclasses import asdict
-from typing import Any
+from typing import Any, get_args
 
 import keras
 import numpy as np
+from keras import ops
 
 from keras_qat.graph import register_kind
-from keras_qat.layers.arithmetic import fake_quantize
-from keras_qat.types import OpKind, QuantSpec
+from keras_qat.layers.arithmetic import fake_quantize, fake_quantize_learned
+from keras_qat.types import OpKind, QuantSpec, RangeMode
+
+_MOMENTUM = 0.99
 
 
 @keras.saving.register_keras_serializable(package="keras_qat")
@@ -21,10 +24,12 @@ class FakeQuantize(keras.layers.Layer):
     Args:
         spec: how the tensor is quantized, a `QuantSpec` or its dictionary.
         amax: largest magnitude kept, finite and not negative.
+        range_mode: what training does to the range. `"fixed"`: nothing. `"ema"`: with a the range and each training
+            step, a ← 0.99 a + 0.01 max|x|. `"learned"`: it is a weight that the optimizer steers by LSQ's gradient.
         **kwargs: of `keras.layers.Layer`.
 
     Raises:
-        ValueError: `amax` is negative, infinite or NaN.
+        ValueError: `amax` is negative, infinite or NaN, or the mode is unknown.
 
     Example:
         >>> layer = FakeQuantize(QuantSpec(), amax=127.0)
@@ -32,7 +37,13 @@ class FakeQuantize(keras.layers.Layer):
         [[1.0, 127.0]]
     """
 
-    def __init__(self, spec: QuantSpec | dict[str, Any], amax: float = 1.0, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        spec: QuantSpec | dict[str, Any],
+        amax: float = 1.0,
+        range_mode: RangeMode = "fixed",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         if not (np.isfinite(amax) and amax >= 0):
             raise ValueError(
@@ -41,20 +52,40 @@ class FakeQuantize(keras.layers.Layer):
             )
         self.spec = spec if isinstance(spec, QuantSpec) else QuantSpec(**spec)
         self.initial_amax = float(amax)
+        self.range_mode = range_mode
+
+    @property
+    def range_mode(self) -> RangeMode:
+        """What training does to the range. A compiled training step keeps the mode that it was built with."""
+        return self._range_mode
+
+    @range_mode.setter
+    def range_mode(self, mode: RangeMode) -> None:
+        if mode not in get_args(RangeMode):
+            known = ", ".join(get_args(RangeMode))
+            raise ValueError(f"Unknown range mode of {self.name!r}. Received: {mode!r}. Choose one of: {known}.")
+        self._range_mode: RangeMode = mode
+        if self.built:
+            self.amax.trainable = mode == "learned"
 
     def build(self, input_shape: Any) -> None:  # noqa: ARG002
-        """Make the range, a scalar weight that the optimizer leaves alone."""
+        """Make the range, a scalar weight; the optimizer leaves it alone unless it is learned."""
         self.amax = self.add_weight(
             name="amax",
             shape=(),
             initializer=keras.initializers.Constant(self.initial_amax),
-            trainable=False,
+            trainable=self.range_mode == "learned",
             dtype="float32",
             autocast=False,
         )
 
-    def call(self, inputs: Any) -> Any:
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Fake-quantize a tensor of any shape; the shape and dtype stay."""
+        if self.range_mode == "learned":
+            return fake_quantize_learned(inputs, self.amax, self.spec)
+        if self.range_mode == "ema" and training:
+            batch_amax = ops.cast(ops.max(ops.abs(inputs)), "float32")
+            self.amax.assign(_MOMENTUM * self.amax + (1 - _MOMENTUM) * batch_amax)
         return fake_quantize(inputs, self.amax, self.spec)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
@@ -63,7 +94,12 @@ class FakeQuantize(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """Enough to build the layer again; the range itself is a weight."""
-        return {**super().get_config(), "spec": asdict(self.spec), "amax": self.initial_amax}
+        return {
+            **super().get_config(),
+            "spec": asdict(self.spec),
+            "amax": self.initial_amax,
+            "range_mode": self.range_mode,
+        }
 
 
 register_kind(FakeQuantize, OpKind.FAKE_QUANTIZE)

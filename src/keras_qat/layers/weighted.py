@@ -10,7 +10,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_qat.layers.arithmetic import channel_amax, fake_quantize
+from keras_qat.layers.arithmetic import fake_quantize_kernel
 from keras_qat.types import QuantSpec
 
 
@@ -31,7 +31,7 @@ class WeightQuantized:
 
     def quantized_kernel(self, kernel: Any) -> Any:
         """`kernel` rounded per output channel; same shape and dtype."""
-        return fake_quantize(kernel, channel_amax(kernel, self.kernel_reduce_axes), self.weight_spec)
+        return fake_quantize_kernel(kernel, self.kernel_reduce_axes, self.weight_spec)
 
     def get_config(self) -> dict[str, Any]:
         """The float layer's configuration and the weight spec."""

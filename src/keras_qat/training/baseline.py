@@ -5,8 +5,10 @@ from typing import Any
 import keras
 
 from keras_qat.training.batches import TrainData, count_steps, first_epoch, require_probabilities
-from keras_qat.training.epochs import fit_epochs
+from keras_qat.training.checkpoint import Position
+from keras_qat.training.epochs import EpochData, fit_epochs
 from keras_qat.training.history import History
+from keras_qat.training.recipe import Recipe
 from keras_qat.training.schedule import make_schedule
 from keras_qat.training.session import open_session
 
@@ -53,20 +55,20 @@ def train_baseline(
         (None, 2)
     """
     steps = count_steps(first_epoch(train), steps_per_epoch, "training")
-    selection_steps = count_steps(selection, None, "selection")
-    schedule = make_schedule("cosine", learning_rate, steps, epochs)
+    data = EpochData(train, steps, selection, count_steps(selection, None, "selection"))
+    recipe = Recipe(
+        optimizer="adam",
+        schedule="cosine",
+        learning_rate=learning_rate,
+        epochs=epochs,
+        seed=seed,
+        batch_norm="train",
+        distillation=None,
+        monitor="accuracy",
+    )
     keras.utils.set_random_seed(seed)
     require_probabilities(model, selection)
-    session = open_session(model, "adam", schedule, batch_norm_momentum=_BATCH_NORM_MOMENTUM)
-    fit_epochs(
-        session,
-        train,
-        selection,
-        History(),
-        epochs=epochs,
-        steps_per_epoch=steps,
-        selection_steps=selection_steps,
-        seed=seed,
-        progress=progress,
-    )
+    schedule = make_schedule(recipe.schedule, learning_rate, steps, epochs)
+    session = open_session(model, recipe, schedule, batch_norm_momentum=_BATCH_NORM_MOMENTUM)
+    fit_epochs(session, data, recipe, Position(History(monitor="accuracy")), progress=progress)
     return session.best

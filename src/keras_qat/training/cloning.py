@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
+from typing import Any
 
 import keras
 import numpy as np
@@ -9,8 +10,13 @@ import numpy as np
 from keras_qat.errors import UnsupportedModelError
 
 
-def clone(model: keras.Model) -> keras.Model:
+def clone(model: keras.Model, precision: str = "float32") -> keras.Model:
     """Return a copy with the same layers, weights (non-trainable ones too) and `trainable` flags, uncompiled.
+
+    Args:
+        model: what to copy. It isn't touched.
+        precision: `"float32"` leaves each layer's dtype policy as it is. Another policy becomes that of all layers but
+            those that give the model's outputs, whose softmax needs float32.
 
     Raises:
         UnsupportedModelError: Keras can't clone the model (a subclass without a graph, for example).
@@ -21,7 +27,7 @@ def clone(model: keras.Model) -> keras.Model:
         (3, False)
     """
     try:
-        copy = keras.models.clone_model(model)
+        copy = keras.models.clone_model(model) if precision == "float32" else _clone_in(model, precision)
         copy.set_weights(model.get_weights())
     except (ValueError, TypeError, NotImplementedError) as error:
         raise UnsupportedModelError(
@@ -34,6 +40,18 @@ def clone(model: keras.Model) -> keras.Model:
     for source, target in zip(model.weights, copy.weights, strict=True):
         target.trainable = source.trainable
     return copy
+
+
+def _clone_in(model: keras.Model, precision: str) -> keras.Model:
+    outputs = [tensor._keras_history.operation for tensor in model.outputs]  # noqa: SLF001 - Keras has no public way
+
+    def copied(layer: Any) -> Any:
+        config = layer.get_config()
+        if "dtype" in config and not any(layer is output for output in outputs):
+            config = {**config, "dtype": precision}
+        return type(layer).from_config(config)
+
+    return keras.models.clone_model(model, clone_function=copied, recursive=True)
 
 
 def all_layers(model: keras.Model) -> Iterator[keras.layers.Layer]:

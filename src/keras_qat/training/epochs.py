@@ -3,51 +3,65 @@
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
 
 from keras_qat.training.batches import TrainData
+from keras_qat.training.checkpoint import Position
 from keras_qat.training.cloning import all_layers
+from keras_qat.training.freezing import FreezeBatchNorm, FreezeRanges, parse_batch_norm
 from keras_qat.training.guards import FiniteLoss, memory_explained
 from keras_qat.training.history import EpochRecord, History
+from keras_qat.training.keeper import StateKeeper
 from keras_qat.training.progress import TrainingProgress
+from keras_qat.training.recipe import Recipe
 from keras_qat.training.session import Session
+
+
+@dataclass(frozen=True)
+class EpochData:
+    """What a run trains on and is chosen by.
+
+    Args:
+        train: gives the data of epoch 1, 2, …
+        steps: of one epoch, no more than the data gives.
+        selection: batches to choose the best epoch by.
+        selection_steps: how many.
+    """
+
+    train: TrainData
+    steps: int
+    selection: Any
+    selection_steps: int
 
 
 def fit_epochs(
     session: Session,
-    train: TrainData,
-    selection: Any,
-    history: History,
+    data: EpochData,
+    recipe: Recipe,
+    position: Position,
     *,
-    epochs: int,
-    steps_per_epoch: int,
-    selection_steps: int,
-    seed: int,
-    batch_size: int | None = None,
     progress: bool = True,
     callbacks: Sequence[keras.callbacks.Callback] = (),
-    on_epoch: Callable[[History], None] = lambda _: None,
+    keep: Callable[[Position], None] = lambda _: None,
+    keep_every_s: float = 600.0,
 ) -> History:
-    """Train `session.working` epoch by epoch; `session.best` gets the weights of each best epoch.
+    """Train epoch by epoch; `session.best` gets the weights of each best epoch.
 
-    Each epoch is one plain `model.fit`; the compiled step and the optimizer go on from epoch to epoch. All
-    that is random in epoch e starts from seed + e: it doesn't depend on how many epochs ran in this process.
+    Each epoch is one plain `fit`; the compiled step and the optimizer go on from epoch to epoch. All that is random in
+    epoch e starts from seed + e: it doesn't depend on how many epochs ran in this process.
 
     Args:
-        session: the models; those after the last epoch of `history`.
-        train: gives the data of epoch 1, 2, …
-        selection: batches to choose the best epoch by.
-        history: the epochs finished so far; empty to begin with the evaluation of the model as given.
-        epochs: train until this epoch is finished.
-        steps_per_epoch: steps of one epoch, no more than the data gives.
-        selection_steps: batches of `selection`.
-        seed: of everything random.
-        batch_size: for an error message.
+        session: the models; those at `position`.
+        data: what to train on.
+        recipe: the settings.
+        position: where to go on; without history begin with the evaluation of the model as given.
         progress: show a bar, or a line an epoch.
         callbacks: of Keras, besides ours.
-        on_epoch: called with the history after each finished epoch, 0 included.
+        keep: called with the position after each finished epoch, 0 included, and now and then within one.
+        keep_every_s: seconds between two calls within an epoch.
 
     Returns:
         The whole history.
@@ -55,53 +69,31 @@ def fit_epochs(
     Raises:
         UserError: the loss isn't finite, or memory ran out.
     """
-    working = session.working
     with ExitStack() as stack:
-        stack.enter_context(memory_explained(batch_size))
-        if not history.records:
-            history = history.with_record(_evaluate_given(working, selection, selection_steps))
-            on_epoch(history)
-        ours: list[keras.callbacks.Callback] = [FiniteLoss()]
-        if progress and history.last_epoch < epochs:
-            bar = TrainingProgress(epochs, steps_per_epoch, done=history.last_epoch)
+        stack.enter_context(memory_explained(recipe.batch_size, recipe.accumulate))
+        if not position.history.records:
+            position = Position(position.history.with_record(_evaluate_given(session, data)))
+            keep(position)
+        ours = _freezing(recipe)
+        done = position.history.last_epoch
+        if progress and done < recipe.epochs:
+            bar = TrainingProgress(recipe.epochs, data.steps, done=done, first_step=position.step)
             ours.append(stack.enter_context(bar))
-        for epoch in range(history.last_epoch + 1, epochs + 1):
-            start_seeds(working, seed + epoch)
-            started = time.perf_counter()
-            fitted = working.fit(
-                train(epoch),
-                # Given though the data ends by itself: else Keras warns when data of unknown length ends.
-                steps_per_epoch=steps_per_epoch,
-                validation_data=selection,
-                validation_steps=selection_steps,
-                initial_epoch=epoch - 1,
-                epochs=epoch,
-                shuffle=False,  # the data shuffles itself
-                verbose=0,
-                callbacks=[*ours, *callbacks],
+        for epoch in range(done + 1, recipe.epochs + 1):
+            record = _fit_one(
+                session, data, recipe, position, [*ours, _keeper(position, keep, keep_every_s), *callbacks]
             )
-            logs = {name: float(values[-1]) for name, values in fitted.history.items()}
-            record = EpochRecord(
-                epoch=epoch,
-                learning_rate=session.rate_at(session.steps - 1),
-                train_loss=logs["loss"],
-                train_accuracy=logs["accuracy"],
-                selection_loss=logs["val_loss"],
-                selection_accuracy=logs["val_accuracy"],
-                seconds=time.perf_counter() - started,
-            )
-            history = history.with_record(record)
-            if history.best_epoch == epoch:
-                session.best.set_weights(working.get_weights())
-            on_epoch(history)
-    return history
+            position = Position(position.history.with_record(record))
+            if position.history.best_epoch == epoch:
+                session.keep_best()
+            keep(position)
+    return position.history
 
 
 def start_seeds(model: keras.Model, seed: int) -> None:
     """Seed Python, NumPy and the backend, and each random layer of `model` (dropout, augmentation).
 
-    A layer's own seed generator advances with each step and isn't part of a `.keras` file; without this a
-    resumed run would draw other numbers than an uninterrupted one.
+    A layer's own seed generator advances with each step; so what an epoch draws doesn't depend on those before it.
     """
     keras.utils.set_random_seed(seed)
     for index, layer in enumerate(all_layers(model)):
@@ -110,9 +102,50 @@ def start_seeds(model: keras.Model, seed: int) -> None:
                 value.state.assign([seed, index])
 
 
-def _evaluate_given(model: keras.Model, selection: Any, steps: int) -> EpochRecord:
+def _fit_one(
+    session: Session,
+    data: EpochData,
+    recipe: Recipe,
+    position: Position,
+    callbacks: Sequence[keras.callbacks.Callback],
+) -> EpochRecord:
+    """Train the epoch after `position`, or what is left of it."""
+    epoch, step = position.history.last_epoch + 1, position.step
+    if step == 0:
+        start_seeds(session.working, recipe.seed + epoch)
+    else:
+        keras.utils.set_random_seed(recipe.seed + epoch)  # the layers' seeds are those of the checkpoint
+    batches = data.train(epoch)
     started = time.perf_counter()
-    logs = model.evaluate(selection, steps=steps, verbose=0, return_dict=True)
+    fitted = session.trainer.fit(
+        batches.skip(step) if step else batches,
+        # Given though the data ends by itself: else Keras warns when data of unknown length ends.
+        steps_per_epoch=data.steps - step,
+        validation_data=data.selection,
+        validation_steps=data.selection_steps,
+        initial_epoch=epoch - 1,
+        epochs=epoch,
+        shuffle=False,  # the data shuffles itself
+        verbose=0,
+        callbacks=[FiniteLoss(step), *callbacks],
+    )
+    logs = {name: float(values[-1]) for name, values in fitted.history.items()}
+    return EpochRecord(
+        epoch=epoch,
+        learning_rate=session.rate_at(session.steps - 1),
+        train_loss=logs["loss"],
+        train_accuracy=logs["accuracy"],
+        selection_loss=logs["val_loss"],
+        selection_accuracy=logs["val_accuracy"],
+        selection_agreement=logs.get("val_agreement"),
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _evaluate_given(session: Session, data: EpochData) -> EpochRecord:
+    started = time.perf_counter()
+    logs = session.trainer.evaluate(data.selection, steps=data.selection_steps, verbose=0, return_dict=True)
+    agreement = logs.get("agreement")
     return EpochRecord(
         epoch=0,
         learning_rate=None,
@@ -120,5 +153,23 @@ def _evaluate_given(model: keras.Model, selection: Any, steps: int) -> EpochReco
         train_accuracy=None,
         selection_loss=float(logs["loss"]),
         selection_accuracy=float(logs["accuracy"]),
+        selection_agreement=None if agreement is None else float(agreement),
         seconds=time.perf_counter() - started,
+    )
+
+
+def _freezing(recipe: Recipe) -> list[keras.callbacks.Callback]:
+    batch_norm, ranges = parse_batch_norm(recipe.batch_norm), recipe.freeze_ranges_after
+    return [
+        *([FreezeBatchNorm(batch_norm)] if batch_norm else []),
+        *([FreezeRanges(ranges)] if ranges is not None else []),
+    ]
+
+
+def _keeper(position: Position, keep: Callable[[Position], None], every_s: float) -> StateKeeper:
+    return StateKeeper(
+        lambda step, metrics: keep(replace(position, step=step, metrics=metrics)),
+        every_s,
+        first_step=position.step,
+        metrics=position.metrics,
     )

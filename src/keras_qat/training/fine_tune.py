@@ -1,6 +1,5 @@
 """Quantization-aware training: plain Keras training of a fake-quantized model, never worse than it began."""
 
-import importlib.util
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,21 +8,26 @@ from typing import Any
 
 import keras
 
+from keras_qat.errors import UserError
 from keras_qat.storage import require_writable
 from keras_qat.training.batches import TrainData, count_steps, first_epoch, require_probabilities
 from keras_qat.training.checkpoint import (
-    STATE,
+    LAST,
+    Position,
     RunIdentity,
     clear_checkpoint,
     load_checkpoint,
+    require_room,
     save_checkpoint,
 )
 from keras_qat.training.cloning import fingerprint
-from keras_qat.training.epochs import fit_epochs
+from keras_qat.training.epochs import EpochData, fit_epochs
 from keras_qat.training.history import EpochRecord, History
+from keras_qat.training.memory import available_memory, require_memory
 from keras_qat.training.recipe import Recipe
 from keras_qat.training.schedule import make_schedule
 from keras_qat.training.session import Session, open_session
+from keras_qat.training.tensorboard import tensorboard_callbacks
 
 _logger = logging.getLogger(__name__)
 
@@ -49,15 +53,17 @@ def fine_tune(
     selection: Any,
     recipe: Recipe,
     *,
+    teacher: keras.Model | None = None,
     folder: Path | None = None,
     resume: bool = True,
+    keep_every_s: float = 600.0,
     progress: bool = True,
     callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> FineTuned:
     """Train a copy of `model`; return its best epoch by `selection`, where epoch 0 is the model as given.
 
-    The best has the highest top-1 accuracy; of equals the lowest loss, then the earliest. The loss is the
-    cross-entropy with the labels.
+    The best has the lowest loss, or by `recipe.monitor` the highest top-1 accuracy. The loss is the distance from the
+    teacher's probabilities, cross-entropy with the labels, or a mixture (see `Distillation`).
 
     Args:
         model: a classifier with softmax output, float images in, `(images, classes)` out. It isn't touched.
@@ -65,91 +71,100 @@ def fine_tune(
             for that epoch: `lambda epoch: image_set.batches(64, shuffle_seed=seed + epoch)`.
         selection: batches of the same kind, to choose the epoch by; not the data to report accuracy on.
         recipe: the settings.
-        folder: where to keep `state.json`, `last.keras`, `best.keras` and TensorBoard's logs; `None` keeps
-            nothing.
-        resume: go on after the last finished epoch that `folder` holds of the same recipe, model and number
-            of steps; a run that had finished returns at once. On a CPU the weights equal those of an
-            uninterrupted run. The data can't be compared: use another folder for other data.
+        teacher: the float model that `model` was made from, which the recipe's distillation asks; it isn't touched.
+        folder: where to keep `last.npz`, `best.keras`, `history.json` and TensorBoard's logs; `None` keeps nothing.
+        resume: go on from what `folder` holds of the same recipe, models and number of steps; a run that had
+            finished returns at once. On a CPU the weights equal those of an uninterrupted run. The data can't be
+            compared: use another folder for other data.
+        keep_every_s: within an epoch the state is kept that often, in seconds.
         progress: show a bar on a terminal, a line an epoch elsewhere.
         callbacks: of Keras, besides ours.
 
     Raises:
-        UserError: the model has no softmax or nothing to train, the loss isn't finite, or memory ran out.
-        StorageError: `folder` can't be written; known before the first step.
-        KeyboardInterrupt: passed on. The checkpoint is that of the last finished epoch.
+        UserError: the model has no softmax or nothing to train, the recipe distills and there is no teacher, the
+            loss isn't finite, or memory doesn't suffice.
+        StorageError: `folder` can't be written, or its disk is too full; known before the first step.
+        KeyboardInterrupt: passed on. The same call goes on from the last checkpoint.
 
     Example:
         >>> import numpy as np, tensorflow as tf
         >>> data = tf.data.Dataset.from_tensor_slices((np.eye(4, dtype="float32"), [0, 0, 1, 1])).batch(2)
         >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, "softmax")])
-        >>> recipe = Recipe(epochs=1, schedule="constant", learning_rate=0.5)
+        >>> recipe = Recipe(epochs=1, schedule="constant", learning_rate=0.5, distillation=None)
         >>> tuned = fine_tune(model, lambda epoch: data, data, recipe, progress=False)
         >>> [record.epoch for record in tuned.history]
         [0, 1]
     """
     if folder is not None:
         require_writable(folder)
+    teacher = _teacher_for(recipe, teacher)
     steps = count_steps(first_epoch(train), recipe.steps_per_epoch, "training")
-    selection_steps = count_steps(selection, None, "selection")
+    data = EpochData(train, steps, selection, count_steps(selection, None, "selection"))
     schedule = make_schedule(recipe.schedule, recipe.learning_rate, steps, recipe.epochs)
     keras.utils.set_random_seed(recipe.seed)
     require_probabilities(model, selection)
+    require_memory(model, recipe.batch_size, recipe.accumulate, available_memory())
 
-    identity = RunIdentity(recipe, steps, fingerprint(model))
-    session, history = _start(model, schedule, identity, folder if resume else None)
+    identity = RunIdentity(recipe, steps, fingerprint(model), "" if teacher is None else fingerprint(teacher))
+    session, position = _start(model, teacher, schedule, identity, folder if resume else None)
     logs: list[keras.callbacks.Callback] = []
-    if folder is not None and history.last_epoch < recipe.epochs:
-        if not history.records:
+    if folder is not None and position.history.last_epoch < recipe.epochs:
+        if not position.history.records:
             clear_checkpoint(folder)
-        logs = _tensorboard(folder)
+        require_room(folder, session)
+        logs = tensorboard_callbacks(folder / "tensorboard")
 
-    def keep(so_far: History) -> None:
+    def keep(now: Position) -> None:
         if folder is not None:
-            save_checkpoint(folder, identity, session, so_far)
+            save_checkpoint(folder, identity, session, now)
 
     try:
         history = fit_epochs(
             session,
-            train,
-            selection,
-            history,
-            epochs=recipe.epochs,
-            steps_per_epoch=steps,
-            selection_steps=selection_steps,
-            seed=recipe.seed,
-            batch_size=recipe.batch_size,
+            data,
+            recipe,
+            position,
             progress=progress,
             callbacks=[*logs, *callbacks],
-            on_epoch=keep,
+            keep=keep,
+            keep_every_s=keep_every_s,
         )
     except KeyboardInterrupt:
         if folder is None:
             _logger.warning("Interrupted; nothing was kept. With a folder the run could go on.")
         else:
-            _logger.warning("Interrupted; %s holds the last finished epoch. Run the same again to go on.", folder)
+            _logger.warning("Interrupted; %s holds the last checkpoint. Run the same again to go on.", folder)
         raise
     return FineTuned(session.best, history.best_epoch, history.records)
 
 
+def _teacher_for(recipe: Recipe, teacher: keras.Model | None) -> keras.Model | None:
+    """The teacher, where the recipe asks one."""
+    if recipe.distillation is None:
+        return None
+    if teacher is None:
+        raise UserError(
+            "The recipe distills, and there is no teacher. Received: teacher=None. Give the float model as `teacher`, "
+            "or train on the labels alone with `Recipe(distillation=None)`."
+        )
+    return teacher
+
+
 def _start(
     model: keras.Model,
+    teacher: keras.Model | None,
     schedule: keras.optimizers.schedules.LearningRateSchedule,
     identity: RunIdentity,
     folder: Path | None,
-) -> tuple[Session, History]:
+) -> tuple[Session, Position]:
     recipe = identity.recipe
-    if folder is not None and (folder / STATE).exists():
-        session = open_session(model, recipe.optimizer, schedule, freeze_batch_norm=recipe.freeze_batch_norm)
-        history = load_checkpoint(folder, identity, session)
-        if history is not None:
-            _logger.info("Going on after epoch %d of %d, from %s.", history.last_epoch, recipe.epochs, folder)
-            return session, history
-    session = open_session(model, recipe.optimizer, schedule, freeze_batch_norm=recipe.freeze_batch_norm)
-    return session, History()
-
-
-def _tensorboard(folder: Path) -> list[keras.callbacks.Callback]:
-    if importlib.util.find_spec("tensorboard") is None:
-        _logger.info("No TensorBoard logs: install it with `pip install 'keras-qat[tensorboard]'`.")
-        return []
-    return [keras.callbacks.TensorBoard(folder / "tensorboard", write_graph=False)]
+    if folder is not None and (folder / LAST).exists():
+        session = open_session(model, recipe, schedule, teacher=teacher)
+        position = load_checkpoint(folder, identity, session)
+        if position is not None:
+            done = position.history.last_epoch
+            _logger.info(
+                "Going on after epoch %d of %d and %d steps, from %s.", done, recipe.epochs, position.step, folder
+            )
+            return session, position
+    return open_session(model, recipe, schedule, teacher=teacher), Position(History(monitor=recipe.monitor))

@@ -1,10 +1,11 @@
 """What each epoch gave, and which epoch is the best."""
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from keras_qat.errors import UserError
+from keras_qat.training.recipe import Monitor
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,7 @@ class EpochRecord:
         train_accuracy: top-1 from 0 to 1, likewise.
         selection_loss: mean over the selection data, after the epoch.
         selection_accuracy: top-1 from 0 to 1, after the epoch.
+        selection_agreement: share of images with the teacher's class, 0 to 1; `None` without a teacher.
         seconds: wall time, selection included.
     """
 
@@ -28,20 +30,26 @@ class EpochRecord:
     selection_loss: float
     selection_accuracy: float
     seconds: float
+    selection_agreement: float | None = None
 
 
 @dataclass(frozen=True)
 class History:
     """The epochs of a run so far, in order from epoch 0.
 
+    Args:
+        records: one an epoch.
+        monitor: what the best epoch is chosen by.
+
     Example:
         >>> given = EpochRecord(0, None, None, None, selection_loss=0.5, selection_accuracy=0.9, seconds=1.0)
         >>> worse = EpochRecord(1, 1e-3, 0.4, 0.9, selection_loss=0.4, selection_accuracy=0.8, seconds=1.0)
-        >>> History((given,)).with_record(worse).best_epoch
-        0
+        >>> [History((given,), monitor).with_record(worse).best_epoch for monitor in ("accuracy", "loss")]
+        [0, 1]
     """
 
     records: tuple[EpochRecord, ...] = ()
+    monitor: Monitor = "loss"
 
     @property
     def last_epoch(self) -> int:
@@ -50,8 +58,13 @@ class History:
 
     @property
     def best_epoch(self) -> int:
-        """The epoch with the highest selection accuracy; of equals the lowest loss, then the earliest."""
-        return max(self.records, key=lambda r: (r.selection_accuracy, -r.selection_loss, -r.epoch)).epoch
+        """The epoch with the lowest selection loss or the highest top-1; of equals the better by the other."""
+
+        def rank(record: EpochRecord) -> tuple[float, ...]:
+            by = {"loss": -record.selection_loss, "accuracy": record.selection_accuracy}
+            return by.pop(self.monitor), *by.values(), -record.epoch
+
+        return max(self.records, key=rank).epoch
 
     def with_record(self, record: EpochRecord) -> "History":
         """Return a new history, one epoch longer.
@@ -69,13 +82,13 @@ class History:
                     else "Lower the learning rate, for example to a tenth."
                 )
             )
-        return History((*self.records, record))
+        return replace(self, records=(*self.records, record))
 
     def to_list(self) -> list[dict[str, Any]]:
         """Return the records, as JSON can hold them."""
         return [asdict(record) for record in self.records]
 
     @classmethod
-    def from_list(cls, records: list[dict[str, Any]]) -> "History":
+    def from_list(cls, records: list[dict[str, Any]], monitor: Monitor = "loss") -> "History":
         """Make a history from `to_list`'s result."""
-        return cls(tuple(EpochRecord(**record) for record in records))
+        return cls(tuple(EpochRecord(**record) for record in records), monitor)

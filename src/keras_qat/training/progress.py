@@ -20,12 +20,15 @@ class TrainingProgress(keras.callbacks.Callback):
         epochs: epochs of the whole run.
         steps_per_epoch: steps of one epoch.
         done: epochs that an earlier run has finished.
+        first_step: steps of the next one that it took.
         console: where to write; standard error by default, since standard output is for results.
     """
 
-    def __init__(self, epochs: int, steps_per_epoch: int, *, done: int = 0, console: Console | None = None) -> None:
+    def __init__(
+        self, epochs: int, steps_per_epoch: int, *, done: int = 0, first_step: int = 0, console: Console | None = None
+    ) -> None:
         super().__init__()
-        self._epochs, self._steps, self._epoch = epochs, steps_per_epoch, done
+        self._epochs, self._steps, self._epoch, self._first = epochs, steps_per_epoch, done, first_step
         self._console = console or Console(stderr=True)
         self._next_refresh = 0.0
         self._task: TaskID | None = None
@@ -41,7 +44,7 @@ class TrainingProgress(keras.callbacks.Callback):
     def __enter__(self) -> "TrainingProgress":  # noqa: PYI034 - typing.Self needs Python 3.11
         """Start the bar, on a terminal."""
         if self._console.is_terminal:
-            total, done = self._epochs * self._steps, self._epoch * self._steps
+            total, done = self._epochs * self._steps, self._epoch * self._steps + self._first
             self._task = self._bar.add_task(self._title, total=total, completed=done, numbers="")
             self._bar.start()
         return self
@@ -68,15 +71,17 @@ class TrainingProgress(keras.callbacks.Callback):
         now = time.monotonic()
         if self._task is not None and now >= self._next_refresh:
             self._next_refresh = now + _REFRESH_S
-            done = self._epoch * self._steps + batch + 1
+            done = self._epoch * self._steps + self._first + batch + 1
             self._bar.update(self._task, completed=done, numbers=self._numbers(logs or {}))
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Close the epoch: on the bar, or as a line."""
-        logs = logs or {}
+        logs, self._first = logs or {}, 0
         numbers = self._numbers(logs)
         if "val_accuracy" in logs:
             numbers += f" | selection loss {logs['val_loss']:.4f} accuracy {logs['val_accuracy']:.2%}"
+        if "val_agreement" in logs:
+            numbers += f" agreement {logs['val_agreement']:.2%}"
         if self._task is not None:
             self._bar.update(self._task, completed=(epoch + 1) * self._steps, numbers=numbers)
         self._console.print(f"{self._title}: {numbers}", highlight=False, soft_wrap=True)

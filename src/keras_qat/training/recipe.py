@@ -1,14 +1,60 @@
 """A training recipe: every setting of a fine-tuning run, as one value."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, Literal, get_args
 
 from keras_qat.errors import UserError
+from keras_qat.training.freezing import parse_batch_norm
 from keras_qat.training.optimizers import DEFAULT_OPTIMIZER, require_optimizer
 from keras_qat.training.schedule import Piece, check_learning_rate, check_pieces, parse_schedule
+from keras_qat.types import RangeMode
+
+Monitor = Literal["loss", "accuracy"]
+"""What the best epoch is chosen by: the lowest selection loss, or the highest top-1 accuracy and then the loss."""
+
+TrainingPrecision = Literal["float32", "mixed_bfloat16"]
+"""Keras's dtype policy of all layers but the last. Weights, ranges and rounding are float32 in any case."""
 
 _SEEDS = 2**31
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """The float model as a teacher: its class probabilities are what the quantized model is trained to give.
+
+        L = (1 - w) · L_labels + w · (T² · KL(teacher_T ‖ student_T) + v · Σ_f ‖t_f - s_f‖² / ‖t_f‖²)
+
+    (Hinton et al. 2015, https://arxiv.org/abs/1503.02531; features as in Romero et al. 2015,
+    https://arxiv.org/abs/1412.6550).
+
+    Args:
+        weight: w, from 0 (excluded) to 1, which needs no labels at all.
+        temperature: T, above 0; above 1 the small probabilities count more.
+        features: names of layers, the same in both models, whose outputs are to be alike as well.
+        feature_weight: v, the weight of one such layer.
+
+    Raises:
+        UserError: a number is out of range.
+    """
+
+    weight: float = 1.0
+    temperature: float = 1.0
+    features: tuple[str, ...] = ()
+    feature_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse what no loss can be made of."""
+        object.__setattr__(self, "features", tuple(self.features))
+        ranges = {
+            "weight": (self.weight, 0 < self.weight <= 1, "above 0 and at most 1"),
+            "temperature": (self.temperature, 0 < self.temperature < math.inf, "above 0"),
+            "feature_weight": (self.feature_weight, 0 <= self.feature_weight < math.inf, "0 or more"),
+        }
+        for name, (value, fine, how) in ranges.items():
+            if not fine:
+                raise UserError(f"`{name}` of a distillation must be {how}. Received: {name}={value}. Choose another.")
 
 
 @dataclass(frozen=True)
@@ -23,15 +69,26 @@ class Recipe:
         epochs: how many epochs to train, at least 1.
         steps_per_epoch: the most steps of one epoch; `None` takes all the data.
         batch_size: images of one step. The caller makes the batches; this is the number it makes them by.
+        accumulate: steps whose gradients are averaged before the weights move: with 4, batches of 16 train like
+            batches of 64 in a quarter of the memory.
         seed: of everything random, below 2³¹. Epoch e runs with seed + e.
-        freeze_batch_norm: keep BatchNorm's statistics, scale and offset as they are.
+        batch_norm: `"freeze"`, `"train"`, or `"freeze_after=N"`: train during the first N epochs. Frozen means that
+            statistics, scale and offset stay.
+        range_mode: what training does to the ranges of activations: `"fixed"`, `"ema"` or `"learned"`.
+        freeze_ranges_after: the ranges stay after so many epochs; `None` never.
+        weight_decay: decoupled, of kernels only: not of biases, batch norms and ranges. 0 is none.
+        clip_norm: the most that the norm of all gradients together may be; `None` doesn't clip.
+        distillation: the teacher's part in the loss; `None` trains on the labels alone.
+        label_smoothing: share of a label that is spread over all classes, 0 to 1.
+        precision: `"float32"`, or `"mixed_bfloat16"` for layers' arithmetic.
+        monitor: what the best epoch is chosen by, `"loss"` or `"accuracy"`.
 
     Raises:
         UserError: a setting is unknown or out of range.
 
     Example:
-        >>> Recipe(epochs=3, schedule="cosine").learning_rate
-        0.001
+        >>> Recipe(epochs=3, schedule="cosine").epochs
+        3
         >>> Recipe.from_dict(Recipe(seed=7).to_dict()) == Recipe(seed=7)
         True
     """
@@ -42,8 +99,17 @@ class Recipe:
     epochs: int = 10
     steps_per_epoch: int | None = None
     batch_size: int = 64
+    accumulate: int = 1
     seed: int = 0
-    freeze_batch_norm: bool = True
+    batch_norm: str = "freeze"
+    range_mode: RangeMode = "fixed"
+    freeze_ranges_after: int | None = None
+    weight_decay: float = 0.0
+    clip_norm: float | None = None
+    distillation: Distillation | None = Distillation()
+    label_smoothing: float = 0.0
+    precision: TrainingPrecision = "float32"
+    monitor: Monitor = "loss"
 
     def __post_init__(self) -> None:
         """Refuse settings that can't be trained with."""
@@ -54,16 +120,36 @@ class Recipe:
             # The one write that a frozen value needs: lists from JSON become tuples.
             object.__setattr__(self, "schedule", check_pieces(self.schedule))
         check_learning_rate(self.learning_rate)
-        counts = {
-            "epochs": self.epochs,
-            "steps_per_epoch": self.steps_per_epoch,
-            "batch_size": self.batch_size,
-        }
-        for name, count in counts.items():
+        parse_batch_norm(self.batch_norm)
+        for name in ("epochs", "steps_per_epoch", "batch_size", "accumulate", "freeze_ranges_after"):
+            count = getattr(self, name)
             if count is not None and count < 1:
                 raise UserError(f"`{name}` must be at least 1. Received: {name}={count}. Give a positive integer.")
         if not 0 <= self.seed < _SEEDS:
             raise UserError(f"`seed` must be from 0 to 2³¹ - 1. Received: seed={self.seed}. Choose another.")
+        self._require_choices()
+        self._require_numbers()
+
+    def _require_choices(self) -> None:
+        for name, kind in (("range_mode", RangeMode), ("precision", TrainingPrecision), ("monitor", Monitor)):
+            value, known = getattr(self, name), get_args(kind)
+            if value not in known:
+                raise UserError(f"Unknown `{name}`. Received: {value!r}. Use one of: {', '.join(known)}.")
+
+    def _require_numbers(self) -> None:
+        ranges = {
+            "weight_decay": (0 <= self.weight_decay < math.inf, "0 or more"),
+            "label_smoothing": (0 <= self.label_smoothing < 1, "from 0 to less than 1"),
+            "clip_norm": (self.clip_norm is None or 0 < self.clip_norm < math.inf, "above 0"),
+        }
+        for name, (fine, how) in ranges.items():
+            if not fine:
+                raise UserError(f"`{name}` must be {how}. Received: {name}={getattr(self, name)}. Choose another.")
+
+    @property
+    def freezes_later(self) -> bool:
+        """Whether something stops to train in the middle of the run."""
+        return bool(parse_batch_norm(self.batch_norm)) or self.freeze_ranges_after is not None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings, as JSON can hold them."""
@@ -76,8 +162,16 @@ class Recipe:
         Raises:
             UserError: a setting is unknown or out of range.
         """
-        known = [field.name for field in fields(cls)]
-        unknown = sorted(set(settings) - set(known))
-        if unknown:
-            raise UserError(f"Unknown settings in a recipe. Received: {unknown}. Use some of: {', '.join(known)}.")
+        _require_known(cls, settings)
+        distillation = settings.get("distillation")
+        if isinstance(distillation, Mapping):
+            _require_known(Distillation, distillation)
+            return cls(**{**settings, "distillation": Distillation(**distillation)})
         return cls(**settings)
+
+
+def _require_known(kind: Any, settings: Mapping[str, Any]) -> None:
+    known = [field.name for field in fields(kind)]
+    unknown = sorted(set(settings) - set(known))
+    if unknown:
+        raise UserError(f"Unknown settings in a recipe. Received: {unknown}. Use some of: {', '.join(known)}.")

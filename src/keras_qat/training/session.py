@@ -1,12 +1,18 @@
-"""The two copies that a training run works on: one that trains, one that keeps the best epoch."""
+"""The models that a training run works on: one that trains, what fits it, one that keeps the best epoch."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 
 from keras_qat.errors import UserError
+from keras_qat.layers import FakeQuantize
 from keras_qat.training.cloning import all_layers, clone
-from keras_qat.training.optimizers import make_optimizer
+from keras_qat.training.distiller import Distiller
+from keras_qat.training.freezing import freeze_batch_norms, parse_batch_norm
+from keras_qat.training.losses import labels_loss
+from keras_qat.training.optimizers import build_optimizer, make_optimizer
+from keras_qat.training.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -14,63 +20,87 @@ class Session:
     """Models of one run.
 
     Args:
-        working: compiled, trains.
+        working: trains.
+        trainer: compiled, what `fit` is called on: `working` itself, or the `Distiller` around it.
         best: uncompiled, with the given model's `trainable` flags; gets the weights of each best epoch.
         schedule: the learning rate of each step.
     """
 
     working: keras.Model
+    trainer: keras.Model
     best: keras.Model
     schedule: keras.optimizers.schedules.LearningRateSchedule
 
     @property
     def steps(self) -> int:
         """How many steps the optimizer has taken."""
-        return int(self.working.optimizer.iterations)
+        return int(self.trainer.optimizer.iterations)
 
     def rate_at(self, step: int) -> float:
         """Return the learning rate of `step`."""
         return float(self.schedule(step))
 
+    def keep_best(self) -> None:
+        """Make the weights of now those of the best epoch."""
+        self.best.set_weights(self.working.get_weights())
+
 
 def open_session(
     model: keras.Model,
-    optimizer: str,
+    recipe: Recipe,
     schedule: keras.optimizers.schedules.LearningRateSchedule,
     *,
-    freeze_batch_norm: bool = False,
+    teacher: keras.Model | None = None,
     batch_norm_momentum: float | None = None,
 ) -> Session:
     """Clone `model` twice and compile the copy that trains.
 
     Args:
         model: a classifier with softmax output, `(images, ...) → (images, classes)`; it isn't touched.
-        optimizer: a name of `keras_qat.training.optimizers.OPTIMIZERS`.
+        recipe: the settings.
         schedule: the learning rate of each step.
-        freeze_batch_norm: keep BatchNorm's statistics, scale and offset as they are.
+        teacher: the float model, if the recipe distills; it isn't touched.
         batch_norm_momentum: the moving averages' momentum while training; `None` leaves it.
 
     Raises:
-        UserError: no weight is left to train, or the model can't be cloned.
+        UserError: no weight is left to train, the model can't be cloned, or the teacher doesn't fit.
     """
-    working = clone(model)
+    working = clone(model, recipe.precision)
+    if parse_batch_norm(recipe.batch_norm) == 0:
+        freeze_batch_norms(working)
     for layer in all_layers(working):
-        if isinstance(layer, keras.layers.BatchNormalization):
-            if freeze_batch_norm:
-                layer.trainable = False
-            if batch_norm_momentum is not None:
-                layer.momentum = batch_norm_momentum
+        if isinstance(layer, keras.layers.BatchNormalization) and batch_norm_momentum is not None:
+            layer.momentum = batch_norm_momentum
+        if isinstance(layer, FakeQuantize):
+            layer.range_mode = recipe.range_mode
     if not working.trainable_variables:
         raise UserError(
             f"The model has no weight to train. Received: {model.name!r} with all layers frozen. "
             "Set `layer.trainable = True` on the layers to fine-tune."
         )
-    working.compile(
-        optimizer=make_optimizer(optimizer, schedule),
-        loss=keras.losses.SparseCategoricalCrossentropy(),
+    trainer = working
+    if teacher is not None and recipe.distillation is not None:
+        trainer = Distiller(working, teacher, recipe.distillation, precision=recipe.precision)
+    optimizer = make_optimizer(
+        recipe.optimizer,
+        schedule,
+        weight_decay=recipe.weight_decay,
+        clip_norm=recipe.clip_norm,
+        accumulate=recipe.accumulate,
+    )
+    trainer.compile(
+        optimizer=optimizer,
+        loss=_smoothed(recipe.label_smoothing),
         metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
-        jit_compile=False,
+        jit_compile=keras.backend.backend() == "jax",
     )
     # Built now, so that a checkpoint of epoch 0 holds the optimizer's state as those of later epochs do.
-    working.optimizer.build(working.trainable_variables)
-    return Session(working, clone(model), schedule)
+    build_optimizer(optimizer, working.trainable_variables)
+    return Session(working, trainer, clone(model), schedule)
+
+
+def _smoothed(smoothing: float) -> Any:
+    def loss(labels: Any, probabilities: Any) -> Any:
+        return labels_loss(labels, probabilities, smoothing)
+
+    return loss

@@ -1,0 +1,102 @@
+"""A model that is trained, and the float model that it is to agree with, as one Keras model for `compile` and `fit`."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_qat.errors import UserError
+from keras_qat.training.cloning import clone
+from keras_qat.training.losses import distillation_loss, feature_loss
+from keras_qat.training.recipe import Distillation, TrainingPrecision
+
+
+@keras.saving.register_keras_serializable(package="keras_qat")
+class Distiller(keras.Model):
+    """Trains `student` to give what `teacher` gives; see `Distillation` for the loss.
+
+    Compile it with the loss and the metrics of the labels, and fit it like any model. Its metric `agreement` is the
+    share of images to which both give the same class. The student's weights are trained in place; those of the teacher
+    aren't touched, a frozen copy is asked.
+
+    Args:
+        student: a classifier, `(batch, …) → (batch, classes)` of probabilities.
+        teacher: a classifier of the same inputs and classes.
+        distillation: how much, at which temperature, and which features.
+        precision: the dtype policy of the copy of the teacher.
+
+    Raises:
+        UserError: the classes differ, or a feature is a layer that one of them lacks.
+
+    Example:
+        >>> import numpy as np
+        >>> def make():
+        ...     return keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, "softmax")])
+        >>> distiller = Distiller(make(), make(), Distillation())
+        >>> distiller.compile("sgd", "sparse_categorical_crossentropy")
+        >>> logs = distiller.fit(np.ones((4, 3)), np.zeros(4), verbose=0).history
+        >>> sorted(logs)
+        ['agreement', 'loss']
+    """
+
+    def __init__(
+        self,
+        student: keras.Model,
+        teacher: keras.Model,
+        distillation: Distillation,
+        *,
+        precision: TrainingPrecision = "float32",
+    ) -> None:
+        super().__init__(name="distiller")
+        if student.output_shape != teacher.output_shape:
+            raise UserError(
+                "A teacher must have the classes of the model that it teaches. Received: outputs of shape "
+                f"{teacher.output_shape} and {student.output_shape}. Give the float model that was quantized."
+            )
+        self.distillation = distillation
+        self.student = _with_features(student, distillation.features, "model")
+        self.teacher = _with_features(clone(teacher, precision), distillation.features, "teacher")
+        self.teacher.trainable = False
+        self.agreement = keras.metrics.Mean("agreement")
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        """The student's outputs: the probabilities first, then the features."""
+        return self.student(inputs, training=training)
+
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Any:
+        """The weighted sum of both losses, and of the layers' own, such as a regularizer's; a scalar."""
+        d = self.distillation
+        taught = [ops.stop_gradient(output) for output in self.teacher(x, training=False)]
+        loss = d.weight * distillation_loss(taught[0], y_pred[0], d.temperature)
+        for t, s in zip(taught[1:], y_pred[1:], strict=True):
+            loss = loss + d.weight * d.feature_weight * feature_loss(t, s)
+        same = ops.equal(ops.argmax(taught[0], axis=-1), ops.argmax(y_pred[0], axis=-1))
+        self.agreement.update_state(ops.cast(same, "float32"))
+        if d.weight == 1:
+            return sum((ops.sum(ops.cast(own, "float32")) for own in self.losses), loss)
+        # Keras adds the layers' own losses to that of the labels.
+        labels = super().compute_loss(x, y, y_pred[0], sample_weight, training)
+        return loss + (1 - d.weight) * labels
+
+    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Any:
+        """The metrics of the labels, of the probabilities alone."""
+        return super().compute_metrics(x, y, y_pred[0], sample_weight)
+
+
+def _with_features(model: keras.Model, names: Sequence[str], what: str) -> keras.Model:
+    known = {layer.name for layer in model.layers}
+    missing = sorted(set(names) - known)
+    if missing:
+        raise UserError(
+            f"The {what} {model.name!r} has no layer for a feature. Received: {', '.join(missing)}. Give names of "
+            "layers that both the float and the quantized model have; `model.summary()` lists them."
+        )
+    return keras.Model(model.inputs, [*model.outputs, *(model.get_layer(name).output for name in names)], name=what)

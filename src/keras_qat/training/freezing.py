@@ -1,0 +1,124 @@
+"""What stops to change in the middle of a training: batch norms and ranges. Callbacks for any `fit`, ours included.
+
+Late in training the moving statistics of batch norms and the ranges of activations jump from batch to batch more than
+they gain (Jacob et al. 2018, https://arxiv.org/abs/1712.05877; Krishnamoorthi 2018, https://arxiv.org/abs/1806.08342).
+A frozen batch norm keeps statistics, scale and offset; a frozen range keeps its amax.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from keras_qat.errors import UserError
+from keras_qat.layers import FakeQuantize
+from keras_qat.training.cloning import all_layers
+from keras_qat.training.optimizers import build_optimizer
+
+_AFTER = "freeze_after="
+
+
+def parse_batch_norm(mode: str) -> int | None:
+    """Read the mode of batch norms: after how many epochs they freeze, `None` for never.
+
+    Raises:
+        UserError: it is none of `freeze`, `train`, `freeze_after=N`.
+
+    Example:
+        >>> [parse_batch_norm(mode) for mode in ("freeze", "freeze_after=2", "train")]
+        [0, 2, None]
+    """
+    if mode in ("freeze", "train"):
+        return 0 if mode == "freeze" else None
+    count = mode.removeprefix(_AFTER)
+    if mode.startswith(_AFTER) and count.isdecimal() and int(count) > 0:
+        return int(count)
+    raise UserError(
+        f"Unknown mode of batch norms. Received: {mode!r}. Use 'freeze', 'train', or 'freeze_after=N' with N from 1."
+    )
+
+
+class _FreezeAfter(keras.callbacks.Callback):
+    def __init__(self, epochs: int, freeze: Callable[[keras.Model], bool]) -> None:
+        super().__init__()
+        self._epochs, self._freeze = epochs, freeze
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:  # noqa: ARG002
+        """Freeze, at the first epoch (counted from 0) that isn't among those that train."""
+        if epoch >= self._epochs and self._freeze(self.model):
+            _renew_step(self.model)
+
+
+class FreezeBatchNorm(_FreezeAfter):
+    """Freezes all batch norms after so many epochs: `model.fit(…, callbacks=[FreezeBatchNorm(2)])`.
+
+    Args:
+        epochs: how many epochs they train.
+    """
+
+    def __init__(self, epochs: int) -> None:
+        super().__init__(epochs, freeze_batch_norms)
+
+
+class FreezeRanges(_FreezeAfter):
+    """Freezes the ranges of all `FakeQuantize` layers after so many epochs.
+
+    Args:
+        epochs: how many epochs they follow the batches or are learned.
+    """
+
+    def __init__(self, epochs: int) -> None:
+        super().__init__(epochs, freeze_ranges)
+
+
+def freeze_batch_norms(model: keras.Model) -> bool:
+    """Freeze all batch norms of a model that trains, in place; whether one wasn't frozen already."""
+    moving = [
+        layer for layer in all_layers(model) if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable
+    ]
+    for layer in moving:
+        layer.trainable = False
+    return bool(moving)
+
+
+def freeze_ranges(model: keras.Model) -> bool:
+    """Freeze all ranges of a model that trains, in place; whether one wasn't frozen already."""
+    moving = [layer for layer in all_layers(model) if isinstance(layer, FakeQuantize) and layer.range_mode != "fixed"]
+    for layer in moving:
+        layer.range_mode = "fixed"
+    return bool(moving)
+
+
+def _renew_step(model: keras.Model) -> None:
+    """Have the training step built again, by an optimizer of the variables that still train, its state carried over."""
+    if not model.compiled:
+        return
+    old = model.optimizer
+    if old is not None and old.built:
+        new = type(old).from_config(old.get_config())
+        build_optimizer(new, model.trainable_variables)
+        load_optimizer(new, dump_optimizer(old))
+        model.optimizer = new
+    model.train_function = None
+    model.make_train_function(force=True)
+
+
+def dump_optimizer(optimizer: keras.optimizers.Optimizer) -> dict[str, Any]:
+    """The optimizer's state: path of a variable → its value as a NumPy array."""
+    return {variable.path: keras.ops.convert_to_numpy(variable) for variable in optimizer.variables}
+
+
+def load_optimizer(optimizer: keras.optimizers.Optimizer, state: dict[str, Any], *, partial: bool = False) -> None:
+    """Put a state into a built optimizer; what is of variables that it doesn't train is left out.
+
+    Args:
+        optimizer: to change.
+        state: from `dump_optimizer`.
+        partial: leave variables that the state lacks as they are.
+
+    Raises:
+        KeyError: the state lacks a variable.
+    """
+    for variable in optimizer.variables:
+        if variable.path in state or not partial:
+            variable.assign(state[variable.path])

@@ -1,0 +1,45 @@
+"""What TensorBoard shows of a training: loss, accuracy, agreement and learning rate by Keras, and the ranges by us."""
+
+import importlib.util
+import logging
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from keras_qat.layers import FakeQuantize
+from keras_qat.training.cloning import all_layers
+
+_logger = logging.getLogger(__name__)
+
+
+class RangesToTensorBoard(keras.callbacks.Callback):
+    """Writes the amax of every quantized tensor after each epoch, as the scalar `range/TENSOR`.
+
+    Args:
+        folder: of the logs.
+
+    Example:
+        >>> callback = RangesToTensorBoard(Path("logs"))  # model.fit(…, callbacks=[callback])
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self._folder = folder
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:  # noqa: ARG002
+        """Write them."""
+        import tensorflow as tf
+
+        with tf.summary.create_file_writer(str(self._folder / "ranges")).as_default(step=epoch):
+            for layer in all_layers(self.model):
+                if isinstance(layer, FakeQuantize):
+                    tf.summary.scalar(f"range/{layer.name}", float(layer.amax))
+
+
+def tensorboard_callbacks(folder: Path) -> list[keras.callbacks.Callback]:
+    """Keras's and ours, writing below `folder`; none where TensorBoard isn't installed, and the log says so."""
+    if importlib.util.find_spec("tensorboard") is None:
+        _logger.info("No TensorBoard logs: install it with `pip install 'keras-qat[tensorboard]'`.")
+        return []
+    return [keras.callbacks.TensorBoard(folder, write_graph=False), RangesToTensorBoard(folder)]
