@@ -11,6 +11,9 @@ from keras_qat.training.cloning import clone
 from keras_qat.training.losses import distillation_loss, feature_loss
 from keras_qat.training.recipe import Distillation, TrainingPrecision
 
+_PROBABILITIES = "class probabilities"
+"""Among the outputs' names; no layer is called that."""
+
 
 @keras.saving.register_keras_serializable(package="keras_qat")
 class Distiller(keras.Model):
@@ -61,7 +64,7 @@ class Distiller(keras.Model):
         self.agreement = keras.metrics.Mean("agreement")
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
-        """The student's outputs: the probabilities first, then the features."""
+        """The student's outputs by name: the probabilities, and the features."""
         return self.student(inputs, training=training)
 
     def compute_loss(
@@ -74,21 +77,22 @@ class Distiller(keras.Model):
     ) -> Any:
         """The weighted sum of both losses, and of the layers' own, such as a regularizer's; a scalar."""
         d = self.distillation
-        taught = [ops.stop_gradient(output) for output in self.teacher(x, training=False)]
-        loss = d.weight * distillation_loss(taught[0], y_pred[0], d.temperature)
-        for t, s in zip(taught[1:], y_pred[1:], strict=True):
-            loss = loss + d.weight * d.feature_weight * feature_loss(t, s)
-        same = ops.equal(ops.argmax(taught[0], axis=-1), ops.argmax(y_pred[0], axis=-1))
+        taught = {name: ops.stop_gradient(output) for name, output in self.teacher(x, training=False).items()}
+        t, p = taught[_PROBABILITIES], y_pred[_PROBABILITIES]
+        loss = d.weight * distillation_loss(t, p, d.temperature)
+        for name in d.features:
+            loss = loss + d.weight * d.feature_weight * feature_loss(taught[name], y_pred[name])
+        same = ops.equal(ops.argmax(t, axis=-1), ops.argmax(p, axis=-1))
         self.agreement.update_state(ops.cast(same, "float32"))
         if d.weight == 1:
             return sum((ops.sum(ops.cast(own, "float32")) for own in self.losses), loss)
         # Keras adds the layers' own losses to that of the labels.
-        labels = super().compute_loss(x, y, y_pred[0], sample_weight, training)
+        labels = super().compute_loss(x, y, p, sample_weight, training)
         return loss + (1 - d.weight) * labels
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Any:
         """The metrics of the labels, of the probabilities alone."""
-        return super().compute_metrics(x, y, y_pred[0], sample_weight)
+        return super().compute_metrics(x, y, y_pred[_PROBABILITIES], sample_weight)
 
 
 def _with_features(model: keras.Model, names: Sequence[str], what: str) -> keras.Model:
@@ -99,4 +103,5 @@ def _with_features(model: keras.Model, names: Sequence[str], what: str) -> keras
             f"The {what} {model.name!r} has no layer for a feature. Received: {', '.join(missing)}. Give names of "
             "layers that both the float and the quantized model have; `model.summary()` lists them."
         )
-    return keras.Model(model.inputs, [*model.outputs, *(model.get_layer(name).output for name in names)], name=what)
+    features = {name: model.get_layer(name).output for name in names}
+    return keras.Model(model.inputs, {_PROBABILITIES: model.outputs[0], **features}, name=what)
