@@ -178,7 +178,6 @@ def _trainers(setup: Setup, variants: list[str], *, jit: bool) -> dict[str, Any]
     import keras
 
     from keras_qat import apply_placement, calibrate, plan, trace
-    from keras_qat.layers import FakeQuantize
     from keras_qat.training import Distillation, Distiller, make_optimizer
     from keras_qat.training.freezing import freeze_batch_norms
     from keras_qat.zoo import build_model, find
@@ -192,10 +191,9 @@ def _trainers(setup: Setup, variants: list[str], *, jit: bool) -> dict[str, Any]
         model = net
         if variant != "float":
             ranges = ranges or calibrate(net, placement, _batch(setup)[0][:4], method="minmax")
-            model = apply_placement(net, placement, ranges)
-        for layer in model.layers:
-            if isinstance(layer, FakeQuantize) and variant == "qat learned":
-                layer.range_mode = "learned"
+            model = apply_placement(
+                net, placement, ranges, range_mode="learned" if variant == "qat learned" else "fixed"
+            )
         if setup.batch_norm == "freeze":
             freeze_batch_norms(model)
         trainer = Distiller(model, net, Distillation()) if variant == "qat distilled" else model

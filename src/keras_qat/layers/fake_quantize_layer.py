@@ -50,23 +50,24 @@ class FakeQuantize(keras.layers.Layer):
                 f"The range of {self.name!r} must be finite and not negative. Received: amax={amax}. "
                 "Calibrate with images that make the tensor non-zero and the model's numbers finite."
             )
+        if range_mode not in get_args(RangeMode):
+            known = ", ".join(get_args(RangeMode))
+            raise ValueError(f"Unknown range mode of {self.name!r}. Received: {range_mode!r}. Choose one of: {known}.")
         self.spec = spec if isinstance(spec, QuantSpec) else QuantSpec(**spec)
         self.initial_amax = float(amax)
-        self.range_mode = range_mode
+        # It can't be set later: TensorFlow's tape watches only what was made trainable.
+        self._range_mode: RangeMode = range_mode
 
     @property
     def range_mode(self) -> RangeMode:
-        """What training does to the range. A compiled training step keeps the mode that it was built with."""
+        """What training does to the range."""
         return self._range_mode
 
-    @range_mode.setter
-    def range_mode(self, mode: RangeMode) -> None:
-        if mode not in get_args(RangeMode):
-            known = ", ".join(get_args(RangeMode))
-            raise ValueError(f"Unknown range mode of {self.name!r}. Received: {mode!r}. Choose one of: {known}.")
-        self._range_mode: RangeMode = mode
+    def freeze_range(self) -> None:
+        """Keep the range as it is from now on; a training step that is compiled already has to be built again."""
+        self._range_mode = "fixed"
         if self.built:
-            self.amax.trainable = mode == "learned"
+            self.amax.trainable = False
 
     def build(self, input_shape: Any) -> None:  # noqa: ARG002
         """Make the range, a scalar weight; the optimizer leaves it alone unless it is learned."""

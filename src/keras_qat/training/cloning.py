@@ -1,22 +1,25 @@
 """Independent copies of a model, so that the caller's is never trained."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
 import numpy as np
 
 from keras_qat.errors import UnsupportedModelError
+from keras_qat.layers import FakeQuantize
+from keras_qat.types import RangeMode
 
 
-def clone(model: keras.Model, precision: str = "float32") -> keras.Model:
+def clone(model: keras.Model, *, precision: str = "float32", range_mode: RangeMode = "fixed") -> keras.Model:
     """Return a copy with the same layers, weights (non-trainable ones too) and `trainable` flags, uncompiled.
 
     Args:
         model: what to copy. It isn't touched.
         precision: `"float32"` leaves each layer's dtype policy as it is. Another policy becomes that of all layers but
             those that give the model's outputs, whose softmax needs float32.
+        range_mode: of all `FakeQuantize` layers.
 
     Raises:
         UnsupportedModelError: Keras can't clone the model (a subclass without a graph, for example).
@@ -27,7 +30,7 @@ def clone(model: keras.Model, precision: str = "float32") -> keras.Model:
         (3, False)
     """
     try:
-        copy = keras.models.clone_model(model) if precision == "float32" else _clone_in(model, precision)
+        copy = keras.models.clone_model(model, clone_function=_copier(model, precision, range_mode), recursive=True)
         copy.set_weights(model.get_weights())
     except (ValueError, TypeError, NotImplementedError) as error:
         raise UnsupportedModelError(
@@ -39,19 +42,34 @@ def clone(model: keras.Model, precision: str = "float32") -> keras.Model:
         target.trainable = source.trainable
     for source, target in zip(model.weights, copy.weights, strict=True):
         target.trainable = source.trainable
+    for layer in all_layers(copy):
+        if isinstance(layer, FakeQuantize):
+            layer.amax.trainable = layer.trainable and layer.range_mode == "learned"
     return copy
 
 
-def _clone_in(model: keras.Model, precision: str) -> keras.Model:
-    outputs = [tensor._keras_history.operation for tensor in model.outputs]  # noqa: SLF001 - Keras has no public way
+def _copier(model: keras.Model, precision: str, range_mode: RangeMode) -> Callable[[Any], Any]:
+    outputs = list(_output_layers(model))
 
     def copied(layer: Any) -> Any:
         config = layer.get_config()
-        if "dtype" in config and not any(layer is output for output in outputs):
-            config = {**config, "dtype": precision}
+        if isinstance(layer, FakeQuantize):
+            config["range_mode"] = range_mode
+        if precision != "float32" and "dtype" in config and not any(layer is output for output in outputs):
+            config["dtype"] = precision
         return type(layer).from_config(config)
 
-    return keras.models.clone_model(model, clone_function=copied, recursive=True)
+    return copied
+
+
+def _output_layers(model: keras.Model) -> Iterator[Any]:
+    """The layers that give the model's outputs; where a model within gives one, its own."""
+    for tensor in model.outputs:
+        operation = tensor._keras_history.operation  # noqa: SLF001 - Keras has no public way
+        if isinstance(operation, keras.Model):
+            yield from _output_layers(operation)
+        else:
+            yield operation
 
 
 def all_layers(model: keras.Model) -> Iterator[keras.layers.Layer]:

@@ -59,7 +59,7 @@ class Distiller(keras.Model):
             )
         self.distillation = distillation
         self.student = _with_features(student, distillation.features, "model")
-        self.teacher = _with_features(clone(teacher, precision), distillation.features, "teacher")
+        self.teacher = _with_features(clone(teacher, precision=precision), distillation.features, "teacher")
         self.teacher.trainable = False
         self.agreement = keras.metrics.Mean("agreement")
 
@@ -84,11 +84,12 @@ class Distiller(keras.Model):
             loss = loss + d.weight * d.feature_weight * feature_loss(taught[name], y_pred[name])
         same = ops.equal(ops.argmax(t, axis=-1), ops.argmax(p, axis=-1))
         self.agreement.update_state(ops.cast(same, "float32"))
+        own = sum((ops.sum(ops.cast(term, "float32")) for term in self.losses), 0.0)
         if d.weight == 1:
-            return sum((ops.sum(ops.cast(own, "float32")) for own in self.losses), loss)
-        # Keras adds the layers' own losses to that of the labels.
+            return loss + own
+        # Keras adds the layers' own losses to that of the labels; they count once, whatever the weight.
         labels = super().compute_loss(x, y, p, sample_weight, training)
-        return loss + (1 - d.weight) * labels
+        return loss + (1 - d.weight) * labels + d.weight * own
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Any:
         """The metrics of the labels, of the probabilities alone."""

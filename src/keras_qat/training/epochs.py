@@ -81,7 +81,7 @@ def fit_epochs(
             ours.append(stack.enter_context(bar))
         for epoch in range(done + 1, recipe.epochs + 1):
             record = _fit_one(
-                session, data, recipe, position, [*ours, _keeper(position, keep, keep_every_s), *callbacks]
+                session, data, recipe, position, [*ours, _keeper(position, data.steps, keep, keep_every_s), *callbacks]
             )
             position = Position(position.history.with_record(record))
             if position.history.best_epoch == epoch:
@@ -132,7 +132,7 @@ def _fit_one(
     logs = {name: float(values[-1]) for name, values in fitted.history.items()}
     return EpochRecord(
         epoch=epoch,
-        learning_rate=session.rate_at(session.steps - 1),
+        learning_rate=session.rate_at(epoch * data.steps - 1),
         train_loss=logs["loss"],
         train_accuracy=logs["accuracy"],
         selection_loss=logs["val_loss"],
@@ -166,10 +166,11 @@ def _freezing(recipe: Recipe) -> list[keras.callbacks.Callback]:
     ]
 
 
-def _keeper(position: Position, keep: Callable[[Position], None], every_s: float) -> StateKeeper:
+def _keeper(position: Position, steps: int, keep: Callable[[Position], None], every_s: float) -> StateKeeper:
     return StateKeeper(
         lambda step, metrics: keep(replace(position, step=step, metrics=metrics)),
         every_s,
+        steps,
         first_step=position.step,
         metrics=position.metrics,
     )

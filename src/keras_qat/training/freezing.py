@@ -5,7 +5,8 @@ they gain (Jacob et al. 2018, https://arxiv.org/abs/1712.05877; Krishnamoorthi 2
 A frozen batch norm keeps statistics, scale and offset; a frozen range keeps its amax.
 """
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -13,7 +14,6 @@ import keras
 from keras_qat.errors import UserError
 from keras_qat.layers import FakeQuantize
 from keras_qat.training.cloning import all_layers
-from keras_qat.training.optimizers import build_optimizer
 
 _AFTER = "freeze_after="
 
@@ -85,7 +85,7 @@ def freeze_ranges(model: keras.Model) -> bool:
     """Freeze all ranges of a model that trains, in place; whether one wasn't frozen already."""
     moving = [layer for layer in all_layers(model) if isinstance(layer, FakeQuantize) and layer.range_mode != "fixed"]
     for layer in moving:
-        layer.range_mode = "fixed"
+        layer.freeze_range()
     return bool(moving)
 
 
@@ -96,7 +96,10 @@ def _renew_step(model: keras.Model) -> None:
     old = model.optimizer
     if old is not None and old.built:
         new = type(old).from_config(old.get_config())
-        build_optimizer(new, model.trainable_variables)
+        for name in ("_exclude_from_weight_decay", "_exclude_from_weight_decay_pattern"):
+            if hasattr(old, name):  # whoever made the optimizer chose them, and they aren't in its configuration
+                setattr(new, name, getattr(old, name))
+        new.build(model.trainable_variables)
         load_optimizer(new, dump_optimizer(old))
         model.optimizer = new
     model.train_function = None
@@ -105,7 +108,7 @@ def _renew_step(model: keras.Model) -> None:
 
 def dump_optimizer(optimizer: keras.optimizers.Optimizer) -> dict[str, Any]:
     """The optimizer's state: path of a variable → its value as a NumPy array."""
-    return {variable.path: keras.ops.convert_to_numpy(variable) for variable in optimizer.variables}
+    return {path: keras.ops.convert_to_numpy(variable) for path, variable in _by_path(optimizer)}
 
 
 def load_optimizer(optimizer: keras.optimizers.Optimizer, state: dict[str, Any], *, partial: bool = False) -> None:
@@ -119,6 +122,15 @@ def load_optimizer(optimizer: keras.optimizers.Optimizer, state: dict[str, Any],
     Raises:
         KeyError: the state lacks a variable.
     """
+    for path, variable in _by_path(optimizer):
+        if path in state or not partial:
+            variable.assign(state[path])
+
+
+def _by_path(optimizer: keras.optimizers.Optimizer) -> Iterator[tuple[str, Any]]:
+    """Layers of the same name within two inner models give variables of the same path: the second ends in `#2`."""
+    seen: Counter[str] = Counter()
     for variable in optimizer.variables:
-        if variable.path in state or not partial:
-            variable.assign(state[variable.path])
+        seen[variable.path] += 1
+        count = seen[variable.path]
+        yield (variable.path if count == 1 else f"{variable.path}#{count}"), variable

@@ -14,6 +14,7 @@ class StateKeeper(keras.callbacks.Callback):
     Args:
         keep: gets the steps taken of the epoch, and the values of the metrics' variables.
         every_s: seconds from one to the next; 0 keeps after every step.
+        steps: of a whole epoch. After the last one nothing is kept here: the epoch's end is about to be.
         first_step: steps of the epoch that an earlier run took.
         metrics: values of the metrics' variables after them.
     """
@@ -22,12 +23,13 @@ class StateKeeper(keras.callbacks.Callback):
         self,
         keep: Callable[[int, tuple[np.ndarray, ...]], None],
         every_s: float,
+        steps: int,
         *,
         first_step: int = 0,
         metrics: tuple[np.ndarray, ...] = (),
     ) -> None:
         super().__init__()
-        self._keep, self._every, self._first, self._metrics = keep, every_s, first_step, metrics
+        self._keep, self._every, self._steps, self._first, self._metrics = keep, every_s, steps, first_step, metrics
         self._next = time.monotonic() + every_s
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:  # noqa: ARG002
@@ -37,10 +39,11 @@ class StateKeeper(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:  # noqa: ARG002
         """Keep, if it is time."""
-        if time.monotonic() < self._next:
+        step = self._first + batch + 1
+        if step >= self._steps or time.monotonic() < self._next:
             return
         if hasattr(self.model, "jax_state_sync"):
             self.model.jax_state_sync()  # JAX's step holds the variables' values until asked
         values = tuple(keras.ops.convert_to_numpy(variable) for variable in self.model.metrics_variables)
-        self._keep(self._first + batch + 1, values)
+        self._keep(step, values)
         self._next = time.monotonic() + self._every

@@ -51,13 +51,20 @@ def require_memory(model: keras.Model, batch_size: int, accumulate: int, availab
 
 
 def activation_bytes(model: keras.Model) -> int:
-    """The bytes of all layers' outputs for one image, in float32; sizes that aren't fixed count as 1."""
-    sizes: dict[int, int] = {}
-    for operation in model.operations:
-        for node in operation._inbound_nodes:  # noqa: SLF001 - as Keras's own walks do
-            for tensor in node.output_tensors:
-                sizes[id(tensor)] = math.prod(size or 1 for size in tensor.shape[1:])
-    return _FLOAT_BYTES * sum(sizes.values())
+    """The bytes of all layers' outputs for one image, in float32; sizes that aren't fixed count as 1.
+
+    A model within the model counts by its layers, once for each call. Of one without a graph nothing is known.
+    """
+    graph = getattr(model, "_functional", model)  # a Sequential model keeps its graph there
+    total = 0
+    for operation in getattr(graph, "operations", ()):
+        nodes = operation._inbound_nodes  # noqa: SLF001 - as Keras's own walks do
+        if isinstance(operation, keras.Model):
+            total += len(nodes) * activation_bytes(operation)
+        elif not isinstance(operation, keras.layers.InputLayer):
+            shapes = [tensor.shape[1:] for node in nodes for tensor in node.output_tensors]
+            total += _FLOAT_BYTES * sum(math.prod(size or 1 for size in shape) for shape in shapes)
+    return total
 
 
 def available_memory() -> int | None:
@@ -67,9 +74,11 @@ def available_memory() -> int | None:
     machine = [
         1024 * int(line.split()[1]) for line in _lines(Path("/proc/meminfo")) if line.startswith("MemAvailable:")
     ]
-    # A container's limit, which the machine's figures don't show; "max" where there is none.
+    # A container's limit, which the machine's figures don't show; "max" where there is none. What is used counts the
+    # files read lately, the images among them, which the system drops for the asking.
     limit, used = (_lines(_CGROUP / name) for name in ("memory.max", "memory.current"))
-    container = [int(limit[0]) - int(used[0])] if limit and used and limit[0].isdecimal() else []
+    files = sum(int(line.split()[1]) for line in _lines(_CGROUP / "memory.stat") if line.startswith("inactive_file "))
+    container = [int(limit[0]) - int(used[0]) + files] if limit and used and limit[0].isdecimal() else []
     return min(machine + container, default=None)
 
 

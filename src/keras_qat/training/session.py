@@ -6,7 +6,6 @@ from typing import Any
 import keras
 
 from keras_qat.errors import UserError
-from keras_qat.layers import FakeQuantize
 from keras_qat.training.cloning import all_layers, clone
 from keras_qat.training.distiller import Distiller
 from keras_qat.training.freezing import freeze_batch_norms, parse_batch_norm
@@ -30,11 +29,6 @@ class Session:
     trainer: keras.Model
     best: keras.Model
     schedule: keras.optimizers.schedules.LearningRateSchedule
-
-    @property
-    def steps(self) -> int:
-        """How many steps the optimizer has taken."""
-        return int(self.trainer.optimizer.iterations)
 
     def rate_at(self, step: int) -> float:
         """Return the learning rate of `step`."""
@@ -65,14 +59,12 @@ def open_session(
     Raises:
         UserError: no weight is left to train, the model can't be cloned, or the teacher doesn't fit.
     """
-    working = clone(model, recipe.precision)
+    working = clone(model, precision=recipe.precision, range_mode=recipe.range_mode)
     if parse_batch_norm(recipe.batch_norm) == 0:
         freeze_batch_norms(working)
     for layer in all_layers(working):
         if isinstance(layer, keras.layers.BatchNormalization) and batch_norm_momentum is not None:
             layer.momentum = batch_norm_momentum
-        if isinstance(layer, FakeQuantize):
-            layer.range_mode = recipe.range_mode
     if not working.trainable_variables:
         raise UserError(
             f"The model has no weight to train. Received: {model.name!r} with all layers frozen. "

@@ -10,19 +10,26 @@ from keras_qat.graph import Edge, Graph, trace
 from keras_qat.layers import FakeQuantize, quantized_layer
 from keras_qat.placement.describe import require_ranges
 from keras_qat.transform.rebuild import copy_layer, rebuild
-from keras_qat.types import Placement, TensorRange
+from keras_qat.types import Placement, RangeMode, TensorRange
 
 SUFFIX = "_quantize"
 """A tensor's FakeQuantize layer is named after the tensor with this behind it."""
 
 
-def apply_placement(model: Any, placement: Placement, ranges: Mapping[str, TensorRange]) -> keras.Model:
+def apply_placement(
+    model: Any,
+    placement: Placement,
+    ranges: Mapping[str, TensorRange],
+    *,
+    range_mode: RangeMode = "fixed",
+) -> keras.Model:
     """Insert FakeQuantize layers on the planned edges and quantize the planned weights.
 
     Args:
         model: the float model that the placement was planned for. It is not touched.
         placement: from `plan`.
         ranges: the calibrated range of each observed tensor, from `calibrate`.
+        range_mode: what training by `compile` and `fit` of your own does to the ranges; `fine_tune` asks its recipe.
 
     Returns:
         A new model with the same inputs, outputs, layer names and weights. It trains, saves and loads like any other.
@@ -33,7 +40,7 @@ def apply_placement(model: Any, placement: Placement, ranges: Mapping[str, Tenso
     traced = trace(model)
     _check(placement, ranges, traced.graph)
     fakes = {
-        t.tensor: FakeQuantize(t.spec, ranges[t.range_of].amax, name=fake_quantize_name(t.tensor))
+        t.tensor: FakeQuantize(t.spec, ranges[t.range_of].amax, range_mode, name=fake_quantize_name(t.tensor))
         for t in placement.tensors
     }
     weight_specs = {w.layer: w.spec for w in placement.weights}
