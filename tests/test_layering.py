@@ -28,6 +28,7 @@ ORDER: tuple[frozenset[str], ...] = tuple(
         "gates",
         "settings",
         "baseline judging ptq",
+        "qat",
         "pipeline",
         "cli",
         "__init__",
@@ -41,7 +42,7 @@ ASIDE: Mapping[str, frozenset[str]] = {
 }
 """Parts beside the ladder, and all that they may import."""
 
-USES_ASIDE = frozenset({"settings", "baseline", "judging", "ptq", "pipeline", "cli", "__init__"})
+USES_ASIDE = frozenset({"settings", "baseline", "judging", "ptq", "qat", "pipeline", "cli", "__init__"})
 """The stages take arrays and models, whoever made them; only what joins the stages knows `data` and `zoo`."""
 
 

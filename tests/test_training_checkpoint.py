@@ -3,6 +3,7 @@
 import json
 import logging
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,15 @@ from keras_qat.types import QuantSpec
 # Keras 3.15 saves variables through an `__array__` without the `copy` keyword of NumPy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning")
 
-RECIPE = Recipe(schedule="1.0@1,3@2", learning_rate=0.1, epochs=3, freeze_batch_norm=False)
+RECIPE = Recipe(
+    distillation=None,
+    optimizer="sgd-momentum",
+    monitor="accuracy",
+    schedule="1.0@1,3@2",
+    learning_rate=0.1,
+    epochs=3,
+    batch_norm="train",
+)
 
 Whole = tuple[Path, FineTuned, list[list[np.ndarray]]]
 
@@ -76,6 +85,21 @@ def weights(path: Path) -> list[np.ndarray]:
     return list(keras.models.load_model(path).get_weights())
 
 
+def last(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """What `last.npz` tells of the run, and its arrays: weights, seeds, the optimizer's state."""
+    with np.load(folder / "last.npz") as file:
+        arrays = {name: file[name] for name in file.files}
+    return json.loads(str(arrays.pop("state"))), arrays
+
+
+def assert_same_state(left: Path, right: Path) -> None:
+    (a, left_arrays), (b, right_arrays) = last(left), last(right)
+    assert a["step"] == b["step"]
+    assert left_arrays.keys() == right_arrays.keys()
+    for name, array in left_arrays.items():
+        np.testing.assert_array_equal(array, right_arrays[name], name)
+
+
 def assert_same(left: list[np.ndarray], right: list[np.ndarray]) -> None:
     for a, b in zip(left, right, strict=True):
         np.testing.assert_array_equal(a, b)
@@ -92,7 +116,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
 
     class Peek(keras.callbacks.Callback):
         def on_epoch_end(self, epoch: int, logs: Any = None) -> None:  # noqa: ARG002
-            after.append(self.model.get_weights())
+            after.append([np.array(variable) for variable in self.model.variables])
 
     tuned = run(folder, callbacks=[Peek()])
     assert 0 < tuned.best_epoch < 3
@@ -118,12 +142,12 @@ def cut(interrupted: dict[int, Path], tmp_path: Path) -> Path:
 
 def test_an_interrupt_leaves_the_last_epoch_whole(interrupted: dict[int, Path], whole: Whole) -> None:
     for epoch, folder in interrupted.items():
-        assert json.loads((folder / "state.json").read_text())["epoch"] == epoch
-        loaded = keras.models.load_model(folder / "last.keras")
-        assert_same(loaded.get_weights(), whole[2][epoch - 1])
-        assert int(loaded.optimizer.iterations) == 4 * epoch
+        state, arrays = last(folder)
+        assert (len(state["history"]) - 1, state["step"]) == (epoch, 0)
+        assert_same([arrays[f"model/{i}"] for i in range(len(whole[2][0]))], whole[2][epoch - 1])
+        assert int(arrays["optimizer/optimizer/iteration"]) == 4 * epoch
         names = sorted(path.name for path in folder.iterdir())
-        assert names == ["best.keras", "last.keras", "state.json", "tensorboard"]
+        assert names == ["best.keras", "history.json", "last.npz", "tensorboard"]
 
 
 def test_a_resumed_run_ends_as_an_uninterrupted_one(cut: Path, whole: Whole) -> None:
@@ -132,7 +156,7 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(cut: Path, whole: Whole) -> 
     np.random.default_rng(5)
     resumed = run(cut)
     assert numbers(resumed) == numbers(straight)
-    assert_same(weights(cut / "last.keras"), weights(folder / "last.keras"))
+    assert_same_state(cut, folder)
     assert_same(resumed.model.get_weights(), straight.model.get_weights())
     assert_same(weights(cut / "best.keras"), straight.model.get_weights())
 
@@ -144,22 +168,25 @@ def test_a_finished_run_returns_at_once(whole: Whole) -> None:
     assert_same(again.model.get_weights(), straight.model.get_weights())
 
 
-def test_the_state_file_tells_the_run(whole: Whole) -> None:
+def test_the_files_tell_the_run(whole: Whole) -> None:
     folder, straight, _ = whole
-    state = json.loads((folder / "state.json").read_text())
+    state, _ = last(folder)
     assert Recipe.from_dict(state["recipe"]) == RECIPE
-    assert (state["epoch"], state["best_epoch"], state["steps_per_epoch"]) == (3, straight.best_epoch, 4)
-    assert len(state["history"]) == 4
+    assert (len(state["history"]), state["step"], state["steps_per_epoch"]) == (4, 0, 4)
+    told = json.loads((folder / "history.json").read_text())
+    assert Recipe.from_dict(told["recipe"]) == RECIPE
+    assert told["epochs"] == [asdict(record) for record in straight.history]
     assert list((folder / "tensorboard" / "validation").iterdir())
 
 
 @pytest.mark.parametrize(
-    ("name", "kept"), [("state.json", 0), ("state.json", 200), ("last.keras", 200), ("best.keras", 0)]
+    ("name", "kept"),
+    [("last.npz", 0), ("last.npz", 200), ("last.npz", -200), ("best.keras", 0), ("best.keras", 200)],
 )
 def test_a_damaged_checkpoint_starts_anew(
     name: str, kept: int, cut: Path, whole: Whole, caplog: pytest.LogCaptureFixture
 ) -> None:
-    # Such that the best epoch isn't the last one, which would be read from last.keras.
+    # Such that the best epoch isn't the last one, which would be read from last.npz.
     shutil.copytree(whole[0], cut, dirs_exist_ok=True)
     text = (cut / name).read_bytes()[:kept]
     (cut / name).unlink()
@@ -167,7 +194,7 @@ def test_a_damaged_checkpoint_starts_anew(
         (cut / name).write_bytes(text)
     with caplog.at_level(logging.WARNING):
         again = run(cut)
-    assert ("starting anew" in caplog.text) == ((name, kept) != ("state.json", 0))
+    assert ("starting anew" in caplog.text) == ((name, kept) != ("last.npz", 0))
     assert numbers(again) == numbers(whole[1])
     assert_same(again.model.get_weights(), whole[1].model.get_weights())
 
@@ -175,7 +202,7 @@ def test_a_damaged_checkpoint_starts_anew(
 def starts_anew(folder: Path, **options: Any) -> bool:
     with pytest.raises(KeyboardInterrupt):
         run(folder, callbacks=[InterruptAt(1)], **options)
-    return bool(json.loads((folder / "state.json").read_text())["epoch"] == 0)
+    return len(last(folder)[0]["history"]) == 1
 
 
 def test_another_recipe_starts_anew(cut: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -198,7 +225,7 @@ def test_resume_off_starts_anew(cut: Path) -> None:
     assert starts_anew(cut, resume=False)
 
 
-@pytest.mark.parametrize("old", [("last.keras", "best.keras"), ("best.keras",)])
+@pytest.mark.parametrize("old", [("history.json", "best.keras"), ("best.keras",)])
 def test_a_kill_between_the_renames_is_mended(
     old: tuple[str, ...],
     whole: Whole,
@@ -215,7 +242,7 @@ def test_a_kill_between_the_renames_is_mended(
         resumed = run(newer)
     assert "anew" not in caplog.text
     assert numbers(resumed) == numbers(straight)
-    assert_same(weights(newer / "last.keras"), weights(folder / "last.keras"))
+    assert_same_state(newer, folder)
     assert_same(weights(newer / "best.keras"), straight.model.get_weights())
 
 

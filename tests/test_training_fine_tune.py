@@ -12,7 +12,14 @@ from keras_qat.training import EpochRecord, FineTuned, Recipe, fine_tune, train_
 from keras_qat.training.cloning import clone
 
 CLASSES = 3
-GENTLE = Recipe(schedule="constant", learning_rate=0.05, epochs=2, batch_size=16)
+LABELS: dict[str, Any] = {
+    "distillation": None,
+    "optimizer": "sgd-momentum",
+    "monitor": "accuracy",
+    "schedule": "constant",
+    "batch_size": 16,
+}
+GENTLE = Recipe(**LABELS, learning_rate=0.05, epochs=2)
 
 
 def make_data(count: int = 64, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -79,7 +86,7 @@ def test_the_record_agrees_with_an_evaluation_by_hand() -> None:
 
 def test_it_is_the_plain_gradient_descent_that_it_says() -> None:
     model = make_model()
-    recipe = Recipe(optimizer="sgd", schedule="constant", learning_rate=0.01, epochs=1, steps_per_epoch=1)
+    recipe = Recipe(**{**LABELS, "optimizer": "sgd"}, learning_rate=0.01, epochs=1, steps_per_epoch=1)
     tuned = fine_tune(model, train_data, SELECTION, recipe, progress=False)
     images, labels = next(iter(train_data(1)))
     kernel = model.get_layer("head").kernel
@@ -93,7 +100,7 @@ def test_it_is_the_plain_gradient_descent_that_it_says() -> None:
 
 
 def test_batch_norm_moves_when_asked() -> None:
-    recipe = Recipe(schedule="constant", learning_rate=0.05, epochs=1, freeze_batch_norm=False)
+    recipe = Recipe(**LABELS, learning_rate=0.05, epochs=1, batch_norm="train")
     model = make_model()
     tuned = fine_tune(model, train_data, SELECTION, recipe, progress=False)
     assert tuned.best_epoch == 1
@@ -135,11 +142,11 @@ def test_the_step_is_compiled_once_and_custom_state_is_copied() -> None:
     copied = clone(model).get_layer("counted")
     assert (float(copied.amax), float(copied.gain)) == (float(model.get_layer("counted").amax), 1.5)
     Counted.traced.clear()
-    recipe = Recipe(schedule="constant", epochs=4)
+    recipe = Recipe(**LABELS, epochs=4)
     fine_tune(model, train_data, SELECTION, recipe, progress=False)
     few = list(Counted.traced)
     Counted.traced.clear()
-    fine_tune(model, train_data, SELECTION, Recipe(schedule="constant", epochs=1), progress=False)
+    fine_tune(model, train_data, SELECTION, Recipe(**LABELS, epochs=1), progress=False)
     assert few == Counted.traced != []
 
 
@@ -148,7 +155,7 @@ def test_steps_per_epoch_limits_even_endless_data_and_short_data_is_no_trouble()
     count = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: seen.append(batch))  # noqa: ARG005
     endless = lambda epoch: train_data(epoch).repeat()  # noqa: E731
     for steps, data, taken in ((3, endless, 3), (9, train_data, 4)):
-        recipe = Recipe(schedule="constant", epochs=2, steps_per_epoch=steps)
+        recipe = Recipe(**LABELS, epochs=2, steps_per_epoch=steps)
         seen.clear()
         fine_tune(make_model(), data, SELECTION, recipe, progress=False, callbacks=[count])
         assert len(seen) == 2 * taken
@@ -160,7 +167,9 @@ def test_data_of_unknown_length_is_counted() -> None:
 
     assert int(unknown(1).cardinality()) == tf.data.UNKNOWN_CARDINALITY
     selection = SELECTION.filter(lambda x, y: True)  # noqa: ARG005
-    recipe = Recipe(epochs=2, learning_rate=0.1)  # warm-up over one epoch of 4 steps: 0, 1/4, 2/4, 3/4
+    recipe = Recipe(
+        **{**LABELS, "schedule": "piecewise"}, epochs=2, learning_rate=0.1
+    )  # warm-up over one epoch of 4 steps: 0, 1/4, 2/4, 3/4
     tuned = fine_tune(make_model(), unknown, selection, recipe, progress=False)
     assert tuned.history[1].learning_rate == pytest.approx(0.075)
 
@@ -176,7 +185,7 @@ def test_no_memory_is_explained() -> None:
         raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
 
     callback = keras.callbacks.LambdaCallback(on_train_batch_begin=full)
-    with pytest.raises(UserError, match=r"batch_size=16.*Lower the batch size"):
+    with pytest.raises(UserError, match=r"batch_size=16.*batch_size=8 with accumulate=2"):
         fine_tune(make_model(), train_data, SELECTION, GENTLE, progress=False, callbacks=[callback])
 
 

@@ -79,7 +79,8 @@ def save_checkpoint(folder: Path, identity: RunIdentity, session: Session, posit
     history = position.history
     state = {**identity.to_dict(), "step": position.step, "history": history.to_list()}
     arrays = {name: ops.convert_to_numpy(value) for name, value in _named(session)}
-    arrays |= {_OPTIMIZER + path: value for path, value in dump_optimizer(session.trainer.optimizer).items()}
+    optimizer = dump_optimizer(session.trainer.optimizer, session.working.variables)
+    arrays |= {_OPTIMIZER + path: value for path, value in optimizer.items()}
     arrays |= {f"metrics/{i}": value for i, value in enumerate(position.metrics)}
     arrays[_STATE] = np.array(json.dumps(state))
     with atomic_path(folder / LAST) as last:
@@ -109,7 +110,8 @@ def load_checkpoint(folder: Path, identity: RunIdentity, session: Session) -> Po
     if not (folder / LAST).exists():
         return None
     try:
-        with np.load(folder / LAST) as file:
+        # Opened here: NumPy leaves a damaged archive open.
+        with (folder / LAST).open("rb") as stream, np.load(stream) as file:
             arrays = {name: file[name] for name in file.files}
         state = json.loads(str(arrays[_STATE]))
         wanted = identity.to_dict()
@@ -124,7 +126,9 @@ def load_checkpoint(folder: Path, identity: RunIdentity, session: Session) -> Po
             variable.assign(arrays[name])
         optimizer = {k.removeprefix(_OPTIMIZER): v for k, v in arrays.items() if k.startswith(_OPTIMIZER)}
         # What was frozen since the optimizer was built is frozen again when its epoch begins.
-        load_optimizer(session.trainer.optimizer, optimizer, partial=identity.recipe.freezes_later)
+        load_optimizer(
+            session.trainer.optimizer, optimizer, session.working.variables, partial=identity.recipe.freezes_later
+        )
         metrics = tuple(arrays[f"metrics/{i}"] for i in range(sum(k.startswith("metrics/") for k in arrays)))
         position = Position(history, state["step"], metrics)
         is_best = position.step == 0 and history.best_epoch == history.last_epoch

@@ -64,7 +64,7 @@ def _copier(model: keras.Model, precision: str, range_mode: RangeMode) -> Callab
 
 def _output_layers(model: keras.Model) -> Iterator[Any]:
     """The layers that give the model's outputs; where a model within gives one, its own."""
-    for tensor in model.outputs:
+    for tensor in getattr(model, "outputs", None) or ():  # a subclass without a graph is refused later
         operation = tensor._keras_history.operation  # noqa: SLF001 - Keras has no public way
         if isinstance(operation, keras.Model):
             yield from _output_layers(operation)
