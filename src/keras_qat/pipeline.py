@@ -12,21 +12,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from keras_qat.baseline import epochs_of, float_model, load_splits
+from keras_qat.baseline import float_model, load_splits
 from keras_qat.calibration import find_observer, find_weight_method
-from keras_qat.data import ImageSet, Splits, decode_errors
+from keras_qat.data import ImageSet, Splits
 from keras_qat.export import export_keras, export_onnx, require_opset, require_verified
 from keras_qat.export.saved_model import export_saved_model
 from keras_qat.graph import trace
-from keras_qat.judging import BASELINE, EVALUATION_BATCH, judge_variants
+from keras_qat.judging import BASELINE, judge_variants
 from keras_qat.placement import Overrides, plan
 from keras_qat.ptq import quantize_after_training
+from keras_qat.qat import recipe_of, train_quantized
 from keras_qat.report import Record, markdown, read_environment
 from keras_qat.runtimes import choose_judge
 from keras_qat.settings import Settings
 from keras_qat.storage import require_writable, write_json, write_text
 from keras_qat.targets import find_target
-from keras_qat.training import FineTuned, Recipe, fine_tune, parse_schedule
 from keras_qat.zoo import find
 
 _logger = logging.getLogger(__name__)
@@ -50,7 +50,6 @@ def run(settings: Settings) -> Record:
     folder = settings.folder
     seconds: dict[str, float] = {}
     entry = find(settings.model)
-    recipe = _recipe(settings)
     _check_early(settings)
     overrides = Overrides() if settings.overrides is None else Overrides.load(settings.overrides)
     write_json(folder / "settings.json", settings.to_dict())
@@ -66,7 +65,7 @@ def run(settings: Settings) -> Record:
     tuned = None
     if not settings.skip_fine_tuning:
         with _timed(seconds, "fine-tune"):
-            tuned = _fine_tune(ptq, data, recipe, folder)
+            tuned = train_quantized(ptq, baseline, data, settings)
         models[QAT] = tuned.model
     with _timed(seconds, "export"):
         files = {name: _export(model, name, settings) for name, model in models.items()}
@@ -96,29 +95,12 @@ def run(settings: Settings) -> Record:
 
 def _check_early(settings: Settings) -> None:
     """Find the mistakes that would otherwise show after minutes or hours of work."""
+    recipe_of(settings)
     choose_judge(find_target(settings.target).name)
     find_observer(settings.calibration_method)
     find_weight_method(settings.weight_method)
     require_opset(settings.opset, settings.precision)
     require_writable(settings.folder)
-
-
-def _recipe(settings: Settings) -> Recipe:
-    return Recipe(
-        optimizer=settings.optimizer,
-        schedule=parse_schedule(settings.schedule),
-        learning_rate=settings.learning_rate,
-        epochs=settings.epochs,
-        steps_per_epoch=settings.steps_per_epoch,
-        batch_size=settings.batch_size,
-        seed=settings.seed,
-    )
-
-
-def _fine_tune(ptq: Any, data: Splits, recipe: Recipe, folder: Path) -> FineTuned:
-    train = epochs_of(data.train, recipe.batch_size, recipe.seed)
-    with decode_errors():
-        return fine_tune(ptq, train, data.selection.batches(EVALUATION_BATCH), recipe, folder=folder / "training")
 
 
 def _export(model: Any, name: str, settings: Settings) -> Path:

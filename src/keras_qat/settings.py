@@ -2,10 +2,10 @@
 
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from keras_qat.errors import UserError
-from keras_qat.types import Precision
+from keras_qat.types import Precision, RangeMode
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,20 @@ class Settings:
         epochs: epochs of fine-tuning.
         steps_per_epoch: the most steps of one epoch; all the training images if not given.
         batch_size: images in a batch, for calibration and fine-tuning.
+        accumulate: steps whose gradients are averaged: large batches in little memory.
         learning_rate: of fine-tuning, before the schedule.
-        optimizer: sgd-momentum, sgd or adam.
-        schedule: piecewise (warm-up, then 1.0@1,0.1@2,0.01@7), cosine, constant, or pieces of your own.
+        optimizer: adam, sgd-momentum or sgd.
+        schedule: cosine, piecewise (warm-up, then 1.0@1,0.1@2,0.01@7), constant, or pieces of your own.
+        distillation: the float model's share in the loss; 1 needs no labels, 0 trains on the labels alone.
+        temperature: of the distillation.
+        batch_norm: freeze, train, or freeze_after=N epochs.
+        range_mode: what training does to the ranges of activations: fixed, ema or learned.
+        freeze_ranges_after: epochs after which ema or learned ranges stay.
+        weight_decay: of kernels.
+        clip_norm: the most that the norm of all gradients together may be.
+        label_smoothing: share of a label that is spread over all classes.
+        training_precision: float32 or mixed_bfloat16.
+        monitor: choose the best epoch by loss or by accuracy, on training images held out for that.
         validation_images: evaluate on that many validation images; on all if not given.
         output: the folder of all runs; each makes a folder of its own in it.
         seed: the same seed gives the same table on the same machine.
@@ -54,9 +65,20 @@ class Settings:
     epochs: int = 10
     steps_per_epoch: int | None = None
     batch_size: int = 64
-    learning_rate: float = 1e-3
-    optimizer: str = "sgd-momentum"
-    schedule: str = "piecewise"
+    accumulate: int = 1
+    learning_rate: float = 1e-6
+    optimizer: str = "adam"
+    schedule: str = "cosine"
+    distillation: float = 1.0
+    temperature: float = 1.0
+    batch_norm: str = "freeze"
+    range_mode: RangeMode = "fixed"
+    freeze_ranges_after: int | None = None
+    weight_decay: float = 0.0
+    clip_norm: float | None = None
+    label_smoothing: float = 0.0
+    training_precision: Literal["float32", "mixed_bfloat16"] = "float32"
+    monitor: Literal["loss", "accuracy"] = "loss"
     validation_images: int | None = None
     output: Path = Path("runs")
     seed: int = 0

@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_qat.graph import register_kind
-from keras_qat.layers.arithmetic import fake_quantize, fake_quantize_learned
+from keras_qat.layers.arithmetic import SMALLEST_AMAX, fake_quantize, fake_quantize_learned
 from keras_qat.types import OpKind, QuantSpec, RangeMode
 
 _MOMENTUM = 0.99
@@ -78,6 +78,8 @@ class FakeQuantize(keras.layers.Layer):
             trainable=self.range_mode == "learned",
             dtype="float32",
             autocast=False,
+            # A step that is too long for a small range must not make it negative: it would get no gradient ever after.
+            constraint=lambda amax: ops.maximum(amax, SMALLEST_AMAX),
         )
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:

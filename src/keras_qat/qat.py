@@ -1,0 +1,67 @@
+"""Quantization-aware training as a run does it: from the quantized model to its best epoch, with float as teacher."""
+
+from typing import Any
+
+from keras_qat.baseline import epochs_of
+from keras_qat.data import Splits, decode_errors
+from keras_qat.judging import EVALUATION_BATCH
+from keras_qat.settings import Settings
+from keras_qat.storage import write_json
+from keras_qat.training import Distillation, FineTuned, Recipe, fine_tune, parse_schedule
+
+
+def recipe_of(settings: Settings) -> Recipe:
+    """The recipe that the settings of a run spell.
+
+    Raises:
+        UserError: a setting is unknown or out of range.
+
+    Example:
+        >>> recipe_of(Settings(distillation=0)).distillation is None
+        True
+    """
+    distillation = None
+    if settings.distillation != 0:
+        distillation = Distillation(weight=settings.distillation, temperature=settings.temperature)
+    return Recipe(
+        optimizer=settings.optimizer,
+        schedule=parse_schedule(settings.schedule),
+        learning_rate=settings.learning_rate,
+        epochs=settings.epochs,
+        steps_per_epoch=settings.steps_per_epoch,
+        batch_size=settings.batch_size,
+        accumulate=settings.accumulate,
+        seed=settings.seed,
+        batch_norm=settings.batch_norm,
+        range_mode=settings.range_mode,
+        freeze_ranges_after=settings.freeze_ranges_after,
+        weight_decay=settings.weight_decay,
+        clip_norm=settings.clip_norm,
+        distillation=distillation,
+        label_smoothing=settings.label_smoothing,
+        precision=settings.training_precision,
+        monitor=settings.monitor,
+    )
+
+
+def train_quantized(quantized: Any, teacher: Any, data: Splits, settings: Settings) -> FineTuned:
+    """Fine-tune; write the recipe, and checkpoints from which an interrupted run goes on.
+
+    Args:
+        quantized: from `quantize_after_training`. It is not changed.
+        teacher: the float model. It is not changed.
+        data: trained on its training images, the epoch chosen by its selection.
+        settings: of the run; `recipe.json` and `training/` go to their folder.
+    """
+    recipe = recipe_of(settings)
+    write_json(settings.folder / "recipe.json", recipe.to_dict())
+    train = epochs_of(data.train, recipe.batch_size, recipe.seed)
+    with decode_errors():
+        return fine_tune(
+            quantized,
+            train,
+            data.selection.batches(EVALUATION_BATCH),
+            recipe,
+            teacher=teacher,
+            folder=settings.folder / "training",
+        )
