@@ -211,7 +211,7 @@ def test_the_fused_operation_keeps_the_ends(spec: QuantSpec) -> None:
 @pytest.mark.parametrize("traced", [False, True])
 @by_spec("int8", "uint8", "int4")
 def test_nan_stays_nan(spec: QuantSpec, function: Any, traced: bool) -> None:
-    """A training gone wrong must be seen, not rounded away. (XLA for CPUs loses NaN in any `tf.clip_by_value`.)"""
+    """A training gone wrong must be seen, not rounded away; XLA for CPUs loses it in any `tf.clip_by_value`."""
 
     def rounded(x: Any) -> Any:
         return function(x, AMAX, spec)

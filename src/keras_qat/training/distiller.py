@@ -105,4 +105,6 @@ def _with_features(model: keras.Model, names: Sequence[str], what: str) -> keras
             "layers that both the float and the quantized model have; `model.summary()` lists them."
         )
     features = {name: model.get_layer(name).output for name in names}
-    return keras.Model(model.inputs, {_PROBABILITIES: model.outputs[0], **features}, name=what)
+    # Keras warns where it gets the images themselves and a list of them was announced.
+    inputs = model.inputs[0] if len(model.inputs) == 1 else model.inputs
+    return keras.Model(inputs, {_PROBABILITIES: model.outputs[0], **features}, name=what)
