@@ -94,8 +94,8 @@ class Recipe:
     """
 
     optimizer: str = DEFAULT_OPTIMIZER
-    schedule: str | tuple[Piece, ...] = "piecewise"
-    learning_rate: float = 1e-3
+    schedule: str | tuple[Piece, ...] = "cosine"
+    learning_rate: float = 1e-6
     epochs: int = 10
     steps_per_epoch: int | None = None
     batch_size: int = 64
