@@ -1,5 +1,6 @@
 """Fine-tuning: what is trained, what is returned, what stays untouched."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import keras
@@ -8,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from keras_qat.errors import DataError, UnsupportedModelError, UserError
-from keras_qat.training import EpochRecord, FineTuned, Recipe, fine_tune, train_baseline
+from keras_qat.training import EpochRecord, FineTuned, FiniteLoss, Recipe, fine_tune, train_baseline
 from keras_qat.training.cloning import clone
 
 CLASSES = 3
@@ -178,6 +179,16 @@ def test_a_loss_that_is_not_finite_stops_the_run() -> None:
     bad = lambda epoch: train_data(epoch).map(lambda x, y: (x * (np.nan if epoch == 2 else 1), y))  # noqa: E731
     with pytest.raises(UserError, match=r"epoch 2, step 1.*learning rate 0\.05.*Lower"):
         fine_tune(make_model(), bad, SELECTION, GENTLE, progress=False)
+
+
+def test_the_step_is_counted_from_the_epochs_first_though_an_earlier_run_took_some() -> None:
+    guard = FiniteLoss(first_step=10)
+    guard.set_model(SimpleNamespace(optimizer=SimpleNamespace(learning_rate=2e-3)))
+    guard.on_epoch_begin(1)
+    guard.on_train_batch_end(0, {"loss": 1.0})
+    for loss in (float("nan"), float("inf")):
+        with pytest.raises(UserError, match=rf"epoch 2, step 13\. Received: loss={loss} at .* 0\.002\. Lower.*finite"):
+            guard.on_train_batch_end(2, {"loss": loss})
 
 
 def test_no_memory_is_explained() -> None:

@@ -1,5 +1,7 @@
 """Schedules against a table worked by hand, and their round trips."""
 
+from typing import Any
+
 import keras
 import pytest
 
@@ -22,8 +24,9 @@ BY_HAND = {
 
 
 @pytest.mark.parametrize(("step", "rate"), BY_HAND.items())
-def test_piecewise_matches_the_table(step: int, rate: float) -> None:
-    assert float(make_schedule("piecewise", 0.8, 4, 10)(step)) == pytest.approx(rate, rel=1e-6)
+@pytest.mark.parametrize("given", ["piecewise", "1.0@1,0.1@2,0.01@7", [(1.0, 1), (0.1, 2), (0.01, 7)]])
+def test_piecewise_matches_the_table(given: Any, step: int, rate: float) -> None:
+    assert float(make_schedule(given, 0.8, 4, 10)(step)) == pytest.approx(rate, rel=1e-6)
 
 
 def test_warm_up_over_two_epochs_is_linear_to_the_first_multiplier() -> None:

@@ -115,6 +115,8 @@ def _fit_one(
         start_seeds(session.working, recipe.seed + epoch)
     else:
         keras.utils.set_random_seed(recipe.seed + epoch)  # the layers' seeds are those of the checkpoint
+        # A metric has its variables only after a first batch, and the means of the cut epoch must be put somewhere.
+        session.trainer.evaluate(data.selection, steps=1, verbose=0)
     batches = data.train(epoch)
     started = time.perf_counter()
     fitted = session.trainer.fit(

@@ -34,8 +34,9 @@ class StateKeeper(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:  # noqa: ARG002
         """Go on with the means of the cut epoch; Keras has just reset them."""
-        for variable, value in zip(self.model.metrics_variables, self._metrics, strict=False):
-            variable.assign(value)
+        if self._metrics:
+            for variable, value in zip(self.model.metrics_variables, self._metrics, strict=True):
+                variable.assign(value)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:  # noqa: ARG002
         """Keep, if it is time."""

@@ -9,6 +9,7 @@ import keras
 
 from keras_qat.layers import FakeQuantize
 from keras_qat.training.cloning import all_layers
+from keras_qat.training.distiller import Distiller
 
 _logger = logging.getLogger(__name__)
 
@@ -32,7 +33,9 @@ class RangesToTensorBoard(keras.callbacks.Callback):
         import tensorflow as tf
 
         with tf.summary.create_file_writer(str(self._folder / "ranges")).as_default(step=epoch):
-            for layer in all_layers(self.model):
+            # A teacher may be quantized, too; its ranges don't change.
+            trained = self.model.student if isinstance(self.model, Distiller) else self.model
+            for layer in all_layers(trained):
                 if isinstance(layer, FakeQuantize):
                     tf.summary.scalar(f"range/{layer.name}", float(layer.amax))
 

@@ -1,0 +1,149 @@
+"""Whether a step fits in memory, known before it begins."""
+
+import logging
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_qat.errors import UserError
+from keras_qat.training import Recipe, fine_tune, memory
+from keras_qat.training.guards import memory_explained
+from keras_qat.training.memory import activation_bytes, available_memory, require_memory
+
+layers = keras.layers
+
+
+def make_model() -> keras.Model:
+    """By hand, in float32 numbers an image: conv 6·6·4 = 144, relu 144, pool 3·3·4 = 36, flatten 36, dense 2: 362."""
+    image = keras.Input((8, 8, 1))
+    x = layers.ReLU()(layers.Conv2D(4, 3)(image))
+    return keras.Model(image, layers.Dense(2, "softmax")(layers.Flatten()(layers.MaxPooling2D()(x))))
+
+
+BYTES = 4 * 362
+
+
+def test_the_outputs_of_all_layers_are_counted() -> None:
+    assert activation_bytes(make_model()) == BYTES
+
+
+def test_sequential_inner_and_shared_models_count_by_their_layers() -> None:
+    sequential = keras.Sequential([keras.Input((3,)), layers.Dense(5), layers.Dense(2)])
+    assert activation_bytes(sequential) == 4 * 7
+    image = keras.Input((3,))
+    inner = keras.Sequential([keras.Input((3,)), layers.Dense(10), layers.Dense(3)])
+    functional_image = keras.Input((3,))
+    functional = keras.Model(functional_image, layers.Dense(20)(functional_image))
+    # The first is called twice.
+    assert activation_bytes(keras.Model(image, functional(inner(inner(image))))) == 4 * (13 + 13 + 20)
+
+
+def test_a_layer_that_is_called_twice_counts_twice_and_an_unknown_size_as_1() -> None:
+    image, shared = keras.Input((None, 6)), layers.ReLU()
+    assert activation_bytes(keras.Model(image, shared(shared(image)))) == 4 * 12
+
+
+def test_a_batch_that_cannot_fit_is_refused_with_advice() -> None:
+    """0.6 of the sum is the least that a step was seen to take."""
+    needed = 64 * BYTES
+    require_memory(make_model(), 64, 1, int(0.61 * needed))
+    with pytest.raises(UserError, match=r"Received: batch_size=64, .* batch_size=32 with accumulate=2: .*batch of 64"):
+        require_memory(make_model(), 64, 1, int(0.59 * needed))
+    with pytest.raises(UserError, match=r"Received: batch_size=8, .* batch_size=4 with accumulate=8: .*batch of 32"):
+        require_memory(make_model(), 8, 4, 1)
+    with pytest.raises(UserError, match=r"batch_size=1, .* more memory"):
+        require_memory(make_model(), 1, 1, 1)
+
+
+@pytest.mark.parametrize(("share", "warns"), [(0.7, True), (0.99, True), (1.01, False), (None, False)])
+def test_in_between_is_a_warning(share: float | None, warns: bool, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        require_memory(make_model(), 64, 1, None if share is None else int(share * 64 * BYTES))
+    assert ("may not fit" in caplog.text) == warns
+    assert ("batch_size=32 with accumulate=2" in caplog.text) == warns
+
+
+def test_the_advice_holds() -> None:
+    """Half the batch with twice the steps passes where the whole one doesn't."""
+    available = int(0.4 * 64 * BYTES)
+    with pytest.raises(UserError, match="doesn't fit"):
+        require_memory(make_model(), 64, 1, available)
+    require_memory(make_model(), 32, 2, available)
+
+
+def test_fine_tuning_asks_before_the_first_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    # By its module: the package gives the function under that name.
+    monkeypatch.setattr(import_module("keras_qat.training.fine_tune"), "available_memory", lambda: 1000)
+
+    class NoTraining(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+            raise AssertionError((batch, logs))
+
+    data = tf.data.Dataset.from_tensor_slices((np.zeros((4, 8, 8, 1), "float32"), [0, 1, 0, 1])).batch(4)
+    recipe = Recipe(distillation=None, epochs=1, batch_size=4)
+    with pytest.raises(UserError, match="batch_size=2 with accumulate=2"):
+        fine_tune(make_model(), lambda _: data, data, recipe, progress=False, callbacks=[NoTraining()])
+
+
+def test_what_is_available_here() -> None:
+    found = available_memory()
+    assert found is None or 10**7 < found < 10**14
+    if not tf.config.list_physical_devices("GPU") and Path("/proc/meminfo").exists():
+        assert found is not None
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"memory.max": "8000\n", "memory.current": "5000\n"}, 3000),
+        # What was read from files lately is given back for the asking.
+        ({"memory.max": "8000", "memory.current": "7900", "memory.stat": "anon 100\ninactive_file 4000\n"}, 4100),
+        ({"memory.max": "max\n", "memory.current": "5000\n"}, None),
+        ({}, None),
+    ],
+)
+def test_a_containers_limit(
+    files: dict[str, str], expected: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = available_memory()
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(memory, "_CGROUP", tmp_path)
+    monkeypatch.setattr(keras.distribution, "list_devices", lambda: ["cpu:0"])
+    found = available_memory()
+    if expected is None:
+        assert found is None or machine is None or found >= 0.5 * machine
+    else:
+        assert found == expected
+
+
+def test_on_an_accelerator_nothing_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keras.distribution, "list_devices", lambda: ["gpu:0", "gpu:1"])
+    assert available_memory() is None
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("RESOURCE_EXHAUSTED: out of memory"),
+        tf.errors.ResourceExhaustedError(None, None, "OOM"),
+    ],
+)
+def test_every_kind_of_no_memory_is_explained(error: Exception) -> None:
+    with (
+        pytest.raises(UserError, match=r"batch_size=6.*batch_size=3 with accumulate=4") as caught,
+        memory_explained(6, 2),
+    ):
+        raise error
+    assert caught.value.__cause__ is error
+
+
+def test_other_errors_pass() -> None:
+    with pytest.raises(ValueError, match="else"), memory_explained(6):
+        raise ValueError("something else")

@@ -1,0 +1,231 @@
+"""Runs that end in the middle of an epoch, by Ctrl-C or by `kill -9`, and go on as if they hadn't."""
+
+import json
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections import namedtuple
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_qat.errors import StorageError
+from keras_qat.layers import FakeQuantize, QuantizedDense
+from keras_qat.training import Distillation, FineTuned, Recipe, fine_tune
+from keras_qat.types import QuantSpec
+
+STEPS = 4
+
+
+def data(seed: int) -> Any:
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 2, 8 * STEPS)
+    images = rng.normal(labels[:, None] - 0.5, 1.0, (8 * STEPS, 6)).astype("float32")
+    return tf.data.Dataset.from_tensor_slices((images, labels))
+
+
+def train_data(epoch: int) -> Any:
+    return data(0).shuffle(8 * STEPS, seed=epoch).batch(8)
+
+
+SELECTION = data(1).batch(8)
+
+
+def make_model(seed: int = 1) -> keras.Model:
+    """With all that has a state: dropout's seed, batch norm's statistics, a range."""
+    keras.utils.set_random_seed(seed)
+    image = keras.Input((6,))
+    x = FakeQuantize(QuantSpec(), 2.0, name="edge")(image)
+    x = QuantizedDense(8, weight_spec=QuantSpec(narrow=True, axis=1), name="first")(x)
+    x = keras.layers.Dropout(0.3)(keras.layers.BatchNormalization(name="bn")(x))
+    return keras.Model(image, keras.layers.Dense(2, "softmax", name="last")(x))
+
+
+def recipe(**settings: Any) -> Recipe:
+    common: dict[str, Any] = {"optimizer": "sgd-momentum", "schedule": "1.0@1,0.3@2", "learning_rate": 0.1, "epochs": 2}
+    return Recipe(**{**common, "batch_norm": "train", "distillation": Distillation(0.7), **settings})
+
+
+RECIPES = {
+    "labels": recipe(distillation=None),
+    "teacher, learned ranges": recipe(range_mode="learned"),
+    "freezing": recipe(range_mode="ema", batch_norm="freeze_after=1", freeze_ranges_after=1),
+    "accumulating": recipe(distillation=None, optimizer="adam", accumulate=3),
+}
+
+
+class StopAt(keras.callbacks.Callback):
+    """Ctrl-C, or worse, after a step (from 1) of an epoch (from 1)."""
+
+    def __init__(self, epoch: int, step: int, stop: Any = None) -> None:
+        super().__init__()
+        self.at, self.now, self.stop = (epoch, step), 0, stop
+        self.first = 0
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:  # noqa: ARG002
+        self.now = epoch + 1
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:  # noqa: ARG002
+        if (self.now, batch + 1) == self.at:
+            self._end()
+
+    def on_test_begin(self, logs: Any = None) -> None:  # noqa: ARG002
+        if (self.now, STEPS + 1) == self.at:
+            self._end()
+
+    def _end(self) -> None:
+        if self.stop is not None:
+            self.stop()
+        raise KeyboardInterrupt
+
+
+def run(folder: Path | None, settings: Recipe, **options: Any) -> FineTuned:
+    given: dict[str, Any] = {"model": make_model(), "teacher": make_model(2), "keep_every_s": 0, **options}
+    model = given.pop("model")
+    return fine_tune(model, train_data, SELECTION, settings, folder=folder, progress=False, **given)
+
+
+def last(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    with np.load(folder / "last.npz") as file:
+        arrays = {name: file[name] for name in file.files}
+    return json.loads(str(arrays.pop("state"))), arrays
+
+
+def without_times(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{name: value for name, value in record.items() if name != "seconds"} for record in history]
+
+
+def assert_same_end(left: Path, right: Path) -> None:
+    """Weights, seeds, optimizer, history; to the last bit."""
+    (a, left_arrays), (b, right_arrays) = last(left), last(right)
+    assert without_times(a["history"]) == without_times(b["history"])
+    assert a["step"] == b["step"] == 0
+    assert left_arrays.keys() == right_arrays.keys()
+    for name, array in left_arrays.items():
+        np.testing.assert_array_equal(array, right_arrays[name], name)
+    for one, other in zip(
+        *(keras.models.load_model(f / "best.keras").get_weights() for f in (left, right)), strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Uninterrupted runs, which keep nothing within an epoch."""
+    folders = {}
+    for name, settings in RECIPES.items():
+        folders[name] = tmp_path_factory.mktemp("whole")
+        run(folders[name], settings, keep_every_s=1e9)
+    return folders
+
+
+@pytest.mark.parametrize(
+    ("name", "stops"),
+    [
+        ("labels", [(1, 1), (1, 2), (2, 1)]),  # the second counts from the first
+        ("labels", [(2, STEPS + 1)]),  # after the last step, when the selection data are evaluated
+        ("freezing", [(2, 2)]),
+        ("accumulating", [(2, 1)]),
+    ],
+)
+def test_an_interrupted_run_ends_as_an_uninterrupted_one(
+    name: str, stops: list[tuple[int, int]], whole: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = tmp_path / "cut"
+    for epoch, step in stops:
+        with pytest.raises(KeyboardInterrupt):
+            run(folder, RECIPES[name], callbacks=[StopAt(epoch, step)])
+        keras.utils.set_random_seed(99)  # a new process would start elsewhere
+    state, _ = last(folder)
+    # The state is kept before the interrupt's callback is called. After an epoch's last step there is nothing to keep.
+    assert len(state["history"]) == stops[-1][0]
+    assert 0 < state["step"] < STEPS
+    run(folder, RECIPES[name])
+    assert_same_end(folder, whole[name])
+
+
+def test_nothing_is_kept_within_an_epoch_before_its_time(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, RECIPES["labels"], keep_every_s=1e9, callbacks=[StopAt(2, 3)])
+    state, _ = last(tmp_path)
+    assert (len(state["history"]), state["step"]) == (2, 0)
+
+
+def test_steps_that_were_taken_are_not_taken_again(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, RECIPES["labels"], callbacks=[StopAt(1, 3)])
+    seen: list[int] = []
+    count = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: seen.append(batch))  # noqa: ARG005
+    run(tmp_path, RECIPES["labels"], callbacks=[count])
+    assert len(seen) == (STEPS - 3) + STEPS
+
+
+# --- kill -9 ----------------------------------------------------------------------------------------------------------
+
+_KILLED = """
+import importlib.util, os, signal, sys
+from pathlib import Path
+
+path, name, folder = sys.argv[1:]
+spec = importlib.util.spec_from_file_location("restart", path)
+restart = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(restart)
+stop = restart.StopAt(2, 3, stop=lambda: os.kill(os.getpid(), signal.SIGKILL))
+restart.run(Path(folder), restart.RECIPES[name], callbacks=[stop])
+"""
+
+
+def test_a_killed_process_goes_on_in_another(whole: dict[str, Path], tmp_path: Path) -> None:
+    name = "teacher, learned ranges"
+    command = [sys.executable, "-W", "ignore", "-c", _KILLED, __file__, name, str(tmp_path / "killed")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ})  # noqa: S603
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    state, _ = last(tmp_path / "killed")
+    assert (len(state["history"]), state["step"]) == (2, 3)
+    run(tmp_path / "killed", RECIPES[name])
+    assert_same_end(tmp_path / "killed", whole[name])
+
+
+# --- what is found before training ------------------------------------------------------------------------------------
+
+
+class NoTraining(keras.callbacks.Callback):
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        raise AssertionError((batch, logs))
+
+
+def test_a_disk_that_is_too_full_is_reported_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = namedtuple("usage", "total used free")  # noqa: PYI024
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**6, 10**6, 100))
+    with pytest.raises(StorageError, match=r"too full.*Received: 0 MB free.*Make room"):
+        run(tmp_path, RECIPES["labels"], callbacks=[NoTraining()])
+    # Twice what both files hold, for the new ones are written beside the old.
+    numbers = make_model().count_params()
+    momenta = sum(int(np.prod(v.shape)) for v in make_model().trainable_variables)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**6, 0, 2 * 4 * (2 * numbers + momenta)))
+    with pytest.raises(StorageError, match="too full"):  # the seeds and the counters come on top
+        run(tmp_path, RECIPES["labels"], callbacks=[NoTraining()])
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**6, 0, 2 * 4 * (2 * numbers + momenta) + 500))
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, RECIPES["labels"], callbacks=[StopAt(1, 1)])
+
+
+def test_another_teacher_starts_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for teacher, anew in ((2, False), (3, True)):
+        with caplog.at_level(logging.WARNING), pytest.raises(KeyboardInterrupt):
+            run(tmp_path, recipe(), teacher=make_model(teacher), callbacks=[StopAt(1, 1)])
+        assert ("(teacher differs): starting anew" in caplog.text) == anew
+
+
+def test_a_teacher_that_is_not_asked_makes_no_other_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for teacher in (2, 3):
+        with caplog.at_level(logging.WARNING), pytest.raises(KeyboardInterrupt):
+            run(tmp_path, RECIPES["labels"], teacher=make_model(teacher), callbacks=[StopAt(1, 1)])
+    assert "anew" not in caplog.text
