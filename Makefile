@@ -5,9 +5,8 @@ INSTALLED := .venv/installed
 
 .PHONY: demo test lint unit golden lock clean
 
-# The float baseline fits its training digits already, so fine-tuning takes small steps.
 demo: $(INSTALLED)
-	$(BIN)/keras-qat run --epochs 2 --learning-rate 1e-4
+	$(BIN)/keras-qat run --epochs 2
 
 test: lint unit
 
