@@ -30,7 +30,7 @@ class Settings:
         accumulate: steps whose gradients are averaged: large batches in little memory.
         learning_rate: of fine-tuning, before the schedule.
         optimizer: adam, sgd-momentum or sgd.
-        schedule: cosine, piecewise (warm-up, then 1.0@1,0.1@2,0.01@7), constant, or pieces of your own.
+        schedule: warmup-cosine, cosine, piecewise (warm-up, then 1.0@1,0.1@2,0.01@7), constant, or pieces of your own.
         distillation: the float model's share in the loss; 1 needs no labels, 0 trains on the labels alone.
         temperature: of the distillation.
         batch_norm: freeze, train, or freeze_after=N epochs.
@@ -68,7 +68,7 @@ class Settings:
     accumulate: int = 1
     learning_rate: float = 1e-6
     optimizer: str = "adam"
-    schedule: str = "cosine"
+    schedule: str = "warmup-cosine"
     distillation: float = 1.0
     temperature: float = 1.0
     batch_norm: str = "freeze"

@@ -1,5 +1,6 @@
 """The loop over epochs that fine-tuning and the baseline share."""
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -18,6 +19,8 @@ from keras_qat.training.keeper import StateKeeper
 from keras_qat.training.progress import TrainingProgress
 from keras_qat.training.recipe import Recipe
 from keras_qat.training.session import Session
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,10 @@ def fit_epochs(
         stack.enter_context(memory_explained(recipe.batch_size, recipe.accumulate))
         if not position.history.records:
             position = Position(position.history.with_record(_evaluate_given(session, data)))
+            given = position.history.records[0]
+            _logger.info(
+                "As given: selection loss %.4f, accuracy %.2f%%.", given.selection_loss, 100 * given.selection_accuracy
+            )
             keep(position)
         ours = _freezing(recipe)
         done = position.history.last_epoch

@@ -63,8 +63,8 @@ class Recipe:
 
     Args:
         optimizer: a key of `keras_qat.training.optimizers.OPTIMIZERS`.
-        schedule: `"piecewise"`, `"cosine"`, `"constant"`, a text such as `"1.0@1,0.1@2"`, or (multiplier,
-            start epoch) pieces.
+        schedule: `"warmup-cosine"`, `"cosine"`, `"piecewise"`, `"constant"`, a text such as `"1.0@1,0.1@2"`, or
+            (multiplier, start epoch) pieces.
         learning_rate: the rate that the schedule's multipliers count from.
         epochs: how many epochs to train, at least 1.
         steps_per_epoch: the most steps of one epoch; `None` takes all the data.
@@ -94,7 +94,7 @@ class Recipe:
     """
 
     optimizer: str = DEFAULT_OPTIMIZER
-    schedule: str | tuple[Piece, ...] = "cosine"
+    schedule: str | tuple[Piece, ...] = "warmup-cosine"
     learning_rate: float = 1e-6
     epochs: int = 10
     steps_per_epoch: int | None = None

@@ -13,11 +13,12 @@ Piece = tuple[float, float]
 """A multiplier of the learning rate, and the epoch (counted from 0) at which it takes over."""
 
 DEFAULT_PIECES: tuple[Piece, ...] = ((1.0, 1.0), (0.1, 2.0), (0.01, 7.0))
-SCHEDULE_NAMES = ("piecewise", "cosine", "constant")
+SCHEDULE_NAMES = ("warmup-cosine", "cosine", "piecewise", "constant")
+_WARM_UP = 0.1
 
 _HOW = (
-    "Give one of 'piecewise', 'cosine', 'constant', or multiplier@start-epoch pieces with ascending epochs, "
-    "such as '1.0@1,0.1@2,0.01@7'."
+    "Give one of 'warmup-cosine', 'cosine', 'piecewise', 'constant', or multiplier@start-epoch pieces with ascending "
+    "epochs, such as '1.0@1,0.1@2,0.01@7'."
 )
 
 
@@ -90,8 +91,9 @@ def make_schedule(
     """Make the schedule of a whole run.
 
     Args:
-        name_or_pieces: `"piecewise"` (`DEFAULT_PIECES`), `"cosine"` (to 0 at the end of the last epoch),
-            `"constant"`, the text that `parse_schedule` reads, or (multiplier, start epoch) pieces.
+        name_or_pieces: `"cosine"` (to 0 at the end of the last epoch), `"warmup-cosine"` (linearly up for the first
+            tenth of all steps, then so), `"piecewise"` (`DEFAULT_PIECES`), `"constant"`, the text that `parse_schedule`
+            reads, or (multiplier, start epoch) pieces.
         learning_rate: the rate that multipliers count from, above 0.
         steps_per_epoch: steps of one epoch.
         epochs: epochs of the run; only cosine needs it.
@@ -107,8 +109,14 @@ def make_schedule(
     check_learning_rate(learning_rate)
     _check_at_least_one(steps_per_epoch=steps_per_epoch, epochs=epochs)
     parsed = parse_schedule(name_or_pieces) if isinstance(name_or_pieces, str) else name_or_pieces
+    total = steps_per_epoch * epochs
     if parsed == "cosine":
-        return keras.optimizers.schedules.CosineDecay(learning_rate, decay_steps=steps_per_epoch * epochs)
+        return keras.optimizers.schedules.CosineDecay(learning_rate, decay_steps=total)
+    if parsed == "warmup-cosine":
+        warm_up = max(round(_WARM_UP * total), 1)
+        return keras.optimizers.schedules.CosineDecay(
+            0.0, decay_steps=max(total - warm_up, 1), warmup_target=learning_rate, warmup_steps=warm_up
+        )
     if parsed == "constant":
         return PiecewiseWithWarmup(learning_rate, steps_per_epoch, [(1.0, 0.0)])
     pieces = DEFAULT_PIECES if isinstance(parsed, str) else check_pieces(parsed)
