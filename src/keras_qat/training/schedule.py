@@ -115,7 +115,10 @@ def make_schedule(
     if parsed == "warmup-cosine":
         warm_up = max(round(_WARM_UP * total), 1)
         return keras.optimizers.schedules.CosineDecay(
-            0.0, decay_steps=max(total - warm_up, 1), warmup_target=learning_rate, warmup_steps=warm_up
+            learning_rate / (warm_up + 1),  # not from 0, which would waste a step
+            decay_steps=max(total - warm_up, 1),
+            warmup_target=learning_rate,
+            warmup_steps=warm_up,
         )
     if parsed == "constant":
         return PiecewiseWithWarmup(learning_rate, steps_per_epoch, [(1.0, 0.0)])
