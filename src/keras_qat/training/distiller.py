@@ -8,6 +8,7 @@ from keras import ops
 
 from keras_qat.errors import UserError
 from keras_qat.training.cloning import clone
+from keras_qat.training.features import common_features
 from keras_qat.training.losses import distillation_loss, feature_loss
 from keras_qat.training.recipe import Distillation, TrainingPrecision
 
@@ -58,8 +59,10 @@ class Distiller(keras.Model):
                 f"{teacher.output_shape} and {student.output_shape}. Give the float model that was quantized."
             )
         self.distillation = distillation
-        self.student = _with_features(student, distillation.features, "model")
-        self.teacher = _with_features(clone(teacher, precision=precision), distillation.features, "teacher")
+        names = distillation.features
+        self._features = common_features(teacher, student) if names == "auto" else names
+        self.student = _with_features(student, self._features, "model")
+        self.teacher = _with_features(clone(teacher, precision=precision), self._features, "teacher")
         self.teacher.trainable = False
         self.agreement = keras.metrics.Mean("agreement")
 
@@ -80,7 +83,7 @@ class Distiller(keras.Model):
         taught = {name: ops.stop_gradient(output) for name, output in self.teacher(x, training=False).items()}
         t, p = taught[_PROBABILITIES], y_pred[_PROBABILITIES]
         loss = d.weight * distillation_loss(t, p, d.temperature)
-        for name in d.features:
+        for name in self._features:
             loss = loss + d.weight * d.feature_weight * feature_loss(taught[name], y_pred[name])
         same = ops.equal(ops.argmax(t, axis=-1), ops.argmax(p, axis=-1))
         self.agreement.update_state(ops.cast(same, "float32"))

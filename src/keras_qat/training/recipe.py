@@ -32,7 +32,8 @@ class Distillation:
     Args:
         weight: w, from 0 (excluded) to 1, which needs no labels at all.
         temperature: T, above 0; above 1 the small probabilities count more.
-        features: names of layers, the same in both models, whose outputs are to be alike as well.
+        features: names of layers, the same in both models, whose outputs are to be alike as well; `"auto"` are those
+            where branches join (`keras_qat.training.features`), `()` none.
         feature_weight: v, the weight of one such layer.
 
     Raises:
@@ -41,12 +42,13 @@ class Distillation:
 
     weight: float = 1.0
     temperature: float = 1.0
-    features: tuple[str, ...] = ()
+    features: tuple[str, ...] | Literal["auto"] = "auto"
     feature_weight: float = 1.0
 
     def __post_init__(self) -> None:
         """Refuse what no loss can be made of."""
-        object.__setattr__(self, "features", tuple(self.features))
+        if self.features != "auto":
+            object.__setattr__(self, "features", tuple(self.features))
         ranges = {
             "weight": (self.weight, 0 < self.weight <= 1, "above 0 and at most 1"),
             "temperature": (self.temperature, 0 < self.temperature < math.inf, "above 0"),

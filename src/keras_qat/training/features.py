@@ -1,0 +1,55 @@
+"""Which layers' outputs a student is to share with its teacher, where the recipe names none.
+
+Layer by layer, an image has thousands of numbers to learn from, its class probabilities one or two; so a few hundred
+images are enough to settle the weights (as block-wise reconstruction has it: Li et al. 2021,
+https://arxiv.org/abs/2102.05426). The natural places are where the branches of a network join, behind the activation:
+what went wrong in a block is seen there as a whole. A network without branches is compared at each kernel's activation.
+"""
+
+import keras
+
+from keras_qat.graph import Graph, Node, trace
+from keras_qat.types import OpKind
+
+_JOINS = frozenset({OpKind.ADD, OpKind.CONCAT})
+_KERNELS = frozenset({OpKind.CONV, OpKind.DEPTHWISE_CONV})
+_BEHIND = frozenset({OpKind.BATCH_NORM, OpKind.RELU, OpKind.ACTIVATION})
+
+
+def common_features(teacher: keras.Model, student: keras.Model) -> tuple[str, ...]:
+    """Names of layers in both models, called once, where branches join; of every kernel where none do.
+
+    Args:
+        teacher: the float model.
+        student: made from it; layers keep their names.
+
+    Example:
+        >>> x = keras.Input((8, 8, 3))
+        >>> y = keras.layers.Conv2D(3, 1, name="conv")(x)
+        >>> y = keras.layers.ReLU(name="block_out")(keras.layers.Add(name="add")([x, y]))
+        >>> model = keras.Model(x, keras.layers.Conv2D(2, 8, name="head")(y))
+        >>> common_features(model, model)
+        ('block_out',)
+    """
+    graph = trace(teacher).graph
+    calls = [node.layer for node in graph.nodes]
+    known = {layer.name for layer in teacher.layers} & {layer.name for layer in student.layers}
+
+    def places(kinds: frozenset[OpKind]) -> tuple[str, ...]:
+        ends = (_activated(graph, node) for node in graph.nodes if node.kind in kinds)
+        names = (node.layer for node in ends if calls.count(node.layer) == 1 and not _leaves(graph, node))
+        return tuple(dict.fromkeys(name for name in names if name in known))
+
+    return places(_JOINS) or places(_KERNELS)
+
+
+def _activated(graph: Graph, node: Node) -> Node:
+    """The last of the batch norms and activations that only this node's output goes through."""
+    while (reader := graph.sole_consumer(node.outputs[0])) is not None and reader.kind in _BEHIND:
+        node = reader
+    return node
+
+
+def _leaves(graph: Graph, node: Node) -> bool:
+    """Whether it is an output of the model, which the distillation compares anyway."""
+    return node.outputs[0] in graph.outputs
