@@ -66,7 +66,7 @@ class Settings:
     steps_per_epoch: int | None = None
     batch_size: int = 64
     accumulate: int = 1
-    learning_rate: float = 1e-6
+    learning_rate: float = 3e-6
     optimizer: str = "adam"
     schedule: str = "warmup-cosine"
     distillation: float = 1.0

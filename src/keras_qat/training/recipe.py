@@ -97,7 +97,7 @@ class Recipe:
 
     optimizer: str = DEFAULT_OPTIMIZER
     schedule: str | tuple[Piece, ...] = "warmup-cosine"
-    learning_rate: float = 1e-6
+    learning_rate: float = 3e-6
     epochs: int = 10
     steps_per_epoch: int | None = None
     batch_size: int = 64
