@@ -162,3 +162,44 @@ def test_fine_tuning_on_jax_is_that_on_tensorflow(tmp_path: Path) -> None:
             expected = getattr(record, name)
             fine = expected if expected is None else pytest.approx(expected, rel=1e-3)
             assert other[name] == fine, (record.epoch, name)
+
+
+_NUMBERS = """
+import sys
+import keras
+import numpy as np
+import tensorflow as tf
+from keras_qat.errors import UserError
+from keras_qat.training import Recipe, fine_tune
+
+image = keras.Input((3,))
+model = keras.Model(image, keras.layers.Dense(2, "softmax")(image))
+
+def run(factor):
+    images = np.ones((8, 3), "float32")
+    images[4:] *= factor
+    data = tf.data.Dataset.from_tensor_slices((images, [0, 1] * 4)).batch(4)
+    fine = tf.data.Dataset.from_tensor_slices((np.ones((4, 3), "float32"), [0, 1] * 2)).batch(4)
+    recipe = Recipe(distillation=None, optimizer="sgd", schedule="1@0,0.1@1", learning_rate=0.25, epochs=2)
+    return fine_tune(model, lambda _: data, fine, recipe)
+
+run(1)
+try:
+    run(np.nan)
+except UserError as error:
+    print(error)
+print(keras.backend.backend())
+"""
+
+
+def test_the_learning_rate_is_known_on_jax() -> None:
+    """On the bar on a terminal, and where a loss is NaN: within an epoch the variables have no values there."""
+    pytest.importorskip("jax")
+    environment = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", "FORCE_COLOR": "1", "COLUMNS": "200"}
+    command = [sys.executable, "-W", "ignore", "-c", _NUMBERS]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
+    assert done.returncode == 0, done.stderr
+    assert "lr 2.50e-01" in done.stderr
+    assert "lr 2.50e-02" in done.stderr
+    assert "epoch 1, step 2. Received: loss=nan at learning rate 0.025" in done.stdout
+    assert done.stdout.strip().endswith("jax")

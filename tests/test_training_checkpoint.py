@@ -72,7 +72,7 @@ class InterruptAt(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
-def run(folder: Path | None, recipe: Recipe = RECIPE, model: Any = None, **options: Any) -> FineTuned:
+def run(folder: str | Path | None, recipe: Recipe = RECIPE, model: Any = None, **options: Any) -> FineTuned:
     return fine_tune(model or make_model(), train_data, SELECTION, recipe, folder=folder, progress=False, **options)
 
 
@@ -244,6 +244,11 @@ def test_a_kill_between_the_renames_is_mended(
     assert numbers(resumed) == numbers(straight)
     assert_same_state(newer, folder)
     assert_same(weights(newer / "best.keras"), straight.model.get_weights())
+
+
+def test_a_folder_may_be_a_string(interrupted: dict[int, Path], whole: Whole, tmp_path: Path) -> None:
+    shutil.copytree(interrupted[2], tmp_path / "cut")
+    assert numbers(run(str(tmp_path / "cut"))) == numbers(whole[1])
 
 
 def test_the_folder_is_proven_before_training() -> None:

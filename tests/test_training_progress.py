@@ -1,7 +1,6 @@
 """The bar on a terminal, the lines elsewhere."""
 
 import io
-from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -13,8 +12,7 @@ from keras_qat.training.progress import TrainingProgress
 def test_what_is_shown(terminal: bool) -> None:
     text = io.StringIO()
     console = Console(file=text, force_terminal=terminal, width=120, color_system=None, legacy_windows=False)
-    with TrainingProgress(epochs=3, steps_per_epoch=2, done=1, console=console) as shown:
-        shown.set_model(SimpleNamespace(optimizer=SimpleNamespace(learning_rate=0.01)))
+    with TrainingProgress(3, 2, {2: 0.02, 3: 0.01}.__getitem__, done=1, console=console) as shown:
         shown.on_epoch_begin(1)
         for batch in range(2):
             shown.on_train_batch_end(batch, {"loss": 0.5, "accuracy": 0.25})
@@ -24,5 +22,6 @@ def test_what_is_shown(terminal: bool) -> None:
     if terminal:
         assert line in text.getvalue()
         assert "4/6" in text.getvalue()
+        assert "epoch 2/3: loss 0.5000 accuracy 25.00% lr 1.00e-02 |" in text.getvalue()
     else:
         assert text.getvalue() == line

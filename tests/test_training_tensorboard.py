@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from keras_qat.layers import FakeQuantize
-from keras_qat.training import Distillation, FineTuned, Recipe, fine_tune
+from keras_qat.training import Distillation, FineTuned, RangesToTensorBoard, Recipe, fine_tune
 from keras_qat.training.tensorboard import tensorboard_callbacks
 from keras_qat.types import QuantSpec
 
@@ -91,6 +91,13 @@ def test_the_ranges_are_shown_by_tensor(run: tuple[Path, FineTuned, list[float]]
     shown = scalars(folder / "ranges")
     assert shown == {"range/edge_quantize": pytest.approx(dict(enumerate(ranges)))}
     assert ranges[0] != ranges[1]
+
+
+def test_the_folder_may_be_a_string(tmp_path: Path) -> None:
+    model = make_model(1)
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    model.fit(DATA, epochs=1, shuffle=False, verbose=0, callbacks=[RangesToTensorBoard(str(tmp_path))])
+    assert scalars(tmp_path / "ranges") == {"range/edge_quantize": {0: 2.0}}
 
 
 def test_without_tensorboard_the_log_says_so(

@@ -54,7 +54,7 @@ def fine_tune(
     recipe: Recipe,
     *,
     teacher: keras.Model | None = None,
-    folder: Path | None = None,
+    folder: str | Path | None = None,
     resume: bool = True,
     keep_every_s: float = 600.0,
     progress: bool = True,
@@ -95,6 +95,7 @@ def fine_tune(
         >>> [record.epoch for record in tuned.history]
         [0, 1]
     """
+    folder = None if folder is None else Path(folder)
     if folder is not None:
         require_writable(folder)
     teacher = _teacher_for(recipe, teacher)

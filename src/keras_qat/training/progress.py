@@ -1,6 +1,7 @@
 """What a training run shows while it runs."""
 
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
@@ -19,16 +20,26 @@ class TrainingProgress(keras.callbacks.Callback):
     Args:
         epochs: epochs of the whole run.
         steps_per_epoch: steps of one epoch.
+        rate_at: step of the whole run (from 0) → its learning rate. Asked of the optimizer, JAX would have to
+            bring all variables up to date.
         done: epochs that an earlier run has finished.
         first_step: steps of the next one that it took.
         console: where to write; standard error by default, since standard output is for results.
     """
 
     def __init__(
-        self, epochs: int, steps_per_epoch: int, *, done: int = 0, first_step: int = 0, console: Console | None = None
+        self,
+        epochs: int,
+        steps_per_epoch: int,
+        rate_at: Callable[[int], float],
+        *,
+        done: int = 0,
+        first_step: int = 0,
+        console: Console | None = None,
     ) -> None:
         super().__init__()
         self._epochs, self._steps, self._epoch, self._first = epochs, steps_per_epoch, done, first_step
+        self._rate_at = rate_at
         self._console = console or Console(stderr=True)
         self._next_refresh = 0.0
         self._task: TaskID | None = None
@@ -72,21 +83,22 @@ class TrainingProgress(keras.callbacks.Callback):
         if self._task is not None and now >= self._next_refresh:
             self._next_refresh = now + _REFRESH_S
             done = self._epoch * self._steps + self._first + batch + 1
-            self._bar.update(self._task, completed=done, numbers=self._numbers(logs or {}))
+            self._bar.update(self._task, completed=done, numbers=self._numbers(logs or {}, done))
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Close the epoch: on the bar, or as a line."""
         logs, self._first = logs or {}, 0
-        numbers = self._numbers(logs)
+        done = (epoch + 1) * self._steps
+        numbers = self._numbers(logs, done)
         if "val_accuracy" in logs:
             numbers += f" | selection loss {logs['val_loss']:.4f} accuracy {logs['val_accuracy']:.2%}"
         if "val_agreement" in logs:
             numbers += f" agreement {logs['val_agreement']:.2%}"
         if self._task is not None:
-            self._bar.update(self._task, completed=(epoch + 1) * self._steps, numbers=numbers)
+            self._bar.update(self._task, completed=done, numbers=numbers)
         self._console.print(f"{self._title}: {numbers}", highlight=False, soft_wrap=True)
 
-    def _numbers(self, logs: dict[str, float]) -> str:
-        rate = float(self.model.optimizer.learning_rate)
+    def _numbers(self, logs: dict[str, float], done: int) -> str:
+        rate = self._rate_at(done - 1)
         loss, accuracy = logs.get("loss", float("nan")), logs.get("accuracy", float("nan"))
         return f"loss {loss:.4f} accuracy {accuracy:.2%} lr {rate:.2e}"

@@ -21,12 +21,12 @@ class RangesToTensorBoard(keras.callbacks.Callback):
         folder: of the logs.
 
     Example:
-        >>> callback = RangesToTensorBoard(Path("logs"))  # model.fit(…, callbacks=[callback])
+        >>> callback = RangesToTensorBoard("logs")  # model.fit(…, callbacks=[callback])
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: str | Path) -> None:
         super().__init__()
-        self._folder = folder
+        self._folder = Path(folder)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:  # noqa: ARG002
         """Write them."""
