@@ -24,7 +24,7 @@ from engines import open_onnxruntime, open_openvino
 from rich.console import Console
 from rich.table import Table
 
-from keras_qat import export_onnx, plan, trace
+from keras_qat import Overrides, export_onnx, plan, trace
 from keras_qat.baseline import float_model, load_splits
 from keras_qat.ptq import quantize_after_training
 from keras_qat.qat import train_quantized
@@ -82,7 +82,7 @@ def main(
     """Measure and print.
 
     Args:
-        settings: of each run.
+        settings: of each run; all but `output`, for nothing is kept.
         models: of the zoo, one after the other.
         targets: of the files.
         seeds: of the fine-tuning; the split of the data and a trained baseline are those of the settings.
@@ -109,11 +109,16 @@ def _rows(
     entry = find(settings.model)
     data = load_splits(settings, entry)
     net = float_model(settings, entry, data)
-    x, labels = (np.concatenate(part) for part in zip(*data.validation.arrays(_BATCH), strict=True))
+    images = (
+        data.validation if settings.validation_images is None else data.validation.take(settings.validation_images, 0)
+    )
+    x, labels = (np.concatenate(part) for part in zip(*images.arrays(_BATCH), strict=True))
+    overrides = None if settings.overrides is None else Overrides.load(settings.overrides)
     exact = net.predict(x, batch_size=_BATCH, verbose=0)
 
     def scores(model: Any, target: str) -> np.ndarray:
-        run = ENGINES[target](export_onnx(model, settings.folder / "file.onnx", target=target), threads)
+        options = {"target": target, "opset": settings.opset, "precision": settings.precision}
+        run = ENGINES[target](export_onnx(model, settings.folder / "file.onnx", **options), threads)
         return np.concatenate([run(np.array(x[i : i + _BATCH])) for i in range(0, len(x), _BATCH)])
 
     def row(found: np.ndarray, ptq: np.ndarray, **names: Any) -> Row:
@@ -132,7 +137,7 @@ def _rows(
 
     yield row(exact, exact, target="", name="float", seed=None, best_epoch=None)
     for target in targets:
-        placement = plan(trace(net).graph, target, weight_bits=weight_bits)
+        placement = plan(trace(net).graph, target, weight_bits=weight_bits, overrides=overrides)
         quantized = quantize_after_training(net, placement, data.train, replace(settings, target=target))
         ptq = scores(quantized, target)
         yield row(ptq, ptq, target=target, name="PTQ", seed=None, best_epoch=None)
