@@ -62,6 +62,7 @@ def main(
     *,
     backends: tuple[str, ...] = ("tensorflow", "jax"),
     batch_norms: tuple[str, ...] = ("freeze", "train"),
+    variants: tuple[str, ...] = VARIANTS,
     output: Path | None = None,
 ) -> None:
     """Measure and print.
@@ -70,6 +71,7 @@ def main(
         setup: what to train.
         backends: of Keras.
         batch_norms: modes to measure.
+        variants: what to train, float first.
         output: JSON file for all figures.
     """
     setup = setup or Setup()
@@ -79,8 +81,8 @@ def main(
         for mode in batch_norms:
             one = {**asdict(setup), "batch_norm": mode}
             for jit in JIT[backend]:
-                times = _child(backend, "times", one, jit=jit, variants=VARIANTS)
-                for variant in VARIANTS:
+                times = _child(backend, "times", one, jit=jit, variants=variants)
+                for variant in variants:
                     peak = None
                     if variant in ("float", "qat"):
                         peak = _child(backend, "peak", one, jit=jit, variants=(variant,))

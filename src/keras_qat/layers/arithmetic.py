@@ -10,8 +10,13 @@ https://arxiv.org/abs/1902.08153, equation 3):
     ∂x̂/∂x = 1 if q_min ≤ x / s ≤ q_max, else 0
     ∂x̂/∂s = round(x / s) - x / s inside, q_min below, q_max above
 
-LSQ scales the second by g = 1 / √(N · q_max), N numbers in the tensor of one image, so that a range learns at the pace
-of the weights.
+LSQ trains s and scales the second by g = 1 / √(N · q_max), N numbers in the tensor of one image, so that a scale learns
+at the pace of the weights. Here the weight is a = q_max · s, and one step of gradient descent shall move it as LSQ moves
+s, by η g ∂L/∂s. With ∂L/∂s = q_max · ∂L/∂a that is
+
+    q_max · (s - η g ∂L/∂s) = a - η g q_max² ∂L/∂a
+
+so the gradient to a is given g · q_max² times as large as it is.
 
 A backend that has an operation for x̂ takes it (`keras_qat.layers.fused`); the others are given the equation.
 """
@@ -20,7 +25,7 @@ from typing import Any
 
 from keras import ops
 
-from keras_qat.layers.fused import round_to_grid
+from keras_qat.layers.fused import round_to_grid, straight_through
 from keras_qat.types import QuantSpec
 
 SMALLEST_AMAX = 1e-30
@@ -49,7 +54,7 @@ def fake_quantize(x: Any, amax: Any, spec: QuantSpec) -> Any:
 
 
 def fake_quantize_learned(x: Any, amax: Any, spec: QuantSpec) -> Any:
-    """Like `fake_quantize`, with LSQ's gradient to the range.
+    """Like `fake_quantize`, with LSQ's gradient to the range: a step on amax is q_max times LSQ's step on the scale.
 
     Args:
         x: float tensor, shape (batch, …).
@@ -63,14 +68,14 @@ def fake_quantize_learned(x: Any, amax: Any, spec: QuantSpec) -> Any:
     s = scale_of(amax, spec)
     fixed = ops.stop_gradient(s)
     x_hat = round_to_grid(wide, fixed, spec)
-    # ∂x̂/∂s as a factor; behind it a term that is exactly 0 and carries the gradient to s, g times as large.
+    # ∂x̂/∂s as a factor; behind it a term that is exactly 0 and carries the gradient to a, g · q_max² times as large.
     ratio = ops.stop_gradient(wide) / fixed
     slope = ops.where(
         ops.logical_and(ratio >= spec.q_min, ratio <= spec.q_max),
         ops.stop_gradient(x_hat) / fixed - ratio,
         ops.clip(ratio, spec.q_min, spec.q_max),
     )
-    scaled = s * _gradient_scale(x, spec)
+    scaled = s * (_gradient_scale(x, spec) * spec.q_max**2)
     return ops.cast(x_hat + slope * (scaled - ops.stop_gradient(scaled)), x.dtype)
 
 
@@ -93,9 +98,7 @@ def fake_quantize_kernel(kernel: Any, reduce_axes: tuple[int, ...], spec: QuantS
     """
     w = ops.cast(kernel, "float32")
     s = scale_of(channel_amax(w, reduce_axes), spec)
-    w_hat = s * ops.clip(ops.round(w / s), spec.q_min, spec.q_max)
-    # The second term is exactly 0 in the forward pass, so the result is ŵ to the last bit.
-    return ops.cast(ops.stop_gradient(w_hat) + (w - ops.stop_gradient(w)), kernel.dtype)
+    return ops.cast(straight_through(w, s, spec, w), kernel.dtype)
 
 
 def scale_of(amax: Any, spec: QuantSpec) -> Any:

@@ -26,6 +26,7 @@ class FakeQuantize(keras.layers.Layer):
         amax: largest magnitude kept, finite and not negative.
         range_mode: what training does to the range. `"fixed"`: nothing. `"ema"`: with a the range and each training
             step, a ← 0.99 a + 0.01 max|x|. `"learned"`: it is a weight that the optimizer steers by LSQ's gradient.
+            With `trainable=False` it stays in any mode.
         **kwargs: of `keras.layers.Layer`.
 
     Raises:
@@ -86,7 +87,7 @@ class FakeQuantize(keras.layers.Layer):
         """Fake-quantize a tensor of any shape; the shape and dtype stay."""
         if self.range_mode == "learned":
             return fake_quantize_learned(inputs, self.amax, self.spec)
-        if self.range_mode == "ema" and training:
+        if self.range_mode == "ema" and training and self.trainable:
             batch_amax = ops.cast(ops.max(ops.abs(inputs)), "float32")
             self.amax.assign(_MOMENTUM * self.amax + (1 - _MOMENTUM) * batch_amax)
         return fake_quantize(inputs, self.amax, self.spec)

@@ -29,10 +29,21 @@ def round_to_grid(x: Any, s: Any, spec: QuantSpec) -> Any:
 
 def by_equation(x: Any, s: Any, spec: QuantSpec) -> Any:
     """`round_to_grid` in plain operations, on any backend."""
-    inside = ops.clip(x, spec.q_min * s, spec.q_max * s)
+    return straight_through(x, s, spec, ops.clip(x, spec.q_min * s, spec.q_max * s))
+
+
+def straight_through(x: Any, s: Any, spec: QuantSpec, way: Any) -> Any:
+    """x̂, with the gradient of another tensor.
+
+    Args:
+        x: float32 tensor of any shape.
+        s: the scale, float32, broadcasts against `x`.
+        spec: the integers.
+        way: of the shape of `x`; the gradient goes through it.
+    """
     x_hat = s * ops.clip(ops.round(x / s), spec.q_min, spec.q_max)
     # The second term is exactly 0 in the forward pass, so the result is x̂ to the last bit.
-    return ops.stop_gradient(x_hat) + (inside - ops.stop_gradient(inside))
+    return ops.stop_gradient(x_hat) + (way - ops.stop_gradient(way))
 
 
 def _tensorflow(x: Any, s: Any, spec: QuantSpec) -> Any:

@@ -29,6 +29,12 @@ class WeightQuantized:
         super().__init__(*args, **kwargs)
         self.weight_spec = weight_spec if isinstance(weight_spec, QuantSpec) else QuantSpec(**weight_spec)
 
+    def add_weight(self, *args: Any, **kwargs: Any) -> Any:
+        """Keras's; the kernel stays float32 in mixed precision, since integers of a rounded kernel would be others."""
+        if kwargs.get("name") == "kernel":
+            kwargs["autocast"] = False
+        return super().add_weight(*args, **kwargs)  # type: ignore[misc]
+
     def quantized_kernel(self, kernel: Any) -> Any:
         """`kernel` rounded per output channel; same shape and dtype."""
         return fake_quantize_kernel(kernel, self.kernel_reduce_axes, self.weight_spec)
@@ -47,7 +53,7 @@ class QuantizedConv2D(WeightQuantized, keras.layers.Conv2D):
 
     def convolution_op(self, inputs: Any, kernel: Any) -> Any:
         """Convolve with the rounded kernel."""
-        return super().convolution_op(inputs, self.quantized_kernel(kernel))
+        return super().convolution_op(inputs, ops.cast(self.quantized_kernel(kernel), self.compute_dtype))
 
 
 @keras.saving.register_keras_serializable(package="keras_qat")
@@ -60,7 +66,7 @@ class QuantizedDepthwiseConv2D(WeightQuantized, keras.layers.DepthwiseConv2D):
         """Convolve each channel with its rounded kernel."""
         outputs = ops.depthwise_conv(
             inputs,
-            self.quantized_kernel(self.kernel),
+            ops.cast(self.quantized_kernel(self.kernel), self.compute_dtype),
             strides=self.strides,
             padding=self.padding,
             dilation_rate=self.dilation_rate,
@@ -80,7 +86,7 @@ class QuantizedDense(WeightQuantized, keras.layers.Dense):
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:  # noqa: ARG002
         """Multiply with the rounded kernel."""
-        outputs = ops.matmul(inputs, self.quantized_kernel(self.kernel))
+        outputs = ops.matmul(inputs, ops.cast(self.quantized_kernel(self.kernel), self.compute_dtype))
         if self.bias is not None:
             outputs = outputs + self.bias
         return outputs if self.activation is None else self.activation(outputs)
