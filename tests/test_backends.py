@@ -117,7 +117,7 @@ def test_fine_tuning_on_jax_is_that_on_tensorflow(tmp_path: Path) -> None:
     settings = {
         "optimizer": "sgd-momentum",
         "schedule": "constant",
-        "learning_rate": 0.05,
+        "learning_rate": 1e-3,
         "epochs": 2,
         "distillation": {"weight": 0.7},
         "range_mode": "learned",

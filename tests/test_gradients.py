@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_qat.layers import fake_quantize, fake_quantize_kernel, fake_quantize_learned, scale_of
+from keras_qat.layers import FakeQuantize, fake_quantize, fake_quantize_kernel, fake_quantize_learned, scale_of
 from keras_qat.layers.fused import by_equation, round_to_grid
 from keras_qat.types import QuantSpec
 
@@ -94,26 +94,45 @@ def test_the_gradient_to_x_is_that_of_the_surrogate(spec: QuantSpec) -> None:
 
 @by_spec()
 def test_the_gradient_to_the_range_is_that_of_the_surrogate_by_lsqs_factor(spec: QuantSpec) -> None:
-    """N counts the numbers of an image: the batch doesn't."""
+    """N counts the numbers of an image, the batch doesn't; q_max² for amax is q_max times the scale."""
     x = numbers(spec)[:2400].reshape(4, 20, 10, 3)
     upstream = np.random.default_rng(1).normal(0, 1, x.shape).astype("float32")
-    factor = 1 / np.sqrt(20 * 10 * 3 * spec.q_max)
+    factor = spec.q_max**2 / np.sqrt(20 * 10 * 3 * spec.q_max)
     expected = factor * (upstream.astype(np.float64) * slopes(x, spec)[1]).sum()
     _, found = gradients(fake_quantize_learned, x, upstream, spec)
     # The sum is of 2400 terms of both signs, each rounded.
     assert found == pytest.approx(expected, rel=1e-3, abs=1e-4 * factor * np.sqrt(x.size))
 
 
+@by_spec("int8", "uint8", "int4")
+def test_a_step_on_amax_is_q_max_times_the_step_of_lsq_on_the_scale(spec: QuantSpec) -> None:
+    """LSQ trains s: s ← s - η g ∂L/∂s; equations 3 and 5 of the paper, in float64."""
+    x = numbers(spec)[:600].reshape(3, 200)
+    upstream = np.random.default_rng(7).normal(0, 1, x.shape).astype("float32")
+    rate, s = 1e-4, np.float64(np.float32(AMAX)) / spec.q_max
+    v = x.astype(np.float64) / s
+    slope = np.where(
+        v <= spec.q_min, spec.q_min, np.where(v >= spec.q_max, spec.q_max, np.clip(-v + np.rint(v), -0.5, 0.5))
+    )
+    step = rate / np.sqrt(200 * spec.q_max) * (upstream * slope).sum()
+    layer = FakeQuantize(spec, AMAX, "learned")
+    layer.build(x.shape)
+    with tf.GradientTape() as tape:
+        total = tf.reduce_sum(layer(tf.constant(x)) * upstream)
+    keras.optimizers.SGD(rate).apply(tape.gradient(total, layer.trainable_variables), layer.trainable_variables)
+    assert float(layer.amax) - np.float32(AMAX) == pytest.approx(-spec.q_max * step, rel=1e-3)
+
+
 @by_spec("int8", "uint8")
 def test_the_gradient_to_the_range_by_hand(spec: QuantSpec) -> None:
-    """Scale 1, one number an image: round(v) - v inside, the end outside; behind it 1 / q_max and g."""
+    """Scale 1, one number an image: round(v) - v inside, the end outside; behind it 1 / q_max, g and q_max²."""
     low, high = spec.q_min, spec.q_max
     for number, slope in ((10.25, -0.25), (10.75, 0.25), (high + 3.0, high), (low - 3.0, low)):
         amax = tf.constant(float(high))
         with tf.GradientTape() as tape:
             tape.watch(amax)
             out = fake_quantize_learned(tf.constant([[number]]), amax, spec)
-        assert float(tape.gradient(out, amax)) == pytest.approx(slope / high / np.sqrt(high), rel=1e-5)
+        assert float(tape.gradient(out, amax)) == pytest.approx(slope * high / np.sqrt(high), rel=1e-5)
 
 
 @by_spec()
@@ -135,7 +154,7 @@ def test_sizes_that_are_known_only_when_it_runs() -> None:
         return tape.gradient(total, amax)
 
     x = np.full((3, 4, 5, 2), 9.0, "float32")  # beyond the range: the slope to amax is 1
-    assert float(slope(x)) == pytest.approx(x.size / np.sqrt(4 * 5 * 2 * 127), rel=1e-5)
+    assert float(slope(x)) == pytest.approx(127**2 * x.size / np.sqrt(4 * 5 * 2 * 127), rel=1e-5)
 
 
 def test_half_precision_learns_its_range_in_float32() -> None:

@@ -335,6 +335,36 @@ def test_gradient_reaches_every_weight() -> None:
     np.testing.assert_allclose(gradient, np.repeat(x.sum(axis=0)[:, None], 3, axis=1), rtol=1e-5)
 
 
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        (QuantizedDense, {"units": 4}),
+        (QuantizedConv2D, {"filters": 4, "kernel_size": 3}),
+        (QuantizedDepthwiseConv2D, {"kernel_size": 3}),
+    ],
+)
+def test_mixed_precision_rounds_to_the_integers_of_float32(kind: Any, options: dict[str, Any], bits: int) -> None:
+    """A kernel that was rounded to bfloat16 before would be rounded to others."""
+    spec = QuantSpec(bits=bits, narrow=True)
+    # Each input is zero but for one number: the outputs are the numbers of the kernel one by one.
+    x = np.eye(36, dtype="float32")
+    x = x if kind is QuantizedDense else x.reshape(36, 3, 3, 4)
+    found = {}
+    for policy in ("float32", "mixed_bfloat16"):
+        layer = kind(**options, use_bias=False, weight_spec=spec, dtype=policy)
+        layer.build(x.shape)
+        kernel = np.random.default_rng(8).normal(0, 1, layer.kernel.shape).astype("float32")
+        layer.set_weights([kernel])
+        out = layer(x)
+        assert keras.backend.standardize_dtype(out.dtype) == layer.compute_dtype
+        assert keras.backend.standardize_dtype(layer.kernel.dtype) == "float32"
+        s = np.abs(kernel).max(axis=layer.kernel_reduce_axes, keepdims=True).reshape(-1) / spec.q_max
+        found[policy] = np.rint(np.asarray(keras.ops.cast(out, "float32"), np.float64) / s)
+    assert np.abs(found["float32"]).max() == spec.q_max
+    np.testing.assert_array_equal(found["mixed_bfloat16"], found["float32"])
+
+
 @pytest.mark.parametrize("case", WEIGHTED)
 def test_quantized_layer_keeps_config_and_leaves_the_float_layer_alone(case: str) -> None:
     float_type, _, config, shape, _ = WEIGHTED[case]

@@ -55,7 +55,7 @@ def recipe(**settings: Any) -> Recipe:
 
 RECIPES = {
     "labels": recipe(distillation=None),
-    "teacher, learned ranges": recipe(range_mode="learned"),
+    "teacher, learned ranges": recipe(range_mode="learned", learning_rate=1e-3),
     "freezing": recipe(range_mode="ema", batch_norm="freeze_after=1", freeze_ranges_after=1),
     "accumulating": recipe(distillation=None, optimizer="adam", accumulate=3),
 }

@@ -11,8 +11,8 @@ https://arxiv.org/abs/1902.08153, equation 3):
     ∂x̂/∂s = round(x / s) - x / s inside, q_min below, q_max above
 
 LSQ trains s and scales the second by g = 1 / √(N · q_max), N numbers in the tensor of one image, so that a scale learns
-at the pace of the weights. Here the weight is a = q_max · s, and one step of gradient descent shall move it as LSQ moves
-s, by η g ∂L/∂s. With ∂L/∂s = q_max · ∂L/∂a that is
+at the pace of the weights. Here the weight is a = q_max · s, and one step of gradient descent shall move it as LSQ
+moves s, by η g ∂L/∂s. With ∂L/∂s = q_max · ∂L/∂a that is
 
     q_max · (s - η g ∂L/∂s) = a - η g q_max² ∂L/∂a
 
