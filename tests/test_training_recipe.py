@@ -27,6 +27,18 @@ def test_recipe_round_trips_through_json(settings: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
+    "settings",
+    [
+        {"label_smoothing": 0.1, "distillation": Distillation(weight=0.9)},
+        {"label_smoothing": 0.1, "distillation": None},
+        {"freeze_ranges_after": 2, "range_mode": "ema"},
+    ],
+)
+def test_settings_that_have_an_effect_are_fine(settings: dict[str, Any]) -> None:
+    Recipe(**settings)
+
+
+@pytest.mark.parametrize(
     "setting",
     [
         {"optimizer": "lion"},
@@ -53,6 +65,8 @@ def test_recipe_round_trips_through_json(settings: dict[str, Any]) -> None:
         {"label_smoothing": -0.1},
         {"precision": "float16"},
         {"monitor": "agreement"},
+        {"label_smoothing": 0.1, "distillation": {"weight": 1.0}},
+        {"freeze_ranges_after": 2},
         {"distillation": {"weight": 0.0}},
         {"distillation": {"weight": 1.1}},
         {"distillation": {"temperature": 0.0}},

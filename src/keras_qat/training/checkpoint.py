@@ -17,7 +17,7 @@ import numpy as np
 from keras import ops
 
 from keras_qat.storage import atomic_path, require_space, write_json
-from keras_qat.training.freezing import dump_optimizer, load_optimizer
+from keras_qat.training.optimizer_state import dump_optimizer, load_optimizer
 from keras_qat.training.history import History
 from keras_qat.training.recipe import Recipe
 from keras_qat.training.session import Session

@@ -84,9 +84,7 @@ def fit_epochs(
         ours = _freezing(recipe)
         done = position.history.last_epoch
         if progress and done < recipe.epochs:
-            bar = TrainingProgress(
-                recipe.epochs, data.steps, session.rate_at, done=done, first_step=position.step
-            )
+            bar = TrainingProgress(recipe.epochs, data.steps, session.rate_at, done=done, first_step=position.step)
             ours.append(stack.enter_context(bar))
         for epoch in range(done + 1, recipe.epochs + 1):
             record = _fit_one(

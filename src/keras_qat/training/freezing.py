@@ -5,8 +5,7 @@ they gain (Jacob et al. 2018, https://arxiv.org/abs/1712.05877; Krishnamoorthi 2
 A frozen batch norm keeps statistics, scale and offset; a frozen range keeps its amax.
 """
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -14,6 +13,7 @@ import keras
 from keras_qat.errors import UserError
 from keras_qat.layers import FakeQuantize
 from keras_qat.training.cloning import all_layers
+from keras_qat.training.optimizer_state import dump_optimizer, load_optimizer
 
 _AFTER = "freeze_after="
 
@@ -104,50 +104,3 @@ def _renew_step(model: keras.Model) -> None:
         model.optimizer = new
     model.train_function = None
     model.make_train_function(force=True)
-
-
-def dump_optimizer(optimizer: keras.optimizers.Optimizer, variables: Sequence[Any] = ()) -> dict[str, Any]:
-    """The optimizer's state: path of a variable → its value as a NumPy array.
-
-    Args:
-        optimizer: built.
-        variables: of the model, whose places in this list stand for their paths: layers that were given no name have
-            another one in the next process.
-    """
-    return {path: keras.ops.convert_to_numpy(variable) for path, variable in _by_path(optimizer, variables)}
-
-
-def load_optimizer(
-    optimizer: keras.optimizers.Optimizer,
-    state: dict[str, Any],
-    variables: Sequence[Any] = (),
-    *,
-    partial: bool = False,
-) -> None:
-    """Put a state into a built optimizer; what is of variables that it doesn't train is left out.
-
-    Args:
-        optimizer: to change.
-        state: from `dump_optimizer`.
-        variables: as they were given there.
-        partial: leave variables that the state lacks as they are.
-
-    Raises:
-        KeyError: the state lacks a variable.
-    """
-    for path, variable in _by_path(optimizer, variables):
-        if path in state or not partial:
-            variable.assign(state[path])
-
-
-def _by_path(optimizer: keras.optimizers.Optimizer, variables: Sequence[Any]) -> Iterator[tuple[str, Any]]:
-    """Layers of the same name within two inner models give variables of the same path: the second ends in `#2`."""
-    places = {f"{variable.path.replace('/', '_')}_": f"{place}_" for place, variable in enumerate(variables)}
-    seen: Counter[str] = Counter()
-    for variable in optimizer.variables:
-        # Keras calls the state of `conv/kernel` `optimizer/conv_kernel_momentum`.
-        folder, _, name = variable.path.rpartition("/")
-        of = max(filter(name.startswith, places), key=len, default="")
-        path = f"{folder}/{places.get(of, '')}{name.removeprefix(of)}"
-        seen[path] += 1
-        yield (path if seen[path] == 1 else f"{path}#{seen[path]}"), variable

@@ -82,7 +82,8 @@ class Recipe:
         clip_norm: the most that the norm of all gradients together may be; `None` doesn't clip.
         distillation: the teacher's part in the loss; `None` trains on the labels alone.
         label_smoothing: share of a label that is spread over all classes, 0 to 1.
-        precision: `"float32"`, or `"mixed_bfloat16"` for layers' arithmetic.
+        precision: `"float32"`, or `"mixed_bfloat16"` for layers' arithmetic, that of the selection included; the
+            integers of weights are those of float32.
         monitor: what the best epoch is chosen by, `"loss"` or `"accuracy"`.
 
     Raises:
@@ -131,6 +132,7 @@ class Recipe:
             raise UserError(f"`seed` must be from 0 to 2³¹ - 1. Received: seed={self.seed}. Choose another.")
         self._require_choices()
         self._require_numbers()
+        self._require_effect()
 
     def _require_choices(self) -> None:
         for name, kind in (("range_mode", RangeMode), ("precision", TrainingPrecision), ("monitor", Monitor)):
@@ -147,6 +149,20 @@ class Recipe:
         for name, (fine, how) in ranges.items():
             if not fine:
                 raise UserError(f"`{name}` must be {how}. Received: {name}={getattr(self, name)}. Choose another.")
+
+    def _require_effect(self) -> None:
+        """Refuse a setting that another one makes idle: who set it expects something of it."""
+        if self.label_smoothing and self.distillation is not None and self.distillation.weight == 1:
+            raise UserError(
+                "`label_smoothing` smooths labels, and a distillation of weight 1 doesn't look at them. Received: "
+                f"label_smoothing={self.label_smoothing}. Set it to 0, or give the distillation a weight below 1."
+            )
+        if self.freeze_ranges_after is not None and self.range_mode == "fixed":
+            raise UserError(
+                "`freeze_ranges_after` freezes ranges that move, and fixed ones don't. Received: "
+                f"freeze_ranges_after={self.freeze_ranges_after}, range_mode='fixed'. Leave it out, or set `range_mode` "
+                "to 'ema' or 'learned'."
+            )
 
     @property
     def freezes_later(self) -> bool:
