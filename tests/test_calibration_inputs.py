@@ -324,6 +324,12 @@ def test_bad_data(model: keras.Model, form: str) -> None:
     assert "Received: " in str(caught.value)
 
 
+def test_a_model_of_a_fixed_batch_says_so() -> None:
+    fixed = keras.Sequential([keras.Input(batch_shape=(4, 6, 6, 3)), keras.layers.Flatten()])
+    with pytest.raises(DataError, match=r"\(20, 6, 6, 3\).*batches of exactly 4 images"):
+        read(X, fixed)
+
+
 BAD_SEVERAL: dict[str, tuple[Any, str]] = {
     # Keras reads a tuple as (images, labels) whatever the model.
     "tuple of inputs": ([(LEFT, RIGHT)], r"\[\(20, 6, 6, 3\)\].*as a list: \[left, right\]"),
