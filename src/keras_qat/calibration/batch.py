@@ -105,7 +105,7 @@ def _advice(expected: Sequence[tuple[int | None, ...]], received: Sequence[tuple
     if all(map(_fits, (shape[1:] for shape in expected), received)):
         return "This is one image without a batch axis: add it with `image[np.newaxis]`, or `.batch(32)` a dataset."
     if all(map(_fits, ((None, *shape[1:]) for shape in expected), received)):
-        return f"The model takes batches of exactly {expected[0][0]} images: give such, or build it without a batch size."
+        return f"The model takes batches of exactly {expected[0][0]} images: give such, or build it without that size."
     return "Resize the images as for training."
 
 
