@@ -14,8 +14,11 @@ import tensorflow as tf
 
 from keras_qat.errors import StorageError
 from keras_qat.layers import QuantizedDense
-from keras_qat.training import FineTuned, Recipe, fine_tune
+from keras_qat.training import EpochRecord, FineTuned, Recipe, fine_tune
+from keras_qat.training.checkpoint import Position, RunIdentity, save_checkpoint
 from keras_qat.training.cloning import fingerprint
+from keras_qat.training.history import History
+from keras_qat.training.session import open_session
 from keras_qat.types import QuantSpec
 
 # Keras 3.15 saves variables through an `__array__` without the `copy` keyword of NumPy 2.
@@ -192,9 +195,19 @@ def test_a_damaged_checkpoint_starts_anew(
     (cut / name).unlink()
     if kept:
         (cut / name).write_bytes(text)
+    files = {path: path.read_bytes() for path in cut.rglob("*") if path.is_file()}
     with caplog.at_level(logging.WARNING):
         again = run(cut)
-    assert ("starting anew" in caplog.text) == ((name, kept) != ("last.npz", 0))
+    assert f"starting anew. The files of the earlier run are in {cut / 'earlier-1'}." in caplog.text
+    if name == "best.keras":
+        state = "damaged" if kept else "missing"
+        assert f"last.npz is whole, but best.keras is {state}" in caplog.text
+    elif kept:
+        assert "last.npz is damaged" in caplog.text
+    # Nothing is lost, TensorBoard's curves included.
+    assert any(path.is_relative_to(cut / "tensorboard") for path in files)
+    for path, content in files.items():
+        assert (cut / "earlier-1" / path.relative_to(cut)).read_bytes() == content
     assert numbers(again) == numbers(whole[1])
     assert_same(again.model.get_weights(), whole[1].model.get_weights())
 
@@ -202,6 +215,7 @@ def test_a_damaged_checkpoint_starts_anew(
 def starts_anew(folder: Path, **options: Any) -> bool:
     with pytest.raises(KeyboardInterrupt):
         run(folder, callbacks=[InterruptAt(1)], **options)
+    assert len(last(folder / "earlier-1")[0]["history"]) == 2
     return len(last(folder)[0]["history"]) == 1
 
 
@@ -223,6 +237,52 @@ def test_another_model_starts_anew(cut: Path, caplog: pytest.LogCaptureFixture) 
 
 def test_resume_off_starts_anew(cut: Path) -> None:
     assert starts_anew(cut, resume=False)
+    assert starts_anew(cut, resume=False)
+    assert len(last(cut / "earlier-2")[0]["history"]) == 1
+
+
+def test_what_can_not_be_read_now_is_left_alone(cut: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {path: path.read_bytes() for path in cut.glob("*.*")}
+
+    def full(*_: Any, **__: Any) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "load", full)
+        with pytest.raises(MemoryError):
+            run(cut, callbacks=[NoTraining()])
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "load", lambda _: (_ for _ in ()).throw(PermissionError(13, "Permission denied")))
+        with pytest.raises(StorageError, match=r"Permission denied\. Received: .*last\.npz.* Mend the access"):
+            run(cut, callbacks=[NoTraining()])
+    assert {path: path.read_bytes() for path in cut.glob("*.*")} == files
+
+
+def test_the_model_as_given_need_not_be_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Where epoch 0 is the best so far, a lost best.keras is made again."""
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, keep_every_s=0, callbacks=[InterruptAt(1)])
+    assert last(tmp_path)[0]["step"] == 2
+    (tmp_path / "best.keras").unlink()
+    with caplog.at_level(logging.WARNING), pytest.raises(KeyboardInterrupt):
+        run(tmp_path, keep_every_s=0, callbacks=[InterruptAt(2)])
+    assert "anew" not in caplog.text
+    assert (tmp_path / "best.keras").exists()
+
+
+def test_weights_that_are_not_finite_do_not_replace_the_last_good_ones(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    schedule = keras.optimizers.schedules.CosineDecay(0.1, 9)
+    session, identity = open_session(make_model(), RECIPE, schedule), RunIdentity(RECIPE, 4, "model")
+    history = History((EpochRecord(0, None, None, None, 0.5, 0.9, 1.0),))
+    save_checkpoint(tmp_path, identity, session, Position(history, 1))
+    good = (tmp_path / "last.npz").read_bytes()
+    session.working.layers[1].kernel.assign(np.full((3, 3, 1, 2), np.nan))
+    with caplog.at_level(logging.WARNING):
+        save_checkpoint(tmp_path, identity, session, Position(history, 2))
+    assert (tmp_path / "last.npz").read_bytes() == good
+    assert "aren't finite after step 2" in caplog.text
 
 
 @pytest.mark.parametrize("old", [("history.json", "best.keras"), ("best.keras",)])
@@ -254,6 +314,23 @@ def test_a_folder_may_be_a_string(interrupted: dict[int, Path], whole: Whole, tm
 def test_the_folder_is_proven_before_training() -> None:
     with pytest.raises(StorageError, match="Received: "):
         run(Path("/proc/keras-qat"), callbacks=[NoTraining()])
+
+
+def built(change: str = "") -> keras.Model:
+    keras.utils.set_random_seed(1)
+    image = keras.Input((6, 6, 2))
+    x = keras.layers.Conv2D(2, 3, padding="same", dilation_rate=2 if change == "dilation" else 1)(image)
+    x = keras.layers.BatchNormalization(epsilon=0.1 if change == "epsilon" else 1e-3)(x)
+    x = keras.layers.Dropout(0.2 if change == "dropout" else 0.3)(x)
+    x = keras.layers.TimeDistributed(keras.layers.Dense(2, "relu" if change == "inner" else None))(x)
+    model = keras.Model(image, keras.layers.Softmax(dtype="bfloat16" if change == "policy" else None)(x))
+    model.layers[1].kernel.trainable = change != "weight"
+    return model
+
+
+@pytest.mark.parametrize("change", ["dilation", "epsilon", "dropout", "inner", "policy", "weight"])
+def test_another_setting_of_a_layer_is_another_model(change: str) -> None:
+    assert fingerprint(built()) == fingerprint(built()) != fingerprint(built(change))
 
 
 def test_another_width_of_the_weights_is_another_model() -> None:

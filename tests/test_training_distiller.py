@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from keras_qat import Ranges, apply_placement, calibrate, plan, trace
-from keras_qat.errors import UserError
+from keras_qat.errors import UnsupportedModelError, UserError
 from keras_qat.training import Distillation, Distiller, Recipe, fine_tune
 from keras_qat.training.losses import distillation_loss, labels_loss
 
@@ -79,7 +79,7 @@ def test_compile_and_fit_train_the_student_in_place_and_leave_the_teacher() -> N
     teacher.get_layer("conv").trainable = False
     flags = [layer.trainable for layer in teacher.layers]
     before, start = teacher.get_weights(), student.get_weights()
-    distiller = compiled(Distiller(student, teacher, Distillation()), rate=0.3)
+    distiller = compiled(Distiller(student, teacher, Distillation(features=())), rate=0.3)
     assert len(distiller.trainable_variables) == len(student.trainable_variables)
     history = distiller.fit(IMAGES, LABELS, batch_size=4, epochs=10, verbose=0).history
     assert history["loss"][-1] < history["loss"][0] / 2
@@ -105,13 +105,80 @@ def test_labels_count_only_with_a_weight_below_1() -> None:
 @pytest.mark.parametrize(
     ("teacher", "features", "message"),
     [
-        (lambda: make_model(2, classes=4), (), r"Received: outputs of shape \(None, 4\) and \(None, 3\)"),
+        (lambda: make_model(2, classes=4), (), r"classes .*Received: \(None, 4\) and \(None, 3\)"),
         (lambda: make_model(2), ("relu", "attic", "cellar"), r"'network' has no layer.*Received: attic, cellar\."),
     ],
 )
 def test_what_does_not_fit(teacher: Any, features: tuple[str, ...], message: str) -> None:
     with pytest.raises(UserError, match=message):
         Distiller(make_model(1), teacher(), Distillation(features=features))
+
+
+def other_images() -> keras.Model:
+    image = keras.Input((8, 8, 1))
+    return keras.Model(image, keras.layers.Dense(3, "softmax")(keras.layers.Flatten()(image)))
+
+
+def logits() -> keras.Model:
+    model = make_model(2)
+    return keras.Model(model.inputs, keras.layers.Dense(3)(model.get_layer("relu").output[:, 0, 0]))
+
+
+def with_nan() -> keras.Model:
+    model = make_model(2)
+    model.get_layer("bn").gamma.assign([np.nan, 1.0])
+    return model
+
+
+class Subclassed(keras.Model):
+    def __init__(self) -> None:
+        super().__init__(name="odd")
+        self.head = keras.layers.Dense(3, "softmax")
+
+    def call(self, inputs: Any) -> Any:
+        return self.head(keras.ops.mean(inputs, (1, 2)))
+
+
+@pytest.mark.parametrize(
+    ("teacher", "error", "message"),
+    [
+        (other_images, UserError, r"inputs .*Received: \(None, 8, 8, 1\) and \(None, 6, 6, 1\)"),
+        (logits, UserError, r"The teacher must give one row of class probabilities.*Add a softmax"),
+        (with_nan, UserError, r"The teacher gives numbers that aren't finite.*weights that aren't finite: .*gamma"),
+        (Subclassed, UnsupportedModelError, r"no graph\. Received: Subclassed 'odd'\. Use a functional"),
+    ],
+)
+def test_a_teacher_that_can_not_teach(teacher: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        fine_tune(make_model(1), train_data, SELECTION, recipe(), teacher=teacher(), progress=False)
+
+
+def test_images_of_any_size_fit_a_fixed_one() -> None:
+    image = keras.Input((None, None, 1))
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(2, 3)(image))
+    teacher = keras.Model(image, keras.layers.Dense(3, "softmax")(x))
+    assert 0 <= evaluate(Distiller(make_model(1), teacher, Distillation(features=())))["agreement"] <= 1
+
+
+def test_a_feature_is_one_tensor() -> None:
+    def twice() -> keras.Model:
+        image, shared = keras.Input((6, 6, 1)), keras.layers.ReLU(name="shared")
+        x = keras.layers.Flatten()(shared(keras.layers.Conv2D(2, 3)(shared(image))))
+        return keras.Model(image, keras.layers.Dense(3, "softmax")(x), name="twice")
+
+    with pytest.raises(UserError, match="Received: 'shared', a layer that the model 'twice' calls 2 times"):
+        Distiller(twice(), twice(), Distillation(features=("shared",)))
+
+
+def test_a_layer_that_another_model_calls_too_is_that_of_its_own() -> None:
+    model = make_model(1)
+    other = keras.Input((6, 6, 1))
+    keras.Model(other, model.get_layer("conv")(other))
+    assert evaluate(Distiller(model, make_model(1), Distillation(features=("conv",))))["loss"] == pytest.approx(0)
+
+
+def test_it_does_not_say_that_it_can_be_loaded() -> None:
+    assert keras.saving.get_registered_object("keras_qat>Distiller") is None
 
 
 # --- fine_tune --------------------------------------------------------------------------------------------------------
@@ -126,7 +193,7 @@ SELECTION = tf.data.Dataset.from_tensor_slices((IMAGES, LABELS)).batch(4)
 
 def recipe(**settings: Any) -> Recipe:
     common = {"optimizer": "sgd-momentum", "schedule": "constant", "learning_rate": 0.1, "epochs": 3}
-    return Recipe(**{**common, "distillation": Distillation(), "monitor": "loss", **settings})
+    return Recipe(**{**common, "distillation": Distillation(features=()), "monitor": "loss", **settings})
 
 
 def test_fine_tune_records_the_distance_and_the_agreement() -> None:

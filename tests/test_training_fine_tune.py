@@ -196,8 +196,23 @@ def test_no_memory_is_explained() -> None:
         raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
 
     callback = keras.callbacks.LambdaCallback(on_train_batch_begin=full)
+    recipe = Recipe(**{**LABELS, "batch_size": 64}, epochs=2)  # the batches are of 16, whatever it says
     with pytest.raises(UserError, match=r"batch_size=16.*batch_size=8 with accumulate=2"):
-        fine_tune(make_model(), train_data, SELECTION, GENTLE, progress=False, callbacks=[callback])
+        fine_tune(make_model(), train_data, SELECTION, recipe, progress=False, callbacks=[callback])
+
+
+class Images:
+    """As the package's image sets are: no dataset, but what makes one."""
+
+    def batches(self, size: int) -> Any:
+        return size
+
+
+def broken(layer: str) -> keras.Model:
+    model = make_model()
+    kernel = model.get_layer(layer).kernel
+    kernel.assign(np.full(kernel.shape, np.nan))
+    return model
 
 
 @pytest.mark.parametrize(
@@ -207,11 +222,67 @@ def test_no_memory_is_explained() -> None:
         (make_model, train_data(1), UserError, "lambda epoch"),
         (make_model, lambda _: train_data(1).repeat(), UserError, "never ends"),
         (make_model, lambda _: train_data(1).take(0), DataError, "no batch"),
+        (lambda: broken("conv"), train_data, UserError, "Received: weights that aren't finite: conv/kernel. Load"),
+        (make_model, lambda _: make_data(), UserError, r"Received: tuple\. Use `tf\.data\.Dataset\.from_tensor_slices"),
+        (make_model, lambda _: Images(), UserError, r"Received: Images\. Use its `\.batches\(64\)`"),
+        (make_model, Images(), UserError, r"lambda epoch: images\.batches\(64, shuffle_seed=epoch\)"),
     ],
 )
 def test_wrong_inputs(model: Any, train: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         fine_tune(model(), train, SELECTION, GENTLE, progress=False)
+
+
+def test_an_endless_selection_is_told_what_helps() -> None:
+    with pytest.raises(UserError, match=r"selection data never ends.*`dataset\.take\(n\)`"):
+        fine_tune(make_model(), train_data, SELECTION.repeat(), GENTLE, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda y: tf.one_hot(y, CLASSES), r"float32 of shape \(16, 3\).*tf\.argmax"),
+        (lambda y: tf.one_hot(y, CLASSES, dtype=tf.int32), "argmax"),
+        (lambda y: y + 1, r"Received: labels from 1 to 3\. .*subtract 1"),
+        (lambda y: y - 1, "Received: labels from -1 to 1.*class for each"),
+        (lambda y: 2 * y, "Received: labels from 0 to 4"),
+        (lambda y: tf.cast(y, tf.float32), r"float32 of shape \(16,\).*tf\.cast"),
+    ],
+)
+@pytest.mark.parametrize("where", ["training", "selection"])
+def test_labels_that_are_no_classes(change: Any, message: str, where: str) -> None:
+    def changed(data: Any, what: str) -> Any:
+        return data.map(lambda x, y: (x, change(y))) if what == where else data
+
+    with pytest.raises(UserError, match=rf"labels of the {where} data.*{message}"):
+        fine_tune(
+            make_model(),
+            lambda epoch: changed(train_data(epoch), "training"),
+            changed(SELECTION, "selection"),
+            GENTLE,
+            progress=False,
+        )
+
+
+def test_labels_in_a_column_are_fine() -> None:
+    column = lambda epoch: train_data(epoch).map(lambda x, y: (x, y[:, None]))  # noqa: E731
+    recipe = Recipe(**LABELS, epochs=1)
+    first, second = (fine_tune(make_model(), t, SELECTION, recipe, progress=False) for t in (column, train_data))
+    assert first.history[1].train_loss == second.history[1].train_loss
+
+
+@pytest.mark.parametrize("where", ["training", "selection"])
+def test_batches_without_labels(where: str) -> None:
+    bare = {"training": train_data(1), "selection": SELECTION}
+    bare[where] = bare[where].map(lambda x, y: x)  # noqa: ARG005
+    with pytest.raises(UserError, match=rf"{where} data must be \(images, labels\)\. .*dummies such as zeros"):
+        fine_tune(make_model(), lambda _: bare["training"], bare["selection"], GENTLE, progress=False)
+
+
+def test_gradients_that_are_never_applied() -> None:
+    fine_tune(make_model(), train_data, SELECTION, Recipe(**LABELS, epochs=2, accumulate=8), progress=False)
+    with pytest.raises(UserError, match=r"8 steps of the whole run.*Received: accumulate=9"):
+        fine_tune(make_model(), train_data, SELECTION, Recipe(**LABELS, epochs=2, accumulate=9), progress=False)
 
 
 def test_nothing_to_train() -> None:

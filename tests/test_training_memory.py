@@ -85,9 +85,34 @@ def test_fine_tuning_asks_before_the_first_step(monkeypatch: pytest.MonkeyPatch)
             raise AssertionError((batch, logs))
 
     data = tf.data.Dataset.from_tensor_slices((np.zeros((4, 8, 8, 1), "float32"), [0, 1, 0, 1])).batch(4)
-    recipe = Recipe(distillation=None, epochs=1, batch_size=4)
-    with pytest.raises(UserError, match="batch_size=2 with accumulate=2"):
+    # The data's batches count, not the recipe's.
+    recipe = Recipe(distillation=None, epochs=1, batch_size=32)
+    with pytest.raises(UserError, match=r"batch_size=4, .*batch_size=2 with accumulate=2"):
         fine_tune(make_model(), lambda _: data, data, recipe, progress=False, callbacks=[NoTraining()])
+
+
+def test_half_precision_takes_half() -> None:
+    available = int(0.31 * 64 * BYTES)
+    require_memory(make_model(), 64, 1, available, "mixed_bfloat16")
+    with pytest.raises(UserError, match="doesn't fit"):
+        require_memory(make_model(), 64, 1, available)
+
+
+@pytest.mark.parametrize(("frozen", "refused"), [("conv2d", False), ("batch_normalization", True), ("re_lu", True)])
+def test_a_model_that_is_partly_frozen_may_need_less(
+    frozen: str, refused: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    image = keras.Input((8, 8, 1))
+    x = layers.BatchNormalization(name="batch_normalization")(layers.Conv2D(4, 3, name="conv2d")(image))
+    model = keras.Model(image, layers.Dense(2, "softmax")(layers.Flatten()(layers.ReLU(name="re_lu")(x))))
+    model.get_layer(frozen).trainable = False
+    if refused:
+        with pytest.raises(UserError, match="doesn't fit"):
+            require_memory(model, 64, 1, 1)
+    else:
+        with caplog.at_level(logging.WARNING):
+            require_memory(model, 64, 1, 1)
+        assert "may not fit" in caplog.text
 
 
 def test_what_is_available_here() -> None:

@@ -167,6 +167,62 @@ def test_steps_that_were_taken_are_not_taken_again(tmp_path: Path) -> None:
     assert len(seen) == (STEPS - 3) + STEPS
 
 
+def test_a_selection_that_draws_random_numbers_changes_nothing(tmp_path: Path) -> None:
+    """Of it a batch is read before a cut epoch goes on."""
+
+    def drawing() -> Any:
+        np.random.rand(3)  # noqa: NPY002
+        yield from SELECTION.unbatch().as_numpy_iterator()
+
+    signature = (tf.TensorSpec((6,), tf.float32), tf.TensorSpec((), tf.int64))
+    selection = tf.data.Dataset.from_generator(drawing, output_signature=signature).batch(8)
+
+    def train(epoch: int) -> Any:
+        return train_data(epoch).map(lambda x, y: (x * tf.constant(np.random.rand(), tf.float32), y))  # noqa: NPY002
+
+    def go(folder: Path, **options: Any) -> None:
+        settings = RECIPES["labels"]
+        fine_tune(make_model(), train, selection, settings, folder=folder, progress=False, keep_every_s=0, **options)
+
+    with pytest.raises(KeyboardInterrupt):
+        go(tmp_path / "cut", callbacks=[StopAt(2, 2)])
+    go(tmp_path / "cut")
+    go(tmp_path / "whole")
+    assert_same_end(tmp_path / "cut", tmp_path / "whole")
+
+
+class Satisfied(keras.callbacks.Callback):
+    """Sets `stop_training` after a step (from 1) of an epoch (from 1), or at the epoch's end."""
+
+    def __init__(self, epoch: int, step: int | None = None) -> None:
+        super().__init__()
+        self.epoch, self.step, self.now = epoch, step, 0
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:  # noqa: ARG002
+        self.now = epoch + 1
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:  # noqa: ARG002
+        if (self.now, batch + 1) == (self.epoch, self.step):
+            self.model.stop_training = True
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:  # noqa: ARG002
+        if self.now == self.epoch and self.step is None:
+            self.model.stop_training = True
+
+
+@pytest.mark.parametrize("step", [None, STEPS, 2])
+def test_a_callback_that_stops_the_training_ends_the_run(
+    step: int | None, whole: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        tuned = run(tmp_path, RECIPES["labels"], keep_every_s=1e9, callbacks=[Satisfied(1, step)])
+    cut = step == 2
+    assert [record.epoch for record in tuned.history] == ([0] if cut else [0, 1])
+    assert ("after step 2 of 4 of epoch 1, which doesn't count" in caplog.text) == cut
+    run(tmp_path, RECIPES["labels"])
+    assert_same_end(tmp_path, whole["labels"])
+
+
 # --- kill -9 ----------------------------------------------------------------------------------------------------------
 
 _KILLED = """

@@ -4,9 +4,9 @@ from typing import Any
 
 import keras
 
-from keras_qat.training.batches import TrainData, count_steps, first_epoch, require_probabilities
+from keras_qat.training.batches import TrainData, read_data
 from keras_qat.training.checkpoint import Position
-from keras_qat.training.epochs import EpochData, fit_epochs
+from keras_qat.training.epochs import fit_epochs
 from keras_qat.training.history import History
 from keras_qat.training.recipe import Recipe
 from keras_qat.training.schedule import make_schedule
@@ -54,8 +54,7 @@ def train_baseline(
         >>> trained.output_shape
         (None, 2)
     """
-    steps = count_steps(first_epoch(train), steps_per_epoch, "training")
-    data = EpochData(train, steps, selection, count_steps(selection, None, "selection"))
+    data = read_data(train, selection, steps_per_epoch, model)
     recipe = Recipe(
         optimizer="adam",
         schedule="cosine",
@@ -67,8 +66,7 @@ def train_baseline(
         monitor="accuracy",
     )
     keras.utils.set_random_seed(seed)
-    require_probabilities(model, selection)
-    schedule = make_schedule(recipe.schedule, learning_rate, steps, epochs)
+    schedule = make_schedule(recipe.schedule, learning_rate, data.steps, epochs)
     session = open_session(model, recipe, schedule, batch_norm_momentum=_BATCH_NORM_MOMENTUM)
     fit_epochs(session, data, recipe, Position(History(monitor="accuracy")), progress=progress)
     return session.best

@@ -1,21 +1,73 @@
-"""Checks on the data of a run, before the first step."""
+"""The data of a run, and what must hold of them before the first step."""
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import keras
-import numpy as np
 
 from keras_qat.errors import DataError, UserError
+from keras_qat.training.checks import require_labels, require_probabilities
 
 TrainData = Callable[[int], Any]
 """Epoch (from 1) → a finite `tf.data.Dataset` of (images, integer labels) batches, shuffled for it."""
 
 _INFINITE, _UNKNOWN = -1, -2  # tf.data.INFINITE_CARDINALITY, tf.data.UNKNOWN_CARDINALITY
-_NEGATIVE, _SUM = 1e-3, 0.25  # room for outputs that are themselves quantized
 
 _logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class EpochData:
+    """What a run trains on and is chosen by.
+
+    Args:
+        train: gives the data of epoch 1, 2, …
+        steps: of one epoch, no more than the data gives.
+        selection: batches to choose the best epoch by.
+        selection_steps: how many.
+        batch_size: images of the first training batch; others may have fewer.
+    """
+
+    train: TrainData
+    steps: int
+    selection: Any
+    selection_steps: int
+    batch_size: int
+
+
+def read_data(
+    train: TrainData,
+    selection: Any,
+    steps_per_epoch: int | None,
+    model: keras.Model,
+    teacher: keras.Model | None = None,
+) -> EpochData:
+    """Count the batches, and try the models on the first one.
+
+    Args:
+        train: gives the data of an epoch.
+        selection: batches to choose the best epoch by.
+        steps_per_epoch: the most steps of one epoch; `None` takes all the data.
+        model: what is trained.
+        teacher: what it is to agree with, of the same inputs and classes.
+
+    Raises:
+        UserError: the data are endless, of another kind, or without fitting labels, or a model gives no probabilities.
+        DataError: there is no batch.
+    """
+    first = first_epoch(train)
+    steps = count_steps(first, steps_per_epoch, "training")
+    selection_steps = count_steps(selection, None, "selection")
+    images, labels = first_batch(selection, "selection")
+    classes = require_probabilities(model, images)
+    if teacher is not None:
+        require_probabilities(teacher, images, "teacher")
+    require_labels(labels, classes, "selection")
+    images, labels = first_batch(first, "training")
+    require_labels(labels, classes, "training")
+    return EpochData(train, steps, selection, selection_steps, len(images))
 
 
 def first_epoch(train: TrainData) -> Any:
@@ -27,7 +79,7 @@ def first_epoch(train: TrainData) -> Any:
     if not callable(train):
         raise UserError(
             "`train` must be a function that gives the data of an epoch, so that a resumed run sees the same "
-            f"order. Received: {type(train).__name__}. Use `lambda epoch: dataset`."
+            f"order. Received: {type(train).__name__}. Use `lambda epoch: {_how_to_call(train)}`."
         )
     return train(1)
 
@@ -38,14 +90,18 @@ def count_steps(dataset: Any, limit: int | None, what: str) -> int:
     A dataset that doesn't know its length is read once to count.
 
     Raises:
-        UserError: the dataset is endless and there is no limit.
+        UserError: the dataset is endless and there is no limit, or it is no `tf.data.Dataset`.
         DataError: the dataset is empty.
     """
+    if not hasattr(dataset, "cardinality"):
+        raise UserError(
+            f"The {what} data must be a `tf.data.Dataset` of (images, labels) batches. Received: "
+            f"{type(dataset).__name__}. {_how_to_make(dataset)}"
+        )
     length = int(dataset.cardinality())
     if length == _INFINITE and limit is None:
-        raise UserError(
-            f"The {what} data never ends. Received: {dataset!r}. Set `steps_per_epoch`, or drop the `repeat()`."
-        )
+        part = "Set `steps_per_epoch`" if what == "training" else "Use a part of it, `dataset.take(n)`"
+        raise UserError(f"The {what} data never ends. Received: {dataset!r}. {part}, or drop the `repeat()`.")
     if length == _UNKNOWN:
         _logger.info("Counting the batches of the %s data, which doesn't know its length.", what)
         length = sum(1 for _ in (dataset if limit is None else dataset.take(limit)))
@@ -54,18 +110,29 @@ def count_steps(dataset: Any, limit: int | None, what: str) -> int:
     return length if limit is None else (limit if length == _INFINITE else min(length, limit))
 
 
-def require_probabilities(model: keras.Model, selection: Any) -> None:
-    """Run one image to see that the model ends in a softmax; logits would train to nonsense.
+def first_batch(dataset: Any, what: str) -> tuple[Any, Any]:
+    """The first images and labels.
 
     Raises:
-        UserError: the output isn't one row of probabilities an image.
+        UserError: the batches have no labels.
     """
-    images = next(iter(selection))[0]
-    output = model(images[:1], training=False)
-    row = np.asarray(keras.ops.convert_to_numpy(output)) if keras.ops.is_tensor(output) else np.zeros(0)
-    shaped = row.ndim == 2  # noqa: PLR2004
-    if not shaped or row.min() < -_NEGATIVE or abs(float(row.sum()) - 1) > _SUM:
+    batch = next(iter(dataset))
+    if not isinstance(batch, tuple) or len(batch) < 2:  # noqa: PLR2004
         raise UserError(
-            "The model must give one row of class probabilities an image. Received: an output of shape "
-            f"{row.shape} that sums to {float(row.sum()):.3g}. Add a softmax as the last layer."
+            f"The batches of the {what} data must be (images, labels). Received: {type(batch).__name__} without "
+            "labels. Where the recipe only distills, dummies such as zeros will do: "
+            "`dataset.map(lambda images: (images, tf.zeros(len(images), tf.int32)))`."
         )
+    return batch[0], batch[1]
+
+
+def _how_to_call(train: Any) -> str:
+    return "images.batches(64, shuffle_seed=epoch)" if hasattr(train, "batches") else "dataset"
+
+
+def _how_to_make(dataset: Any) -> str:
+    if hasattr(dataset, "batches"):
+        return "Use its `.batches(64)`."
+    return (
+        "Use `tf.data.Dataset.from_tensor_slices((images, labels)).batch(64)`, or `from_generator` for other sources."
+    )

@@ -7,7 +7,7 @@ import keras
 from keras import ops
 
 from keras_qat.errors import UserError
-from keras_qat.training.cloning import clone
+from keras_qat.training.cloning import clone, require_graph
 from keras_qat.training.features import common_features
 from keras_qat.training.losses import distillation_loss, feature_loss
 from keras_qat.training.recipe import Distillation, TrainingPrecision
@@ -16,7 +16,6 @@ _PROBABILITIES = "class probabilities"
 """Among the outputs' names; no layer is called that."""
 
 
-@keras.saving.register_keras_serializable(package="keras_qat")
 class Distiller(keras.Model):
     """Trains `student` to give what `teacher` gives; see `Distillation` for the loss.
 
@@ -31,7 +30,9 @@ class Distiller(keras.Model):
         precision: the dtype policy of the copy of the teacher.
 
     Raises:
-        UserError: the classes differ, or a feature is a layer that one of them lacks.
+        UserError: the inputs or the classes differ, or a feature is a layer that one of them lacks or calls several
+            times.
+        UnsupportedModelError: one of them has no graph.
 
     Example:
         >>> import numpy as np
@@ -53,11 +54,7 @@ class Distiller(keras.Model):
         precision: TrainingPrecision = "float32",
     ) -> None:
         super().__init__(name="distiller")
-        if student.output_shape != teacher.output_shape:
-            raise UserError(
-                "A teacher must have the classes of the model that it teaches. Received: outputs of shape "
-                f"{teacher.output_shape} and {student.output_shape}. Give the float model that was quantized."
-            )
+        require_teacher(student, teacher)
         self.distillation = distillation
         names = distillation.features
         self._features = common_features(teacher, student) if names == "auto" else names
@@ -99,6 +96,47 @@ class Distiller(keras.Model):
         return super().compute_metrics(x, y, y_pred[_PROBABILITIES], sample_weight)
 
 
+def require_teacher(student: keras.Model, teacher: keras.Model) -> None:
+    """Refuse a teacher of other images or other classes.
+
+    Raises:
+        UserError: the shapes differ.
+        UnsupportedModelError: one of them has no graph.
+    """
+    for model in (student, teacher):
+        require_graph(model)
+    for what, theirs, own in (
+        ("inputs", teacher.input_shape, student.input_shape),
+        ("classes", teacher.output_shape, student.output_shape),
+    ):
+        if not _alike(theirs, own):
+            raise UserError(
+                f"A teacher must have the {what} of the model that it teaches. Received: {theirs} and {own}. "
+                "Give the float model that was quantized."
+            )
+
+
+def _alike(left: Any, right: Any) -> bool:
+    """Whether two shapes are equal; a size that isn't fixed equals any."""
+    if isinstance(left, tuple | list) and isinstance(right, tuple | list):
+        return len(left) == len(right) and all(map(_alike, left, right))
+    return left is None or right is None or bool(left == right)
+
+
+def _output(model: keras.Model, name: str, what: str) -> Any:
+    graph = getattr(model, "_functional", model)  # a Sequential model keeps its graph there
+    layer = model.get_layer(name)
+    # `layer.output` is the first call's, whatever the model, and Keras has no public way to the others.
+    nodes = (node for level in graph._nodes_by_depth.values() for node in level)  # noqa: SLF001
+    calls = [node for node in nodes if node.operation is layer]
+    if len(calls) != 1 or len(calls[0].output_tensors) != 1:
+        raise UserError(
+            f"A feature must be one tensor. Received: {name!r}, a layer that the {what} {model.name!r} calls "
+            f"{len(calls)} times. Name a layer that is called once and gives one tensor."
+        )
+    return calls[0].output_tensors[0]
+
+
 def _with_features(model: keras.Model, names: Sequence[str], what: str) -> keras.Model:
     known = {layer.name for layer in model.layers}
     missing = sorted(set(names) - known)
@@ -107,7 +145,7 @@ def _with_features(model: keras.Model, names: Sequence[str], what: str) -> keras
             f"The {what} {model.name!r} has no layer for a feature. Received: {', '.join(missing)}. Give names of "
             "layers that both the float and the quantized model have; `model.summary()` lists them."
         )
-    features = {name: model.get_layer(name).output for name in names}
+    features = {name: _output(model, name, what) for name in names}
     # Keras warns where it gets the images themselves and a list of them was announced.
     inputs = model.inputs[0] if len(model.inputs) == 1 else model.inputs
     return keras.Model(inputs, {_PROBABILITIES: model.outputs[0], **features}, name=what)

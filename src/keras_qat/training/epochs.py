@@ -4,12 +4,11 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import keras
 
-from keras_qat.training.batches import TrainData
+from keras_qat.training.batches import EpochData
 from keras_qat.training.checkpoint import Position
 from keras_qat.training.cloning import all_layers
 from keras_qat.training.freezing import FreezeBatchNorm, FreezeRanges, parse_batch_norm
@@ -21,23 +20,6 @@ from keras_qat.training.recipe import Recipe
 from keras_qat.training.session import Session
 
 _logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class EpochData:
-    """What a run trains on and is chosen by.
-
-    Args:
-        train: gives the data of epoch 1, 2, …
-        steps: of one epoch, no more than the data gives.
-        selection: batches to choose the best epoch by.
-        selection_steps: how many.
-    """
-
-    train: TrainData
-    steps: int
-    selection: Any
-    selection_steps: int
 
 
 def fit_epochs(
@@ -62,7 +44,7 @@ def fit_epochs(
         recipe: the settings.
         position: where to go on; without history begin with the evaluation of the model as given.
         progress: show a bar, or a line an epoch.
-        callbacks: of Keras, besides ours.
+        callbacks: of Keras, besides ours; `stop_training` ends the run.
         keep: called with the position after each finished epoch, 0 included, and now and then within one.
         keep_every_s: seconds between two calls within an epoch.
 
@@ -73,7 +55,7 @@ def fit_epochs(
         UserError: the loss isn't finite, or memory ran out.
     """
     with ExitStack() as stack:
-        stack.enter_context(memory_explained(recipe.batch_size, recipe.accumulate))
+        stack.enter_context(memory_explained(data.batch_size, recipe.accumulate))
         if not position.history.records:
             position = Position(position.history.with_record(_evaluate_given(session, data)))
             given = position.history.records[0]
@@ -87,13 +69,24 @@ def fit_epochs(
             bar = TrainingProgress(recipe.epochs, data.steps, session.rate_at, done=done, first_step=position.step)
             ours.append(stack.enter_context(bar))
         for epoch in range(done + 1, recipe.epochs + 1):
-            record = _fit_one(
-                session, data, recipe, position, [*ours, _keeper(position, data.steps, keep, keep_every_s), *callbacks]
-            )
+            keeper = _keeper(position, data.steps, keep, keep_every_s)
+            record = _fit_one(session, data, recipe, position, [*ours, keeper, *callbacks])
+            stopped = session.trainer.stop_training
+            if stopped and keeper.step < data.steps:
+                _logger.warning(
+                    "Stopped by a callback after step %d of %d of epoch %d, which doesn't count.",
+                    keeper.step,
+                    data.steps,
+                    epoch,
+                )
+                break
             position = Position(position.history.with_record(record))
             if position.history.best_epoch == epoch:
                 session.keep_best()
             keep(position)
+            if stopped:
+                _logger.info("Stopped by a callback after epoch %d of %d.", epoch, recipe.epochs)
+                break
     return position.history
 
 
@@ -121,9 +114,10 @@ def _fit_one(
     if step == 0:
         start_seeds(session.working, recipe.seed + epoch)
     else:
-        keras.utils.set_random_seed(recipe.seed + epoch)  # the layers' seeds are those of the checkpoint
         # A metric has its variables only after a first batch, and the means of the cut epoch must be put somewhere.
+        # Before the seeds are set: to read the batch may draw random numbers.
         session.trainer.evaluate(data.selection, steps=1, verbose=0)
+        keras.utils.set_random_seed(recipe.seed + epoch)  # the layers' seeds are those of the checkpoint
     batches = data.train(epoch)
     started = time.perf_counter()
     fitted = session.trainer.fit(

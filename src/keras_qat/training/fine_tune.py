@@ -10,21 +10,15 @@ import keras
 
 from keras_qat.errors import UserError
 from keras_qat.storage import require_writable
-from keras_qat.training.batches import TrainData, count_steps, first_epoch, require_probabilities
-from keras_qat.training.checkpoint import (
-    LAST,
-    Position,
-    RunIdentity,
-    clear_checkpoint,
-    load_checkpoint,
-    require_room,
-    save_checkpoint,
-)
+from keras_qat.training.batches import TrainData, read_data
+from keras_qat.training.checkpoint import LAST, TENSORBOARD, Position, RunIdentity, require_room, save_checkpoint
 from keras_qat.training.cloning import fingerprint
-from keras_qat.training.epochs import EpochData, fit_epochs
+from keras_qat.training.distiller import require_teacher
+from keras_qat.training.epochs import fit_epochs
 from keras_qat.training.history import EpochRecord, History
 from keras_qat.training.memory import available_memory, require_memory
 from keras_qat.training.recipe import Recipe
+from keras_qat.training.restore import load_checkpoint, set_aside
 from keras_qat.training.schedule import make_schedule
 from keras_qat.training.session import Session, open_session
 from keras_qat.training.tensorboard import tensorboard_callbacks
@@ -75,15 +69,17 @@ def fine_tune(
         folder: where to keep `last.npz`, `best.keras`, `history.json` and TensorBoard's logs; `None` keeps nothing.
         resume: go on from what `folder` holds of the same recipe, models and number of steps; a run that had
             finished returns at once. On a CPU the weights equal those of an uninterrupted run. The data can't be
-            compared: use another folder for other data.
+            compared: use another folder for other data. What can't be gone on from is moved to `earlier-1` and so on.
         keep_every_s: within an epoch the state is kept that often, in seconds.
         progress: show a bar on a terminal, a line an epoch elsewhere.
-        callbacks: of Keras, besides ours.
+        callbacks: of Keras, besides ours. They see one `fit` an epoch, so what they count from `on_train_begin` begins
+            anew with each. One that sets `stop_training` ends the run after that epoch; an epoch that it cuts short
+            doesn't count.
 
     Raises:
-        UserError: the model has no softmax or nothing to train, the recipe distills and there is no teacher, the
-            loss isn't finite, or memory doesn't suffice.
-        StorageError: `folder` can't be written, or its disk is too full; known before the first step.
+        UserError: the model or the teacher has no softmax or doesn't fit the labels, there is nothing to train, the
+            recipe distills and there is no teacher, the loss isn't finite, or memory doesn't suffice.
+        StorageError: `folder` can't be read or written, or its disk is too full; known before the first step.
         KeyboardInterrupt: passed on. The same call goes on from the last checkpoint.
 
     Example:
@@ -95,29 +91,28 @@ def fine_tune(
         >>> [record.epoch for record in tuned.history]
         [0, 1]
     """
-    folder = None if folder is None else Path(folder)
-    if folder is not None:
-        require_writable(folder)
-    teacher = _teacher_for(recipe, teacher)
-    steps = count_steps(first_epoch(train), recipe.steps_per_epoch, "training")
-    data = EpochData(train, steps, selection, count_steps(selection, None, "selection"))
-    schedule = make_schedule(recipe.schedule, recipe.learning_rate, steps, recipe.epochs)
+    place = None if folder is None else Path(folder)
+    if place is not None:
+        require_writable(place)
+    teacher = _teacher_for(model, recipe, teacher)
+    data = read_data(train, selection, recipe.steps_per_epoch, model, teacher)
+    _require_steps(recipe, data.steps)
+    require_memory(model, data.batch_size, recipe.accumulate, available_memory(), recipe.precision)
+    schedule = make_schedule(recipe.schedule, recipe.learning_rate, data.steps, recipe.epochs)
     keras.utils.set_random_seed(recipe.seed)
-    require_probabilities(model, selection)
-    require_memory(model, recipe.batch_size, recipe.accumulate, available_memory())
 
-    identity = RunIdentity(recipe, steps, fingerprint(model), "" if teacher is None else fingerprint(teacher))
-    session, position = _start(model, teacher, schedule, identity, folder if resume else None)
+    identity = RunIdentity(recipe, data.steps, fingerprint(model), "" if teacher is None else fingerprint(teacher))
+    session, position = _start(model, teacher, schedule, identity, place if resume else None)
     logs: list[keras.callbacks.Callback] = []
-    if folder is not None and position.history.last_epoch < recipe.epochs:
+    if place is not None and position.history.last_epoch < recipe.epochs:
         if not position.history.records:
-            clear_checkpoint(folder)
-        require_room(folder, session)
-        logs = tensorboard_callbacks(folder / "tensorboard")
+            set_aside(place, f"Not going on from what is in {place}")
+        require_room(place, session)
+        logs = tensorboard_callbacks(place / TENSORBOARD)
 
     def keep(now: Position) -> None:
-        if folder is not None:
-            save_checkpoint(folder, identity, session, now)
+        if place is not None:
+            save_checkpoint(place, identity, session, now)
 
     try:
         history = fit_epochs(
@@ -131,15 +126,15 @@ def fine_tune(
             keep_every_s=keep_every_s,
         )
     except KeyboardInterrupt:
-        if folder is None:
+        if place is None:
             _logger.warning("Interrupted; nothing was kept. With a folder the run could go on.")
         else:
-            _logger.warning("Interrupted; %s holds the last checkpoint. Run the same again to go on.", folder)
+            _logger.warning("Interrupted; %s holds the last checkpoint. Run the same again to go on.", place)
         raise
     return FineTuned(session.best, history.best_epoch, history.records)
 
 
-def _teacher_for(recipe: Recipe, teacher: keras.Model | None) -> keras.Model | None:
+def _teacher_for(model: keras.Model, recipe: Recipe, teacher: keras.Model | None) -> keras.Model | None:
     """The teacher, where the recipe asks one."""
     if recipe.distillation is None:
         return None
@@ -148,7 +143,17 @@ def _teacher_for(recipe: Recipe, teacher: keras.Model | None) -> keras.Model | N
             "The recipe distills, and there is no teacher. Received: teacher=None. Give the float model as `teacher`, "
             "or train on the labels alone with `Recipe(distillation=None)`."
         )
+    require_teacher(model, teacher)
     return teacher
+
+
+def _require_steps(recipe: Recipe, steps: int) -> None:
+    total = steps * recipe.epochs
+    if recipe.accumulate > total:
+        raise UserError(
+            f"`accumulate` is more than the {total} steps of the whole run, so no weight would ever move. Received: "
+            f"accumulate={recipe.accumulate}. Use {total} or less, or smaller batches."
+        )
 
 
 def _start(

@@ -11,6 +11,8 @@ import numpy as np
 class StateKeeper(keras.callbacks.Callback):
     """Calls `keep` every so many seconds of one epoch, and puts the running means of a cut epoch back.
 
+    Its `step` is the number of steps of the epoch that were taken.
+
     Args:
         keep: gets the steps taken of the epoch, and the values of the metrics' variables.
         every_s: seconds from one to the next; 0 keeps after every step.
@@ -31,6 +33,7 @@ class StateKeeper(keras.callbacks.Callback):
         super().__init__()
         self._keep, self._every, self._steps, self._first, self._metrics = keep, every_s, steps, first_step, metrics
         self._next = time.monotonic() + every_s
+        self.step = first_step
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:  # noqa: ARG002
         """Go on with the means of the cut epoch; Keras has just reset them."""
@@ -40,11 +43,11 @@ class StateKeeper(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:  # noqa: ARG002
         """Keep, if it is time."""
-        step = self._first + batch + 1
-        if step >= self._steps or time.monotonic() < self._next:
+        self.step = self._first + batch + 1
+        if self.step >= self._steps or time.monotonic() < self._next:
             return
         if hasattr(self.model, "jax_state_sync"):
             self.model.jax_state_sync()  # JAX's step holds the variables' values until asked
         values = tuple(keras.ops.convert_to_numpy(variable) for variable in self.model.metrics_variables)
-        self._keep(step, values)
+        self._keep(self.step, values)
         self._next = time.monotonic() + self._every

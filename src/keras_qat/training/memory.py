@@ -15,7 +15,10 @@ from pathlib import Path
 import keras
 
 from keras_qat.errors import UserError
+from keras_qat.layers import FakeQuantize
+from keras_qat.training.cloning import all_layers
 from keras_qat.training.guards import smaller_batch
+from keras_qat.training.recipe import TrainingPrecision
 
 _LEAST = 0.6
 _FLOAT_BYTES = 4
@@ -24,7 +27,13 @@ _CGROUP = Path("/sys/fs/cgroup")
 _logger = logging.getLogger(__name__)
 
 
-def require_memory(model: keras.Model, batch_size: int, accumulate: int, available: int | None) -> None:
+def require_memory(
+    model: keras.Model,
+    batch_size: int,
+    accumulate: int,
+    available: int | None,
+    precision: TrainingPrecision = "float32",
+) -> None:
     """Refuse a batch that can't fit, warn of one that may not.
 
     Args:
@@ -32,15 +41,17 @@ def require_memory(model: keras.Model, batch_size: int, accumulate: int, availab
         batch_size: images of one step.
         accumulate: steps whose gradients are averaged, for the message.
         available: bytes; `None` where it isn't known, and nothing is checked.
+        precision: of the layers' outputs; bfloat16 halves them.
 
     Raises:
-        UserError: the step needs more memory than there is.
+        UserError: the step needs more memory than there is, and all layers train.
     """
     if available is None:
         return
-    needed = batch_size * activation_bytes(model)
+    needed = batch_size * activation_bytes(model) // (1 if precision == "float32" else 2)
     figures = f"batch_size={batch_size}, about {needed / 1e9:.1f} GB for {available / 1e9:.1f} GB available"
-    if _LEAST * needed > available:
+    # Before a layer that doesn't train nothing need be kept: how much less that is, isn't known here.
+    if _LEAST * needed > available and not _partly_frozen(model):
         raise UserError(
             f"A training step doesn't fit in memory. Received: {figures}. {smaller_batch(batch_size, accumulate)}"
         )
@@ -65,6 +76,12 @@ def activation_bytes(model: keras.Model) -> int:
             shapes = [tensor.shape[1:] for node in nodes for tensor in node.output_tensors]
             total += _FLOAT_BYTES * sum(math.prod(size or 1 for size in shape) for shape in shapes)
     return total
+
+
+def _partly_frozen(model: keras.Model) -> bool:
+    """Whether a layer with weights doesn't train, other than those whose inputs are kept for the layers before."""
+    others = (keras.layers.BatchNormalization, FakeQuantize)
+    return any(layer.weights and not layer.trainable and not isinstance(layer, others) for layer in all_layers(model))
 
 
 def available_memory() -> int | None:

@@ -160,8 +160,8 @@ class Recipe:
         if self.freeze_ranges_after is not None and self.range_mode == "fixed":
             raise UserError(
                 "`freeze_ranges_after` freezes ranges that move, and fixed ones don't. Received: "
-                f"freeze_ranges_after={self.freeze_ranges_after}, range_mode='fixed'. Leave it out, or set `range_mode` "
-                "to 'ema' or 'learned'."
+                f"freeze_ranges_after={self.freeze_ranges_after}, range_mode='fixed'. Leave it out, or set "
+                "`range_mode` to 'ema' or 'learned'."
             )
 
     @property

@@ -1,0 +1,77 @@
+"""Whether models and labels are such that training them means something."""
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_qat.errors import UserError
+
+_NEGATIVE, _SUM = 1e-3, 0.25  # room for outputs that are themselves quantized
+_NAMED = 5  # of many broken weights
+
+
+def require_probabilities(model: keras.Model, images: Any, what: str = "model") -> int:
+    """Run one image to see that the model ends in a softmax; logits would train to nonsense.
+
+    Args:
+        model: gives one row an image.
+        images: a batch.
+        what: the model's part, for the message.
+
+    Returns:
+        The number of classes.
+
+    Raises:
+        UserError: the output isn't one row of finite probabilities an image.
+    """
+    output = model(images[:1], training=False)
+    row: Any = np.asarray(keras.ops.convert_to_numpy(output)) if keras.ops.is_tensor(output) else np.zeros(0)
+    shaped = row.ndim == 2  # noqa: PLR2004
+    if shaped and not np.isfinite(row).all():
+        broken = [w.path for w in model.weights if not np.isfinite(keras.ops.convert_to_numpy(w)).all()]
+        more = ", …" if len(broken) > _NAMED else ""
+        cause = f"weights that aren't finite: {', '.join(broken[:_NAMED])}{more}" if broken else "finite weights"
+        raise UserError(
+            f"The {what} gives numbers that aren't finite. Received: {cause}. "
+            + ("Load sound weights." if broken else "Check its ranges, and that the images are finite.")
+        )
+    if not shaped or row.min() < -_NEGATIVE or abs(float(row.sum()) - 1) > _SUM:
+        raise UserError(
+            f"The {what} must give one row of class probabilities an image. Received: an output of shape "
+            f"{row.shape} that sums to {float(row.sum()):.3g}. Add a softmax as the last layer."
+        )
+    return int(row.shape[1])
+
+
+def require_labels(labels: Any, classes: int, what: str) -> None:
+    """Refuse labels that aren't numbers of classes: they would be read as some.
+
+    Args:
+        labels: of one batch.
+        classes: the number of classes C.
+        what: whose labels, for the message.
+
+    Raises:
+        UserError: they aren't integers from 0 to C - 1, of shape (n,) or (n, 1).
+
+    Example:
+        >>> require_labels(np.array([0, 2, 1]), 3, "training")
+    """
+    array = keras.ops.convert_to_numpy(labels) if keras.ops.is_tensor(labels) else np.asarray(labels)
+    received = f"{array.dtype} of shape {array.shape}"
+    rows = array.ndim == 1 or (array.ndim == 2 and array.shape[1] == 1)  # noqa: PLR2004
+    if not rows:
+        how = "one-hot labels become numbers by `tf.argmax(labels, axis=-1)`"
+    elif not np.issubdtype(array.dtype, np.integer):
+        how = "whole numbers become integers by `tf.cast(labels, tf.int32)`"
+    elif array.size and not 0 <= array.min() <= array.max() < classes:
+        received = f"labels from {array.min()} to {array.max()}"
+        shifted = array.min() >= 1 and array.max() == classes
+        how = "subtract 1 from labels that count from 1" if shifted else "give the model a class for each label"
+    else:
+        return
+    raise UserError(
+        f"The labels of the {what} data must be integers from 0 to {classes - 1}, one an image. Received: {received}. "
+        f"Mend them in a `dataset.map`: {how}."
+    )
