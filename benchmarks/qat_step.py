@@ -18,10 +18,11 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import cyclopts
 import numpy as np
+from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
@@ -58,11 +59,11 @@ class Setup:
 
 @app.default
 def main(
-    setup: Setup | None = None,
+    setup: Annotated[Setup, Parameter(name="*")] | None = None,
     *,
-    backends: tuple[str, ...] = ("tensorflow", "jax"),
-    batch_norms: tuple[str, ...] = ("freeze", "train"),
-    variants: tuple[str, ...] = VARIANTS,
+    backends: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = ("tensorflow", "jax"),
+    batch_norms: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = ("freeze", "train"),
+    variants: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = VARIANTS,
     output: Path | None = None,
 ) -> None:
     """Measure and print.

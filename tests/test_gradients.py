@@ -248,3 +248,12 @@ def test_scales_per_channel_take_the_equation() -> None:
         s = np.float64(one) / 127
         expected = s * np.clip(np.rint(x[:, channel] / s), -128, 127)
         np.testing.assert_allclose(together[:, channel], expected, rtol=1e-6)
+
+
+def test_outside_training_ties_are_those_of_a_division_as_in_the_engines() -> None:
+    """Numbers that lie halfway between two steps are common where inputs lie on a grid of their own."""
+    s = np.float32(1.1) / np.float32(127)
+    x = (np.arange(-100, 100, dtype=np.float32) + np.float32(0.5)) * s
+    layer = FakeQuantize(QuantSpec(), amax=float(np.float32(1.1)))
+    steps = np.asarray(layer(x[np.newaxis], training=False))[0] / s
+    np.testing.assert_allclose(steps, np.rint(x / s), atol=1e-3)

@@ -25,20 +25,21 @@ from typing import Any
 
 from keras import ops
 
-from keras_qat.layers.fused import round_to_grid, straight_through
+from keras_qat.layers.fused import by_equation, round_to_grid, straight_through
 from keras_qat.types import QuantSpec
 
 SMALLEST_AMAX = 1e-30
 """Stands for the amax of an all-zero tensor, so that its scale stays positive and its integers are 0."""
 
 
-def fake_quantize(x: Any, amax: Any, spec: QuantSpec) -> Any:
+def fake_quantize(x: Any, amax: Any, spec: QuantSpec, *, training: bool = False) -> Any:
     """Round `x` to the integer grid of `spec`, in float. No gradient reaches the range.
 
     Args:
         x: float tensor of any shape.
-        amax: largest magnitude kept, a scalar.
+        amax: largest magnitude kept, a scalar, or a tensor that broadcasts against `x`.
         spec: the integers.
+        training: take the backend's fast operation, which may round a tie of float32 the other way.
 
     Returns:
         A tensor like `x`, each number a multiple of its scale; the gradient passes straight through inside the range.
@@ -50,16 +51,18 @@ def fake_quantize(x: Any, amax: Any, spec: QuantSpec) -> Any:
     """
     # In half precision a small scale would underflow to 0.
     s = ops.stop_gradient(scale_of(ops.cast(amax, "float32"), spec))
-    return ops.cast(round_to_grid(ops.cast(x, "float32"), s, spec), x.dtype)
+    rounded = round_to_grid if training else by_equation
+    return ops.cast(rounded(ops.cast(x, "float32"), s, spec), x.dtype)
 
 
-def fake_quantize_learned(x: Any, amax: Any, spec: QuantSpec) -> Any:
+def fake_quantize_learned(x: Any, amax: Any, spec: QuantSpec, *, training: bool = False) -> Any:
     """Like `fake_quantize`, with LSQ's gradient to the range: a step on amax is q_max times LSQ's step on the scale.
 
     Args:
         x: float tensor, shape (batch, …).
         amax: largest magnitude kept, a scalar.
         spec: the integers.
+        training: as for `fake_quantize`.
 
     Returns:
         A tensor like `x`, the same numbers as those of `fake_quantize`.
@@ -67,7 +70,7 @@ def fake_quantize_learned(x: Any, amax: Any, spec: QuantSpec) -> Any:
     wide, amax = ops.cast(x, "float32"), ops.cast(amax, "float32")
     s = scale_of(amax, spec)
     fixed = ops.stop_gradient(s)
-    x_hat = round_to_grid(wide, fixed, spec)
+    x_hat = (round_to_grid if training else by_equation)(wide, fixed, spec)
     # ∂x̂/∂s as a factor; behind it a term that is exactly 0 and carries the gradient to a, g · q_max² times as large.
     ratio = ops.stop_gradient(wide) / fixed
     slope = ops.where(

@@ -86,11 +86,11 @@ class FakeQuantize(keras.layers.Layer):
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Fake-quantize a tensor of any shape; the shape and dtype stay."""
         if self.range_mode == "learned":
-            return fake_quantize_learned(inputs, self.amax, self.spec)
+            return fake_quantize_learned(inputs, self.amax, self.spec, training=bool(training))
         if self.range_mode == "ema" and training and self.trainable:
             batch_amax = ops.cast(ops.max(ops.abs(inputs)), "float32")
             self.amax.assign(_MOMENTUM * self.amax + (1 - _MOMENTUM) * batch_amax)
-        return fake_quantize(inputs, self.amax, self.spec)
+        return fake_quantize(inputs, self.amax, self.spec, training=bool(training))
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         """The shape of the input."""

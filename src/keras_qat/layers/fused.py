@@ -18,6 +18,9 @@ from keras_qat.types import QuantSpec
 def round_to_grid(x: Any, s: Any, spec: QuantSpec) -> Any:
     """x̂ = s · clip(round(x / s), q_min, q_max), whose gradient to x is 1 inside the range and 0 outside.
 
+    For training alone: next to a tie it may round the other way than the equation, which engines follow. Where inputs
+    lie on a grid of their own, such as behind another quantized tensor and a leaky ReLU, ties are common.
+
     Args:
         x: float32 tensor of any shape.
         s: the scale, float32: a scalar, or a tensor that broadcasts against `x`.
