@@ -18,10 +18,11 @@ from typing import Any
 
 import cyclopts
 import numpy as np
-from engines import open_onnxruntime, open_openvino
+from engines import open_onnxruntime
 from peers import PEERS, quantize_static
 from rich.console import Console
 from rich.table import Table
+from scores import OPEN, score, sqnr
 
 from keras_qat import apply_placement, export_onnx, plan, trace
 from keras_qat.calibration import (
@@ -34,9 +35,6 @@ from keras_qat.calibration import (
 from keras_qat.data import ImageSet, load_data
 from keras_qat.zoo import build_model, find
 
-ENGINES = {"onnxruntime": open_onnxruntime, "tensorrt": open_openvino, "openvino": open_openvino}
-"""What runs the files of a target. TensorRT's run in OpenVINO, which takes them without loss of speed."""
-
 CORRECTED = ("entropy", "mse", "auto")
 """The methods whose biases are corrected as well."""
 
@@ -45,7 +43,6 @@ REPAIRED = "mse"
 
 _BATCH = 32
 _SEED = 0
-_TINY = 1e-9
 
 
 @dataclass(frozen=True)
@@ -70,16 +67,14 @@ class Judge:
 
     def row(self, target: str, images: int, name: str, path: Path, threads: int) -> Row:
         """Score a file."""
-        run = ENGINES[target](path, threads)
-        scores = np.concatenate([run(np.array(self.x[i : i + _BATCH])) for i in range(0, len(self.x), _BATCH)])
-        exact, found = _logits(self.scores), _logits(scores)
+        scores = score(OPEN[target](path, threads), self.x, _BATCH)
         return Row(
             target=target,
             images=images,
             name=name,
             agreement=float(np.mean(scores.argmax(axis=1) == self.scores.argmax(axis=1))),
             top1=float(np.mean(scores.argmax(axis=1) == self.labels)),
-            sqnr=float(10 * np.log10(np.sum(exact**2) / np.sum((exact - found) ** 2))),
+            sqnr=sqnr(self.scores, scores),
         )
 
 
@@ -116,8 +111,7 @@ def main(
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         float_file = export_onnx(network, folder / "float.onnx")
-        run = open_onnxruntime(float_file, threads)
-        judge = Judge(x, labels, np.concatenate([run(x[i : i + _BATCH]) for i in range(0, len(x), _BATCH)]))
+        judge = Judge(x, labels, score(open_onnxruntime(float_file, threads), x, _BATCH))
         for count in calibration_images:
             train = splits.train.take(count, _SEED)
             makers = [_ours(network, target, train, folder) for target in targets]
@@ -161,12 +155,6 @@ def _peers(float_file: Path, train: ImageSet, folder: Path) -> Iterator[tuple[st
     }
     for name, (runtime, make) in makers.items():
         yield runtime, name, make(float_file, images, folder)
-
-
-def _logits(scores: np.ndarray) -> np.ndarray:
-    """The logits of softmax scores, up to a constant that is taken out."""
-    logits = np.log(scores.astype(np.float64) + _TINY)
-    return np.asarray(logits - logits.mean(axis=1, keepdims=True))
 
 
 def _line(row: Row) -> str:

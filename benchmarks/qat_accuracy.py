@@ -20,9 +20,9 @@ from typing import Annotated, Any
 import cyclopts
 import numpy as np
 from cyclopts import Parameter
-from engines import open_onnxruntime, open_openvino
 from rich.console import Console
 from rich.table import Table
+from scores import OPEN, SMALLEST, score, sqnr
 
 from keras_qat import Overrides, export_onnx, plan, trace
 from keras_qat.baseline import float_model, load_splits
@@ -31,11 +31,7 @@ from keras_qat.qat import train_quantized
 from keras_qat.settings import Settings
 from keras_qat.zoo import find
 
-ENGINES = {"onnxruntime": open_onnxruntime, "tensorrt": open_openvino, "openvino": open_openvino}
-"""What runs the files of a target. TensorRT's run in OpenVINO, which takes them without loss of speed."""
-
 _BATCH = 20
-_SMALLEST = 1e-9
 
 
 @dataclass(frozen=True)
@@ -118,12 +114,11 @@ def _rows(
 
     def scores(model: Any, target: str) -> np.ndarray:
         options = {"target": target, "opset": settings.opset, "precision": settings.precision}
-        run = ENGINES[target](export_onnx(model, settings.folder / "file.onnx", **options), threads)
-        return np.concatenate([run(np.array(x[i : i + _BATCH])) for i in range(0, len(x), _BATCH)])
+        file = export_onnx(model, settings.folder / "file.onnx", **options)
+        return score(OPEN[target](file, threads), x, _BATCH)
 
     def row(found: np.ndarray, ptq: np.ndarray, **names: Any) -> Row:
         gains = _divergence(exact, ptq) - _divergence(exact, found)
-        noise = _logits(exact) - _logits(found)
         return Row(
             model=settings.model,
             agreement=float(np.mean(found.argmax(axis=1) == exact.argmax(axis=1))),
@@ -131,7 +126,7 @@ def _rows(
             kl=float(_divergence(exact, found).mean()),
             gain=float(gains.mean()),
             gain_error=float(gains.std() / np.sqrt(len(gains))),
-            sqnr=float(10 * np.log10(np.sum(_logits(exact) ** 2) / max(np.sum(noise**2), _SMALLEST))),
+            sqnr=sqnr(exact, found),
             **names,
         )
 
@@ -152,13 +147,7 @@ def _rows(
 def _divergence(exact: np.ndarray, found: np.ndarray) -> np.ndarray:
     """KL(exact ‖ found) of each image, in nats."""
     p, q = exact.astype(np.float64), found.astype(np.float64)
-    return np.asarray(np.sum(p * (np.log(p + _SMALLEST) - np.log(q + _SMALLEST)), axis=1))
-
-
-def _logits(scores: np.ndarray) -> np.ndarray:
-    """The logits of softmax scores, up to a constant that is taken out."""
-    logits = np.log(scores.astype(np.float64) + _SMALLEST)
-    return np.asarray(logits - logits.mean(axis=1, keepdims=True))
+    return np.asarray(np.sum(p * (np.log(p + SMALLEST) - np.log(q + SMALLEST)), axis=1))
 
 
 def _print(rows: list[Row]) -> None:

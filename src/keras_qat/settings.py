@@ -2,10 +2,10 @@
 
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from keras_qat.errors import UserError
-from keras_qat.types import Precision, RangeMode
+from keras_qat.types import Monitor, Precision, RangeMode, TrainingPrecision
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,8 @@ class Settings:
     weight_decay: float = 0.0
     clip_norm: float | None = None
     label_smoothing: float = 0.0
-    training_precision: Literal["float32", "mixed_bfloat16"] = "float32"
-    monitor: Literal["loss", "accuracy"] = "loss"
+    training_precision: TrainingPrecision = "float32"
+    monitor: Monitor = "loss"
     validation_images: int | None = None
     output: Path = Path("runs")
     seed: int = 0

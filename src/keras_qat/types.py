@@ -25,6 +25,12 @@ IoDtype = Literal["float32", "float16"]
 RangeMode = Literal["fixed", "ema", "learned"]
 """What training does to the ranges of activations: nothing, a moving average of each batch's largest magnitude, LSQ."""
 
+Monitor = Literal["loss", "accuracy"]
+"""What the best epoch is chosen by: the lowest selection loss, or the highest top-1 accuracy and then the loss."""
+
+TrainingPrecision = Literal["float32", "mixed_bfloat16"]
+"""Keras's dtype policy of all layers but the last. Weights, ranges and rounding are float32 in any case."""
+
 
 class OpKind(str, Enum):
     """What a node of the graph computes, as far as quantization is concerned."""

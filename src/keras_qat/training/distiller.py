@@ -10,7 +10,8 @@ from keras_qat.errors import UserError
 from keras_qat.training.cloning import clone, require_graph
 from keras_qat.training.features import common_features
 from keras_qat.training.losses import distillation_loss, feature_loss
-from keras_qat.training.recipe import Distillation, TrainingPrecision
+from keras_qat.training.recipe import Distillation
+from keras_qat.types import TrainingPrecision
 
 _PROBABILITIES = "class probabilities"
 """Among the outputs' names; no layer is called that."""

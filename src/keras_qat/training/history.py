@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from keras_qat.errors import UserError
-from keras_qat.training.recipe import Monitor
+from keras_qat.types import Monitor
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from keras_qat.errors import UserError
 from keras_qat.layers import FakeQuantize
 from keras_qat.training.cloning import all_layers
 from keras_qat.training.guards import smaller_batch
-from keras_qat.training.recipe import TrainingPrecision
+from keras_qat.types import TrainingPrecision
 
 _LEAST = 0.6
 _FLOAT_BYTES = 4

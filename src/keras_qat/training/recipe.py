@@ -9,13 +9,7 @@ from keras_qat.errors import UserError
 from keras_qat.training.freezing import parse_batch_norm
 from keras_qat.training.optimizers import DEFAULT_OPTIMIZER, require_optimizer
 from keras_qat.training.schedule import Piece, check_learning_rate, check_pieces, parse_schedule
-from keras_qat.types import RangeMode
-
-Monitor = Literal["loss", "accuracy"]
-"""What the best epoch is chosen by: the lowest selection loss, or the highest top-1 accuracy and then the loss."""
-
-TrainingPrecision = Literal["float32", "mixed_bfloat16"]
-"""Keras's dtype policy of all layers but the last. Weights, ranges and rounding are float32 in any case."""
+from keras_qat.types import Monitor, RangeMode, TrainingPrecision
 
 _SEEDS = 2**31
 
