@@ -6,9 +6,9 @@
 
 Everything is what `keras-qat run` does, and every other option is one of its own (`--epochs`, `--learning-rate`, …).
 The validation images are looked at once, at the end; to choose a recipe, `--scored-on selection` scores the images that
-a run holds out of its training images, and the validation images stay unseen. Agreement moves in steps of one image and its noise on 500 images
-is about half a point; the Kullback-Leibler divergence from float's probabilities and the SQNR of the logits are finer,
-and the divergence is compared image by image.
+a run holds out of its training images, and the validation images stay unseen. Agreement moves in steps of one image and
+its noise on 500 images is about half a point; the Kullback-Leibler divergence from float's probabilities and the SQNR
+of the logits are finer, and the divergence is compared image by image.
 """
 
 import json
