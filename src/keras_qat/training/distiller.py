@@ -86,11 +86,12 @@ class Distiller(keras.Model):
         same = ops.equal(ops.argmax(t, axis=-1), ops.argmax(p, axis=-1))
         self.agreement.update_state(ops.cast(same, "float32"))
         own = sum((ops.sum(ops.cast(term, "float32")) for term in self.losses), 0.0)
-        if d.weight == 1:
-            return loss + own
         # Keras adds the layers' own losses to that of the labels; they count once, whatever the weight.
+        loss = (loss + d.weight * own) / _replicas()
+        if d.weight == 1:
+            return loss
         labels = super().compute_loss(x, y, p, sample_weight, training)
-        return loss + (1 - d.weight) * labels + d.weight * own
+        return loss + (1 - d.weight) * labels
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Any:
         """The metrics of the labels, of the probabilities alone."""
@@ -115,6 +116,15 @@ def require_teacher(student: keras.Model, teacher: keras.Model) -> None:
                 f"A teacher must have the {what} of the model that it teaches. Received: {theirs} and {own}. "
                 "Give the float model that was quantized."
             )
+
+
+def _replicas() -> int:
+    """How many devices add up their gradients: each one's loss is its share, as Keras's own losses are."""
+    if keras.backend.backend() != "tensorflow":
+        return 1
+    import tensorflow as tf
+
+    return int(tf.distribute.get_strategy().num_replicas_in_sync)
 
 
 def _alike(left: Any, right: Any) -> bool:

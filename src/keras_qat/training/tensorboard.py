@@ -37,7 +37,7 @@ class RangesToTensorBoard(keras.callbacks.Callback):
             trained = self.model.student if isinstance(self.model, Distiller) else self.model
             for layer in all_layers(trained):
                 if isinstance(layer, FakeQuantize):
-                    tf.summary.scalar(f"range/{layer.name}", float(layer.amax))
+                    tf.summary.scalar(f"range/{layer.name}", float(layer.amax.numpy()))
 
 
 def tensorboard_callbacks(folder: Path) -> list[keras.callbacks.Callback]:

@@ -1,0 +1,65 @@
+"""Several devices that train together give the weights of one device that sees the whole batch."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+_SCRIPT = """
+import contextlib, sys
+import numpy as np
+import tensorflow as tf
+
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+import keras
+from keras_qat import Recipe, apply_placement, calibrate, fine_tune, plan, trace
+from keras_qat.training import Distillation
+
+keras.utils.set_random_seed(0)
+rng = np.random.default_rng(0)
+x = rng.normal(size=(48, 8, 8, 3)).astype("float32")
+y = rng.integers(0, 4, 48)
+image = keras.Input((8, 8, 3))
+hidden = keras.layers.Conv2D(8, 3, kernel_regularizer="l2")(image)
+hidden = keras.layers.ReLU()(keras.layers.BatchNormalization()(hidden))
+hidden = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(8, 3)(hidden))
+net = keras.Model(image, keras.layers.Dense(4, activation="softmax")(hidden))
+placement = plan(trace(net).graph, "tensorrt")
+quantized = apply_placement(net, placement, calibrate(net, placement, [x]))
+data = tf.data.Dataset.from_tensor_slices((x, y)).batch(16)
+# The steps of plain SGD are as large as the gradient: a sum in place of a mean would double them.
+recipe = Recipe(
+    epochs=2, batch_size=16, optimizer="sgd-momentum", learning_rate=0.01, distillation=Distillation(weight=0.5),
+)
+for name, scope in {
+    "one": contextlib.nullcontext(), "two": tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope(),
+}.items():
+    with scope:
+        tuned = fine_tune(quantized, lambda epoch: data, data, recipe, teacher=net, folder=f"{sys.argv[1]}/{name}")
+    weights = {f"w{i}": w for i, w in enumerate(tuned.model.get_weights())}
+    moved = max(np.abs(w - v).max() for w, v in zip(weights.values(), quantized.get_weights()))
+    loss = tuned.history[-1].train_loss
+    np.savez(f"{sys.argv[1]}/{name}.npz", loss=loss, best=tuned.best_epoch, moved=moved, **weights)
+"""
+
+
+def test_two_devices_train_as_one(tmp_path: Path) -> None:
+    """A process of its own: TensorFlow's devices can't be parted once it runs."""
+    done = subprocess.run(  # noqa: S603
+        [sys.executable, "-c", _SCRIPT, str(tmp_path)],
+        env={**os.environ, "KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    one, two = (dict(np.load(tmp_path / f"{name}.npz")) for name in ("one", "two"))
+    assert one["best"] == two["best"] > 0
+    assert one["moved"] > 1e-3
+    assert two["loss"] == pytest.approx(one["loss"], rel=1e-4)
+    for name in one:
+        np.testing.assert_allclose(two[name], one[name], atol=1e-4, err_msg=name)
