@@ -1,0 +1,67 @@
+"""`keras-qat prepare-imagenet`: from the official archives of ImageNet to TFRecord shards."""
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+from cyclopts.validators import Number
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from keras_qat.data.prepare_imagenet import Prepared
+
+_GIGABYTE = 1e9
+
+_AtLeastOne = Parameter(validator=Number(gte=1))
+
+
+def prepare_imagenet_command(
+    *,
+    archives: Path,
+    output: Path,
+    shards: Annotated[tuple[int, int], Parameter(negative=())] = (1024, 128),
+    workers: Annotated[int | None, _AtLeastOne] = None,
+    seed: int = 0,
+    skip_bad: Annotated[bool, Parameter(negative=())] = False,
+) -> None:
+    """Write ImageNet into TFRecord shards, straight from the archives of ILSVRC 2012, and check them.
+
+    Nothing is unpacked on the way. Killed and called again, the command goes on with the shards that are missing.
+
+    Examples:
+        keras-qat prepare-imagenet --archives downloads/ --output imagenet/
+
+        keras-qat run --model resnet50 --weights imagenet --data imagenet/
+
+    Args:
+        archives: The folder of ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar and ILSVRC2012_devkit_t12.tar.gz.
+        output: Where to write train-00000-of-01024 and so on; about 150 GB.
+        shards: How many shards to train and to validate.
+        workers: How many shards are written at a time: 8, or as many as there are processors, if not given.
+        seed: Of the order of the images.
+        skip_bad: Leave out files that are no image, instead of stopping.
+    """
+    from keras_qat.data.prepare_imagenet import prepare_imagenet
+
+    prepared = prepare_imagenet(archives, output, shards=shards, workers=workers, seed=seed, skip_bad=skip_bad)
+    Console().print(_summary(prepared, output, shards), soft_wrap=True, markup=False, highlight=False)
+
+
+def _summary(prepared: "Prepared", output: Path, shards: tuple[int, int]) -> str:
+    from keras_qat.data.prepare_imagenet import OFFICIAL, OFFICIAL_CLASSES
+
+    counts = ", ".join(
+        f"{images:,} {split} images in {count} shards"
+        for (split, images), count in zip(prepared.counts.items(), shards, strict=True)
+    )
+    kinds = ", ".join(f"{count} {was}" for was, count in sorted(Counter(prepared.encoded.values()).items()))
+    official = " / ".join(f"{number:,}" for number in (*OFFICIAL.values(), OFFICIAL_CLASSES))
+    lines = [
+        f"{output}: {counts}, {prepared.classes:,} classes, {prepared.size / _GIGABYTE:.1f} GB.",
+        f"These {'are' if prepared.official else 'are not'} the official counts ({official}).",
+        *([f"Encoded anew as RGB JPEG: {kinds}."] if kinds else []),
+        *([f"Left out, since they are no image: {len(prepared.skipped)}."] if prepared.skipped else []),
+        f"All records were read again. Check a copy with: cd {output} && sha256sum -c SHA256SUMS",
+    ]
+    return "\n".join(lines)

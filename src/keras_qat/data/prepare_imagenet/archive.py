@@ -1,0 +1,127 @@
+"""Where each image lies in an uncompressed tar, and in the tars within it: any image can be read, nothing is unpacked.
+
+The official archives of ILSVRC 2012 are `ILSVRC2012_img_train.tar`, a tar of one tar for each class named by its
+WordNet id, and `ILSVRC2012_img_val.tar`, a flat tar.
+"""
+
+import os
+import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from keras_qat.errors import DataError
+
+_BLOCK = 512
+
+
+@dataclass(frozen=True)
+class Member:
+    """A file in an archive: its name without folders, and where its bytes lie."""
+
+    name: str
+    offset: int
+    size: int
+
+
+class Archive:
+    """An open tar, read by any number of threads."""
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self.path = path
+        self.size = os.fstat(descriptor).st_size
+        self._descriptor = descriptor
+
+    def read(self, offset: int, size: int) -> bytes:
+        """`size` bytes from `offset` on, fewer at the end.
+
+        Raises:
+            DataError: the archive can't be read.
+        """
+        try:
+            return os.pread(self._descriptor, size, offset)
+        except OSError as error:
+            raise archive_error(self.path, error.strerror or str(error)) from error
+
+    def content(self, member: Member) -> bytes:
+        """The bytes of a file.
+
+        Raises:
+            DataError: the archive ends within it.
+        """
+        data = self.read(member.offset, member.size)
+        if len(data) < member.size:
+            raise archive_error(self.path, f"it ends within {member.name}")
+        return data
+
+    def members(self, within: Member | None = None) -> Iterator[Member]:
+        """The files of the archive, or of an archive within it, by reading headers only.
+
+        Raises:
+            DataError: it is truncated, compressed, or no tar.
+        """
+        window = _Window(self, 0, self.size) if within is None else _Window(self, within.offset, within.size)
+        name = str(self.path) if within is None else f"{within.name} in {self.path}"
+        try:
+            with tarfile.open(fileobj=cast(BinaryIO, window), mode="r:") as tar:
+                for entry in tar:
+                    if entry.isfile():
+                        file_name = entry.name.rsplit("/", 1)[-1]
+                        yield Member(file_name, window.start + entry.offset_data, entry.size)
+                # `tarfile` takes a broken header, or a file that ends before one, for the end of the archive.
+                end = tar.offset
+        except tarfile.TarError as error:
+            raise archive_error(self.path, f"{name} is truncated or no uncompressed tar ({error})") from error
+        whole = within is not None and end == window.size
+        if not whole and window.at(end, _BLOCK) != bytes(_BLOCK):
+            raise archive_error(self.path, f"{name} is truncated or corrupt at byte {end}")
+
+
+@contextmanager
+def open_archive(path: Path) -> Iterator[Archive]:
+    """Open a tar for the time of the block.
+
+    Raises:
+        DataError: it can't be opened.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError as error:
+        raise archive_error(path, error.strerror or str(error)) from error
+    try:
+        yield Archive(path, descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def archive_error(path: Path, problem: str) -> DataError:
+    """The error of an archive: names it, and advises."""
+    return DataError(
+        f"Can't use the archive {path}: {problem}. Received: {str(path)!r}. "
+        f"Give the official {path.name}; if it is that, download it again."
+    )
+
+
+class _Window:
+    """A stretch of an archive as the file that `tarfile` asks for."""
+
+    def __init__(self, archive: Archive, start: int, size: int) -> None:
+        self.start, self.size = start, size
+        self._archive, self._place = archive, 0
+
+    def at(self, place: int, count: int) -> bytes:
+        return self._archive.read(self.start + place, max(0, min(count, self.size - place)))
+
+    def read(self, count: int) -> bytes:
+        data = self.at(self._place, count)
+        self._place += len(data)
+        return data
+
+    def seek(self, place: int) -> int:
+        self._place = place
+        return place
+
+    def tell(self) -> int:
+        return self._place

@@ -1,0 +1,202 @@
+"""TFRecord framing: how records lie in a file, and their checksums.
+
+    uint64 length | uint32 masked CRC-32C of it | length bytes | uint32 masked CRC-32C of these
+
+all little-endian, with mask(crc) = ((crc >> 15 | crc << 17) + 0xa282ead8) mod 2³²
+(https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details).
+"""
+
+import os
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import google_crc32c
+from typing_extensions import Self
+
+from keras_qat.errors import DataError
+
+HEADER_BYTES = 12
+FRAME_BYTES = 16
+"""What a record takes beside its payload."""
+
+_LENGTH = struct.Struct("<Q")
+_CRC = struct.Struct("<I")
+_MASK_DELTA = 0xA282EAD8
+_32_BITS = 0xFFFFFFFF
+_ADVICE = "Copy the file anew from where it came, or let bad records be passed over (skip_bad)."
+# The first bytes of a gzip file, and of the usual zlib streams.
+_COMPRESSED = {b"\x1f\x8b": "gzip", b"\x78\x01": "zlib", b"\x78\x9c": "zlib", b"\x78\xda": "zlib"}
+
+
+class BinaryWriter(Protocol):
+    """What takes bytes: a file, or what counts and hashes on the way to one."""
+
+    def write(self, data: bytes, /) -> object:
+        """Take all of `data`."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """A record whose checksums are right: its payload and where in the file it begins."""
+
+    offset: int
+    payload: bytes
+
+
+@dataclass(frozen=True)
+class BadRecord:
+    """A record that can't be used.
+
+    Args:
+        offset: where in the file it begins.
+        problem: what is wrong with it.
+        end: where the next record begins, or `None` if nothing tells: what follows in the file is lost.
+    """
+
+    offset: int
+    problem: str
+    end: int | None
+
+
+def masked_crc(data: bytes) -> int:
+    """The checksum that a TFRecord file holds for `data`.
+
+    Example:
+        >>> hex(masked_crc(b"123456789"))  # CRC-32C 0xe3069283, rotated by 15 bits, plus the constant
+        '0xc78ab0e5'
+    """
+    crc = int(google_crc32c.value(data))
+    return ((crc >> 15 | crc << 17) + _MASK_DELTA) & _32_BITS
+
+
+def write_record(file: BinaryWriter, payload: bytes) -> None:
+    """Append one record to a binary file.
+
+    Example:
+        >>> import io
+        >>> file = io.BytesIO()
+        >>> write_record(file, b"abc")
+        >>> len(file.getvalue()) == 3 + FRAME_BYTES
+        True
+    """
+    length = _LENGTH.pack(len(payload))
+    file.write(length + _CRC.pack(masked_crc(length)))
+    file.write(payload)
+    file.write(_CRC.pack(masked_crc(payload)))
+
+
+def read_record(path: str | Path, offset: int, length: int = 0) -> bytes:
+    """Read the record that begins at `offset`, and check it.
+
+    Args:
+        path: an uncompressed TFRecord file.
+        offset: in bytes, as `scan_records` gives it.
+        length: bytes of payload to expect: with the right number the file is read once, not twice.
+
+    Returns:
+        The payload.
+
+    Raises:
+        DataError: the file can't be read, or its record is corrupt or truncated.
+    """
+    with _Shard(path) as shard:
+        record = shard.read(offset, length)
+    if isinstance(record, BadRecord):
+        raise record_error(path, record.offset, record.problem)
+    return record.payload
+
+
+def scan_records(path: str | Path) -> Iterator[Record | BadRecord]:
+    """Read all the records of a file from its begin to its end, and check them.
+
+    After a record of unknown length nothing more can be read: it is the last that is given.
+
+    Args:
+        path: an uncompressed TFRecord file; an empty one has no records.
+
+    Raises:
+        DataError: the file can't be read, or is compressed.
+    """
+    with _Shard(path) as shard:
+        offset: int | None = 0
+        while offset is not None and offset < shard.size:
+            record = shard.read(offset)
+            if isinstance(record, BadRecord):
+                if offset == 0:
+                    _refuse_compressed(path, shard)
+                offset = record.end
+            else:
+                offset += len(record.payload) + FRAME_BYTES
+            yield record
+
+
+def record_error(path: str | Path, offset: int, problem: str, advice: str = _ADVICE) -> DataError:
+    """The error of one record: names the file and where in it the record begins."""
+    return DataError(f"Can't use the record at byte {offset} of {path}: {problem}. Received: {str(path)!r}. {advice}")
+
+
+class _Shard:
+    """An open TFRecord file, read at any place."""
+
+    def __init__(self, path: str | Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> Self:
+        try:
+            self._descriptor = os.open(self._path, os.O_RDONLY)
+        except OSError as error:
+            raise _unreadable(self._path, error) from error
+        self.size = os.fstat(self._descriptor).st_size
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._descriptor)
+
+    def bytes_at(self, offset: int, count: int) -> bytes:
+        """Up to `count` bytes from `offset` on; fewer only at the end of the file."""
+        parts = []
+        try:
+            # One call reads at most 2 GB.
+            while count and (part := os.pread(self._descriptor, count, offset)):
+                parts.append(part)
+                offset, count = offset + len(part), count - len(part)
+        except OSError as error:
+            raise _unreadable(self._path, error) from error
+        return b"".join(parts)
+
+    def read(self, offset: int, expected: int = 0) -> Record | BadRecord:
+        """The record that begins at `offset`, of `expected` bytes if that is known."""
+        block = self.bytes_at(offset, HEADER_BYTES + (expected + _CRC.size if expected else 0))
+        if len(block) < HEADER_BYTES:
+            return BadRecord(offset, "the file ends within its length", None)
+        if masked_crc(block[:8]) != _CRC.unpack(block[8:HEADER_BYTES])[0]:
+            return BadRecord(offset, "the checksum of its length is wrong", None)
+        (length,) = _LENGTH.unpack(block[:8])
+        end = offset + FRAME_BYTES + length
+        if end > self.size:
+            return BadRecord(offset, f"the file ends at byte {self.size}, before its end at {end}", None)
+        if len(block) != FRAME_BYTES + length:
+            block = self.bytes_at(offset, FRAME_BYTES + length)
+        payload, crc = block[HEADER_BYTES:-4], block[-4:]
+        if masked_crc(payload) != _CRC.unpack(crc)[0]:
+            return BadRecord(offset, "the checksum of its data is wrong", end)
+        return Record(offset, payload)
+
+
+def _unreadable(path: str | Path, error: OSError) -> DataError:
+    return DataError(
+        f"Can't read {path}: {error.strerror or error}. Received: {str(path)!r}. Give a file that you may read."
+    )
+
+
+def _refuse_compressed(path: str | Path, shard: _Shard) -> None:
+    kind = _COMPRESSED.get(shard.bytes_at(0, 2))
+    if kind is not None:
+        raise DataError(
+            f"{path} is compressed, so single records of it can't be read. Received: a {kind} file. "
+            "Write the shards anew without compression (gzip: `gunzip < SHARD > SHARD.plain`, then rename): "
+            "the images in them are compressed by themselves."
+        )

@@ -1,0 +1,147 @@
+"""The index of a record set: where each record lies, and its class, from one reading of all the shards."""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from keras_qat.data.records.framing import FRAME_BYTES, BadRecord, record_error, scan_records
+from keras_qat.data.records.layout import LAYOUTS, Layout, bytes_of, integer_of, parse_features, recognise_layout
+from keras_qat.errors import DataError
+from keras_qat.progress import track
+
+_MOST_READERS = 8
+
+
+@dataclass(frozen=True, eq=False)
+class RecordIndex:
+    """Where the n records of some shards lie, and what is said of them.
+
+    Args:
+        layout: the name of their layout.
+        shard: int32 (n,): the number of the file.
+        offset: int64 (n,): in bytes, where the record begins.
+        length: int64 (n,): bytes of its payload.
+        label: int64 (n,): as it is written there.
+        synset: int32 (n,): the index in `synsets`, -1 where a record has none.
+        synsets: the words of the synsets.
+        texts: for each label the first text that is there for it.
+        bad: the records that can't be used, with the number of their file.
+    """
+
+    layout: str
+    shard: NDArray[np.int32]
+    offset: NDArray[np.int64]
+    length: NDArray[np.int64]
+    label: NDArray[np.int64]
+    synset: NDArray[np.int32]
+    synsets: tuple[str, ...]
+    texts: Mapping[int, str]
+    bad: tuple[tuple[int, BadRecord], ...]
+
+    def __len__(self) -> int:
+        """How many good records there are."""
+        return len(self.label)
+
+
+@dataclass
+class _ShardScan:
+    """What was found in one shard, as lists that grow."""
+
+    offset: list[int] = field(default_factory=list)
+    length: list[int] = field(default_factory=list)
+    label: list[int] = field(default_factory=list)
+    synset: list[str | None] = field(default_factory=list)
+    texts: dict[int, str] = field(default_factory=dict)
+    bad: list[BadRecord] = field(default_factory=list)
+
+
+def scan_shards(paths: Sequence[Path], description: str) -> RecordIndex:
+    """Read all the records of `paths`, with their checksums.
+
+    Args:
+        paths: the shards of one split, in order.
+        description: what a progress bar says is done.
+
+    Returns:
+        The index, the bad records among it.
+
+    Raises:
+        DataError: a file can't be read or is compressed, there is no good record, or the first one isn't of a
+            known layout.
+    """
+    layout = _layout_of(paths)
+    readers = min(_MOST_READERS, len(paths), os.cpu_count() or 1)
+    with ThreadPoolExecutor(readers) as executor:
+        try:
+            scans = list(track(executor.map(lambda path: _scan(path, layout), paths), description, total=len(paths)))
+        except BaseException:
+            executor.shutdown(cancel_futures=True)
+            raise
+    synsets = tuple(sorted({word for scan in scans for word in scan.synset if word is not None}))
+    code: dict[str | None, int] = {None: -1, **{word: i for i, word in enumerate(synsets)}}
+    return RecordIndex(
+        layout=layout.name,
+        shard=np.repeat(np.arange(len(scans), dtype=np.int32), [len(scan.label) for scan in scans]),
+        offset=_joined(scan.offset for scan in scans),
+        length=_joined(scan.length for scan in scans),
+        label=_joined(scan.label for scan in scans),
+        synset=_joined([code[word] for word in scan.synset] for scan in scans).astype(np.int32),
+        synsets=synsets,
+        # The first text of a label counts: of the earlier shard.
+        texts={label: text for scan in reversed(scans) for label, text in scan.texts.items()},
+        bad=tuple((shard, bad) for shard, scan in enumerate(scans) for bad in scan.bad),
+    )
+
+
+def _layout_of(paths: Sequence[Path]) -> Layout:
+    """The layout of the first good record."""
+    first_bad: DataError | None = None
+    for path in paths:
+        for record in scan_records(path):
+            if isinstance(record, BadRecord):
+                first_bad = first_bad or record_error(path, record.offset, record.problem)
+                continue
+            features = parse_features(record.payload)
+            layout = None if features is None else recognise_layout(features)
+            if layout is not None:
+                return layout
+            known = " or ".join(f"{layout.image!r} and {layout.label!r}" for layout in LAYOUTS)
+            raise DataError(
+                f"The records of {path.parent} hold no labelled images that are known here. Received: "
+                f"{'no tf.train.Example' if features is None else f'features {sorted(features)}'} in {path.name}. "
+                f"Give records with {known}."
+            )
+    if first_bad is not None:
+        raise first_bad
+    raise DataError(f"The shards hold no record. Received: {str(paths[0])!r} … Make the set anew.")
+
+
+def _scan(path: Path, layout: Layout) -> _ShardScan:
+    found = _ShardScan()
+    for record in scan_records(path):
+        if isinstance(record, BadRecord):
+            found.bad.append(record)
+            continue
+        features = parse_features(record.payload)
+        label = None if features is None else integer_of(features, layout.label)
+        if features is None or label is None or bytes_of(features, layout.image) is None:
+            problem = f"it has no {layout.image!r} and {layout.label!r}"
+            found.bad.append(BadRecord(record.offset, problem, record.offset + FRAME_BYTES + len(record.payload)))
+            continue
+        synset, text = (bytes_of(features, name) for name in (layout.synset, layout.text))
+        found.offset.append(record.offset)
+        found.length.append(len(record.payload))
+        found.label.append(label)
+        found.synset.append(None if synset is None else synset.decode(errors="replace"))
+        if text is not None:
+            found.texts.setdefault(label, text.decode(errors="replace"))
+    return found
+
+
+def _joined(parts: Iterable[Sequence[int]]) -> NDArray[np.int64]:
+    return np.concatenate([np.asarray(part, np.int64) for part in parts])
