@@ -1,6 +1,8 @@
 """Preprocessing against Keras's own and against Pillow."""
 
 import json
+import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -9,8 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_qat.data import Preprocessing
+from keras_qat.data import ImageSet, Preprocessing
+from keras_qat.data.preprocessing import Mode
 from keras_qat.errors import UserError
+from keras_qat.types import Normalization
 
 
 def _smooth_picture(height: int, width: int) -> np.ndarray:
@@ -24,6 +28,8 @@ def _smooth_picture(height: int, width: int) -> np.ndarray:
     [
         ("caffe", keras.applications.resnet.preprocess_input),
         ("tf", keras.applications.resnet_v2.preprocess_input),
+        ("torch", keras.applications.densenet.preprocess_input),
+        ("raw", keras.applications.efficientnet.preprocess_input),
     ],
 )
 def test_normalize_is_that_of_keras_applications(mode: str, reference: Callable[[Any], Any]) -> None:
@@ -59,14 +65,89 @@ def test_for_size_crops_nothing() -> None:
 
 
 def test_dict_round_trip_through_json() -> None:
-    preprocessing = Preprocessing("tf", size=299, resize=342)
-    assert Preprocessing.from_dict(json.loads(json.dumps(preprocessing.to_dict()))) == preprocessing
+    for preprocessing in (Preprocessing("tf", size=299, resize=342), Preprocessing("torch", 224, 256, True)):
+        assert Preprocessing.from_dict(json.loads(json.dumps(preprocessing.to_dict()))) == preprocessing
+
+
+def test_what_was_written_before_whole_pixels_is_read() -> None:
+    assert Preprocessing.from_dict({"mode": "caffe", "size": 224, "resize": 256}) == Preprocessing("caffe", 224, 256)
+
+
+def test_modes_of_resnets_compute_what_they_always_did() -> None:
+    pixels = np.random.default_rng(0).uniform(0, 255, (4, 5, 3)).astype(np.float32)
+    mean = np.array([103.939, 116.779, 123.68], np.float32)
+    np.testing.assert_array_equal(Preprocessing("caffe", 4, 4).normalize(pixels), pixels[..., ::-1] - mean)
+    in_tf = pixels / np.float32(127.5) - np.float32(1)
+    np.testing.assert_array_equal(Preprocessing("tf", 4, 4).normalize(pixels), in_tf)
+
+
+@pytest.mark.parametrize("mode", ["caffe", "tf", "torch", "raw"])
+def test_a_pipeline_normalizes_as_its_value_says(mode: Mode) -> None:
+    """Bit for bit: a file computes y = x' / divisor - offset by that value, and Keras sees what the pipeline gives."""
+    picture = np.random.default_rng(2).integers(0, 256, (1, 16, 16, 3), dtype=np.uint8)
+    data = ImageSet.from_arrays("one", picture, [0], Preprocessing(mode, 16, 16, whole_pixels=True))
+    n = data.preprocessing.normalization
+    x = picture[..., ::-1] if n.reverse_channels else picture
+    expected = x.astype(np.float32) / np.float32(n.divisor) - np.float32(n.offset)
+    (images, _), *_ = data.arrays(1)
+    np.testing.assert_array_equal(images, expected)
+
+
+@pytest.mark.parametrize("mode", ["caffe", "tf", "torch"])
+def test_whole_pixels_normalized_are_what_keras_reads(mode: Mode) -> None:
+    picture = _smooth_picture(50, 41)
+    whole = Preprocessing(mode, size=32, resize=36, whole_pixels=True)
+    pixels = np.asarray(whole.raw().prepare(picture))
+    np.testing.assert_array_equal(pixels, np.rint(pixels))
+    assert (pixels.min() >= 0, pixels.max() <= 255) == (True, True)
+    exact = np.asarray(Preprocessing("raw", size=32, resize=36).prepare(picture))
+    assert np.abs(pixels - exact).max() <= 0.5
+    np.testing.assert_array_equal(whole.prepare(picture), whole.normalize(pixels.astype(np.uint8)))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("caffe:224:256", Preprocessing("caffe", 224, 256)),
+        ("torch:224", Preprocessing("torch", 224, 224)),
+        ("raw:32:32", Preprocessing("raw", 32, 32)),
+    ],
+)
+def test_command_lines_spell_preprocessing(text: str, expected: Preprocessing) -> None:
+    assert Preprocessing.parse(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("caffe", "Received: 'caffe'. Give MODE:SIZE or MODE:SIZE:RESIZE, such as caffe:224:256"),
+        ("caffe:224:256:1", "Received: 'caffe:224:256:1'"),
+        ("caffe:big", "Received: 'caffe:big'"),
+        ("caffe:-1", "Received: 'caffe:-1'"),
+        ("caffe:22²", "Received: 'caffe:22²'"),
+        ("", "Received: ''"),
+        ("timm:224", "Unknown preprocessing mode. Received: mode='timm'"),
+        ("caffe:256:224", "size=256, resize=224"),
+    ],
+)
+def test_what_spells_no_preprocessing_is_refused(text: str, message: str) -> None:
+    with pytest.raises(UserError, match=re.escape(message)):
+        Preprocessing.parse(text)
+
+
+@pytest.mark.parametrize("numbers", [(0.0, 1.0, 1.0), (1.0, math.nan, 1.0), (math.inf, 1.0, 1.0)])
+def test_divisors_that_give_no_numbers_are_refused(numbers: tuple[float, float, float]) -> None:
+    with pytest.raises(ValueError, match="Divisors must be finite and not 0"):
+        Normalization(reverse_channels=False, divisor=numbers, offset=(0.0, 0.0, 0.0))
 
 
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"mode": "torch", "size": 8, "resize": 8}, "mode='torch'"),
+        ({"mode": "timm", "size": 8, "resize": 8}, r"mode='timm'\. Use one of \('caffe', 'tf', 'torch', 'raw'\)"),
+        ({"mode": ["tf"], "size": 8, "resize": 8}, "Give 'mode', 'size' and 'resize'"),
+        ({"mode": "tf", "size": 8, "resize": 8, "whole_pixels": "no"}, "'whole_pixels': 'no'"),
+        ({"mode": "tf", "size": 8, "resize": 8, "crop": 8}, "'crop': 8"),
         ({"mode": "tf", "size": 9, "resize": 8}, "size=9, resize=8"),
         ({"mode": "tf", "size": 0, "resize": 8}, "size=0"),
         ({"mode": "tf", "size": "big", "resize": 8}, "'size': 'big'"),

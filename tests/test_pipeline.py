@@ -3,7 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import keras
 import numpy as np
@@ -12,9 +12,11 @@ import pytest
 from keras_qat.baseline import cache_path
 from keras_qat.calibration import Ranges
 from keras_qat.cli.main import app, run_program
+from keras_qat.data import Preprocessing
 from keras_qat.errors import GateMissedError, UserError
 from keras_qat.evaluation import TensorError
 from keras_qat.gates import check_gates
+from keras_qat.model_facts import ModelFacts, read_model_facts
 from keras_qat.pipeline import run
 from keras_qat.report import Record, markdown
 from keras_qat.settings import Settings
@@ -69,6 +71,9 @@ def test_the_folder_holds_models_and_results(settings: Settings) -> None:
     assert set(correction["largest_shift"]) == {"stem_conv", "block_conv", "head_conv", "predictions"}
     assert {"best.keras", "last.npz", "history.json"} <= {p.name for p in (folder / "training").iterdir()}
     assert not list(folder.rglob(".*"))
+    for name in ("baseline.onnx", "qat.onnx", "qat.keras", "qat_saved_model"):
+        facts = ModelFacts(Preprocessing("tf", 32, 32), embedded=False, class_names=tuple("0123456789"))
+        assert read_model_facts(folder / name) == facts
 
 
 def test_json_and_markdown_tell_the_same(record: Record, settings: Settings) -> None:
@@ -167,6 +172,13 @@ def test_gate_names_the_first_tensor_that_differs(record: Record) -> None:
         check_gates(with_errors(first, replace(second, worst=2.0)))
     with pytest.raises(GateMissedError, match=rf"first at '{first.tensor}'.*0\.6% of its numbers"):
         check_gates(with_errors(replace(first, differing=0.006), replace(second, worst=2.0)))
+
+
+def test_unknown_augmentation_is_refused_before_any_work(settings: Settings, tmp_path: Path) -> None:
+    wrong = replace(settings, output=tmp_path, augment=cast("Any", "mixup"))
+    with pytest.raises(UserError, match=r"Unknown augmentation\. Received: 'mixup'"):
+        run(wrong)
+    assert not wrong.folder.exists()
 
 
 @pytest.mark.parametrize("name", ["calibration_images", "epochs", "batch_size", "validation_images"])

@@ -6,13 +6,14 @@ The model has the user's weights, or on the embedded digits those of one trained
 import hashlib
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import keras
 import platformdirs
 
-from keras_qat.data import ImageSet, Splits, load_data
+from keras_qat.data import Augmentation, ImageSet, Splits, load_data
 from keras_qat.errors import UserError
 from keras_qat.export import export_keras
 from keras_qat.settings import Settings
@@ -33,13 +34,14 @@ def load_splits(settings: Settings, entry: ZooEntry) -> Splits:
     """The run's images at the network's size; the embedded digits are small, and so is the network for them.
 
     Args:
-        settings: the run's; `data` and `seed` decide.
+        settings: the run's; `data`, `seed` and `embed_preprocessing` decide.
         entry: the network.
 
     Raises:
         DataError: the data can't be read as images.
     """
     preprocessing = entry.preprocessing.for_size(DIGITS_SIZE) if settings.data == DIGITS else entry.preprocessing
+    preprocessing = replace(preprocessing, whole_pixels=settings.embed_preprocessing)
     return load_data(settings.data, preprocessing, settings.seed)
 
 
@@ -76,10 +78,11 @@ def _digits_baseline(settings: Settings, entry: ZooEntry, data: Splits, size: in
     keras.utils.set_random_seed(settings.seed)
     model = build_model(entry, weights=None, num_classes=data.num_classes, size=size)
     _logger.info("Training the float baseline of %s on digits, once; it is kept in %s.", entry.name, path)
+    train, selection = (_unrounded(images) for images in (data.train, data.selection))
     trained = train_baseline(
         model,
-        epochs_of(data.train, _BATCH_SIZE, settings.seed),
-        data.selection.batches(256),
+        epochs_of(train, _BATCH_SIZE, settings.seed),
+        selection.batches(256),
         epochs=_EPOCHS,
         seed=settings.seed,
     )
@@ -87,9 +90,14 @@ def _digits_baseline(settings: Settings, entry: ZooEntry, data: Splits, size: in
     return trained
 
 
-def epochs_of(images: ImageSet, batch_size: int, seed: int) -> Any:
-    """Epoch number → that epoch's batches, shuffled by seed and epoch alone, so that a resumed run sees the same."""
-    return lambda epoch: images.batches(batch_size, shuffle_seed=seed + epoch)
+def _unrounded(images: ImageSet) -> ImageSet:
+    """The images as the cached baseline saw them, whether or not this run's files read whole pixels."""
+    return replace(images, preprocessing=replace(images.preprocessing, whole_pixels=False))
+
+
+def epochs_of(images: ImageSet, batch_size: int, seed: int, augment: Augmentation | None = None) -> Any:
+    """Epoch number → that epoch's batches, shuffled and varied by seed and epoch alone: a resumed run sees the same."""
+    return lambda epoch: images.batches(batch_size, shuffle_seed=seed + epoch, augment=augment)
 
 
 def cache_path(model: str, seed: int) -> Path:

@@ -14,11 +14,12 @@ from typing import Any
 
 from keras_qat.baseline import float_model, load_splits
 from keras_qat.calibration import find_observer, find_weight_method
-from keras_qat.data import ImageSet, Splits
+from keras_qat.data import ImageSet, Splits, find_augmentation
 from keras_qat.export import export_keras, export_onnx, require_opset, require_verified
 from keras_qat.export.saved_model import export_saved_model
 from keras_qat.graph import trace
 from keras_qat.judging import BASELINE, judge_variants
+from keras_qat.model_facts import FACTS_FILE, ModelFacts
 from keras_qat.placement import Overrides, plan
 from keras_qat.ptq import quantize_after_training
 from keras_qat.qat import recipe_of, train_quantized
@@ -58,6 +59,8 @@ def run(settings: Settings) -> Record:
     with _timed(seconds, "load"):
         data = load_splits(settings, entry)
         baseline = float_model(settings, entry, data)
+        facts = ModelFacts(data.train.preprocessing, settings.embed_preprocessing, data.class_names)
+        write_json(folder / FACTS_FILE, facts.to_dict())
     with _timed(seconds, "calibrate"):
         placement = plan(trace(baseline).graph, settings.target, overrides=overrides)
         ptq = quantize_after_training(baseline, placement, data.train, settings)
@@ -68,14 +71,14 @@ def run(settings: Settings) -> Record:
             tuned = train_quantized(ptq, baseline, data, settings)
         models[QAT] = tuned.model
     with _timed(seconds, "export"):
-        files = {name: _export(model, name, settings) for name, model in models.items()}
+        files = {name: _export(model, name, facts, settings) for name, model in models.items()}
         for name in files.keys() - {BASELINE}:
             require_verified(files[name], placement, settings.target, model=models[name])
     if settings.skip_baseline:
         del models[BASELINE]
     validation = _validation(data, settings)
     with _timed(seconds, "evaluate"):
-        rows, engine = judge_variants(models, files, validation, settings.target)
+        rows, engine = judge_variants(models, files, validation, settings.target, embedded=facts.embedded)
     record = Record(
         model=entry.name,
         data=data.name,
@@ -96,6 +99,7 @@ def run(settings: Settings) -> Record:
 def _check_early(settings: Settings) -> None:
     """Find the mistakes that would otherwise show after minutes or hours of work."""
     recipe_of(settings)
+    find_augmentation(settings.augment)
     choose_judge(find_target(settings.target).name)
     find_observer(settings.calibration_method)
     find_weight_method(settings.weight_method)
@@ -103,10 +107,11 @@ def _check_early(settings: Settings) -> None:
     require_writable(settings.folder)
 
 
-def _export(model: Any, name: str, settings: Settings) -> Path:
+def _export(model: Any, name: str, facts: ModelFacts, settings: Settings) -> Path:
     """Write one variant as `.keras`, SavedModel and ONNX; the ONNX file is what will be judged.
 
-    The baseline stays in float32 whatever the precision: it is what the others are compared with.
+    Only the ONNX file normalizes its images, if the settings say so. The baseline stays in float32 whatever the
+    precision: it is what the others are compared with.
     """
     stem = settings.folder / name.lower()
     export_keras(model, stem.with_suffix(".keras"))
@@ -118,6 +123,8 @@ def _export(model: Any, name: str, settings: Settings) -> Path:
         target=settings.target,
         opset=settings.opset,
         precision="fp32" if name == BASELINE else settings.precision,
+        metadata=facts.metadata(),
+        normalization=facts.preprocessing.normalization if facts.embedded else None,
     )
 
 

@@ -1,9 +1,10 @@
 """Quantization-aware training as a run does it: from the quantized model to its best epoch, with float as teacher."""
 
+from pathlib import Path
 from typing import Any
 
 from keras_qat.baseline import epochs_of
-from keras_qat.data import Splits, decode_errors
+from keras_qat.data import Splits, decode_errors, find_augmentation
 from keras_qat.judging import EVALUATION_BATCH
 from keras_qat.settings import Settings
 from keras_qat.storage import write_json
@@ -44,6 +45,18 @@ def recipe_of(settings: Settings) -> Recipe:
     )
 
 
+def training_folder(settings: Settings) -> Path:
+    """Where the checkpoints are kept: one folder for each augmentation.
+
+    `fine_tune` can't compare data, and would go on with other images from a checkpoint that it finds.
+
+    Example:
+        >>> training_folder(Settings(augment="crop")).name, training_folder(Settings()).name
+        ('training-crop', 'training')
+    """
+    return settings.folder / ("training" if settings.augment == "none" else f"training-{settings.augment}")
+
+
 def train_quantized(quantized: Any, teacher: Any, data: Splits, settings: Settings) -> FineTuned:
     """Fine-tune; write the recipe, and checkpoints from which an interrupted run goes on.
 
@@ -51,11 +64,12 @@ def train_quantized(quantized: Any, teacher: Any, data: Splits, settings: Settin
         quantized: from `quantize_after_training`. It is not changed.
         teacher: the float model. It is not changed.
         data: trained on its training images, the epoch chosen by its selection.
-        settings: of the run; `recipe.json` and `training/` go to their folder.
+        settings: of the run; `recipe.json` and `training/`, or with an augmentation `training-crop/`, go to their
+            folder.
     """
     recipe = recipe_of(settings)
     write_json(settings.folder / "recipe.json", recipe.to_dict())
-    train = epochs_of(data.train, recipe.batch_size, recipe.seed)
+    train = epochs_of(data.train, recipe.batch_size, recipe.seed, find_augmentation(settings.augment))
     with decode_errors():
         return fine_tune(
             quantized,
@@ -63,5 +77,5 @@ def train_quantized(quantized: Any, teacher: Any, data: Splits, settings: Settin
             data.selection.batches(EVALUATION_BATCH),
             recipe,
             teacher=teacher,
-            folder=settings.folder / "training",
+            folder=training_folder(settings),
         )

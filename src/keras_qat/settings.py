@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_qat.errors import UserError
-from keras_qat.types import Monitor, Precision, RangeMode, TrainingPrecision
+from keras_qat.types import AugmentationName, Monitor, Precision, RangeMode, TrainingPrecision
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,16 @@ class Settings:
         label_smoothing: share of a label that is spread over all classes.
         training_precision: float32 or mixed_bfloat16.
         monitor: choose the best epoch by loss or by accuracy, on training images held out for that.
+        augment: vary the images that fine-tuning trains on: none, flip (mirror every other one), or crop (cut out 35%
+            to 100% of the area at random, and flip). The checkpoints of each choice have a folder of their own.
         validation_images: evaluate on that many validation images; on all if not given.
         output: the folder of all runs; each makes a folder of its own in it.
         seed: the same seed gives the same table on the same machine.
         opset: ONNX operator set of the files, 13 to 21; 17 if not given, 19 for fp16.
         precision: floating-point type of what the quantized files don't quantize: fp32 or fp16. The float baseline is
             fp32 in any case.
+        embed_preprocessing: the ONNX files read uint8 RGB pixels and normalize them themselves. All images of the run
+            are then rounded to whole pixels, so that Keras and the files see the same numbers.
         skip_baseline: don't evaluate the float model (no agreement is reported then).
         skip_fine_tuning: stop after post-training quantization.
         skip_saved_model: don't write TensorFlow SavedModels.
@@ -79,11 +83,13 @@ class Settings:
     label_smoothing: float = 0.0
     training_precision: TrainingPrecision = "float32"
     monitor: Monitor = "loss"
+    augment: AugmentationName = "none"
     validation_images: int | None = None
     output: Path = Path("runs")
     seed: int = 0
     opset: int | None = None
     precision: Precision = "fp32"
+    embed_preprocessing: bool = False
     skip_baseline: bool = False
     skip_fine_tuning: bool = False
     skip_saved_model: bool = False

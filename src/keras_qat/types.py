@@ -9,6 +9,7 @@ Uniform symmetric quantization maps a real number x to an integer q and back:
 with round-half-to-even, as in ONNX `QuantizeLinear` (https://onnx.ai/onnx/operators/onnx__QuantizeLinear.html).
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -30,6 +31,9 @@ Monitor = Literal["loss", "accuracy"]
 
 TrainingPrecision = Literal["float32", "mixed_bfloat16"]
 """Keras's dtype policy of all layers but the last. Weights, ranges and rounding are float32 in any case."""
+
+AugmentationName = Literal["none", "flip", "crop"]
+"""How training images are varied: not, mirrored, or cut out at random and mirrored."""
 
 
 class OpKind(str, Enum):
@@ -110,6 +114,50 @@ class QuantSpec:
     def zero_point(self) -> int:
         """The stored integer that stands for 0.0."""
         return 128 if self.signed and self.storage == "uint8" else 0
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """From pixels to the numbers that a network reads.
+
+        y = x' / divisor - offset,   with x' the RGB values 0 to 255, or the same as BGR.
+
+    Args:
+        reverse_channels: x' is BGR.
+        divisor: of each channel of x'.
+        offset: of each channel of x'.
+
+    Example:
+        >>> Normalization(reverse_channels=False, divisor=(255.0, 255.0, 255.0), offset=(0.5, 0.5, 0.5)).identity
+        False
+    """
+
+    reverse_channels: bool
+    divisor: tuple[float, float, float]
+    offset: tuple[float, float, float]
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that give no numbers."""
+        if not all(math.isfinite(number) for number in (*self.divisor, *self.offset)) or not all(self.divisor):
+            raise ValueError(
+                "Divisors must be finite and not 0, offsets finite. "
+                f"Received: divisor={self.divisor}, offset={self.offset}"
+            )
+
+    @property
+    def divides(self) -> bool:
+        """Whether any divisor is not 1."""
+        return any(d != 1 for d in self.divisor)
+
+    @property
+    def shifts(self) -> bool:
+        """Whether any offset is not 0."""
+        return any(o != 0 for o in self.offset)
+
+    @property
+    def identity(self) -> bool:
+        """Whether the network reads the pixels as they are."""
+        return not (self.reverse_channels or self.divides or self.shifts)
 
 
 @dataclass(frozen=True)

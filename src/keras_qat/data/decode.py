@@ -1,10 +1,11 @@
-"""Image files to RGB arrays, and errors that name the file.
+"""Images of any format to RGB arrays, and errors that name the file.
 
 Pillow decodes: it reads CMYK, grayscale and palette images alike, releases the interpreter lock while it
 works, and tells which file failed. TensorFlow wraps what fails inside `tf.data` in its own exception;
 `decode_errors` unwraps it.
 """
 
+import io
 import os
 import re
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from keras_qat.errors import DataError
 
@@ -50,11 +51,18 @@ def decode_file(path: str | bytes | Path) -> NDArray[np.uint8]:
         DataError: the file is missing, truncated, or no image.
     """
     name = os.fsdecode(path)
-    try:
-        with Image.open(name) as image:
-            return np.asarray(_to_rgb(image), np.uint8)
-    except _PILLOW_ERRORS as error:
-        raise _unreadable(name, error) from error
+    with opened(name, name) as image:
+        return np.asarray(to_rgb(image), np.uint8)
+
+
+def decode_bytes(data: bytes, name: str) -> NDArray[np.uint8]:
+    """Read one image from memory, as `decode_file` does; `name` is what an error calls it.
+
+    Raises:
+        DataError: the bytes are no image, or only a part of one.
+    """
+    with opened(io.BytesIO(data), name) as image:
+        return np.asarray(to_rgb(image), np.uint8)
 
 
 def check_header(path: str | Path) -> None:
@@ -63,11 +71,28 @@ def check_header(path: str | Path) -> None:
     Raises:
         DataError: the content is no image, whatever the file is called.
     """
+    with opened(str(path), str(path)):
+        pass
+
+
+@contextmanager
+def opened(file: str | io.BytesIO, name: str) -> Iterator[Image.Image]:
+    """Open an image with Pillow, which reads the header only; its failures within the block name the image.
+
+    Raises:
+        DataError: the content is no image, or what the block reads of it is broken.
+    """
     try:
-        with Image.open(path):
-            pass
+        with Image.open(file) as image:
+            yield image
     except _PILLOW_ERRORS as error:
-        raise _unreadable(str(path), error) from error
+        # One line: `decode_errors` finds the message by its line in TensorFlow's.
+        unknown = isinstance(error, UnidentifiedImageError)
+        reason = "no known image format" if unknown else " ".join(str(error).split()) or type(error).__name__
+        raise DataError(
+            f"Can't read the image {name}: {reason}. Received: {name!r}. "
+            "Replace the file with a whole image, or remove it."
+        ) from error
 
 
 @contextmanager
@@ -98,7 +123,8 @@ def decode_errors() -> Iterator[None]:
         raise DataError(wrapped["message"]) from error
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
+    """The pixels in RGB; 16-bit gray is cut to 8 bits, transparency dropped."""
     if image.mode.startswith("I"):
         # 16-bit grayscale: Pillow would clip it to white.
         gray = np.asarray(image, np.int32) >> 8
@@ -106,11 +132,3 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")
     return image.convert("RGB")
-
-
-def _unreadable(name: str, error: Exception) -> DataError:
-    # One line: `decode_errors` finds the message by its line in TensorFlow's.
-    reason = " ".join(str(error).split()) or type(error).__name__
-    return DataError(
-        f"Can't read the image {name}: {reason}. Received: {name!r}. Replace the file with a whole image, or remove it."
-    )

@@ -1,7 +1,8 @@
 """A folder of images: `train/` and `val/`, in each of them one folder a class."""
 
+import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,11 @@ from keras_qat.data.decode import IMAGE_SUFFIXES, check_header
 from keras_qat.data.image_set import ImageSet
 from keras_qat.data.imagenet import imagenet_classes, is_wnid
 from keras_qat.data.preprocessing import Preprocessing
-from keras_qat.data.splits import Splits
+from keras_qat.data.splits import Labelled, Splits
 from keras_qat.data.stratify import stratified_order
 from keras_qat.errors import DataError
+
+_logger = logging.getLogger(__name__)
 
 _SELECTION_SHARE = 0.1
 # Opening each file costs about 0.1 ms: nothing for a small folder, minutes for the whole of ImageNet.
@@ -22,7 +25,7 @@ _LAYOUT = "Lay it out as train/CLASS/IMAGE and val/CLASS/IMAGE."
 _Files = Mapping[str, Sequence[str]]
 
 
-def load_folder(folder: str | Path, preprocessing: Preprocessing, seed: int) -> Splits:
+def load_folder(folder: str | Path, preprocessing: Preprocessing, seed: int, skip_bad: bool = False) -> Splits:
     """Load images from `folder/train/CLASS/` and `folder/val/CLASS/`.
 
     If every class folder is named by a WordNet id (`n01440764`), the labels are ImageNet's 1000; else the
@@ -35,6 +38,7 @@ def load_folder(folder: str | Path, preprocessing: Preprocessing, seed: int) -> 
         folder: holds `train` and `val`.
         preprocessing: of the network.
         seed: of the selection.
+        skip_bad: leave out the files whose first bytes are no image's, and log how many.
 
     Returns:
         The three sets.
@@ -44,11 +48,9 @@ def load_folder(folder: str | Path, preprocessing: Preprocessing, seed: int) -> 
             ImageNet's, or a file is no image.
     """
     root = Path(folder)
-    train, validation = _list_classes(root, "train"), _list_classes(root, "val")
-    if sum(map(len, [*train.values(), *validation.values()])) <= _HEADERS_CHECKED:
-        for path in (p for split in (train, validation) for paths in split.values() for p in paths):
-            check_header(path)
-    index, class_names = _number_classes(root, train, validation)
+    train, validation = _check_headers([_list_classes(root, "train"), _list_classes(root, "val")], skip_bad)
+    _require_trained(root, train, validation)
+    index, class_names = _number_classes(root / "train", train)
     name = root.resolve().name
     whole = _image_set(f"{name}/train", train, index, preprocessing)
     held_out = max(1, round(_SELECTION_SHARE * len(whole)))
@@ -67,6 +69,30 @@ def load_folder(folder: str | Path, preprocessing: Preprocessing, seed: int) -> 
         num_classes=len(class_names),
         class_names=class_names,
     )
+
+
+def load_folder_validation(folder: str | Path, preprocessing: Preprocessing, skip_bad: bool = False) -> Labelled:
+    """Load the images of `folder/val/CLASS/`; `folder/train` gives the numbers of the classes where it is there.
+
+    Args:
+        folder: holds `val`.
+        preprocessing: of the network.
+        skip_bad: as in `load_folder`.
+
+    Returns:
+        The validation images.
+
+    Raises:
+        DataError: as from `load_folder`, of what is read here.
+    """
+    root = Path(folder)
+    (validation,) = _check_headers([_list_classes(root, "val")], skip_bad)
+    numbered: Iterable[str] = validation
+    if (root / "train").is_dir():
+        numbered = [entry.name for entry in _visible(root / "train") if entry.is_dir()]
+        _require_trained(root, numbered, validation)
+    index, class_names = _number_classes(root / "val", numbered)
+    return Labelled(_image_set(f"{root.resolve().name}/val", validation, index, preprocessing), class_names)
 
 
 def _list_classes(root: Path, split: str) -> _Files:
@@ -114,21 +140,48 @@ def _is_image_name(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 - a Path for each of a million names
 
 
-def _number_classes(root: Path, train: _Files, validation: _Files) -> tuple[dict[str, int], tuple[str, ...]]:
-    """The label of each class folder, and the names of all classes."""
+def _check_headers(splits: Sequence[_Files], skip_bad: bool) -> Sequence[_Files]:
+    """The files whose header is an image's; all of them where there are too many to look."""
+    if sum(len(paths) for split in splits for paths in split.values()) > _HEADERS_CHECKED:
+        return splits
+    paths = [path for split in splits for paths in split.values() for path in paths]
+    bad = {path: error for path in paths if (error := _header_error(path)) is not None}
+    if not bad:
+        return splits
+    first = next(iter(bad.values()))
+    if not skip_bad:
+        raise first
+    _logger.warning("%d file(s) that are no image are left out. The first: %s", len(bad), first)
+    return [{name: [path for path in paths if path not in bad] for name, paths in split.items()} for split in splits]
+
+
+def _header_error(path: str) -> DataError | None:
+    try:
+        check_header(path)
+    except DataError as error:
+        return error
+    return None
+
+
+def _require_trained(root: Path, train: Iterable[str], validation: Iterable[str]) -> None:
     lacking = sorted(set(validation) - set(train))
     if lacking:
         raise DataError(
             f"{root / 'val'} has classes that {root / 'train'} lacks. Received: {_few(lacking)}. "
             "Give train images of the same classes, or remove those folders."
         )
-    if not all(map(is_wnid, train)):
-        return {name: i for i, name in enumerate(train)}, tuple(train)
+
+
+def _number_classes(folder: Path, names: Iterable[str]) -> tuple[dict[str, int], tuple[str, ...]]:
+    """The label of each class folder of `folder`, and the names of all classes."""
+    names = tuple(names)
+    if not all(map(is_wnid, names)):
+        return {name: i for i, name in enumerate(names)}, names
     classes = imagenet_classes()
-    unknown = sorted(set(train) - set(classes))
+    unknown = sorted(set(names) - set(classes))
     if unknown:
         raise DataError(
-            f"{root / 'train'} has WordNet ids that aren't among ImageNet's 1000 classes. "
+            f"{folder} has WordNet ids that aren't among ImageNet's 1000 classes. "
             f"Received: {_few(unknown)}. "
             "Remove those folders, or name the classes in words for a network of your own."
         )

@@ -1,6 +1,6 @@
 """Labelled images, and the batches a network reads."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,9 +9,11 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from keras_qat.data.augmentation import Augmentation
 from keras_qat.data.decode import decode_errors
 from keras_qat.data.passes import passes
 from keras_qat.data.preprocessing import Preprocessing
+from keras_qat.data.skipped import Skipped
 from keras_qat.data.sources import ArraySource, FileSource, ImageSource
 from keras_qat.data.stratify import stratified_order
 from keras_qat.errors import DataError, UserError
@@ -108,7 +110,15 @@ class ImageSet:
             raise UserError(f"A batch needs at least 1 image. Received: batch_size={batch_size}. Give 1 or more.")
         return -(-len(self) // batch_size)
 
-    def batches(self, batch_size: int, *, shuffle_seed: int | None = None, first_pass: int = 0) -> Any:
+    def batches(
+        self,
+        batch_size: int,
+        *,
+        shuffle_seed: int | None = None,
+        first_pass: int = 0,
+        skipped: Skipped | None = None,
+        augment: Augmentation | None = None,
+    ) -> Any:
         """Batches for `model.fit` and `model.predict`, decoded in parallel and read ahead.
 
         Without a seed the order is that of the set. With one, each pass over the dataset has another order,
@@ -120,42 +130,65 @@ class ImageSet:
             batch_size: images in a batch; the last one of a pass may have fewer.
             shuffle_seed: shuffle, anew for each pass.
             first_pass: number of the first pass, to go on with a training that was cut off.
+            skipped: leave out the images that can't be decoded, and count them there; the others keep their
+                order and fill the batches, of which there may be fewer than `steps`. Without, such an image is
+                an error.
+            augment: vary the images at random, each by (`shuffle_seed`, number of the pass, its index).
 
         Returns:
             `tf.data.Dataset` of (float32 images (b, size, size, 3), int32 labels (b,)).
 
         Raises:
-            UserError: `batch_size` is under 1.
+            UserError: `batch_size` is under 1, or `augment` is given without a seed.
         """
         self.steps(batch_size)
-        read, prepare = self.source.reader(), self.preprocessing.prepare
+        prepare = self._preparation(augment, shuffle_seed)
+        read = self.source.reader() if skipped is None else self.source.reader(skipped)
         with tf.device("CPU:0"):
             labels = tf.constant(self.labels)
 
-        def load(index: Any) -> tuple[Any, Any]:
-            return prepare(read(index)), tf.gather(labels, index)
+        def load(index: Any, number: Any) -> tuple[Any, Any]:
+            return label(read(index), index, number)
+
+        def label(image: Any, index: Any, number: Any) -> tuple[Any, Any]:
+            return prepare(image, index, number), tf.gather(labels, index)
 
         options = tf.data.Options()
         options.deterministic = True
-        return (
-            passes(len(self), shuffle_seed, first_pass)
-            .map(load, num_parallel_calls=tf.data.AUTOTUNE)
-            .batch(batch_size)
-            .prefetch(tf.data.AUTOTUNE)
-            .with_options(options)
-        )
+        indices = passes(len(self), shuffle_seed, first_pass)
+        if skipped is None:
+            images = indices.map(load, num_parallel_calls=tf.data.AUTOTUNE)
+        else:
+            images = (
+                indices.map(lambda index, number: (read(index), index, number), num_parallel_calls=tf.data.AUTOTUNE)
+                .filter(lambda image, *_: tf.size(image) > 0)
+                .map(label, num_parallel_calls=tf.data.AUTOTUNE)
+            )
+        return images.batch(batch_size).prefetch(tf.data.AUTOTUNE).with_options(options)
+
+    def _preparation(self, augment: Augmentation | None, seed: int | None) -> Callable[[Any, Any, Any], Any]:
+        """From an image, its index and the number of the pass to what the network reads."""
+        preprocessing = self.preprocessing
+        if augment is None:
+            return lambda image, index, number: preprocessing.prepare(image)  # noqa: ARG005
+        if seed is None:
+            raise UserError(
+                "Only training images are varied, in an order of their own. Received: augment without shuffle_seed. "
+                "Give a seed, or leave the augmentation out."
+            )
+        return lambda image, index, number: augment.prepare(image, preprocessing, (seed, number, index))
 
     def arrays(
-        self, batch_size: int, *, shuffle_seed: int | None = None
+        self, batch_size: int, *, shuffle_seed: int | None = None, skipped: Skipped | None = None
     ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int32]]]:
-        """One pass over `batches` as NumPy arrays.
+        """One pass over `batches` as NumPy arrays; with `skipped`, without the images that can't be decoded.
 
         Raises:
             DataError: an image can't be read; the message names the file.
             UserError: `batch_size` is under 1.
         """
         with decode_errors():
-            yield from self.batches(batch_size, shuffle_seed=shuffle_seed).as_numpy_iterator()
+            yield from self.batches(batch_size, shuffle_seed=shuffle_seed, skipped=skipped).as_numpy_iterator()
 
     def take(self, n: int, seed: int) -> "ImageSet":
         """A random subset, its classes in proportion as far as `n` allows.

@@ -1,43 +1,128 @@
 """A data set by its name or by its folder."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from keras_qat.data.digits import load_digits_splits
-from keras_qat.data.folder import load_folder
+from keras_qat.data.folder import load_folder, load_folder_validation
 from keras_qat.data.preprocessing import Preprocessing
-from keras_qat.data.splits import Splits
+from keras_qat.data.records import has_shards, load_records, load_records_validation
+from keras_qat.data.splits import Labelled, Splits
+from keras_qat.data.tfds import PREFIX, is_tfds, prepare_tfds
 from keras_qat.errors import DataError
 
 # The data sets that need no folder. Add yours here.
 DATA_SETS: dict[str, Callable[[Preprocessing, int], Splits]] = {"digits": load_digits_splits}
 
+Source = str | Path
 
-def load_data(source: str | Path, preprocessing: Preprocessing, seed: int) -> Splits:
+
+@dataclass(frozen=True)
+class SourceKind:
+    """One way to give a data set.
+
+    Args:
+        accepts: whether a source is given in this way.
+        splits: from source, preprocessing, seed and `skip_bad` to the three sets.
+        validation: from the same to the validation images alone, with nothing else needed.
+    """
+
+    accepts: Callable[[Source], bool]
+    splits: Callable[[Source, Preprocessing, int, bool], Splits]
+    validation: Callable[[Source, Preprocessing, int, bool], Labelled]
+
+
+def _embedded(source: Source, preprocessing: Preprocessing, seed: int, _: bool) -> Splits:
+    return DATA_SETS[str(source).lower()](preprocessing, seed)
+
+
+def _embedded_validation(source: Source, preprocessing: Preprocessing, seed: int, skip_bad: bool) -> Labelled:
+    splits = _embedded(source, preprocessing, seed, skip_bad)
+    return Labelled(splits.validation, splits.class_names)
+
+
+def _folder_validation(source: Source, preprocessing: Preprocessing, _: int, skip_bad: bool) -> Labelled:
+    return load_folder_validation(source, preprocessing, skip_bad)
+
+
+def _records_validation(source: Source, preprocessing: Preprocessing, _: int, skip_bad: bool) -> Labelled:
+    return load_records_validation(source, preprocessing, skip_bad)
+
+
+def _tfds(source: Source, preprocessing: Preprocessing, seed: int, skip_bad: bool) -> Splits:
+    return load_records(prepare_tfds(str(source)), preprocessing, seed, skip_bad)
+
+
+def _tfds_validation(source: Source, preprocessing: Preprocessing, _: int, skip_bad: bool) -> Labelled:
+    return load_records_validation(prepare_tfds(str(source)), preprocessing, skip_bad)
+
+
+# The first that accepts a source reads it.
+SOURCE_KINDS: tuple[SourceKind, ...] = (
+    SourceKind(lambda source: isinstance(source, str) and source.lower() in DATA_SETS, _embedded, _embedded_validation),
+    SourceKind(is_tfds, _tfds, _tfds_validation),
+    SourceKind(lambda source: Path(source).is_dir() and has_shards(Path(source)), load_records, _records_validation),
+    SourceKind(lambda source: Path(source).is_dir(), load_folder, _folder_validation),
+)
+
+
+def load_data(source: Source, preprocessing: Preprocessing, seed: int, skip_bad: bool = False) -> Splits:
     """Load a data set and cut it into training, selection and validation images.
 
     Args:
-        source: the name of an embedded data set (`"digits"`), or a folder with `train/CLASS/` and
-            `val/CLASS/`. A folder that has the name of a data set is given as `./digits`.
+        source: the name of an embedded data set (`"digits"`), a folder with `train/CLASS/` and
+            `val/CLASS/` or with TFRecord shards (`load_records`), or `"tfds:NAME"` for a data set of TensorFlow
+            Datasets. A folder that has the name of a data set is given as `./digits`.
         preprocessing: of the network that will read the images.
         seed: of the split.
+        skip_bad: leave out the images that are found to be broken now, and log how many; give
+            `ImageSet.batches` a `Skipped` for those that turn out so later.
 
     Returns:
         The three sets.
 
     Raises:
-        DataError: neither a known name nor a folder, or the folder can't be read as images.
+        DataError: neither a known name nor a folder, or what is there can't be read as images.
 
     Example:
         >>> load_data("digits", Preprocessing("tf", 32, 32), seed=0).num_classes
         10
     """
-    if isinstance(source, str) and source.lower() in DATA_SETS:
-        return DATA_SETS[source.lower()](preprocessing, seed)
-    if not Path(source).is_dir():
-        known = ", ".join(map(repr, sorted(DATA_SETS)))
-        raise DataError(
-            f"There is no data set or folder of that name. Received: {str(source)!r}. "
-            f"Give {known}, or a folder with train/CLASS/IMAGE and val/CLASS/IMAGE."
-        )
-    return load_folder(source, preprocessing, seed)
+    return _kind(source).splits(source, preprocessing, seed, skip_bad)
+
+
+def load_validation(source: Source, preprocessing: Preprocessing, seed: int, skip_bad: bool = False) -> Labelled:
+    """Load the validation images alone, of a data set that needs to have nothing else.
+
+    They are those of `load_data(…).validation`, with the same labels.
+
+    Args:
+        source: as for `load_data`; a folder may have `val/`, or shards to validate, only.
+        preprocessing: of the network that will read the images.
+        seed: of the split, where the data set has no validation images of its own.
+        skip_bad: as for `load_data`.
+
+    Returns:
+        The images, and the names of the classes.
+
+    Raises:
+        DataError: as from `load_data`.
+
+    Example:
+        >>> validation = load_validation("digits", Preprocessing("tf", 32, 32), seed=0)
+        >>> len(validation.images), validation.class_names[:3]
+        (360, ('0', '1', '2'))
+    """
+    return _kind(source).validation(source, preprocessing, seed, skip_bad)
+
+
+def _kind(source: Source) -> SourceKind:
+    for kind in SOURCE_KINDS:
+        if kind.accepts(source):
+            return kind
+    known = ", ".join(map(repr, sorted(DATA_SETS)))
+    raise DataError(
+        f"There is no data set or folder of that name. Received: {str(source)!r}. "
+        f"Give {known}, a folder with train/CLASS/IMAGE and val/CLASS/IMAGE or with TFRecord shards, or {PREFIX}NAME."
+    )

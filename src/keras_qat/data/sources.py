@@ -1,6 +1,5 @@
 """Where the pixels come from: arrays in memory, or files on disk."""
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -10,6 +9,10 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from keras_qat.data.decode import decode_file
+from keras_qat.data.skipped import Skipped
+from keras_qat.errors import DataError
+
+_NO_IMAGE = np.zeros((0, 0, 3), np.uint8)
 
 
 class ImageSource(Protocol):
@@ -21,8 +24,11 @@ class ImageSource(Protocol):
     def select(self, indices: NDArray[np.int64]) -> "ImageSource":
         """The images at `indices`, in that order."""
 
-    def reader(self) -> Callable[[Any], Any]:
-        """A function from a scalar int64 index to a uint8 RGB tensor (height, width, 3), for `tf.data`."""
+    def reader(self, skipped: Skipped | None = None) -> Callable[[Any], Any]:
+        """A function from a scalar int64 index to a uint8 RGB tensor (height, width, 3), for `tf.data`.
+
+        With `skipped`, an image that can't be decoded is counted there and comes as one of no pixels.
+        """
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +49,7 @@ class ArraySource:
         """The images at `indices`, in that order."""
         return ArraySource(self.images[indices])
 
-    def reader(self) -> Callable[[Any], Any]:
+    def reader(self, skipped: Skipped | None = None) -> Callable[[Any], Any]:  # noqa: ARG002 - these are decoded
         """A function from an index to the image."""
         with tf.device("CPU:0"):
             images = tf.constant(self.images)
@@ -68,13 +74,31 @@ class FileSource:
         """The files at `indices`, in that order."""
         return FileSource(tuple(self.paths[i] for i in indices))
 
-    def reader(self) -> Callable[[Any], Any]:
+    def reader(self, skipped: Skipped | None = None) -> Callable[[Any], Any]:
         """A function from an index to the decoded file."""
-        paths = tf.constant([os.fsencode(path) for path in self.paths], tf.string)
+        return decoding_reader(lambda index: decode_file(self.paths[index]), skipped)
 
-        def read(index: Any) -> Any:
-            image = tf.numpy_function(decode_file, [tf.gather(paths, index)], tf.uint8, stateful=False)
-            image.set_shape((None, None, 3))
-            return image
 
-        return read
+def decoding_reader(decode: Callable[[int], NDArray[np.uint8]], skipped: Skipped | None) -> Callable[[Any], Any]:
+    """The `reader` of a source whose images are decoded in Python, by several threads at once.
+
+    Args:
+        decode: from the index of an image to its pixels; raises a `DataError` that names the image.
+        skipped: see `ImageSource.reader`.
+    """
+
+    def decode_one(index: Any) -> NDArray[np.uint8]:
+        try:
+            return decode(int(index))
+        except DataError as error:
+            if skipped is None:
+                raise
+            skipped.add(str(error))
+            return _NO_IMAGE
+
+    def read(index: Any) -> Any:
+        image = tf.numpy_function(decode_one, [index], tf.uint8, stateful=False)
+        image.set_shape((None, None, 3))
+        return image
+
+    return read

@@ -24,3 +24,16 @@ class Splits:
     validation: ImageSet
     num_classes: int
     class_names: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Labelled:
+    """Images to judge a network by.
+
+    Args:
+        images: with the labels' indices in `class_names`.
+        class_names: one name for each class.
+    """
+
+    images: ImageSet
+    class_names: tuple[str, ...]

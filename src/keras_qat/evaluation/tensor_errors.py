@@ -14,7 +14,7 @@ A section is a layer or two, so borders explain a step on a few numbers in a tho
 padding, or a saturating kernel, shows at the tensor where it happens.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,12 +24,13 @@ import numpy as np
 import onnx_ir as ir
 
 from keras_qat.errors import DataError, StorageError
+from keras_qat.evaluation.inputs import convert
 from keras_qat.export.onnx.layout import Layout, layout_of
 from keras_qat.graph import trace
 from keras_qat.layers import FakeQuantize
 from keras_qat.layers.arithmetic import scale_of
 from keras_qat.progress import track
-from keras_qat.runtimes.onnxruntime_runtime import input_dtype, open_session
+from keras_qat.runtimes.onnxruntime_runtime import open_session
 
 _OUTPUT_STEPS = 127
 _DIFFERS = 0.5
@@ -52,7 +53,12 @@ class TensorError:
 
 
 def tensor_errors(
-    model: Any, path: str | Path, batches: Iterable[tuple[Any, Any]], *, total: int | None = None
+    model: Any,
+    path: str | Path,
+    batches: Iterable[tuple[Any, Any]],
+    *,
+    total: int | None = None,
+    normalize: Callable[[np.ndarray], Any] | None = None,
 ) -> tuple[TensorError, ...]:
     """Compare a file with the Keras model that it was exported from, section by section, in ONNX Runtime.
 
@@ -63,12 +69,14 @@ def tensor_errors(
             several inputs a list of arrays. A few dozen images are plenty; a batch is held with all its activations,
             so take small ones.
         total: number of batches, for the progress bar.
+        normalize: for a file that normalizes its images itself, whose batches are whole pixels, 0 to 255: what the
+            Keras model is fed in their place, such as `Preprocessing.normalize`.
 
     Returns:
         The error of every quantized tensor, in the order of the file, then of the output.
 
     Raises:
-        DataError: there are no images.
+        DataError: there are no images, or not such as the file reads.
         StorageError: the file can't be read, or has no Q/DQ pair of that name.
     """
     layers = {layer.name: layer for layer in model.layers if isinstance(layer, FakeQuantize)}
@@ -76,13 +84,13 @@ def tensor_errors(
     simulate = keras.Model(model.inputs, [*model.outputs, *(layers[name].output for name in file.fed_as)])
     layout = layout_of(trace(model))
     session = open_session(file.content)
-    dtypes = {i.name: input_dtype(i) for i in session.get_inputs() if i.name in file.inputs}
     tallies = {name: _Tally() for name in (*file.outputs, *file.fed_as)}
     for batch, _ in track(batches, "comparing tensors", total):
         inputs = [np.asarray(x) for x in (batch if isinstance(batch, list | tuple) else [batch])]
-        simulated = dict(zip(tallies, map(np.asarray, simulate.predict_on_batch(inputs)), strict=True))
+        normalized = inputs if normalize is None else [np.asarray(normalize(x)) for x in inputs]
+        simulated = dict(zip(tallies, map(np.asarray, simulate.predict_on_batch(normalized)), strict=True))
         q = {name: _integers(simulated[name], layers[name], layout) for name in file.fed_as}
-        fed = {name: x.astype(dtypes[name], copy=False) for name, x in zip(file.inputs, inputs, strict=True)}
+        fed = {name: convert(x, file.inputs[name], name) for name, x in zip(file.inputs, inputs, strict=True)}
         fed |= {file.fed_as[name]: integers for name, integers in q.items()}
         for name, deployed in zip(tallies, session.run(None, fed), strict=True):
             tallies[name].add(
@@ -120,13 +128,13 @@ class _CutFile:
 
     Args:
         content: the file; its outputs are the model's own, then the integers that each Q writes.
-        inputs: names of the model's own inputs.
+        inputs: {name: element type} of the model's own inputs.
         outputs: names of the model's own outputs.
         fed_as: {tensor: the input that its DQ reads}, in the order of the integers among the outputs.
     """
 
     content: bytes
-    inputs: tuple[str, ...]
+    inputs: dict[str, np.dtype]
     outputs: tuple[str, ...]
     fed_as: dict[str, str]
 
@@ -138,7 +146,8 @@ def _cut(path: str | Path, layers: Collection[str]) -> _CutFile:
     except Exception as error:
         # The protobuf reader's exceptions have no public base class.
         raise StorageError(f"Can't read the ONNX file. Received: {str(path)!r}: {error}. Export it again.") from error
-    inputs, outputs = (tuple(str(v.name) for v in values) for values in (file.graph.inputs, file.graph.outputs))
+    inputs = {str(v.name): (v.dtype or ir.DataType.FLOAT).numpy() for v in file.graph.inputs}
+    outputs = tuple(str(v.name) for v in file.graph.outputs)
     fed_as: dict[str, str] = {}
     for node in file.graph:
         name = (node.name or "").removesuffix("/QuantizeLinear")

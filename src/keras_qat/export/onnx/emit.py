@@ -16,7 +16,7 @@ from keras_qat.export.onnx.provenance import mark
 from keras_qat.export.onnx.registry import find_converter
 from keras_qat.graph import OUTPUT, Trace, trace
 from keras_qat.targets import Target
-from keras_qat.types import IoDtype, OpKind, Precision
+from keras_qat.types import IoDtype, Normalization, OpKind, Precision
 
 OPSETS = range(13, 22)
 """Opset 13 brought per-channel DequantizeLinear; 21 is the newest that was tried."""
@@ -29,6 +29,10 @@ _IR_VERSION = 8
 
 _IR_VERSION_OF_OPSET_21 = 10
 
+_PREFIX = "keras_qat."
+_PRECISION, _TARGET = f"{_PREFIX}precision", f"{_PREFIX}target"
+"""What every file says in its metadata."""
+
 
 def emit(
     model: Any,
@@ -37,6 +41,8 @@ def emit(
     opset: int | None = None,
     precision: Precision = "fp32",
     io_dtype: IoDtype = "float32",
+    metadata: Mapping[str, str] | None = None,
+    normalization: Normalization | None = None,
 ) -> ir.Model:
     """Translate a Keras model, float or quantized.
 
@@ -46,6 +52,8 @@ def emit(
         opset: ONNX operator set, 13 to 21; 17 if not given, 19 for FP16.
         precision: the floating-point type of what isn't quantized, and of the scales.
         io_dtype: element type of inputs and outputs; "float16" only with FP16.
+        metadata: texts for the file's `metadata_props`, by keys that begin with "keras_qat.".
+        normalization: what the file does to the uint8 pixels that it reads then; `None` for an input in float.
 
     Returns:
         The model, batch norms folded and paddings merged. Node names are the Keras layer names, the batch axis is
@@ -53,7 +61,8 @@ def emit(
 
     Raises:
         UnsupportedModelError: a layer has no converter, or numbers that FP16 doesn't hold.
-        UserError: the opset is out of range, or `io_dtype` doesn't go with `precision`.
+        UserError: the opset is out of range, `io_dtype` doesn't go with `precision`, `metadata` has
+            another key, or the model has not exactly one image input to normalize.
     """
     opset = require_opset(opset, precision)
     if io_dtype not in get_args(IoDtype) or (io_dtype == "float16" and precision != "fp16"):
@@ -61,6 +70,8 @@ def emit(
             f"Inputs and outputs can't have that type. Received: io_dtype={io_dtype!r}, precision={precision!r}. "
             'Use "float32", or "float16" with precision="fp16".'
         )
+    own = {_PRECISION: precision, **({} if target is None else {_TARGET: target.name})}
+    metadata = _require_keys(metadata or {})
     traced = trace(model)
     emission, inputs, outputs = _emit_nodes(traced, opset)
     graph = ir.Graph(
@@ -77,10 +88,8 @@ def emit(
         producer_name="keras-qat",
         producer_version=__version__,
     )
-    if target is not None:
-        file.metadata_props["keras_qat.target"] = target.name
-    file.metadata_props["keras_qat.precision"] = precision
-    for one_pass in passes_for(target, precision, io_dtype):
+    file.metadata_props.update({**own, **metadata})
+    for one_pass in passes_for(target, precision, io_dtype, normalization):
         one_pass(file)
     return file
 
@@ -109,6 +118,21 @@ def require_opset(opset: int | None, precision: Precision = "fp32") -> int:
         why = "" if precision == "fp32" else " for FP16, since scales in FP16 came with 19"
         raise UserError(f"The opset must be from {lowest} to {OPSETS[-1]}{why}. Received: opset={opset}.")
     return opset
+
+
+def _require_keys(metadata: Mapping[str, str]) -> Mapping[str, str]:
+    """The metadata, if its keys are the package's and not those that every file has.
+
+    Raises:
+        UserError: one is not.
+    """
+    for key in metadata:
+        if not key.startswith(_PREFIX) or key in {_PRECISION, _TARGET}:
+            raise UserError(
+                f"The file can't have that metadata. Received: the key {key!r}. Begin keys with {_PREFIX!r}; "
+                f"{_PRECISION!r} and {_TARGET!r} are written by the export itself."
+            )
+    return metadata
 
 
 def _emit_nodes(traced: Trace, opset: int) -> tuple[Emission, list[ir.Value], list[ir.Value]]:

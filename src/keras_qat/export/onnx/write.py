@@ -1,5 +1,6 @@
 """Keras model → a checked ONNX file on disk."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from keras_qat.export.onnx.emit import emit
 from keras_qat.export.onnx.stream import save_and_release
 from keras_qat.storage import atomic_path
 from keras_qat.targets import Target, find_target
-from keras_qat.types import IoDtype, Precision
+from keras_qat.types import IoDtype, Normalization, Precision
 
 
 def export_onnx(
@@ -20,6 +21,8 @@ def export_onnx(
     opset: int | None = None,
     precision: Precision = "fp32",
     io_dtype: IoDtype = "float32",
+    metadata: Mapping[str, str] | None = None,
+    normalization: Normalization | None = None,
 ) -> Path:
     """Write a Keras model, float or quantized, as an ONNX file.
 
@@ -33,13 +36,17 @@ def export_onnx(
         precision: "fp16" for a strongly typed file: what isn't quantized and all scales are float16. ONNX Runtime's CPU
             optimizer computes such a file wrongly; run it there with optimizations off.
         io_dtype: element type of inputs and outputs: "float32", or "float16" with FP16.
+        metadata: texts for the file's `metadata_props`, by keys that begin with "keras_qat.".
+        normalization: let the file read uint8 RGB pixels, (batch, height, width, 3), and normalize them itself, in the
+            type that its input would have; such as `Preprocessing.normalization`.
 
     Returns:
         The path.
 
     Raises:
         UnsupportedModelError: a layer has no converter, or numbers that FP16 doesn't hold.
-        UserError: target, precision or opset is unknown, or they don't go together.
+        UserError: target, precision or opset is unknown, or they don't go together; `metadata` has another key;
+            the model has not exactly one image input to normalize.
         StorageError: the file can't be written.
 
     Example:
@@ -55,6 +62,8 @@ def export_onnx(
         opset=opset,
         precision=precision,
         io_dtype=io_dtype,
+        metadata=metadata,
+        normalization=normalization,
     )
     path = Path(path)
     with atomic_path(path) as temporary:

@@ -1,0 +1,161 @@
+"""Training images varied at random: cut out and resized, mirrored.
+
+The cut is Inception's (Szegedy et al. 2014, https://arxiv.org/abs/1409.4842, section 6): its share of the image's area
+uniform, its aspect ratio log-uniform, its place uniform among those where it fits.
+
+Nothing here has a state. What is drawn for an image is a function of a seed, the number of the pass and the image's
+index, so it doesn't depend on how many threads read, in which order, or where a run was resumed.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import tensorflow as tf
+
+from keras_qat.data.preprocessing import Preprocessing
+from keras_qat.errors import UserError
+from keras_qat.types import AugmentationName
+
+_ATTEMPTS = 10
+"""So often a cut is drawn that may not fit."""
+
+_HALF = 0.5
+
+_FLIP, _WINDOW = 0, 1
+"""What numbers are drawn for."""
+
+# Named, since TensorFlow's own choice depends on the device.
+_GENERATOR = "philox"
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How training images are varied; calibration and evaluation never are.
+
+    Args:
+        crop_area: least and greatest share of the image that is cut out and resized to the network's input; `None` for
+            the centre that evaluation takes.
+        aspect: least and greatest ratio of the cut's width to its height.
+        flip: mirror every other image, left to right.
+
+    Raises:
+        UserError: a range is empty or beyond what an image has.
+
+    Example:
+        >>> import numpy as np
+        >>> image = np.zeros((20, 30, 3), "uint8")
+        >>> varied = Augmentation().prepare(image, Preprocessing("tf", 8, 8), seed=(1, 0, 5))
+        >>> varied.shape, float(varied[0, 0, 0])
+        (TensorShape([8, 8, 3]), -1.0)
+    """
+
+    crop_area: tuple[float, float] | None = (0.08, 1.0)
+    aspect: tuple[float, float] = (3 / 4, 4 / 3)
+    flip: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse what can't be cut."""
+        if self.crop_area is not None and not 0 < self.crop_area[0] <= self.crop_area[1] <= 1:
+            raise UserError(
+                "`crop_area` must be two shares of the image, above 0 and at most 1, the smaller one first. "
+                f"Received: crop_area={self.crop_area}. Give such as (0.35, 1.0)."
+            )
+        if not 0 < self.aspect[0] <= self.aspect[1] < math.inf:
+            raise UserError(
+                "`aspect` must be two ratios of width to height, above 0, the smaller one first. "
+                f"Received: aspect={self.aspect}. Give such as (0.75, 1.33)."
+            )
+
+    def prepare(self, image: Any, preprocessing: Preprocessing, seed: tuple[Any, Any, Any]) -> Any:
+        """Vary, resize and normalize one image; runs inside `tf.data`, in place of `Preprocessing.prepare`.
+
+        Args:
+            image: uint8 RGB tensor of shape (height, width, 3), of any height and width.
+            preprocessing: of the network.
+            seed: integers: the run's, the number of the pass, and the index of the image.
+
+        Returns:
+            float32 tensor of shape (size, size, 3).
+        """
+        image = tf.convert_to_tensor(image)
+        if self.crop_area is None:
+            pixels = preprocessing.crop(image)
+        else:
+            top, left, rows, columns = self.window(tf.shape(image)[0], tf.shape(image)[1], seed)
+            cut = tf.slice(image, (top, left, 0), (rows, columns, 3))
+            sides = (preprocessing.size, preprocessing.size)
+            pixels = tf.image.resize(cut, sides, method="bilinear", antialias=True)
+        if self.flip:
+            pixels = tf.cond(_uniform(seed, _FLIP, ()) < _HALF, lambda: pixels[:, ::-1], lambda: pixels)
+        return preprocessing.finish(pixels)
+
+    def window(self, height: Any, width: Any, seed: tuple[Any, Any, Any]) -> tuple[Any, Any, Any, Any]:
+        """Draw what is cut out of an image.
+
+        The first of ten draws that fits is taken. If none does, which happens where an image is far longer than
+        `aspect` allows, it is the largest cut from the centre whose aspect ratio is allowed.
+
+        Args:
+            height: of the image, int32 scalar, in pixels.
+            width: likewise.
+            seed: as of `prepare`.
+
+        Returns:
+            Top, left, rows and columns: int32 scalars.
+        """
+        least_area, most_area = self.crop_area or (1.0, 1.0)
+        h, w = tf.cast(height, tf.float32), tf.cast(width, tf.float32)
+        draws = _uniform(seed, _WINDOW, (_ATTEMPTS, 4))
+        area = _between(least_area, most_area, draws[:, 0]) * h * w
+        aspect = tf.exp(_between(math.log(self.aspect[0]), math.log(self.aspect[1]), draws[:, 1]))
+        rows, columns = tf.round(tf.sqrt(area / aspect)), tf.round(tf.sqrt(area * aspect))
+        fits = (rows >= 1) & (columns >= 1) & (rows <= h) & (columns <= w)
+        # The last resort is one draw more.
+        rows = tf.concat([rows, [tf.minimum(h, tf.round(w / self.aspect[0]))]], 0)
+        columns = tf.concat([columns, [tf.minimum(w, tf.round(h * self.aspect[1]))]], 0)
+        places = tf.concat([draws[:, 2:], [[_HALF, _HALF]]], 0)
+        chosen = tf.argmax(tf.concat([fits, [True]], 0))
+        rows, columns, place = tf.maximum(rows[chosen], 1), tf.maximum(columns[chosen], 1), places[chosen]
+        free = tf.stack([h - rows, w - columns])
+        top_left = tf.minimum(tf.floor(place * (free + 1)), free)
+        top, left, rows, columns = tf.unstack(tf.cast(tf.concat([top_left, [rows, columns]], 0), tf.int32))
+        return top, left, rows, columns
+
+
+AUGMENTATIONS: Mapping[AugmentationName, Augmentation | None] = {
+    "none": None,
+    "flip": Augmentation(crop_area=None),
+    "crop": Augmentation(crop_area=(0.35, 1.0)),
+}
+"""What the command line offers. Fine-tuning starts from a trained network: it needs less variety than 0.08 gives."""
+
+
+def find_augmentation(name: str) -> Augmentation | None:
+    """Look up an augmentation; `None` is none.
+
+    Raises:
+        UserError: the name isn't known.
+
+    Example:
+        >>> find_augmentation("flip")
+        Augmentation(crop_area=None, aspect=(0.75, 1.3333333333333333), flip=True)
+    """
+    for known, augmentation in AUGMENTATIONS.items():
+        if name == known:
+            return augmentation
+    raise UserError(f"Unknown augmentation. Received: {name!r}. Use one of: {', '.join(AUGMENTATIONS)}.")
+
+
+def _uniform(seed: tuple[Any, Any, Any], purpose: int, shape: tuple[int, ...]) -> Any:
+    """Numbers in [0, 1) that nothing but the seed and the purpose decides."""
+    run, number, index = (tf.cast(part, tf.int64) for part in seed)
+    key = tf.stack([run, number])
+    for part in (index, tf.constant(purpose, tf.int64)):
+        key = tf.random.experimental.stateless_fold_in(key, part, alg=_GENERATOR)
+    return tf.random.stateless_uniform(shape, key, alg=_GENERATOR)
+
+
+def _between(least: float, most: float, share: Any) -> Any:
+    return least + (most - least) * share
