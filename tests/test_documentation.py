@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from keras_qat import export_onnx
+from keras_qat.cli.benchmark import benchmark_command
 from keras_qat.cli.build_engine import build_engine_command
 from keras_qat.cli.diagnose import diagnose_command
 from keras_qat.cli.diff_ranges import diff_ranges_command
+from keras_qat.cli.evaluate import evaluate_command
 from keras_qat.cli.explain import explain_command
 from keras_qat.cli.main import app
 from keras_qat.cli.run import run_command
@@ -41,7 +43,15 @@ def test_documented_command_is_understood(command: str) -> None:
     if "--help" in arguments:
         return
     called, *_ = app.parse_args(arguments, exit_on_error=False, print_error=False)
-    assert called in {run_command, explain_command, build_engine_command, diff_ranges_command, diagnose_command}
+    assert called in {
+        run_command,
+        benchmark_command,
+        evaluate_command,
+        explain_command,
+        build_engine_command,
+        diff_ranges_command,
+        diagnose_command,
+    }
 
 
 def test_there_are_documented_commands() -> None:

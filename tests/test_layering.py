@@ -26,8 +26,8 @@ ORDER: tuple[frozenset[str], ...] = tuple(
         "evaluation",
         "report",
         "gates",
-        "settings",
-        "baseline judging ptq",
+        "settings model_facts",
+        "baseline judging ptq evaluate_file",
         "qat",
         "pipeline",
         "cli",
@@ -37,12 +37,14 @@ ORDER: tuple[frozenset[str], ...] = tuple(
 """From the bottom up: a part imports only from lower rungs, and never from its neighbours on its own."""
 
 ASIDE: Mapping[str, frozenset[str]] = {
-    "data": frozenset({"types", "errors", "storage"}),
+    "data": frozenset({"types", "errors", "storage", "progress"}),
     "zoo": frozenset({"types", "errors", "storage", "data"}),
 }
 """Parts beside the ladder, and all that they may import."""
 
-USES_ASIDE = frozenset({"settings", "baseline", "judging", "ptq", "qat", "pipeline", "cli", "__init__"})
+USES_ASIDE = frozenset(
+    {"settings", "model_facts", "baseline", "judging", "ptq", "evaluate_file", "qat", "pipeline", "cli", "__init__"}
+)
 """The stages take arrays and models, whoever made them; only what joins the stages knows `data` and `zoo`."""
 
 

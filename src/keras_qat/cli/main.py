@@ -9,10 +9,13 @@ import cyclopts
 from rich.logging import RichHandler
 
 from keras_qat._version import __version__
+from keras_qat.cli.benchmark import benchmark_command
 from keras_qat.cli.build_engine import build_engine_command
 from keras_qat.cli.diagnose import diagnose_command
 from keras_qat.cli.diff_ranges import diff_ranges_command
+from keras_qat.cli.evaluate import evaluate_command
 from keras_qat.cli.explain import explain_command
+from keras_qat.cli.prepare_imagenet import prepare_imagenet_command
 from keras_qat.cli.run import run_command
 from keras_qat.errors import GateMissedError, UserError
 from keras_qat.progress import CONSOLE
@@ -28,6 +31,9 @@ app.command(build_engine_command, name="build-engine")
 app.command(explain_command, name="explain")
 app.command(diff_ranges_command, name="diff-ranges")
 app.command(diagnose_command, name="diagnose")
+app.command(benchmark_command, name="benchmark")
+app.command(evaluate_command, name="evaluate")
+app.command(prepare_imagenet_command, name="prepare-imagenet")
 
 
 def main(arguments: Sequence[str] | None = None, *, command: cyclopts.App = app) -> None:

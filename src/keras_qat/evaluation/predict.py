@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from keras_qat.errors import DataError
+from keras_qat.errors import DataError, UserError
+from keras_qat.evaluation.inputs import convert
+from keras_qat.evaluation.random_inputs import fixed_batch
 from keras_qat.progress import track
 from keras_qat.runtimes import Runtime
-
-_KEPT = 5
 
 _SCORED = 256
 """Images whose scores are kept: those of all of ImageNet's validation set are 200 MB."""
@@ -23,7 +23,7 @@ class Predictions:
     """The best classes of every image, in the order of the data.
 
     Args:
-        classes: int, shape (images, up to 5), best first.
+        classes: int, shape (images, as many as were kept), best first.
         labels: int, shape (images,).
         scores: float32, shape (up to 256 images, classes): of the first images; `None` if they weren't kept.
     """
@@ -39,7 +39,12 @@ class Predictions:
             >>> Predictions(np.array([[2, 0], [1, 2]]), np.array([0, 1])).accuracy(1)
             0.5
         """
-        return float(np.mean(np.any(self.classes[:, :k] == self.labels[:, np.newaxis], axis=1)))
+        return float(np.mean(self.right(k)))
+
+    def right(self, k: int = 1) -> np.ndarray:
+        """Whether the label is among the best `k` classes: bool, shape (images,)."""
+        hits: np.ndarray = np.any(self.classes[:, :k] == self.labels[:, np.newaxis], axis=1)
+        return hits
 
     def agreement(self, other: "Predictions") -> float:
         """The share of images to which both give the same best class, 0 to 1.
@@ -47,8 +52,17 @@ class Predictions:
         Raises:
             DataError: the two were not made on the same images.
         """
+        return float(np.mean(self.agreeing(other)))
+
+    def agreeing(self, other: "Predictions") -> np.ndarray:
+        """Whether both give the same best class: bool, shape (images,).
+
+        Raises:
+            DataError: the two were not made on the same images.
+        """
         self._require_same_images(other)
-        return float(np.mean(self.classes[:, 0] == other.classes[:, 0]))
+        same: np.ndarray = self.classes[:, 0] == other.classes[:, 0]
+        return same
 
     def sqnr(self, reference: "Predictions") -> float | None:
         """The signal-to-quantization-noise ratio of the kept scores, in dB; `None` where it isn't defined.
@@ -86,6 +100,7 @@ def predict(
     *,
     description: str = "evaluating",
     total: int = 0,
+    best: int = 5,
 ) -> Predictions:
     """Score all images.
 
@@ -94,16 +109,20 @@ def predict(
         batches: (images, labels): float32 (batch, height, width, channels) and int (batch,).
         description: for the progress bar.
         total: number of batches, for the progress bar.
+        best: how many of the best classes are kept of each image; all, if there are fewer.
 
     Raises:
         DataError: there are no images.
+        UserError: `best` is under 1.
     """
+    if best < 1:
+        raise UserError(f"At least the best class must be kept. Received: best={best}. Give 1 or more.")
     classes: list[np.ndarray] = []
     labels: list[np.ndarray] = []
     kept: list[np.ndarray] = []
     for images, truth in track(batches, description, total or None):
         scores = class_scores(runtime, images)
-        classes.append(np.argsort(-scores, axis=1, kind="stable")[:, :_KEPT])
+        classes.append(np.argsort(-scores, axis=1, kind="stable")[:, :best])
         labels.append(np.asarray(truth))
         room = _SCORED - sum(len(s) for s in kept)
         if room > 0:
@@ -114,27 +133,42 @@ def predict(
 
 
 def class_scores(runtime: Runtime, images: np.ndarray) -> np.ndarray:
-    """Score a batch, whatever float type the model reads and writes.
+    """Score a batch, whatever type the model reads and writes, and whatever batch it was made for.
 
     Args:
         runtime: the model in an engine, with one input and one output.
-        images: float32, shape (batch, height, width, channels).
+        images: float32, shape (batch, height, width, channels). A model with a fixed batch gets batches of that
+            size, the last one filled up with zeros, whose scores are dropped.
 
     Returns:
         float32, shape (batch, classes).
 
     Raises:
-        DataError: the model has several outputs, or the images don't fit it.
+        DataError: the model has several outputs, there are no images, or they don't fit it.
     """
     if len(runtime.outputs) != 1:
         raise DataError(
             "Only a model with one output has class scores. "
             f"Received: outputs {', '.join(spec.name for spec in runtime.outputs)}. Give a classifier."
         )
-    (scores,) = runtime.run(as_input(runtime, images))
-    return np.asarray(scores, np.float32)
+    if not len(images):
+        raise DataError("There is nothing to score. Received: a batch of 0 images. Give at least one.")
+    fixed = fixed_batch(runtime.inputs) or len(images)
+    scores = [_run(runtime, images[start : start + fixed], fixed) for start in range(0, len(images), fixed)]
+    return np.asarray(np.concatenate(scores), np.float32)
+
+
+def _run(runtime: Runtime, images: np.ndarray, batch: int) -> np.ndarray:
+    missing = batch - len(images)
+    filled = np.concatenate([images, np.zeros((missing, *images.shape[1:]), images.dtype)]) if missing else images
+    (scores,) = runtime.run(as_input(runtime, filled))
+    return scores[: len(images)]
 
 
 def as_input(runtime: Runtime, images: np.ndarray) -> np.ndarray:
-    """The images in the type that the model's first input has: float16 for a model that reads that."""
-    return np.asarray(images, runtime.inputs[0].dtype)
+    """The images in the type that the model's first input has, such as float16, or uint8 for whole pixels.
+
+    Raises:
+        DataError: the model reads integers, and the images aren't whole numbers that these hold.
+    """
+    return convert(images, runtime.inputs[0].dtype, runtime.inputs[0].name)

@@ -8,6 +8,7 @@ from keras_qat.runtimes.openvino import OpenVINORuntime
 from keras_qat.runtimes.options import BatchRange
 from keras_qat.runtimes.registry import ENGINES, Engine, find_engine, open_runtime
 from keras_qat.runtimes.runtime import Runtime, TensorSpec
+from keras_qat.runtimes.saved_model_runtime import SavedModelRuntime
 from keras_qat.runtimes.tensorrt import TENSORRT, TENSORRT_RTX, TensorRTRuntime
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "OnnxRuntime",
     "OpenVINORuntime",
     "Runtime",
+    "SavedModelRuntime",
     "TensorRTRuntime",
     "TensorSpec",
     "build_engine",

@@ -113,6 +113,14 @@ class OnnxRuntime(Runtime):
         del self._session
 
 
+def why_no_cuda() -> str | None:
+    """Why ONNX Runtime can't use CUDA here, or `None` if it may; a missing driver shows only when a file is opened."""
+    provider, _ = _PROVIDERS["cuda"]
+    if provider in onnxruntime.get_available_providers():
+        return None
+    return f"this ONNX Runtime has no {provider}; it comes with the package onnxruntime-gpu"
+
+
 def _provider(device: str) -> tuple[str, dict[str, str]]:
     if device not in _PROVIDERS:
         raise UserError(f"Unknown device. Received: {device!r}. Choose one of: {', '.join(_PROVIDERS)}.")

@@ -8,13 +8,14 @@ from pathlib import Path
 
 from keras_qat.errors import StorageError, UserError
 from keras_qat.runtimes.keras_runtime import KerasRuntime
-from keras_qat.runtimes.onnxruntime_runtime import OnnxRuntime
+from keras_qat.runtimes.onnxruntime_runtime import OnnxRuntime, why_no_cuda
 from keras_qat.runtimes.openvino import OpenVINORuntime, build_ir
 from keras_qat.runtimes.options import BuildOptions, Built
 from keras_qat.runtimes.runtime import Runtime
+from keras_qat.runtimes.saved_model_runtime import SavedModelRuntime
 from keras_qat.runtimes.tensorrt import TENSORRT, TENSORRT_RTX, Flavor, TensorRTRuntime, build_plan, why_no_gpu
 
-Open = Callable[[Path], Runtime]
+Open = Callable[..., Runtime]
 Build = Callable[[Path, Path, BuildOptions], Built]
 
 
@@ -28,11 +29,12 @@ class Engine:
 
     Args:
         title: as its makers write it.
-        suffixes: of the files that it opens; what it builds gets the first.
-        open: path → runtime.
+        suffixes: of the files that it opens; what it builds gets the first. None: it opens folders.
+        open: path → runtime; with `threads`, an int or `None`, if it takes threads.
         build: ONNX file → its own file; `None` if it runs the ONNX file itself.
         why_not: the reason why it can't run on this machine, or `None` if it can.
         magic: how its files begin, where the suffix doesn't tell.
+        takes_threads: whether the number of threads can be set for one model.
     """
 
     title: str
@@ -41,6 +43,12 @@ class Engine:
     build: Build | None = None
     why_not: Callable[[], str | None] = _always
     magic: bytes = b""
+    takes_threads: bool = False
+
+    def opens(self, path: Path) -> bool:
+        """Whether this is a file of its kind, or a folder for an engine of folders."""
+        folder = path.is_dir()
+        return not folder and path.suffix in self.suffixes if self.suffixes else folder
 
 
 def _why_not_installed(module: str) -> str | None:
@@ -64,16 +72,21 @@ def _tensorrt(flavor: Flavor, magic: bytes) -> Engine:
 
 ENGINES: Mapping[str, Engine] = {
     "keras": Engine("Keras", (".keras",), KerasRuntime.load),
-    "onnxruntime": Engine("ONNX Runtime", (".onnx",), OnnxRuntime),
+    "onnxruntime": Engine("ONNX Runtime", (".onnx",), OnnxRuntime, takes_threads=True),
     "openvino": Engine(
         "OpenVINO",
         (".xml", ".onnx"),
         OpenVINORuntime,
         build_ir,
         partial(_why_not_installed, "openvino"),
+        takes_threads=True,
     ),
     TENSORRT.name: _tensorrt(TENSORRT, b"ftrt"),
     TENSORRT_RTX.name: _tensorrt(TENSORRT_RTX, b"vtrt"),
+    "onnxruntime-cuda": Engine(
+        "ONNX Runtime on CUDA", (".onnx",), partial(OnnxRuntime, device="cuda"), why_not=why_no_cuda
+    ),
+    "tensorflow": Engine("TensorFlow", (), SavedModelRuntime, why_not=partial(_why_not_installed, "tensorflow")),
 }
 """The first that opens a suffix is the one a file goes to when no engine is named."""
 
@@ -93,34 +106,55 @@ def find_engine(name: str) -> Engine:
     return ENGINES[name]
 
 
-def open_runtime(path: str | Path, *, engine: str | None = None) -> Runtime:
-    """Open a model file in an engine.
+def open_runtime(path: str | Path, engine: str | None = None, threads: int | None = None) -> Runtime:
+    """Open a model file, or a SavedModel's folder, in an engine.
 
     Args:
-        path: a .keras, .onnx, .xml, .engine or .plan file.
-        engine: keras, onnxruntime, openvino, tensorrt or tensorrt-rtx; by the file if not given.
+        path: a .keras, .onnx, .xml, .engine or .plan file, or the folder of a SavedModel.
+        engine: a name of `ENGINES`; by the file if not given.
+        threads: threads of one inference, ONNX Runtime and OpenVINO on the CPU only; all cores if not given.
 
     Raises:
         StorageError: the file is missing, corrupt, or was built by another version.
-        UserError: the engine is unknown, not installed, can't run here, or doesn't open such files.
+        UserError: the engine is unknown, not installed, can't run here, doesn't open such files, or takes no threads.
     """
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise StorageError(f"There is no model file of that name. Received: {str(path)!r}. Export or build it first.")
     chosen = _engine_of(path) if engine is None else find_engine(engine)
-    if path.suffix not in chosen.suffixes:
+    if not chosen.opens(path):
+        kind = " and ".join(chosen.suffixes) + " files" if chosen.suffixes else "the folders of SavedModels"
         raise UserError(
-            f"{chosen.title} opens {' and '.join(chosen.suffixes)} files. Received: {str(path)!r}. "
+            f"{chosen.title} opens {kind}. Received: {str(path)!r}. "
             + ("Name another engine." if chosen.build is None else "Build one: keras-qat build-engine MODEL.onnx")
         )
-    return chosen.open(path)
+    _check_threads(chosen, threads)
+    return chosen.open(path, threads=threads) if chosen.takes_threads else chosen.open(path)
+
+
+def _check_threads(engine: Engine, threads: int | None) -> None:
+    if threads is None:
+        return
+    if not engine.takes_threads:
+        able = " or ".join(other.title for other in ENGINES.values() if other.takes_threads)
+        raise UserError(
+            f"{engine.title} takes no number of threads for one model. Received: threads={threads}. "
+            f"Leave it out, or run the model in {able}."
+        )
+    if threads < 1:
+        raise UserError(f"A model needs at least 1 thread. Received: threads={threads}. Give 1 or more.")
 
 
 def _engine_of(path: Path) -> Engine:
-    able = [engine for engine in ENGINES.values() if path.suffix in engine.suffixes]
+    able = [engine for engine in ENGINES.values() if engine.opens(path)]
     if not able:
         known = dict.fromkeys(suffix for engine in ENGINES.values() for suffix in engine.suffixes)
-        raise UserError(f"No engine opens such a file. Received: {str(path)!r}. Known suffixes: {', '.join(known)}.")
+        raise UserError(
+            f"No engine opens such a file. Received: {str(path)!r}. Known suffixes: {', '.join(known)}; or the folder "
+            "of a SavedModel."
+        )
+    if path.is_dir():
+        return able[0]
     with path.open("rb") as file:
         start = file.read(4)
     return next((engine for engine in able if engine.magic and engine.magic == start), able[0])

@@ -1,0 +1,139 @@
+"""`keras-qat evaluate`: the accuracy of a model file, compared with another's, or the classes of one image."""
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+from cyclopts.validators import Number
+from rich.console import Console
+from rich.table import Table
+
+from keras_qat.cli.log_file import logging_to
+from keras_qat.errors import StorageError, UserError
+
+_AtLeastOne = Parameter(validator=Number(gte=1))
+
+
+def evaluate_command(
+    file: Path,
+    /,
+    *,
+    data: str | None = None,
+    engine: str | None = None,
+    preprocessing: str | None = None,
+    batch_size: Annotated[int, _AtLeastOne] = 32,
+    k: Annotated[int, Parameter(name=["-k", "--k"], validator=Number(gte=1))] = 5,
+    images: Annotated[int | None, _AtLeastOne] = None,
+    seed: int = 0,
+    threads: Annotated[int | None, _AtLeastOne] = None,
+    compare: Path | None = None,
+    compare_engine: str | None = None,
+    image: Path | None = None,
+    skip_bad: Annotated[bool, Parameter(negative=())] = False,
+    as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
+    output: Path | None = None,
+    log_file: Path | None = None,
+) -> None:
+    """Run a model file on validation images in its engine; print its accuracy. Or compare two, or classify one image.
+
+    The figures are explained in docs/evaluate.md.
+
+    Examples:
+        keras-qat evaluate runs/resnet50-imagenet-tensorrt/qat.onnx --data /data/imagenet
+
+        keras-qat evaluate qat.engine --data /data/imagenet --compare baseline.onnx --output accuracy.json
+
+        keras-qat evaluate qat.onnx --image cat.jpg -k 3
+
+    Args:
+        file: The .keras, .onnx, .xml, .engine or .plan file, or SavedModel folder.
+        data: As in `keras-qat run`: "digits", or a folder with val/CLASS/IMAGE.
+        engine: What runs the file: keras, onnxruntime, openvino, tensorrt, tensorrt-rtx, onnxruntime-cuda or
+            tensorflow; by the file if not given.
+        preprocessing: How images are prepared, as MODE:SIZE or MODE:SIZE:RESIZE, such as caffe:224:256; what is written
+            in the file or beside it if not given.
+        batch_size: Images in a run; a file with a fixed batch has its own.
+        k: Of top-k; with fewer classes than that, their number.
+        images: Evaluate on that many images; on all if not given.
+        seed: That of the run. It decides which digits are validation images, and which images are taken with --images.
+        threads: Threads of one inference; what the engine chooses if not given.
+        compare: Another file, to compare with on the same images.
+        compare_engine: What runs that.
+        image: Classify this image, instead of --data.
+        skip_bad: Leave out images that can't be decoded.
+        as_json: Print JSON instead of the table.
+        output: Write the JSON to this file, too.
+        log_file: Append log, settings and result to this file, with times.
+    """
+    if (data is None) == (image is None):
+        raise UserError(
+            "A model runs either on a data set or on one image. "
+            f"Received: --data {data}, --image {image}. Give one of the two."
+        )
+    if output is not None:
+        _require_file(output)
+    from keras_qat.data import Preprocessing
+    from keras_qat.storage import write_json
+
+    prepared = None if preprocessing is None else Preprocessing.parse(preprocessing)
+    with logging_to(log_file) as note:
+        if image is not None:
+            if compare is not None:
+                raise UserError(f"Files are compared on --data. Received: --compare {compare} with --image. Drop one.")
+            note(f"Settings: {json.dumps({'file': str(file), 'image': str(image), 'engine': engine, 'k': k})}")
+            table, record = _classified(file, image, engine=engine, preprocessing=prepared, k=k, threads=threads)
+        else:
+            from keras_qat.evaluate_file import EvaluationSettings
+
+            settings = EvaluationSettings(
+                file=file,
+                data=str(data),
+                engine=engine,
+                preprocessing=prepared,
+                batch_size=batch_size,
+                k=k,
+                images=images,
+                seed=seed,
+                threads=threads,
+                compare=compare,
+                compare_engine=compare_engine,
+                skip_bad=skip_bad,
+            )
+            note(f"Settings: {json.dumps(settings.to_dict())}")
+            table, record = _evaluated(settings)
+        note(f"Result: {json.dumps(record)}")
+        if output is not None:
+            write_json(output, record)
+        if as_json:
+            sys.stdout.write(json.dumps(record, indent=2) + "\n")
+        else:
+            Console().print(table)
+
+
+def _classified(file: Path, image: Path, **options: Any) -> tuple[Table, dict[str, Any]]:
+    from keras_qat.evaluate_file import classify
+    from keras_qat.report import classification_table
+
+    found = classify(file, image, **options)
+    return classification_table(found), found.to_dict()
+
+
+def _evaluated(settings: Any) -> tuple[Table, dict[str, Any]]:
+    from keras_qat.evaluate_file import evaluate_file
+    from keras_qat.report import evaluation_table, read_environment
+
+    found = evaluate_file(settings)
+    record = {**found.to_dict(), "settings": settings.to_dict(), "environment": asdict(read_environment())}
+    return evaluation_table(found), record
+
+
+def _require_file(path: Path) -> None:
+    """Refuse what couldn't be written once all is evaluated, or would replace something else."""
+    from keras_qat.storage import require_writable
+
+    if path.is_dir():
+        raise StorageError(f"The JSON goes to a file. Received: the folder {str(path)!r}. Name a file.")
+    require_writable(path.parent)

@@ -1,0 +1,127 @@
+"""Model files on validation images: accuracy of each, and whether two differ."""
+
+import logging
+from contextlib import ExitStack
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+
+from keras_qat.data import ImageSet, Labelled, Skipped, load_validation
+from keras_qat.evaluate_file.open_model import ServedModel, open_model, require_classes
+from keras_qat.evaluate_file.settings import EvaluationSettings
+from keras_qat.evaluation import (
+    Evaluation,
+    Predictions,
+    ScoredFile,
+    TimedRuntime,
+    compare,
+    predict,
+    proportion,
+)
+from keras_qat.evaluation.random_inputs import fixed_batch
+
+_logger = logging.getLogger(__name__)
+
+
+def evaluate_file(settings: EvaluationSettings) -> Evaluation:
+    """Open the files, hold them to the data, run them one after the other on the same images.
+
+    Args:
+        settings: which files, on what.
+
+    Returns:
+        The accuracy of each, and the comparison of two.
+
+    Raises:
+        DataError: the images can't be read, there are none, or they aren't of the model's classes.
+        StorageError: a file is missing or corrupt.
+        UnsupportedModelError: a file is no classifier of images.
+        UserError: an engine can't run its file, or nobody says how to prepare the images.
+    """
+    with ExitStack() as stack:
+        models, data = [], []
+        for path, engine in settings.files:
+            model = open_model(path, engine=engine, threads=settings.threads, preprocessing=settings.preprocessing)
+            stack.callback(model.runtime.close)
+            models.append(model)
+            data.append(_validation(model, settings))
+        predictions, files = [], []
+        skipped = Skipped()
+        for model, labelled, name in zip(models, data, _names(models), strict=True):
+            found, file = _score(model, labelled, name, settings, skipped)
+            predictions.append(found)
+            files.append(file)
+    if skipped.count:
+        _logger.warning("Left out %d images that can't be decoded: %s", skipped.count, "; ".join(skipped.reasons))
+    pairs = [compare(first, second) for first, second in combinations(predictions, 2)]
+    return Evaluation(
+        data=data[0].images.name,
+        images=len(predictions[0].labels),
+        skipped=skipped.count,
+        k=predictions[0].classes.shape[1],
+        files=tuple(files),
+        comparison=pairs[0] if pairs else None,
+    )
+
+
+def _validation(model: ServedModel, settings: EvaluationSettings) -> Labelled:
+    """The images as this model reads them, of its classes."""
+    loaded = load_validation(settings.data, model.preprocessing, settings.seed, skip_bad=settings.skip_bad)
+    model.require_fit(loaded)
+    if settings.images is None:
+        return loaded
+    if settings.images > len(loaded.images):
+        _logger.warning("Evaluating on %d images: %s has no more.", len(loaded.images), loaded.images.name)
+    return Labelled(loaded.images.take(settings.images, settings.seed), loaded.class_names)
+
+
+def _score(
+    model: ServedModel, data: Labelled, name: str, settings: EvaluationSettings, skipped: Skipped
+) -> tuple[Predictions, ScoredFile]:
+    images: ImageSet = data.images
+    size = fixed_batch(model.runtime.inputs) or settings.batch_size
+    where = (model.runtime.engine, model.runtime.device)
+    _logger.info("Evaluating %s in %s (%s) on %d images of %s.", name, *where, len(images), images.name)
+    timed = TimedRuntime(model.runtime)
+    found = predict(
+        timed,
+        images.arrays(size, skipped=skipped if settings.skip_bad else None),
+        description=f"evaluating {name}",
+        total=images.steps(size),
+        best=settings.k,
+    )
+    _check_scores(model, found, data)
+    n = len(found.labels)
+    return found, ScoredFile(
+        name=name,
+        path=str(model.path),
+        engine=model.runtime.engine,
+        device=model.runtime.device,
+        preprocessing=dict(model.preprocessing.to_dict()),
+        batch_size=size,
+        top1=proportion(int(np.sum(found.right())), n),
+        top_k=proportion(int(np.sum(found.right(settings.k))), n),
+        images_per_second=timed.images_per_second or 0.0,
+    )
+
+
+def _check_scores(model: ServedModel, found: Predictions, data: Labelled) -> None:
+    """What only shows when the model has run."""
+    if found.scores is None:
+        return
+    require_classes(model.path, found.scores.shape[1], data)
+    if not np.all(np.isfinite(found.scores)):
+        _logger.warning(
+            "%s gives scores that aren't finite, so its classes mean nothing. Is it fed what it was trained on?",
+            model.path,
+        )
+
+
+def _names(models: list[ServedModel]) -> list[str]:
+    """What the table calls each file: as little as tells them apart."""
+    paths = [model.path for model in models]
+    for names in ([path.name for path in paths], [str(path) for path in paths]):
+        if len(set(names)) == len(names):
+            return names
+    return [f"{path} in {model.runtime.engine}" for path, model in zip(map(Path, paths), models, strict=True)]

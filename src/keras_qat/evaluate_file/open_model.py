@@ -1,0 +1,145 @@
+"""A model file opened in an engine, with what it is to be fed, and held to what it will be fed before anything runs."""
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+
+from keras_qat.data import Labelled, Preprocessing
+from keras_qat.data.preprocessing import Mode
+from keras_qat.errors import DataError, UnsupportedModelError, UserError
+from keras_qat.model_facts import FACTS_FILE, ModelFacts, read_model_facts
+from keras_qat.runtimes import Runtime, open_runtime
+
+_PIXELS = np.dtype("uint8")
+_READ = frozenset({"float16", "float32", "float64", _PIXELS.name})
+_RGB = 3
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """A classifier of images that is ready to run.
+
+    Args:
+        path: the file, as it was given.
+        runtime: it, opened.
+        preprocessing: of what the file is fed: whole pixels if it normalizes by itself.
+        class_names: as the file has them; empty where it says nothing.
+        num_classes: how many scores it gives; `None` where the file doesn't say before it runs.
+    """
+
+    path: Path
+    runtime: Runtime
+    preprocessing: Preprocessing
+    class_names: tuple[str, ...]
+    num_classes: int | None
+
+    def require_fit(self, data: Labelled) -> None:
+        """Refuse data of other classes.
+
+        Raises:
+            DataError: another number of classes, the same classes in another order, or a label without a score.
+        """
+        if self.num_classes is not None:
+            require_classes(self.path, self.num_classes, data)
+        if self.class_names != data.class_names and sorted(self.class_names) == sorted(data.class_names):
+            raise DataError(
+                f"The classes of {data.images.name} are those of {str(self.path)!r} in another order, so every label "
+                f"would mean another class. Received: {_few(data.class_names)}; the file has "
+                f"{_few(self.class_names)}. Give the data the model was made for."
+            )
+
+
+def open_model(
+    path: Path, *, engine: str | None = None, threads: int | None = None, preprocessing: Preprocessing | None = None
+) -> ServedModel:
+    """Open a file and find out how to feed it.
+
+    Args:
+        path: the model file, or the folder of a SavedModel.
+        engine: what runs it; by its suffix if not given.
+        threads: of one inference; what the engine chooses if not given.
+        preprocessing: of the images; what is written in or beside the file if not given.
+
+    Raises:
+        StorageError: the file is missing or corrupt.
+        UnsupportedModelError: it is no classifier of RGB images.
+        UserError: the engine can't run it, or nobody says how to prepare its images.
+    """
+    with ExitStack() as undo:
+        runtime = undo.enter_context(open_runtime(path, engine=engine, threads=threads))
+        facts = _facts(path, given=preprocessing is not None)
+        known = preprocessing or _known(path, facts)
+        _require_classifier(path, runtime, known.size)
+        undo.pop_all()
+    # Files that normalize by themselves read pixels.
+    fed = known.raw() if runtime.inputs[0].dtype == _PIXELS else known
+    return ServedModel(path, runtime, fed, () if facts is None else facts.class_names, runtime.outputs[0].shape[1])
+
+
+def _facts(path: Path, *, given: bool) -> ModelFacts | None:
+    """What stands in or beside the file; what can't be understood doesn't matter where the user says it."""
+    try:
+        return read_model_facts(path.absolute())
+    except UserError:
+        if not given:
+            raise
+        return None
+
+
+def _known(path: Path, facts: ModelFacts | None) -> Preprocessing:
+    if facts is None:
+        raise UserError(
+            f"Nothing says how images are prepared for this model. Received: {str(path)!r}, with nothing in it and no "
+            f"{FACTS_FILE} beside it. Say it with --preprocessing MODE:SIZE or MODE:SIZE:RESIZE, such as "
+            f"caffe:224:256: the mode ({', '.join(get_args(Mode))}), the side of the network's input, and that of the "
+            "image's shorter side before the crop."
+        )
+    return facts.preprocessing
+
+
+def require_classes(path: Path, num_classes: int, data: Labelled) -> None:
+    """Refuse data whose labels a model doesn't tell apart.
+
+    Raises:
+        DataError: another number of classes, or a label without a score.
+    """
+    name, labels = data.images.name, data.images.labels
+    if num_classes != len(data.class_names):
+        raise DataError(
+            f"The model tells {num_classes} classes apart, {name} has {len(data.class_names)}. "
+            f"Received: {str(path)!r} and {_few(data.class_names)}. Give the data the model was made for."
+        )
+    if len(labels) and not 0 <= labels.min() <= labels.max() < num_classes:
+        raise DataError(
+            f"{name} has labels that none of the model's {num_classes} scores is for. "
+            f"Received: labels from {labels.min()} to {labels.max()}. Number the classes from 0 to {num_classes - 1}."
+        )
+
+
+def _require_classifier(path: Path, runtime: Runtime, size: int) -> None:
+    inputs, outputs = runtime.inputs, runtime.outputs
+    described = f"{path} reads {'; '.join(map(str, inputs))} and writes {'; '.join(map(str, outputs))}"
+    if [len(spec.shape) for spec in inputs] != [4] or [len(spec.shape) for spec in outputs] != [2]:
+        raise UnsupportedModelError(
+            "Only a model that reads images (batch, height, width, 3) and writes scores (batch, classes) can be "
+            f"evaluated. Received: {described}. Give a classifier of images."
+        )
+    _, height, width, channels = inputs[0].shape
+    if channels not in {_RGB, None} or inputs[0].dtype.name not in _READ:
+        raise UnsupportedModelError(
+            f"Images are RGB with the channels last, of {', '.join(sorted(_READ))}. Received: {described}. "
+            "Export the model that way."
+        )
+    if not {height, width} <= {size, None}:
+        raise UserError(
+            f"The images are prepared at {size} x {size} pixels, which this model doesn't read. "
+            f"Received: {described}. Give its size with --preprocessing MODE:SIZE[:RESIZE]."
+        )
+
+
+def _few(names: tuple[str, ...]) -> str:
+    shown = ", ".join(names[:5])
+    return f"{shown}, …" if len(names) > 5 else shown  # noqa: PLR2004
