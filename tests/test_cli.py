@@ -205,7 +205,7 @@ def test_interrupt_during_fine_tuning_keeps_the_last_checkpoint(
     monkeypatch.setattr(keras.callbacks.CallbackList, "on_train_batch_end", interrupt)
     code, message = program(*options)
     assert code == 130
-    assert "goes on from the last checkpoint" in " ".join(message.split())
+    assert "goes on from its last checkpoint" in " ".join(message.split())
     training = tmp_path / "runs" / f"{tiny_network}-digits-onnxruntime" / "training"
     assert (training / "last.npz").is_file()
     monkeypatch.undo()

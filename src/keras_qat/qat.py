@@ -4,11 +4,20 @@ from pathlib import Path
 from typing import Any
 
 from keras_qat.baseline import epochs_of
-from keras_qat.data import Splits, decode_errors, find_augmentation
+from keras_qat.data import ImageSet, Splits, decode_errors, find_augmentation
 from keras_qat.judging import EVALUATION_BATCH
 from keras_qat.settings import Settings
 from keras_qat.storage import write_json
-from keras_qat.training import Distillation, FineTuned, Recipe, fine_tune, parse_schedule
+from keras_qat.training import (
+    Distillation,
+    FineTuned,
+    Recipe,
+    device_scope,
+    find_devices,
+    fine_tune,
+    parse_schedule,
+    shareable,
+)
 
 
 def recipe_of(settings: Settings) -> Recipe:
@@ -69,13 +78,22 @@ def train_quantized(quantized: Any, teacher: Any, data: Splits, settings: Settin
     """
     recipe = recipe_of(settings)
     write_json(settings.folder / "recipe.json", recipe.to_dict())
-    train = epochs_of(data.train, recipe.batch_size, recipe.seed, find_augmentation(settings.augment))
-    with decode_errors():
+    devices = find_devices(settings.devices)
+    train_images = _shareable(data.train, recipe.batch_size, len(devices))
+    selection = _shareable(data.selection, EVALUATION_BATCH, len(devices))
+    train = epochs_of(train_images, recipe.batch_size, recipe.seed, find_augmentation(settings.augment))
+    with decode_errors(), device_scope(devices):
         return fine_tune(
             quantized,
             train,
-            data.selection.batches(EVALUATION_BATCH),
+            selection.batches(EVALUATION_BATCH),
             recipe,
             teacher=teacher,
             folder=training_folder(settings),
         )
+
+
+def _shareable(images: ImageSet, batch_size: int, devices: int) -> ImageSet:
+    """All images but those of a last batch that is too small for the devices."""
+    count = shareable(len(images), batch_size, devices)
+    return images if count == len(images) else images.take(count, seed=0)

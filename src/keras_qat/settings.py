@@ -40,6 +40,7 @@ class Settings:
         clip_norm: the most that the norm of all gradients together may be.
         label_smoothing: share of a label that is spread over all classes.
         training_precision: float32 or mixed_bfloat16.
+        devices: GPUs that fine-tune together, each with its share of a batch; 0 takes all.
         monitor: choose the best epoch by loss or by accuracy, on training images held out for that.
         augment: vary the images that fine-tuning trains on: none, flip (mirror every other one), or crop (cut out 35%
             to 100% of the area at random, and flip). The checkpoints of each choice have a folder of their own.
@@ -82,6 +83,7 @@ class Settings:
     clip_norm: float | None = None
     label_smoothing: float = 0.0
     training_precision: TrainingPrecision = "float32"
+    devices: int = 1
     monitor: Monitor = "loss"
     augment: AugmentationName = "none"
     validation_images: int | None = None

@@ -4,6 +4,7 @@
 or the new one and never a part of one.
 """
 
+import errno
 import json
 import os
 import shutil
@@ -21,10 +22,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` when the block ends well, remove it otherwise.
 
     The temporary name keeps the suffix, since writers such as Keras choose the format by it. The block may write a
-    file or a folder.
+    file or a folder; a folder takes the place of another, a file doesn't.
 
     Raises:
-        StorageError: the folder can't be made or written, or the disk is full.
+        StorageError: the folder can't be made or written, the disk is full, or a folder is where the file should be.
 
     Example:
         >>> import tempfile
@@ -38,6 +39,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
+        if path.is_dir() and not temporary.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "a folder is there, and a file would replace all that it holds")
         if path.is_dir():
             # A folder can't be replaced in one step: the old one steps aside first.
             aside = path.with_name(f".{path.name}-{uuid.uuid4().hex[:8]}.old")

@@ -58,7 +58,7 @@ def run_program(arguments: Sequence[str], command: cyclopts.App) -> int:
     except GateMissedError as error:
         return _fail(str(error), 3)
     except KeyboardInterrupt:
-        return _fail("Interrupted. The same command goes on from the last checkpoint.", 130)
+        return _fail("Interrupted. The same command goes on from its last checkpoint, if it keeps any.", 130)
     return 0
 
 

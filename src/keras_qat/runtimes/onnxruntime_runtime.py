@@ -77,11 +77,6 @@ def open_session(
     return session
 
 
-def input_dtype(argument: Any) -> type[np.floating[Any]]:
-    """The element type that a float input of a session wants: float16 in FP16 files that ask for it."""
-    return np.float16 if argument.type == "tensor(float16)" else np.float32
-
-
 class OnnxRuntime(Runtime):
     """Runs an ONNX file; see `open_session` for the settings.
 

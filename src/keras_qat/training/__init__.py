@@ -1,6 +1,7 @@
 """Training: fine-tuning of fake-quantized models, schedules, checkpoints, the float baseline."""
 
 from keras_qat.training.baseline import train_baseline
+from keras_qat.training.devices import device_scope, find_devices, shareable
 from keras_qat.training.distiller import Distiller
 from keras_qat.training.fine_tune import FineTuned, fine_tune
 from keras_qat.training.freezing import FreezeBatchNorm, FreezeRanges
@@ -23,9 +24,12 @@ __all__ = [
     "PiecewiseWithWarmup",
     "RangesToTensorBoard",
     "Recipe",
+    "device_scope",
+    "find_devices",
     "fine_tune",
     "make_optimizer",
     "make_schedule",
     "parse_schedule",
+    "shareable",
     "train_baseline",
 ]
