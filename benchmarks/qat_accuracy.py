@@ -1,12 +1,13 @@
-"""What fine-tuning gains over post-training quantization: float, PTQ, and QAT from several seeds, in the engine.
+"""What fine-tuning gains over post-training quantization: float, PTQ and QAT, from several seeds, in the engine.
 
     python benchmarks/qat_accuracy.py --weights WEIGHTS --data IMAGE_FOLDER --targets onnxruntime tensorrt
     python benchmarks/qat_accuracy.py --weights WEIGHTS --data IMAGE_FOLDER --targets tensorrt --weight-bits 4
     python benchmarks/qat_accuracy.py --models resnet50 resnet101 --data digits
 
-Everything is what `keras-qat run` does, and every other option is one of its own (`--epochs`, `--learning-rate`, …).
-The validation images are looked at once, at the end; to choose a recipe, `--scored-on selection` scores the images that
-a run holds out of its training images, and the validation images stay unseen. Agreement moves in steps of one image and
+Everything is what `keras-qat run` does, and every other option is one of its own (`--epochs`, `--learning-rate`, …). A
+seed chooses the images that calibrate, then the order of those that train: agreement is luck for PTQ as well. The
+validation images are looked at once, at the end; to choose a recipe, `--scored-on selection` scores the images that a
+run holds out of its training images, and the validation images stay unseen. Agreement moves in steps of one image and
 its noise on 500 images is about half a point; the Kullback-Leibler divergence from float's probabilities and the SQNR
 of the logits are finer, and the divergence is compared image by image.
 """
@@ -43,12 +44,12 @@ class Row:
         model: of the zoo.
         target: of the file; empty for the float model.
         name: float, PTQ or QAT.
-        seed: of the fine-tuning.
+        seed: of the calibration, and of the fine-tuning; `None` for float.
         best_epoch: of the fine-tuning; 0 is PTQ as it was.
         agreement: share of images with float's class.
         top1: share of images with their label.
         kl: mean over the images of KL(float ‖ file).
-        gain: mean over the images of PTQ's divergence less this one's.
+        gain: mean over the images of the divergence of the same seed's PTQ less this one's.
         gain_error: the standard error of that.
         sqnr: of the logits, in dB.
     """
@@ -83,7 +84,7 @@ def main(
         settings: of each run; all but `output`, for nothing is kept.
         models: of the zoo, one after the other.
         targets: of the files.
-        seeds: of the fine-tuning; the split of the data and a trained baseline are those of the settings.
+        seeds: of calibration and fine-tuning; the split of the data and a trained baseline are those of the settings.
         weight_bits: width of the kernels' integers.
         scored_on: the images of the figures.
         threads: of an engine.
@@ -141,12 +142,12 @@ def _rows(
     yield row(exact, exact, target="", name="float", seed=None, best_epoch=None)
     for target in targets:
         placement = plan(trace(net).graph, target, weight_bits=weight_bits, overrides=overrides)
-        quantized = quantize_after_training(net, placement, data.train, replace(settings, target=target))
-        ptq = scores(quantized, target)
-        yield row(ptq, ptq, target=target, name="PTQ", seed=None, best_epoch=None)
         for seed in seeds:
             with tempfile.TemporaryDirectory() as folder:
                 one = replace(settings, target=target, seed=seed, output=Path(folder))
+                quantized = quantize_after_training(net, placement, data.train, one)
+                ptq = scores(quantized, target)
+                yield row(ptq, ptq, target=target, name="PTQ", seed=seed, best_epoch=None)
                 tuned = train_quantized(quantized, net, data, one)
             found = scores(tuned.model, target)
             yield row(found, ptq, target=target, name="QAT", seed=seed, best_epoch=tuned.best_epoch)
@@ -166,7 +167,7 @@ def _print(rows: list[Row]) -> None:
             row.model,
             row.target,
             row.name,
-            str(row.seed) if own else "",
+            "" if row.seed is None else str(row.seed),
             str(row.best_epoch) if own else "",
             f"{row.agreement:.1%}",
             f"{row.top1:.2%}",
@@ -175,10 +176,10 @@ def _print(rows: list[Row]) -> None:
             f"{row.sqnr:.2f} dB",
         )
     Console(width=140).print(table)
-    for model, target in dict.fromkeys((row.model, row.target) for row in rows if row.name == "QAT"):
-        tuned = [row for row in rows if (row.model, row.target, row.name) == (model, target, "QAT")]
-        agreement, top1 = (np.mean([getattr(row, name) for row in tuned]) for name in ("agreement", "top1"))
-        print(f"{model}, {target}: QAT, mean of {len(tuned)} seeds: agreement {agreement:.2%}, top-1 {top1:.2%}")
+    for key in dict.fromkeys((row.model, row.target, row.name) for row in rows if row.seed is not None):
+        found = [row for row in rows if (row.model, row.target, row.name) == key]
+        agreement, top1 = (np.mean([getattr(row, name) for row in found]) for name in ("agreement", "top1"))
+        print(f"{', '.join(key)}, mean of {len(found)} seeds: agreement {agreement:.2%}, top-1 {top1:.2%}")
 
 
 if __name__ == "__main__":
