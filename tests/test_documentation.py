@@ -17,6 +17,7 @@ from keras_qat.cli.diff_ranges import diff_ranges_command
 from keras_qat.cli.evaluate import evaluate_command
 from keras_qat.cli.explain import explain_command
 from keras_qat.cli.main import app
+from keras_qat.cli.prepare_imagenet import prepare_imagenet_command
 from keras_qat.cli.run import run_command
 from keras_qat.placement import Overrides
 from keras_qat.zoo import build_model, find
@@ -51,6 +52,7 @@ def test_documented_command_is_understood(command: str) -> None:
         build_engine_command,
         diff_ranges_command,
         diagnose_command,
+        prepare_imagenet_command,
     }
 
 

@@ -16,7 +16,8 @@ class Settings:
         model: name of a network, such as resnet50 or resnet101v2.
         weights: its float weights: "imagenet", or the path of a .weights.h5 or .keras file. Without, on digits only,
             the float baseline is trained first and cached.
-        data: "digits" (embedded), or a folder with train/CLASS/IMAGE and val/CLASS/IMAGE.
+        data: "digits" (embedded), a folder with train/CLASS/IMAGE and val/CLASS/IMAGE, a folder of TFRecord shards as
+            `keras-qat prepare-imagenet` writes them, or tfds:NAME.
         target: the engine to deploy to: onnxruntime, openvino or tensorrt.
         overrides: a JSON file of rules that change the target's placement (docs/overrides.md).
         calibration_images: how many training images choose the ranges.

@@ -50,7 +50,7 @@ def evaluate_command(
 
     Args:
         file: The .keras, .onnx, .xml, .engine or .plan file, or SavedModel folder.
-        data: As in `keras-qat run`: "digits", or a folder with val/CLASS/IMAGE.
+        data: As in `keras-qat run`: "digits", a folder with val/CLASS/IMAGE, TFRecord shards, or tfds:NAME.
         engine: What runs the file: keras, onnxruntime, openvino, tensorrt, tensorrt-rtx, onnxruntime-cuda or
             tensorflow; by the file if not given.
         preprocessing: How images are prepared, as MODE:SIZE or MODE:SIZE:RESIZE, such as caffe:224:256; what is written
