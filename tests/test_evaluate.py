@@ -177,8 +177,30 @@ def test_one_file_in_two_engines(evaluate: Callable[..., Evaluation], tmp_path: 
     assert [file.name.split(" in ")[1].split()[0] for file in found.files] == ["ONNX", "OpenVINO"]
     assert found.comparison is not None
     assert found.comparison.agreement.value == 1
+
+
+@pytest.mark.parametrize("compare_engine", [None, "onnxruntime"])
+def test_a_file_and_itself(evaluate: Callable[..., Evaluation], tmp_path: Path, compare_engine: str | None) -> None:
+    path = classifier(tmp_path / "model.onnx")
     with pytest.raises(UserError, match="compared with itself"):
-        evaluate(compare=path)
+        evaluate(compare=path, compare_engine=compare_engine)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**31])
+def test_a_seed_out_of_range(evaluate: Callable[..., Evaluation], tmp_path: Path, seed: int) -> None:
+    classifier(tmp_path / "model.onnx")
+    with pytest.raises(UserError, match=f"Received: seed={seed}"):
+        evaluate(seed=seed)
+
+
+@pytest.mark.parametrize(
+    "options", [["--compare", "other.onnx"], ["--compare-engine", "keras"], ["--images", "3"], ["--skip-bad"]]
+)
+def test_one_image_has_no_use_for_what_is_of_a_set(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_program(["evaluate", "model.onnx", "--image", "cat.jpg", *options], app) == 2
+    message = " ".join(capsys.readouterr().err.split())
+    assert f"Received: {options[0]}" in message
+    assert "with --image" in message
 
 
 def test_fewer_images_are_those_of_the_seed(

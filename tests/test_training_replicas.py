@@ -4,13 +4,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from keras_qat.errors import UserError
-from keras_qat.training import find_devices, shareable
+from keras_qat.training import Recipe, find_devices, require_device_recipe, shareable
 
 _SCRIPT = """
 import sys
@@ -39,7 +40,7 @@ data = tf.data.Dataset.from_tensor_slices((x, y)).batch(16)
 recipe = Recipe(
     epochs=2, batch_size=16, optimizer="sgd-momentum", learning_rate=0.01, distillation=Distillation(weight=0.5),
 )
-for name, count in {"one": 1, "two": 2}.items():
+for name, count in {"one": 1, "two": 2, "again": 2}.items():
     with device_scope(find_devices(count, kind="CPU")):
         tuned = fine_tune(quantized, lambda epoch: data, data, recipe, teacher=net, folder=f"{sys.argv[1]}/{name}")
     weights = {f"w{i}": w for i, w in enumerate(tuned.model.get_weights())}
@@ -59,12 +60,13 @@ def test_two_devices_train_as_one(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    one, two = (dict(np.load(tmp_path / f"{name}.npz")) for name in ("one", "two"))
-    assert one["best"] == two["best"] > 0
+    one, *others = (dict(np.load(tmp_path / f"{name}.npz")) for name in ("one", "two", "again"))
     assert one["moved"] > 1e-3
-    assert two["loss"] == pytest.approx(one["loss"], rel=1e-4)
-    for name in one:
-        np.testing.assert_allclose(two[name], one[name], atol=1e-4, err_msg=name)
+    for two in others:
+        assert one["best"] == two["best"] > 0
+        assert two["loss"] == pytest.approx(one["loss"], rel=1e-4)
+        for name in one:
+            np.testing.assert_allclose(two[name], one[name], atol=1e-4, err_msg=name)
 
 
 @pytest.mark.parametrize("count", [2, -1])
@@ -77,6 +79,14 @@ def test_devices_that_are_not_there_are_refused(count: int, monkeypatch: pytest.
 def test_all_of_none_is_where_keras_trains_anyway(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tf.config, "list_logical_devices", lambda _: [])
     assert find_devices(0) == ()
+
+
+@pytest.mark.parametrize("setting", [{"accumulate": 2}, {"clip_norm": 1.0}, {"range_mode": "ema"}])
+def test_what_needs_the_whole_batch_in_one_place_is_refused(setting: dict[str, Any]) -> None:
+    recipe = Recipe(**setting)
+    require_device_recipe(recipe, ())
+    with pytest.raises(UserError, match=f"`{next(iter(setting))}` doesn't go with several devices"):
+        require_device_recipe(recipe, ("GPU:0", "GPU:1"))
 
 
 @pytest.mark.parametrize("images", range(1, 40))

@@ -28,7 +28,7 @@ from keras_qat.runtimes import choose_judge
 from keras_qat.settings import Settings
 from keras_qat.storage import require_writable, write_json, write_text
 from keras_qat.targets import find_target
-from keras_qat.training import find_devices
+from keras_qat.training import find_devices, require_device_recipe
 from keras_qat.zoo import find
 
 _logger = logging.getLogger(__name__)
@@ -99,8 +99,7 @@ def run(settings: Settings) -> Record:
 
 def _check_early(settings: Settings) -> None:
     """Find the mistakes that would otherwise show after minutes or hours of work."""
-    recipe_of(settings)
-    find_devices(settings.devices)
+    require_device_recipe(recipe_of(settings), find_devices(settings.devices))
     find_augmentation(settings.augment)
     choose_judge(find_target(settings.target).name)
     find_observer(settings.calibration_method)

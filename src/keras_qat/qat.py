@@ -16,6 +16,7 @@ from keras_qat.training import (
     find_devices,
     fine_tune,
     parse_schedule,
+    require_device_recipe,
     shareable,
 )
 
@@ -79,6 +80,7 @@ def train_quantized(quantized: Any, teacher: Any, data: Splits, settings: Settin
     recipe = recipe_of(settings)
     write_json(settings.folder / "recipe.json", recipe.to_dict())
     devices = find_devices(settings.devices)
+    require_device_recipe(recipe, devices)
     train_images = _shareable(data.train, recipe.batch_size, len(devices))
     selection = _shareable(data.selection, EVALUATION_BATCH, len(devices))
     train = epochs_of(train_images, recipe.batch_size, recipe.seed, find_augmentation(settings.augment))

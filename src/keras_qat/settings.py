@@ -43,8 +43,8 @@ class Settings:
         training_precision: float32 or mixed_bfloat16.
         devices: GPUs that fine-tune together, each with its share of a batch; 0 takes all.
         monitor: choose the best epoch by loss or by accuracy, on training images held out for that.
-        augment: vary the images that fine-tuning trains on: none, flip (mirror every other one), or crop (cut out 35%
-            to 100% of the area at random, and flip). The checkpoints of each choice have a folder of their own.
+        augment: vary the images that fine-tuning trains on: none, flip (mirror one in two, at random), or crop (cut out
+            35% to 100% of the area at random, too). The checkpoints of each choice have a folder of their own.
         validation_images: evaluate on that many validation images; on all if not given.
         output: the folder of all runs; each makes a folder of its own in it.
         seed: the same seed gives the same table on the same machine.

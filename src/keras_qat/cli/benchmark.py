@@ -10,9 +10,8 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 from rich.console import Console
 
+from keras_qat.cli.options import AtLeastOne, require_output_file
 from keras_qat.errors import UserError
-
-_AtLeastOne = Parameter(validator=Number(gte=1))
 
 
 def benchmark_command(
@@ -22,9 +21,9 @@ def benchmark_command(
         8,
         32,
     ),
-    runs: Annotated[int, _AtLeastOne] = 50,
+    runs: Annotated[int, AtLeastOne] = 50,
     warm_up: Annotated[int, Parameter(validator=Number(gte=0))] = 10,
-    threads: Annotated[int | None, _AtLeastOne] = None,
+    threads: Annotated[int | None, AtLeastOne] = None,
     engine: str | None = None,
     as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
     output: Path | None = None,
@@ -60,9 +59,9 @@ def benchmark_command(
 
     if plot is not None:
         require_plot(plot)
-        _require_file(plot, plot.suffix)
+        require_output_file(plot)
     if output is not None:
-        _require_file(output, ".json")
+        require_output_file(output, ".json")
     found = benchmark_files(files, engine=engine, threads=threads, batch_sizes=batch_sizes, runs=runs, warm_up=warm_up)
     environment = read_environment()
     record = {**found.to_dict(), "environment": asdict(environment)}
@@ -74,12 +73,3 @@ def benchmark_command(
         write_json(output, record)
     if plot is not None:
         plot_latency(found, plot, title=f"{environment.cpu}, {environment.cores} cores")
-
-
-def _require_file(path: Path, suffix: str) -> None:
-    """Refuse what couldn't be written once all is measured, or would replace something else."""
-    from keras_qat.storage import require_writable
-
-    if path.suffix != suffix or path.is_dir():
-        raise UserError(f"The figures go to a {suffix} file. Received: {str(path)!r}. Name another file.")
-    require_writable(path.parent)

@@ -5,16 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from cyclopts import Parameter
-from cyclopts.validators import Number
-
 from keras_qat.cli.model_file import load_model_file
+from keras_qat.cli.options import AtLeastOne, require_output_file
 from keras_qat.errors import DataError, StorageError
 from keras_qat.settings import Settings
 
 _BATCH = 16
-
-_AtLeastOne = Parameter(validator=Number(gte=1))
 
 
 def diagnose_command(
@@ -22,8 +18,8 @@ def diagnose_command(
     /,
     *,
     variant: Literal["ptq", "qat"] = "ptq",
-    images: Annotated[int, _AtLeastOne] = 64,
-    worst: Annotated[int, _AtLeastOne] = 10,
+    images: Annotated[int, AtLeastOne] = 64,
+    worst: Annotated[int, AtLeastOne] = 10,
     data: str | None = None,
     output: Path | None = None,
 ) -> None:
@@ -47,12 +43,12 @@ def diagnose_command(
     """
     from keras_qat.evaluation import advise, diagnose
     from keras_qat.report import describe_diagnosis
-    from keras_qat.storage import require_writable, write_json
+    from keras_qat.storage import write_json
 
     settings = _settings(run)
     files = [_model_file(run, name) for name in ("baseline", variant)]
     if output is not None:
-        require_writable(output.parent)
+        require_output_file(output)
     chosen = _held_out(settings if data is None else replace(settings, data=data), images)
     baseline, quantized = map(load_model_file, files)
     diagnosis = diagnose(baseline, quantized, chosen.arrays(_BATCH), total=chosen.steps(_BATCH))

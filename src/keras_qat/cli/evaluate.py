@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,9 +13,8 @@ from rich.console import Console
 from rich.table import Table
 
 from keras_qat.cli.log_file import logging_to
-from keras_qat.errors import StorageError, UserError
-
-_AtLeastOne = Parameter(validator=Number(gte=1))
+from keras_qat.cli.options import AtLeastOne, require_output_file
+from keras_qat.errors import UserError
 
 
 def evaluate_command(
@@ -24,11 +24,11 @@ def evaluate_command(
     data: str | None = None,
     engine: str | None = None,
     preprocessing: str | None = None,
-    batch_size: Annotated[int, _AtLeastOne] = 32,
+    batch_size: Annotated[int, AtLeastOne] = 32,
     k: Annotated[int, Parameter(name=["-k", "--k"], validator=Number(gte=1))] = 5,
-    images: Annotated[int | None, _AtLeastOne] = None,
+    images: Annotated[int | None, AtLeastOne] = None,
     seed: int = 0,
-    threads: Annotated[int | None, _AtLeastOne] = None,
+    threads: Annotated[int | None, AtLeastOne] = None,
     compare: Path | None = None,
     compare_engine: str | None = None,
     image: Path | None = None,
@@ -59,7 +59,7 @@ def evaluate_command(
         k: Of top-k; with fewer classes than that, their number.
         images: Evaluate on that many images; on all if not given.
         seed: That of the run. It decides which digits are validation images, and which images are taken with --images.
-        threads: Threads of one inference; what the engine chooses if not given.
+        threads: Threads of one inference, for ONNX Runtime and OpenVINO on the CPU; all cores if not given.
         compare: Another file, to compare with on the same images.
         compare_engine: What runs that.
         image: Classify this image, instead of --data.
@@ -74,15 +74,21 @@ def evaluate_command(
             f"Received: --data {data}, --image {image}. Give one of the two."
         )
     if output is not None:
-        _require_file(output)
+        require_output_file(output)
     from keras_qat.data import Preprocessing
     from keras_qat.storage import write_json
 
     prepared = None if preprocessing is None else Preprocessing.parse(preprocessing)
     with logging_to(log_file) as note:
         if image is not None:
-            if compare is not None:
-                raise UserError(f"Files are compared on --data. Received: --compare {compare} with --image. Drop one.")
+            _require_idle(
+                {
+                    "--compare": compare,
+                    "--compare-engine": compare_engine,
+                    "--images": images,
+                    "--skip-bad": skip_bad or None,
+                }
+            )
             note(f"Settings: {json.dumps({'file': str(file), 'image': str(image), 'engine': engine, 'k': k})}")
             table, record = _classified(file, image, engine=engine, preprocessing=prepared, k=k, threads=threads)
         else:
@@ -130,10 +136,8 @@ def _evaluated(settings: Any) -> tuple[Table, dict[str, Any]]:
     return evaluation_table(found), record
 
 
-def _require_file(path: Path) -> None:
-    """Refuse what couldn't be written once all is evaluated, or would replace something else."""
-    from keras_qat.storage import require_writable
-
-    if path.is_dir():
-        raise StorageError(f"The JSON goes to a file. Received: the folder {str(path)!r}. Name a file.")
-    require_writable(path.parent)
+def _require_idle(options: Mapping[str, Any]) -> None:
+    """Refuse options that say something of a data set, where there is one image."""
+    given = [f"{name} {value}" for name, value in options.items() if value is not None]
+    if given:
+        raise UserError(f"That goes with --data only. Received: {', '.join(given)} with --image. Drop one of the two.")

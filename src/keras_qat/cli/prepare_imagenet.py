@@ -5,15 +5,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
-from cyclopts.validators import Number
 from rich.console import Console
+
+from keras_qat.cli.options import AtLeastOne
 
 if TYPE_CHECKING:
     from keras_qat.data.prepare_imagenet import Prepared
 
 _GIGABYTE = 1e9
-
-_AtLeastOne = Parameter(validator=Number(gte=1))
 
 
 def prepare_imagenet_command(
@@ -21,7 +20,7 @@ def prepare_imagenet_command(
     archives: Path,
     output: Path,
     shards: Annotated[tuple[int, int], Parameter(negative=())] = (1024, 128),
-    workers: Annotated[int | None, _AtLeastOne] = None,
+    workers: Annotated[int | None, AtLeastOne] = None,
     seed: int = 0,
     skip_bad: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:

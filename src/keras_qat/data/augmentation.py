@@ -38,7 +38,7 @@ class Augmentation:
         crop_area: least and greatest share of the image that is cut out and resized to the network's input; `None` for
             the centre that evaluation takes.
         aspect: least and greatest ratio of the cut's width to its height.
-        flip: mirror every other image, left to right.
+        flip: mirror an image, left to right, with a chance of one half.
 
     Raises:
         UserError: a range is empty or beyond what an image has.

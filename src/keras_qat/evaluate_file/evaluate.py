@@ -1,6 +1,7 @@
 """Model files on validation images: accuracy of each, and whether two differ."""
 
 import logging
+from collections.abc import Sequence
 from contextlib import ExitStack
 from itertools import combinations
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_qat.data import ImageSet, Labelled, Skipped, load_validation
+from keras_qat.errors import UserError
 from keras_qat.evaluate_file.open_model import ServedModel, open_model, require_classes
 from keras_qat.evaluate_file.settings import EvaluationSettings
 from keras_qat.evaluation import (
@@ -19,7 +21,7 @@ from keras_qat.evaluation import (
     predict,
     proportion,
 )
-from keras_qat.evaluation.random_inputs import fixed_batch
+from keras_qat.evaluation.inputs import fixed_batch
 
 _logger = logging.getLogger(__name__)
 
@@ -40,10 +42,12 @@ def evaluate_file(settings: EvaluationSettings) -> Evaluation:
         UserError: an engine can't run its file, or nobody says how to prepare the images.
     """
     with ExitStack() as stack:
-        models, data = [], []
+        models: list[ServedModel] = []
+        data: list[Labelled] = []
         for path, engine in settings.files:
             model = open_model(path, engine=engine, threads=settings.threads, preprocessing=settings.preprocessing)
             stack.callback(model.runtime.close)
+            _require_other(model, models)
             models.append(model)
             data.append(_validation(model, settings))
         predictions, files = [], []
@@ -63,6 +67,17 @@ def evaluate_file(settings: EvaluationSettings) -> Evaluation:
         files=tuple(files),
         comparison=pairs[0] if pairs else None,
     )
+
+
+def _require_other(model: ServedModel, others: Sequence[ServedModel]) -> None:
+    """Refuse to compare a file with itself: the engine may be named once and be the default once."""
+    for other in others:
+        same_engine = (model.runtime.engine, model.runtime.device) == (other.runtime.engine, other.runtime.device)
+        if same_engine and model.path.resolve() == other.path.resolve():
+            raise UserError(
+                f"A file can't be compared with itself in the same engine. Received: {str(model.path)!r} twice in "
+                f"{model.runtime.engine}. Name another file, or another engine."
+            )
 
 
 def _validation(model: ServedModel, settings: EvaluationSettings) -> Labelled:

@@ -7,6 +7,8 @@ from typing import Any
 from keras_qat.data import Preprocessing
 from keras_qat.errors import UserError
 
+_SEEDS = 2**31
+
 
 @dataclass(frozen=True)
 class EvaluationSettings:
@@ -27,7 +29,7 @@ class EvaluationSettings:
         skip_bad: leave out images that can't be decoded.
 
     Raises:
-        UserError: a number is under 1, or a file is compared with itself.
+        UserError: a number is out of range, or an engine is named for no file.
     """
 
     file: Path
@@ -49,18 +51,12 @@ class EvaluationSettings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"`{name}` must be at least 1. Received: {value}. Give a larger number.")
+        if not 0 <= self.seed < _SEEDS:
+            raise UserError(f"`seed` must be from 0 to 2³¹ - 1. Received: seed={self.seed}. Choose another.")
         if self.compare is None and self.compare_engine is not None:
             raise UserError(
                 "There is no file for that engine. "
                 f"Received: compare_engine={self.compare_engine!r} without a file to compare with. Name one."
-            )
-        if self.compare is not None and (self.file.resolve(), self.engine) == (
-            self.compare.resolve(),
-            self.compare_engine,
-        ):
-            raise UserError(
-                "A file can't be compared with itself in the same engine. "
-                f"Received: {str(self.file)!r} and {str(self.compare)!r}. Name another file, or another engine."
             )
 
     @property

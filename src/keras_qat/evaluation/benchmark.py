@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from keras_qat.errors import UserError
 from keras_qat.evaluation.benchmark_record import Benchmark, Skip, TimedFile, Timing
+from keras_qat.evaluation.inputs import fixed_batch
 from keras_qat.evaluation.latency import time_in_turn
-from keras_qat.evaluation.random_inputs import fixed_batch, random_inputs
+from keras_qat.evaluation.random_inputs import random_inputs
 from keras_qat.runtimes import Runtime, open_runtime
 
 BATCH_SIZES = (1, 8, 32)

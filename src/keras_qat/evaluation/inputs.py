@@ -1,8 +1,11 @@
-"""Images in the type that a model file reads."""
+"""What a model file reads: images in its type, in batches of its size."""
+
+from collections.abc import Sequence
 
 import numpy as np
 
 from keras_qat.errors import DataError
+from keras_qat.runtimes import TensorSpec
 
 
 def convert(images: np.ndarray, dtype: np.dtype, name: str = "image") -> np.ndarray:
@@ -36,3 +39,22 @@ def convert(images: np.ndarray, dtype: np.dtype, name: str = "image") -> np.ndar
             "pixels that are not normalized (`Preprocessing.raw()`): the file normalizes them itself."
         )
     return images.astype(dtype)
+
+
+def fixed_batch(specs: Sequence[TensorSpec]) -> int | None:
+    """The batch that a model was made for; `None` if it takes any.
+
+    Args:
+        specs: its inputs; the batch is the first dimension.
+
+    Returns:
+        The first dimension of the first input that has one, unless that of any input is dynamic; 1 if none has one.
+
+    Example:
+        >>> float32 = np.dtype("float32")
+        >>> fixed_batch([TensorSpec("image", (4, 8, 8, 3), float32)])
+        4
+        >>> fixed_batch([TensorSpec("image", (None, 8, 8, 3), float32), TensorSpec("scale", (1,), float32)])
+    """
+    firsts = [spec.shape[0] for spec in specs if spec.shape]
+    return None if None in firsts else next(iter(firsts), 1)

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from keras_qat.errors import DataError, UserError
-from keras_qat.evaluation.inputs import convert
-from keras_qat.evaluation.random_inputs import fixed_batch
+from keras_qat.evaluation.inputs import convert, fixed_batch
 from keras_qat.progress import track
 from keras_qat.runtimes import Runtime
 

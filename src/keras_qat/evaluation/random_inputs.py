@@ -18,25 +18,6 @@ _DRAWS: Mapping[str, _Draw] = {
 """{NumPy's kind of dtype: numbers that every dtype of that kind holds}."""
 
 
-def fixed_batch(specs: Sequence[TensorSpec]) -> int | None:
-    """The batch that a model was made for; `None` if it takes any.
-
-    Args:
-        specs: its inputs; the batch is the first dimension.
-
-    Returns:
-        The first dimension of the first input that has one, unless that of any input is dynamic; 1 if none has one.
-
-    Example:
-        >>> float32 = np.dtype("float32")
-        >>> fixed_batch([TensorSpec("image", (4, 8, 8, 3), float32)])
-        4
-        >>> fixed_batch([TensorSpec("image", (None, 8, 8, 3), float32), TensorSpec("scale", (1,), float32)])
-    """
-    firsts = [spec.shape[0] for spec in specs if spec.shape]
-    return None if None in firsts else next(iter(firsts), 1)
-
-
 def random_inputs(
     specs: Sequence[TensorSpec], batch: int, *, seed: int = 0, model: str = "model"
 ) -> tuple[np.ndarray, ...]:

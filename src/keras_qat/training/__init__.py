@@ -1,7 +1,7 @@
 """Training: fine-tuning of fake-quantized models, schedules, checkpoints, the float baseline."""
 
 from keras_qat.training.baseline import train_baseline
-from keras_qat.training.devices import device_scope, find_devices, shareable
+from keras_qat.training.devices import device_scope, find_devices, require_device_recipe, shareable
 from keras_qat.training.distiller import Distiller
 from keras_qat.training.fine_tune import FineTuned, fine_tune
 from keras_qat.training.freezing import FreezeBatchNorm, FreezeRanges
@@ -30,6 +30,7 @@ __all__ = [
     "make_optimizer",
     "make_schedule",
     "parse_schedule",
+    "require_device_recipe",
     "shareable",
     "train_baseline",
 ]

@@ -4,6 +4,7 @@ TensorFlow does it (`tf.distribute.MirroredStrategy`); what is built in its scop
 """
 
 import contextlib
+import functools
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import keras
 
 from keras_qat.errors import UserError
+from keras_qat.training.recipe import Recipe
 
 
 def find_devices(count: int, *, kind: str = "GPU") -> tuple[str, ...]:
@@ -56,12 +58,40 @@ def device_scope(devices: Sequence[str]) -> AbstractContextManager[Any]:
     Args:
         devices: from `find_devices`; with none, the scope changes nothing.
     """
-    if not devices:
-        return contextlib.nullcontext()
+    return _strategy(tuple(devices)).scope() if devices else contextlib.nullcontext()
+
+
+@functools.cache
+def _strategy(devices: tuple[str, ...]) -> Any:
+    # One for all the process: a second one's collective operations would take the first one's for their own.
     import tensorflow as tf
 
-    scope: AbstractContextManager[Any] = tf.distribute.MirroredStrategy(list(devices)).scope()
-    return scope
+    return tf.distribute.MirroredStrategy(list(devices))
+
+
+def require_device_recipe(recipe: Recipe, devices: Sequence[str]) -> None:
+    """Refuse a recipe by which several devices wouldn't train as one does.
+
+    Args:
+        recipe: the settings.
+        devices: from `find_devices`.
+
+    Raises:
+        UserError: a setting needs all of a batch in one place.
+    """
+    if not devices:
+        return
+    in_the_way = {
+        "accumulate": (recipe.accumulate > 1, "TensorFlow can't accumulate on several devices; lower `batch_size`"),
+        "clip_norm": (recipe.clip_norm is not None, "each device would clip its own share; leave it out"),
+        "range_mode": (recipe.range_mode == "ema", "each device would follow its own share; use 'fixed' or 'learned'"),
+    }
+    for name, (found, why) in in_the_way.items():
+        if found:
+            raise UserError(
+                f"`{name}` doesn't go with several devices: {why}. Received: {name}={getattr(recipe, name)!r} with "
+                f"{len(devices)} devices. Or train on one."
+            )
 
 
 def shareable(images: int, batch_size: int, devices: int) -> int:
