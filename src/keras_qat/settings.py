@@ -1,5 +1,6 @@
 """What a run is made of: one frozen value, read by the command line, saved with the results."""
 
+import re
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -106,9 +107,17 @@ class Settings:
 
     @property
     def folder(self) -> Path:
-        """Where this run writes: model, data and target in the name, and the precision if it is not fp32."""
+        """Where this run writes: model, data and target in the name, and the precision if it is not fp32.
+
+        Example:
+            >>> Settings(data="tfds:cars/1.0.0").folder.name
+            'resnet50-tfds-cars-1.0.0-onnxruntime'
+        """
         precision = "" if self.precision == "fp32" else f"-{self.precision}"
-        return Path(self.output) / f"{self.model.lower()}-{Path(self.data).resolve().name}-{self.target}{precision}"
+        # Of a path the last part; of tfds:NAME/CONFIG:VERSION all of it, since the versions of many sets are alike.
+        whole = self.data.startswith("tfds:")
+        data = re.sub("[/:]", "-", self.data) if whole else Path(self.data).resolve().name
+        return Path(self.output) / f"{self.model.lower()}-{data}-{self.target}{precision}"
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as JSON can hold them."""

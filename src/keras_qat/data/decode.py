@@ -33,6 +33,7 @@ _PILLOW_ERRORS = (
     TypeError,
     Image.DecompressionBombError,
 )
+_ADVICE = "Replace the file with a whole image, or remove it."
 # TensorFlow puts the Python exception's class, message and traceback into its own message.
 _WRAPPED = re.compile(r"DataError: (?P<message>.+)")
 
@@ -55,13 +56,13 @@ def decode_file(path: str | bytes | Path) -> NDArray[np.uint8]:
         return np.asarray(to_rgb(image), np.uint8)
 
 
-def decode_bytes(data: bytes, name: str) -> NDArray[np.uint8]:
-    """Read one image from memory, as `decode_file` does; `name` is what an error calls it.
+def decode_bytes(data: bytes, name: str, advice: str = _ADVICE) -> NDArray[np.uint8]:
+    """Read one image from memory, as `decode_file` does; an error calls it `name` and says what to do.
 
     Raises:
         DataError: the bytes are no image, or only a part of one.
     """
-    with opened(io.BytesIO(data), name) as image:
+    with opened(io.BytesIO(data), name, advice) as image:
         return np.asarray(to_rgb(image), np.uint8)
 
 
@@ -76,7 +77,7 @@ def check_header(path: str | Path) -> None:
 
 
 @contextmanager
-def opened(file: str | io.BytesIO, name: str) -> Iterator[Image.Image]:
+def opened(file: str | io.BytesIO, name: str, advice: str = _ADVICE) -> Iterator[Image.Image]:
     """Open an image with Pillow, which reads the header only; its failures within the block name the image.
 
     Raises:
@@ -89,10 +90,7 @@ def opened(file: str | io.BytesIO, name: str) -> Iterator[Image.Image]:
         # One line: `decode_errors` finds the message by its line in TensorFlow's.
         unknown = isinstance(error, UnidentifiedImageError)
         reason = "no known image format" if unknown else " ".join(str(error).split()) or type(error).__name__
-        raise DataError(
-            f"Can't read the image {name}: {reason}. Received: {name!r}. "
-            "Replace the file with a whole image, or remove it."
-        ) from error
+        raise DataError(f"Can't read the image {name}: {reason}. Received: {name!r}. {advice}") from error
 
 
 @contextmanager

@@ -48,7 +48,7 @@ def load_folder(folder: str | Path, preprocessing: Preprocessing, seed: int, ski
             ImageNet's, or a file is no image.
     """
     root = Path(folder)
-    train, validation = _check_headers([_list_classes(root, "train"), _list_classes(root, "val")], skip_bad)
+    (train, validation), _ = _check_headers([_list_classes(root, "train"), _list_classes(root, "val")], skip_bad)
     _require_trained(root, train, validation)
     index, class_names = _number_classes(root / "train", train)
     name = root.resolve().name
@@ -86,13 +86,13 @@ def load_folder_validation(folder: str | Path, preprocessing: Preprocessing, ski
         DataError: as from `load_folder`, of what is read here.
     """
     root = Path(folder)
-    (validation,) = _check_headers([_list_classes(root, "val")], skip_bad)
+    (validation,), skipped = _check_headers([_list_classes(root, "val")], skip_bad)
     numbered: Iterable[str] = validation
     if (root / "train").is_dir():
         numbered = [entry.name for entry in _visible(root / "train") if entry.is_dir()]
         _require_trained(root, numbered, validation)
     index, class_names = _number_classes(root / "val", numbered)
-    return Labelled(_image_set(f"{root.resolve().name}/val", validation, index, preprocessing), class_names)
+    return Labelled(_image_set(f"{root.resolve().name}/val", validation, index, preprocessing), class_names, skipped)
 
 
 def _list_classes(root: Path, split: str) -> _Files:
@@ -140,19 +140,20 @@ def _is_image_name(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 - a Path for each of a million names
 
 
-def _check_headers(splits: Sequence[_Files], skip_bad: bool) -> Sequence[_Files]:
-    """The files whose header is an image's; all of them where there are too many to look."""
+def _check_headers(splits: Sequence[_Files], skip_bad: bool) -> tuple[Sequence[_Files], int]:
+    """The files whose header is an image's, and how many aren't; all of them where there are too many to look."""
     if sum(len(paths) for split in splits for paths in split.values()) > _HEADERS_CHECKED:
-        return splits
+        return splits, 0
     paths = [path for split in splits for paths in split.values() for path in paths]
     bad = {path: error for path in paths if (error := _header_error(path)) is not None}
     if not bad:
-        return splits
+        return splits, 0
     first = next(iter(bad.values()))
     if not skip_bad:
         raise first
     _logger.warning("%d file(s) that are no image are left out. The first: %s", len(bad), first)
-    return [{name: [path for path in paths if path not in bad] for name, paths in split.items()} for split in splits]
+    kept = [{name: [path for path in paths if path not in bad] for name, paths in split.items()} for split in splits]
+    return kept, len(bad)
 
 
 def _header_error(path: str) -> DataError | None:

@@ -9,7 +9,7 @@ from keras_qat.data.folder import load_folder, load_folder_validation
 from keras_qat.data.preprocessing import Preprocessing
 from keras_qat.data.records import has_shards, load_records, load_records_validation
 from keras_qat.data.splits import Labelled, Splits
-from keras_qat.data.tfds import PREFIX, is_tfds, prepare_tfds
+from keras_qat.data.tfds import PREFIX, is_tfds, prepare_tfds, tfds_name
 from keras_qat.errors import DataError
 
 # The data sets that need no folder. Add yours here.
@@ -51,11 +51,11 @@ def _records_validation(source: Source, preprocessing: Preprocessing, _: int, sk
 
 
 def _tfds(source: Source, preprocessing: Preprocessing, seed: int, skip_bad: bool) -> Splits:
-    return load_records(prepare_tfds(str(source)), preprocessing, seed, skip_bad)
+    return load_records(prepare_tfds(str(source)), preprocessing, seed, skip_bad, name=tfds_name(str(source)))
 
 
 def _tfds_validation(source: Source, preprocessing: Preprocessing, _: int, skip_bad: bool) -> Labelled:
-    return load_records_validation(prepare_tfds(str(source)), preprocessing, skip_bad)
+    return load_records_validation(prepare_tfds(str(source)), preprocessing, skip_bad, name=tfds_name(str(source)))
 
 
 # The first that accepts a source reads it.

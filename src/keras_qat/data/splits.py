@@ -32,8 +32,11 @@ class Labelled:
 
     Args:
         images: with the labels' indices in `class_names`.
-        class_names: one name for each class.
+        class_names: one name for each class; empty where only the classes of these images are known, and there may be
+            more of them.
+        skipped: images that were left out already, since they are broken.
     """
 
     images: ImageSet
     class_names: tuple[str, ...]
+    skipped: int = 0

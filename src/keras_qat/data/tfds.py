@@ -21,6 +21,16 @@ def is_tfds(source: str | Path) -> bool:
     return isinstance(source, str) and source.startswith(PREFIX)
 
 
+def tfds_name(source: str) -> str:
+    """What a report calls such a data set; `Settings.folder` has it, too.
+
+    Example:
+        >>> tfds_name("tfds:cars/1.0.0")
+        'tfds-cars-1.0.0'
+    """
+    return source.replace("/", "-").replace(":", "-")
+
+
 def prepare_tfds(source: str) -> Path:
     """Let TensorFlow Datasets download and prepare a data set, unless it has done so before.
 

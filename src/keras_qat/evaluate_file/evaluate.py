@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
@@ -24,6 +25,8 @@ from keras_qat.evaluation import (
 from keras_qat.evaluation.inputs import fixed_batch
 
 _logger = logging.getLogger(__name__)
+
+_SHOWN = 5
 
 
 def evaluate_file(settings: EvaluationSettings) -> Evaluation:
@@ -57,12 +60,13 @@ def evaluate_file(settings: EvaluationSettings) -> Evaluation:
             predictions.append(found)
             files.append(file)
     if skipped.count:
-        _logger.warning("Left out %d images that can't be decoded: %s", skipped.count, "; ".join(skipped.reasons))
+        _logger.warning("Left out %d images that can't be decoded: %s", skipped.count, _few(skipped.reasons))
     pairs = [compare(first, second) for first, second in combinations(predictions, 2)]
     return Evaluation(
         data=data[0].images.name,
         images=len(predictions[0].labels),
-        skipped=skipped.count,
+        # Those that loading left out, and those that didn't decode.
+        skipped=data[0].skipped + skipped.count,
         k=predictions[0].classes.shape[1],
         files=tuple(files),
         comparison=pairs[0] if pairs else None,
@@ -88,7 +92,7 @@ def _validation(model: ServedModel, settings: EvaluationSettings) -> Labelled:
         return loaded
     if settings.images > len(loaded.images):
         _logger.warning("Evaluating on %d images: %s has no more.", len(loaded.images), loaded.images.name)
-    return Labelled(loaded.images.take(settings.images, settings.seed), loaded.class_names)
+    return replace(loaded, images=loaded.images.take(settings.images, settings.seed))
 
 
 def _score(
@@ -131,6 +135,11 @@ def _check_scores(model: ServedModel, found: Predictions, data: Labelled) -> Non
             "%s gives scores that aren't finite, so its classes mean nothing. Is it fed what it was trained on?",
             model.path,
         )
+
+
+def _few(reasons: Sequence[str]) -> str:
+    shown = "; ".join(reasons[:_SHOWN])
+    return f"{shown}; and {len(reasons) - _SHOWN} more" if len(reasons) > _SHOWN else shown
 
 
 def _names(models: list[ServedModel]) -> list[str]:

@@ -104,10 +104,10 @@ def require_classes(path: Path, num_classes: int, data: Labelled) -> None:
     """Refuse data whose labels a model doesn't tell apart.
 
     Raises:
-        DataError: another number of classes, or a label without a score.
+        DataError: another number of classes, where the data's is known, or a label without a score.
     """
     name, labels = data.images.name, data.images.labels
-    if num_classes != len(data.class_names):
+    if data.class_names and num_classes != len(data.class_names):
         raise DataError(
             f"The model tells {num_classes} classes apart, {name} has {len(data.class_names)}. "
             f"Received: {str(path)!r} and {_few(data.class_names)}. Give the data the model was made for."

@@ -37,12 +37,13 @@ def check_shards(output: Path, listing: Listing, reports: Reports) -> int:
     except DataError as error:
         raise StorageError(f"What was written reads back differently: {error} {advice}") from error
     skipped = {name for report in reports.values() for name in report.skipped}
-    kept = listing.label[[name not in skipped for name in listing.names]] if skipped else listing.label
-    expected, found = (np.unique(labels, return_counts=True) for labels in (kept, records.index.label))
+    kept = [listing.key(image) not in skipped for image in range(len(listing))] if skipped else slice(None)
+    labels = listing.label[kept]
+    expected, found = (np.unique(each, return_counts=True) for each in (labels, records.index.label))
     if not all(map(np.array_equal, expected, found)):
         raise StorageError(
             f"The {listing.split} shards hold other images than the archive. Received: {len(records.index)} records "
-            f"of {len(found[0])} classes, expected {len(kept)} of {len(expected[0])}. {advice}"
+            f"of {len(found[0])} classes, expected {len(labels)} of {len(expected[0])}. {advice}"
         )
     return len(records.index)
 

@@ -23,16 +23,16 @@ def open_manifest(output: Path, settings: Mapping[str, Any]) -> Reports:
         settings: all that the shards depend on, as JSON can hold it.
 
     Raises:
-        DataError: shards with other settings, or of unknown origin, are there.
+        DataError: shards with other settings, or of unknown origin, are there; or another file of that name.
     """
     path = output / MANIFEST
+    written = has_shards(output)
     if not path.exists():
-        if has_shards(output):
+        if written:
             raise DataError(
                 f"{output} has shards, but no {MANIFEST} that says how they were made. Received: {str(output)!r}. "
                 "Choose another folder, or move them away."
             )
-        save_manifest(output, settings, {})
         return {}
     try:
         stored = read_json(path)
@@ -43,6 +43,9 @@ def open_manifest(output: Path, settings: Mapping[str, Any]) -> Reports:
             f"{path} isn't what `keras-qat prepare-imagenet` writes. Received: {error!r}. "
             "Choose another folder, or remove this one."
         ) from error
+    if not written:
+        # A try that failed before its first shard binds nobody.
+        return {}
     other = sorted(key for key in {*before, *settings} if before.get(key) != settings.get(key))
     if other:
         changed = ", ".join(f"{key} {settings.get(key)} (was {before.get(key)})" for key in other)

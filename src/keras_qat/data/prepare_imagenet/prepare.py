@@ -55,15 +55,6 @@ class Prepared:
         return self.counts == OFFICIAL and self.classes == OFFICIAL_CLASSES
 
 
-@dataclass(frozen=True, eq=False)
-class _Task:
-    """One shard to write."""
-
-    name: str
-    listing: Listing
-    images: NDArray[np.int64]
-
-
 def prepare_imagenet(
     archives: Path,
     output: Path,
@@ -135,74 +126,3 @@ def _require_numbers(shards: tuple[int, int], workers: int | None, seed: int) ->
         raise UserError(f"At least 1 worker is needed. Received: workers={workers}. Give 1 or more.")
     if seed < 0:
         raise UserError(f"A seed can't be negative. Received: seed={seed}. Give 0 or more.")
-
-
-def _tasks(listing: Listing, count: int, seed: int) -> Sequence[_Task]:
-    """The shards of a split: a seeded permutation of its images, cut into parts that differ by at most one image."""
-    if count > len(listing):
-        raise UserError(
-            f"There are more {listing.split} shards than images. Received: {count} shards, {len(listing)} images. "
-            "Give fewer shards."
-        )
-    order = np.random.default_rng((seed, tuple(OFFICIAL).index(listing.split))).permutation(len(listing))
-    parts = np.array_split(order, count)
-    return [_Task(shard_name(listing.split, i, count), listing, part) for i, part in enumerate(parts)]
-
-
-def _write(
-    output: Path,
-    tasks: Sequence[_Task],
-    done: Reports,
-    words: Mapping[str, str],
-    settings: Mapping[str, Any],
-    workers: int | None,
-    *,
-    skip_bad: bool,
-) -> Reports:
-    """Write the shards that aren't there yet; the reports of all."""
-    for task in tasks:
-        # What a killed run left.
-        for path in output.glob(f".{task.name}-????????"):
-            path.unlink()
-    reports = {task.name: done[task.name] for task in tasks if _is_done(output, task.name, done, skip_bad=skip_bad)}
-    pending = [task for task in tasks if task.name not in reports]
-    if reports:
-        _logger.info("%d of %d shards are there already.", len(reports), len(tasks))
-    require_space(
-        output, sum(int(task.listing.size[task.images].sum()) + RECORD_BYTES * len(task.images) for task in pending)
-    )
-    executor = ThreadPoolExecutor(workers or min(_MOST_WORKERS, os.cpu_count() or 1))
-    try:
-        futures = {
-            executor.submit(
-                write_shard, output / task.name, task.listing, task.images, words, skip_bad=skip_bad
-            ): task.name
-            for task in pending
-        }
-        for future in track(as_completed(futures), "writing shards", total=len(futures)):
-            name = futures[future]
-            reports[name] = future.result()
-            save_manifest(output, settings, reports)
-            _log(reports[name])
-    finally:
-        executor.shutdown(cancel_futures=True)
-    return reports
-
-
-def _is_done(output: Path, name: str, done: Reports, *, skip_bad: bool) -> bool:
-    """Whether an earlier run wrote the shard; one with images left out counts only where that is allowed still."""
-    path = output / name
-    report = done.get(name)
-    return (
-        report is not None
-        and path.is_file()
-        and path.stat().st_size == report.size
-        and (skip_bad or not report.skipped)
-    )
-
-
-def _log(report: ShardReport) -> None:
-    for name, was in report.encoded.items():
-        _logger.info("%s was a %s and is encoded anew as an RGB JPEG.", name, was)
-    for why in report.skipped.values():
-        _logger.warning("Left out: %s", why)

@@ -28,8 +28,8 @@ class ShardReport:
         records: how many.
         size: of the file in bytes.
         sha256: of the file, 64 hexadecimal digits.
-        encoded: images that were encoded anew: file name → what they were.
-        skipped: images that are no image, and left out: file name → why.
+        encoded: images that were encoded anew: `Listing.key` → what they were.
+        skipped: images that are no image, and left out: likewise → why.
     """
 
     records: int
@@ -60,18 +60,18 @@ def write_shard(
     skipped: dict[str, str] = {}
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         writer = _Hashing(file)
-        for image in images:
-            name = listing.names[image]
-            data = listing.content(int(image))
+        for image in map(int, images):
+            name, key = listing.name(image), listing.key(image)
+            data = listing.content(image)
             try:
-                picture = to_picture(data, f"{name} in {listing.archive.path}")
+                picture = to_picture(data, f"{key} in {listing.archive.path}")
             except DataError as error:
                 if not skip_bad:
                     raise
-                skipped[name] = str(error)
+                skipped[key] = str(error)
                 continue
             if picture.was is not None:
-                encoded[name] = picture.was
+                encoded[key] = picture.was
             label = int(listing.label[image])
             write_record(writer, _example(picture, name, label, *classes[label - 1]))
     return ShardReport(len(images) - len(skipped), writer.size, writer.digest(), encoded, skipped)

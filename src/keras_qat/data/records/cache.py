@@ -1,26 +1,25 @@
 """An index is kept, so that the shards are read through once and not in every run.
 
-A file is named after a SHA-256 of the shards' names, sizes and times of change: other shards, another index.
+A file is named after a SHA-256 of the shards' paths, sizes and times of change: other shards, another index. Only an
+index without bad records is kept: shards that are copied anew, times and all, are read anew.
 """
 
 import hashlib
 import json
 import logging
-import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import platformdirs
 
-from keras_qat.data.records.framing import BadRecord
 from keras_qat.data.records.index import RecordIndex
 from keras_qat.errors import StorageError
 from keras_qat.storage import atomic_path
 
 _logger = logging.getLogger(__name__)
 
-_FORMAT = 1
+_FORMAT = 2
 """Raise it whenever the same shards may give another index."""
 
 _ARRAYS = ("shard", "offset", "length", "label", "synset")
@@ -33,7 +32,7 @@ def cached_index(
     folder: Path | None = None,
     refresh: bool = False,
 ) -> RecordIndex:
-    """The index of `paths`, from the cache if it is there, else scanned and put there.
+    """The index of `paths`, from the cache if it is there, else scanned and, if all records are good, put there.
 
     A file that can't be read is scanned again; a folder that can't be written costs a warning.
 
@@ -47,9 +46,11 @@ def cached_index(
     if not refresh and path.exists():
         try:
             return _load(path)
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            _logger.warning("The cached index can't be read (%s); reading the shards again.", error)
+        except Exception as error:  # noqa: BLE001 - a damaged file fails in as many ways as its bytes
+            _logger.warning("The cached index can't be read (%s: %s); reading the shards again.", path, error)
     index = scan()
+    if index.bad:
+        return index
     try:
         _save(index, path)
     except StorageError as error:
@@ -58,7 +59,7 @@ def cached_index(
 
 
 def _key(paths: Sequence[Path]) -> str:
-    facts = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
+    facts = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
     return hashlib.sha256(json.dumps([_FORMAT, facts]).encode()).hexdigest()
 
 
@@ -67,7 +68,6 @@ def _save(index: RecordIndex, path: Path) -> None:
         "layout": index.layout,
         "synsets": index.synsets,
         "texts": [[label, text] for label, text in index.texts.items()],
-        "bad": [[shard, bad.offset, bad.problem, bad.end] for shard, bad in index.bad],
     }
     with atomic_path(path) as temporary:
         np.savez_compressed(
@@ -83,5 +83,5 @@ def _load(path: Path) -> RecordIndex:
             layout=facts["layout"],
             synsets=tuple(facts["synsets"]),
             texts=dict(facts["texts"]),
-            bad=tuple((shard, BadRecord(offset, problem, end)) for shard, offset, problem, end in facts["bad"]),
+            bad=(),
         )

@@ -26,7 +26,7 @@ _LENGTH = struct.Struct("<Q")
 _CRC = struct.Struct("<I")
 _MASK_DELTA = 0xA282EAD8
 _32_BITS = 0xFFFFFFFF
-_ADVICE = "Copy the file anew from where it came, or let bad records be passed over (skip_bad)."
+ADVICE = "Copy the shard anew from where it came, or write it again; `keras-qat evaluate` can pass over it (--skip-bad)."
 # The first bytes of a gzip file, and of the usual zlib streams.
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"\x78\x01": "zlib", b"\x78\x9c": "zlib", b"\x78\xda": "zlib"}
 
@@ -133,7 +133,7 @@ def scan_records(path: str | Path) -> Iterator[Record | BadRecord]:
             yield record
 
 
-def record_error(path: str | Path, offset: int, problem: str, advice: str = _ADVICE) -> DataError:
+def record_error(path: str | Path, offset: int, problem: str, advice: str = ADVICE) -> DataError:
     """The error of one record: names the file and where in it the record begins."""
     return DataError(f"Can't use the record at byte {offset} of {path}: {problem}. Received: {str(path)!r}. {advice}")
 

@@ -1,10 +1,12 @@
 """The index of a record set: where each record lies, and its class, from one reading of all the shards."""
 
 import os
+from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,14 +50,22 @@ class RecordIndex:
         return len(self.label)
 
 
+def _integers() -> "array[int]":
+    return array("q")
+
+
 @dataclass
 class _ShardScan:
-    """What was found in one shard, as lists that grow."""
+    """What was found in one shard, in arrays that grow: there are more than a million records.
 
-    offset: list[int] = field(default_factory=list)
-    length: list[int] = field(default_factory=list)
-    label: list[int] = field(default_factory=list)
-    synset: list[str | None] = field(default_factory=list)
+    `synset` holds places in `synsets`, where each word has the place that it is mapped to; -1 is none.
+    """
+
+    offset: "array[int]" = field(default_factory=_integers)
+    length: "array[int]" = field(default_factory=_integers)
+    label: "array[int]" = field(default_factory=_integers)
+    synset: "array[int]" = field(default_factory=_integers)
+    synsets: dict[str, int] = field(default_factory=dict)
     texts: dict[int, str] = field(default_factory=dict)
     bad: list[BadRecord] = field(default_factory=list)
 
@@ -82,15 +92,18 @@ def scan_shards(paths: Sequence[Path], description: str) -> RecordIndex:
         except BaseException:
             executor.shutdown(cancel_futures=True)
             raise
-    synsets = tuple(sorted({word for scan in scans for word in scan.synset if word is not None}))
-    code: dict[str | None, int] = {None: -1, **{word: i for i, word in enumerate(synsets)}}
+    synsets = tuple(sorted({word for scan in scans for word in scan.synsets}))
+    code = {word: i for i, word in enumerate(synsets)}
     return RecordIndex(
         layout=layout.name,
         shard=np.repeat(np.arange(len(scans), dtype=np.int32), [len(scan.label) for scan in scans]),
         offset=_joined(scan.offset for scan in scans),
         length=_joined(scan.length for scan in scans),
         label=_joined(scan.label for scan in scans),
-        synset=_joined([code[word] for word in scan.synset] for scan in scans).astype(np.int32),
+        # The last of the codes is what -1 becomes.
+        synset=_joined(
+            np.asarray([*(code[word] for word in scan.synsets), -1])[np.asarray(scan.synset)] for scan in scans
+        ).astype(np.int32),
         synsets=synsets,
         # The first text of a label counts: of the earlier shard.
         texts={label: text for scan in reversed(scans) for label, text in scan.texts.items()},
@@ -133,15 +146,16 @@ def _scan(path: Path, layout: Layout) -> _ShardScan:
             problem = f"it has no {layout.image!r} and {layout.label!r}"
             found.bad.append(BadRecord(record.offset, problem, record.offset + FRAME_BYTES + len(record.payload)))
             continue
-        synset, text = (bytes_of(features, name) for name in (layout.synset, layout.text))
+        word, text = (bytes_of(features, name) for name in (layout.synset, layout.text))
         found.offset.append(record.offset)
         found.length.append(len(record.payload))
         found.label.append(label)
-        found.synset.append(None if synset is None else synset.decode(errors="replace"))
+        synsets = found.synsets
+        found.synset.append(-1 if word is None else synsets.setdefault(word.decode(errors="replace"), len(synsets)))
         if text is not None:
             found.texts.setdefault(label, text.decode(errors="replace"))
     return found
 
 
-def _joined(parts: Iterable[Sequence[int]]) -> NDArray[np.int64]:
+def _joined(parts: Iterable[Any]) -> NDArray[np.int64]:
     return np.concatenate([np.asarray(part, np.int64) for part in parts])

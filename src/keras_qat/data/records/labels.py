@@ -2,9 +2,14 @@
 
 The first rule that applies numbers the classes of all splits:
 
-1. every record has the synset of one of ImageNet's classes: that class (and the labels mustn't contradict);
+1. every record has the synset of one of ImageNet's classes: that class, whatever its label is, if each synset has one
+   label and each label one synset;
 2. the set has a file of class names, as TensorFlow Datasets writes it: labels are lines of it;
-3. labels are numbers, from the layout's first on, else from 0 if one of them is 0 and from 1 if none is.
+3. labels are numbers; those of the training records say which classes there are.
+
+By 2 and 3 the first class has the layout's first label. Where that differs from set to set, it is 0 if one of the labels
+is 0. Else it is 1 if these are the training records', or if as many lines are in the file as the highest label says;
+the labels of a few validation records alone may count from either.
 """
 
 from collections.abc import Sequence
@@ -15,9 +20,11 @@ from numpy.typing import NDArray
 
 from keras_qat.data.imagenet import imagenet_classes
 from keras_qat.data.records.index import RecordIndex
-from keras_qat.data.records.record_set import RecordSet
+from keras_qat.data.records.record_set import TRAIN, RecordSet
+from keras_qat.errors import DataError
 
 _MOST_CLASSES = 1_000_000
+_SHOWN = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +33,7 @@ class Numbering:
 
     Args:
         labels: int32 arrays, one for each record set that was given.
-        class_names: one name for each class.
+        class_names: one name for each class; empty where nothing says which classes there are.
     """
 
     labels: tuple[NDArray[np.int32], ...]
@@ -37,15 +44,15 @@ def number_labels(sets: Sequence[RecordSet], label_names: Sequence[str] | None =
     """Number the labels of all splits alike.
 
     Args:
-        sets: the splits; the first one says which classes there are where nothing else does.
+        sets: the splits, the training records first if they are there.
         label_names: the lines of the file of class names, if there is one.
 
     Raises:
-        DataError: a label is no class's, or contradicts its record's synset.
+        DataError: a label is no class's, or contradicts its record's synset, or labels may count from 0 or from 1.
     """
     if all(map(_names_imagenet, sets)):
         return Numbering(tuple(_by_synset(records) for records in sets), tuple(imagenet_classes().values()))
-    if label_names is not None and sets[0].layout.first is not None:
+    if label_names is not None:
         return _by_names(sets, label_names)
     return _by_number(sets)
 
@@ -61,35 +68,33 @@ def _names_imagenet(records: RecordSet) -> bool:
 
 
 def _by_synset(records: RecordSet) -> NDArray[np.int32]:
-    """The label that each record's synset has in ImageNet.
-
-    The labels as written may count from 0 or 1, and over the 1000 classes or only over those of the set; in any case
-    each class has one label, and they ascend with the synsets.
-    """
+    """The label that each record's synset has in ImageNet."""
     index = records.index
     position = {wnid: i for i, wnid in enumerate(imagenet_classes())}
-    classes = np.asarray([position[wnid] for wnid in index.synsets], np.int32)[index.synset]
     written, rank = np.unique(index.label, return_inverse=True)
     keys, first, counts = np.unique(
-        classes.astype(np.int64) * len(written) + rank, return_index=True, return_counts=True
+        index.synset.astype(np.int64) * len(written) + rank, return_index=True, return_counts=True
     )
-    # Pairs of class and label, sorted. Where not both ascend, the rarer of two neighbours is the odd one.
-    pairs = np.stack([keys // len(written), keys % len(written)])
-    wrong = np.flatnonzero((np.diff(pairs) <= 0).any(axis=0))
+    # Pairs of synset and label; each must be the only one of both.
+    synset, label = keys // len(written), keys % len(written)
+    wrong = np.flatnonzero((np.bincount(synset)[synset] > 1) | (np.bincount(label)[label] > 1))
     if len(wrong):
-        record = int(first[min(wrong[0], wrong[0] + 1, key=lambda pair: int(counts[pair]))])
+        odd = wrong[np.argmin(counts[wrong])]
+        labels = ", ".join(map(str, written[label[synset == synset[odd]]][:_SHOWN]))
+        synsets = ", ".join(index.synsets[i] for i in synset[label == label[odd]][:_SHOWN])
         raise records.label_error(
-            record,
-            f"its label {index.label[record]} contradicts its synset {index.synsets[index.synset[record]]!r}, "
-            "by what other records say",
+            int(first[odd]),
+            f"its label {written[label[odd]]} contradicts its synset {index.synsets[synset[odd]]!r}: over all records, "
+            f"that synset has labels {labels}, that label has synsets {synsets}",
         )
-    return classes
+    return np.asarray([position[wnid] for wnid in index.synsets], np.int32)[index.synset]
 
 
 def _by_names(sets: Sequence[RecordSet], names: Sequence[str]) -> Numbering:
+    first = _first_label(sets[0], len(names))
     for records in sets:
-        _require_range(records, 0, len(names) - 1, f"the file of class names has {len(names)} lines")
-    labels = tuple(records.index.label.astype(np.int32) for records in sets)
+        _require_range(records, first, first + len(names) - 1, f"the file of class names has {len(names)} lines")
+    labels = tuple((records.index.label - first).astype(np.int32) for records in sets)
     if not set(names) <= set(imagenet_classes()):
         return Numbering(labels, tuple(names))
     position = {wnid: i for i, wnid in enumerate(imagenet_classes())}
@@ -99,9 +104,7 @@ def _by_names(sets: Sequence[RecordSet], names: Sequence[str]) -> Numbering:
 
 def _by_number(sets: Sequence[RecordSet]) -> Numbering:
     source = sets[0]
-    first = source.layout.first
-    if first is None:
-        first = 0 if (source.index.label == 0).any() else 1
+    first = _first_label(source)
     _require_range(source, first, first + _MOST_CLASSES - 1, f"labels count from {first}")
     last = int(source.index.label.max())
     for records in sets[1:]:
@@ -111,7 +114,23 @@ def _by_number(sets: Sequence[RecordSet]) -> Numbering:
         names |= _names(records.index)
     return Numbering(
         tuple((records.index.label - first).astype(np.int32) for records in sets),
-        tuple(names.get(label, str(label)) for label in range(first, last + 1)),
+        tuple(names.get(label, str(label)) for label in range(first, last + 1)) if source.split == TRAIN else (),
+    )
+
+
+def _first_label(records: RecordSet, lines: int | None = None) -> int:
+    """The label of the first class; `lines` is how many the file of class names has."""
+    if records.layout.first is not None:
+        return records.layout.first
+    label = records.index.label
+    if (label == 0).any():
+        return 0
+    if records.split == TRAIN or label.max() == lines:
+        return 1
+    raise DataError(
+        f"Nothing says whether the labels of the {records.split} records count from 0 or from 1. Received: labels from "
+        f"{label.min()} to {label.max()}, none of them 0, in {records.paths[0].parent}. Put the training shards there; "
+        "or, if the last class has a record, a file label.labels.txt with the name of one class in each line."
     )
 
 

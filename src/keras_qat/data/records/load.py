@@ -7,7 +7,7 @@ import numpy as np
 
 from keras_qat.data.preprocessing import Preprocessing
 from keras_qat.data.records.labels import number_labels, numbers_itself
-from keras_qat.data.records.record_set import RecordSet, open_records
+from keras_qat.data.records.record_set import TRAIN, RecordSet, open_records
 from keras_qat.data.records.shards import find_shards
 from keras_qat.data.splits import Labelled, Splits
 from keras_qat.data.stratify import stratified_order
@@ -21,7 +21,9 @@ _MOST_SELECTED = 5_000
 _JUDGES = ("validation", "test")
 
 
-def load_records(folder: str | Path, preprocessing: Preprocessing, seed: int, skip_bad: bool = False) -> Splits:
+def load_records(
+    folder: str | Path, preprocessing: Preprocessing, seed: int, skip_bad: bool = False, *, name: str | None = None
+) -> Splits:
     """Load images from TFRecord shards such as `train-00000-of-01024` and `validation-00000-of-00128`.
 
     The shards are read through once and their index is cached; images are then read one by one, in any order. Labels
@@ -33,6 +35,7 @@ def load_records(folder: str | Path, preprocessing: Preprocessing, seed: int, sk
         preprocessing: of the network.
         seed: of the selection.
         skip_bad: pass over corrupt records, and log how many there are.
+        name: what a report calls the set; that of the folder if not given.
 
     Returns:
         The three sets. With TensorFlow Datasets, `test` judges where there is no `validation`.
@@ -42,11 +45,11 @@ def load_records(folder: str | Path, preprocessing: Preprocessing, seed: int, sk
     """
     root = Path(folder)
     shards = find_shards(root)
-    _require_split(root, shards, ("train",))
+    _require_split(root, shards, (TRAIN,))
     judge = _require_split(root, shards, _JUDGES)
-    train, validation = (open_records(split, shards[split], skip_bad=skip_bad) for split in ("train", judge))
+    train, validation = (open_records(split, shards[split], skip_bad=skip_bad) for split in (TRAIN, judge))
     numbering = number_labels(_alike(root, train, validation), _label_names(root))
-    name = root.resolve().name
+    name = name or root.resolve().name
     whole = train.image_set(f"{name}/train", numbering.labels[0], preprocessing)
     held_out = min(max(1, round(_SELECTION_SHARE * len(whole))), _MOST_SELECTED)
     if len(whole) <= held_out:
@@ -66,16 +69,22 @@ def load_records(folder: str | Path, preprocessing: Preprocessing, seed: int, sk
     )
 
 
-def load_records_validation(folder: str | Path, preprocessing: Preprocessing, skip_bad: bool = False) -> Labelled:
+def load_records_validation(
+    folder: str | Path, preprocessing: Preprocessing, skip_bad: bool = False, *, name: str | None = None
+) -> Labelled:
     """Load the validation images of TFRecord shards; training shards are read only if the labels need them.
 
     Args:
         folder: of the shards; those of the validation are enough.
         preprocessing: of the network.
         skip_bad: as for `load_records`.
+        name: likewise.
+
+    Returns:
+        The images; without names of classes where the validation alone says which classes there are.
 
     Raises:
-        DataError: as from `load_records`, of what is read here.
+        DataError: as from `load_records`, of what is read here; or nothing says from which number labels count.
     """
     root = Path(folder)
     shards = find_shards(root)
@@ -83,11 +92,11 @@ def load_records_validation(folder: str | Path, preprocessing: Preprocessing, sk
     validation = open_records(judge, shards[judge], skip_bad=skip_bad)
     names = _label_names(root)
     sets: tuple[RecordSet, ...] = (validation,)
-    if "train" in shards and not numbers_itself(validation, names):
-        sets = _alike(root, open_records("train", shards["train"], skip_bad=skip_bad), validation)
+    if TRAIN in shards and not numbers_itself(validation, names):
+        sets = _alike(root, open_records(TRAIN, shards[TRAIN], skip_bad=skip_bad), validation)
     numbering = number_labels(sets, names)
-    images = validation.image_set(f"{root.resolve().name}/{judge}", numbering.labels[-1], preprocessing)
-    return Labelled(images, numbering.class_names)
+    images = validation.image_set(f"{name or root.resolve().name}/{judge}", numbering.labels[-1], preprocessing)
+    return Labelled(images, numbering.class_names, len(validation.index.bad))
 
 
 def _require_split(root: Path, shards: Mapping[str, Sequence[Path]], names: Sequence[str]) -> str:

@@ -17,6 +17,9 @@ from keras_qat.data.records.layout import LAYOUTS, Layout
 from keras_qat.data.records.source import RecordSource
 from keras_qat.errors import DataError
 
+TRAIN = "train"
+"""The split that says which classes there are."""
+
 _logger = logging.getLogger(__name__)
 
 

@@ -25,7 +25,7 @@ def shard_name(split: str, index: int, count: int) -> str:
 
 
 def has_shards(folder: Path) -> bool:
-    """Whether files in `folder` are named as shards are."""
+    """Whether files in `folder` are named as the shards of a split are."""
     return any(True for _ in _shards(folder))
 
 
@@ -39,11 +39,8 @@ def find_shards(folder: Path) -> Mapping[str, tuple[Path, ...]]:
     """
     sets: dict[tuple[str, str], dict[int, Path]] = defaultdict(dict)
     counts: dict[tuple[str, str], int] = {}
-    for path, match in _shards(folder):
-        named = _SPLIT.fullmatch(match["stem"])
-        if named is None:
-            continue
-        key = (_SPLITS[named["split"]], f"{path.parent / match['stem']}-?????-of-{match['count']}{match['suffix']}")
+    for path, split, match in _shards(folder):
+        key = (split, f"{path.parent / match['stem']}-?????-of-{match['count']}{match['suffix']}")
         sets[key][int(match["index"])] = path
         counts[key] = int(match["count"])
     found: dict[str, tuple[Path, ...]] = {}
@@ -62,8 +59,8 @@ def find_shards(folder: Path) -> Mapping[str, tuple[Path, ...]]:
     return found
 
 
-def _shards(folder: Path) -> list[tuple[Path, re.Match[str]]]:
-    """The files of `folder` that are named as shards are."""
+def _shards(folder: Path) -> list[tuple[Path, str, re.Match[str]]]:
+    """The files of `folder` that are named as shards of a known split, which a TensorFlow checkpoint isn't."""
     folders = [folder, *(folder / name for name in _SPLITS)]
     try:
         paths = [path for place in folders if place.is_dir() for path in sorted(place.iterdir())]
@@ -71,5 +68,10 @@ def _shards(folder: Path) -> list[tuple[Path, re.Match[str]]]:
         raise DataError(
             f"Can't list {folder}: {error.strerror}. Received: {str(folder)!r}. Make the folder readable."
         ) from error
-    matches = ((path, _SHARD.fullmatch(path.name)) for path in paths if not path.name.startswith("."))
-    return [(path, match) for path, match in matches if match is not None and path.is_file()]
+    found = []
+    for path in paths:
+        match = None if path.name.startswith(".") else _SHARD.fullmatch(path.name)
+        named = None if match is None else _SPLIT.fullmatch(match["stem"])
+        if match is not None and named is not None and path.is_file():
+            found.append((path, _SPLITS[named["split"]], match))
+    return found

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_qat.data.decode import decode_bytes
-from keras_qat.data.records.framing import read_record, record_error
+from keras_qat.data.records.framing import ADVICE, read_record, record_error
 from keras_qat.data.records.layout import bytes_of, parse_features
 from keras_qat.data.skipped import Skipped
 from keras_qat.data.sources import decoding_reader
@@ -58,5 +58,5 @@ class RecordSource:
         return data
 
     def _decode(self, index: int) -> NDArray[np.uint8]:
-        name = f"of the record at byte {self.offset[index]} of {self.paths[self.shard[index]]}"
-        return decode_bytes(self.encoded(index), name)
+        name = f"{self.paths[self.shard[index]]} (record at byte {self.offset[index]})"
+        return decode_bytes(self.encoded(index), name, ADVICE)
