@@ -1,15 +1,15 @@
 """Labelled images, and the batches a network reads."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 from numpy.typing import NDArray
 
 from keras_qat.data.augmentation import Augmentation
+from keras_qat.data.batching import batched, preparation
 from keras_qat.data.decode import decode_errors
 from keras_qat.data.passes import passes
 from keras_qat.data.preprocessing import Preprocessing
@@ -142,41 +142,9 @@ class ImageSet:
             UserError: `batch_size` is under 1, or `augment` is given without a seed.
         """
         self.steps(batch_size)
-        prepare = self._preparation(augment, shuffle_seed)
-        read = self.source.reader() if skipped is None else self.source.reader(skipped)
-        with tf.device("CPU:0"):
-            labels = tf.constant(self.labels)
-
-        def load(index: Any, number: Any) -> tuple[Any, Any]:
-            return label(read(index), index, number)
-
-        def label(image: Any, index: Any, number: Any) -> tuple[Any, Any]:
-            return prepare(image, index, number), tf.gather(labels, index)
-
-        options = tf.data.Options()
-        options.deterministic = True
-        indices = passes(len(self), shuffle_seed, first_pass)
-        if skipped is None:
-            images = indices.map(load, num_parallel_calls=tf.data.AUTOTUNE)
-        else:
-            images = (
-                indices.map(lambda index, number: (read(index), index, number), num_parallel_calls=tf.data.AUTOTUNE)
-                .filter(lambda image, *_: tf.size(image) > 0)
-                .map(label, num_parallel_calls=tf.data.AUTOTUNE)
-            )
-        return images.batch(batch_size).prefetch(tf.data.AUTOTUNE).with_options(options)
-
-    def _preparation(self, augment: Augmentation | None, seed: int | None) -> Callable[[Any, Any, Any], Any]:
-        """From an image, its index and the number of the pass to what the network reads."""
-        preprocessing = self.preprocessing
-        if augment is None:
-            return lambda image, index, number: preprocessing.prepare(image)  # noqa: ARG005
-        if seed is None:
-            raise UserError(
-                "Only training images are varied, in an order of their own. Received: augment without shuffle_seed. "
-                "Give a seed, or leave the augmentation out."
-            )
-        return lambda image, index, number: augment.prepare(image, preprocessing, (seed, number, index))
+        prepare = preparation(self.preprocessing, augment, shuffle_seed)
+        order = passes(len(self), shuffle_seed, first_pass)
+        return batched(order, self.source, self.labels, prepare, batch_size, skipped)
 
     def arrays(
         self, batch_size: int, *, shuffle_seed: int | None = None, skipped: Skipped | None = None

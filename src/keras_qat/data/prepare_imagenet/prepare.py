@@ -1,33 +1,21 @@
 """From the official archives of ILSVRC 2012 to TFRecord shards that any loader of ImageNet reads."""
 
-import logging
-import os
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from keras_qat.data.prepare_imagenet.archive import archive_error, open_archive
 from keras_qat.data.prepare_imagenet.check import check_shards, write_checksums
 from keras_qat.data.prepare_imagenet.devkit import DEVKIT, read_devkit
-from keras_qat.data.prepare_imagenet.listing import TRAIN, VALIDATION, Listing, list_train, list_validation
-from keras_qat.data.prepare_imagenet.manifest import Reports, open_manifest, save_manifest
-from keras_qat.data.prepare_imagenet.shard import RECORD_BYTES, ShardReport, write_shard
-from keras_qat.data.records.shards import shard_name
+from keras_qat.data.prepare_imagenet.listing import TRAIN, VALIDATION, list_train, list_validation
+from keras_qat.data.prepare_imagenet.manifest import open_manifest
+from keras_qat.data.prepare_imagenet.write import plan_shards, write_shards
 from keras_qat.errors import UserError
-from keras_qat.progress import track
-from keras_qat.storage import require_space, require_writable
-
-_logger = logging.getLogger(__name__)
+from keras_qat.storage import require_writable
 
 OFFICIAL = {"train": 1_281_167, "validation": 50_000}
 OFFICIAL_CLASSES = 1000
-_MOST_WORKERS = 8
 _MOST_SHARDS = 99_999
 
 
@@ -39,8 +27,8 @@ class Prepared:
         counts: how many records each split has.
         classes: how many classes.
         size: of all shards, in bytes.
-        encoded: images that were encoded anew: file name → what they were.
-        skipped: images that were left out: file name → why.
+        encoded: images that were encoded anew: `CLASS/FILE` → what they were.
+        skipped: images that were left out: likewise → why.
     """
 
     counts: Mapping[str, int]
@@ -101,8 +89,10 @@ def prepare_imagenet(
     with ExitStack() as stack:
         train, validation = (stack.enter_context(open_archive(archives / name)) for name in (TRAIN, VALIDATION))
         listings = (list_train(train, devkit), list_validation(validation, devkit))
-        tasks = [task for listing, count in zip(listings, shards, strict=True) for task in _tasks(listing, count, seed)]
-        reports = _write(output, tasks, done, devkit.words, settings, workers, skip_bad=skip_bad)
+        tasks = [
+            task for listing, count in zip(listings, shards, strict=True) for task in plan_shards(listing, count, seed)
+        ]
+        reports = write_shards(output, tasks, done, devkit.words, settings, workers, skip_bad=skip_bad)
     counts = {
         listing.split: check_shards(
             output, listing, {task.name: reports[task.name] for task in tasks if task.listing is listing}

@@ -26,7 +26,9 @@ _LENGTH = struct.Struct("<Q")
 _CRC = struct.Struct("<I")
 _MASK_DELTA = 0xA282EAD8
 _32_BITS = 0xFFFFFFFF
-ADVICE = "Copy the shard anew from where it came, or write it again; `keras-qat evaluate` can pass over it (--skip-bad)."
+ADVICE = (
+    "Copy the shard anew from where it came, or write it again; `keras-qat evaluate` can pass over it (--skip-bad)."
+)
 # The first bytes of a gzip file, and of the usual zlib streams.
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"\x78\x01": "zlib", b"\x78\x9c": "zlib", b"\x78\xda": "zlib"}
 
@@ -34,8 +36,7 @@ _COMPRESSED = {b"\x1f\x8b": "gzip", b"\x78\x01": "zlib", b"\x78\x9c": "zlib", b"
 class BinaryWriter(Protocol):
     """What takes bytes: a file, or what counts and hashes on the way to one."""
 
-    def write(self, data: bytes, /) -> object:
-        """Take all of `data`."""
+    def write(self, data: bytes, /) -> object: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class BadRecord:
     Args:
         offset: where in the file it begins.
         problem: what is wrong with it.
-        end: where the next record begins, or `None` if nothing tells: what follows in the file is lost.
+        end: where the next one begins; `None` if nothing tells: what follows is lost.
     """
 
     offset: int

@@ -84,8 +84,8 @@ def _by_synset(records: RecordSet) -> NDArray[np.int32]:
         synsets = ", ".join(index.synsets[i] for i in synset[label == label[odd]][:_SHOWN])
         raise records.label_error(
             int(first[odd]),
-            f"its label {written[label[odd]]} contradicts its synset {index.synsets[synset[odd]]!r}: over all records, "
-            f"that synset has labels {labels}, that label has synsets {synsets}",
+            f"its label {written[label[odd]]} contradicts its synset {index.synsets[synset[odd]]!r}: in all records, "
+            f"that synset has the label(s) {labels}, and that label the synset(s) {synsets}",
         )
     return np.asarray([position[wnid] for wnid in index.synsets], np.int32)[index.synset]
 
