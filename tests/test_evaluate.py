@@ -1,5 +1,6 @@
 """`keras-qat evaluate`: counts that are known by construction, the figures of a run, and every mistake readable."""
 
+import io
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -10,11 +11,13 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import tensorflow as tf
 from onnx import TensorProto, helper
 from PIL import Image
 
 from keras_qat.cli.main import app, run_program
 from keras_qat.data import Preprocessing
+from keras_qat.data.records.framing import write_record
 from keras_qat.errors import DataError, UserError
 from keras_qat.evaluate_file import EvaluationSettings, classify, evaluate_file
 from keras_qat.evaluation import Evaluation, class_scores, predict
@@ -466,3 +469,67 @@ def test_embedded_preprocessing_of_a_run(finished: Settings, tmp_path: Path) -> 
     assert [file.top1.value for file in found.files] == [told["deployed_top1"], told["keras_top1"]]
     assert found.comparison is not None
     assert found.comparison.agreement.value == told["simulation_agreement"]
+
+
+@pytest.fixture
+def shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """Write validation shards of images of one colour each, or of bytes that are none."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+    def write(*pictures: str | bytes, label: Callable[[str], int] = list(COLOURS).index) -> Path:
+        path = tmp_path / "records" / "validation-00000-of-00001"
+        path.parent.mkdir(exist_ok=True)
+        with path.open("wb") as file:
+            for picture in pictures:
+                encoded = io.BytesIO()
+                if isinstance(picture, str):
+                    Image.new("RGB", (6, 5), COLOURS[picture]).save(encoded, "PNG")
+                else:
+                    encoded.write(picture)
+                number = label(picture) if isinstance(picture, str) else 0
+                features = {
+                    "image/encoded": tf.train.Feature(bytes_list=tf.train.BytesList(value=[encoded.getvalue()])),
+                    "image/class/label": tf.train.Feature(int64_list=tf.train.Int64List(value=[number])),
+                }
+                example = tf.train.Example(features=tf.train.Features(feature=features))
+                write_record(file, example.SerializeToString())
+        return path
+
+    return write
+
+
+def test_images_are_counted_wherever_they_are_left_out(
+    evaluate: Callable[..., Evaluation],
+    shards: Callable[..., Path],
+    photos: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A record whose checksum is wrong, six that are no image; a file that is no image by its header."""
+    classifier(tmp_path / "model.onnx")
+    shard = shards("blue", "green", "red", *(b"no image %d" % i for i in range(6)))
+    data = bytearray(shard.read_bytes())
+    data[40] ^= 1
+    shard.write_bytes(data)
+    found = evaluate(data=str(shard.parent), skip_bad=True)
+    assert (found.images, found.skipped, found.files[0].top1.count) == (2, 7, 2)
+    (told,) = (record.getMessage() for record in caplog.records if "can't be decoded" in record.getMessage())
+    assert told.count("Can't read the image") == 5
+    assert told.endswith("and 1 more")
+    (photos / "val" / "blue" / "0.png").write_text("<html>")
+    found = evaluate(skip_bad=True, images=5, compare=classifier(tmp_path / "other.onnx", GREEN_IS_BLUE))
+    assert (found.images, found.skipped) == (5, 1)
+
+
+def test_validation_shards_alone_may_lack_classes(
+    evaluate: Callable[..., Evaluation], shards: Callable[..., Path], tmp_path: Path
+) -> None:
+    classifier(tmp_path / "model.onnx")
+    folder = str(shards("blue", "green", "blue").parent)
+    assert evaluate(data=folder).files[0].top1.count == 3
+    classifier(tmp_path / "small.onnx", np.ones((3, 1)))
+    with pytest.raises(DataError, match="labels that none of the model's 1 scores is for"):
+        evaluate(data=folder, file=tmp_path / "small.onnx")
+    shards("blue", "green", label=lambda name: 1 + list(COLOURS).index(name))
+    with pytest.raises(DataError, match="count from 0 or from 1"):
+        evaluate(data=folder)

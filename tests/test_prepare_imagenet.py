@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+import tracemalloc
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,10 @@ from keras_qat.cli.main import app, run_program
 from keras_qat.data import Preprocessing, load_data, load_validation
 from keras_qat.data.imagenet import imagenet_classes
 from keras_qat.data.prepare_imagenet import Prepared, prepare_imagenet
-from keras_qat.data.prepare_imagenet import prepare as stage
+from keras_qat.data.prepare_imagenet import write as stage
+from keras_qat.data.prepare_imagenet.archive import open_archive
+from keras_qat.data.prepare_imagenet.devkit import Devkit
+from keras_qat.data.prepare_imagenet.listing import list_train
 from keras_qat.errors import DataError, StorageError, UserError
 
 _SMALL = Preprocessing("tf", 8, 8)
@@ -352,16 +356,62 @@ def test_other_archives_are_not_mixed(whole: tuple[Path, Prepared], tmp_path: Pa
 def test_a_file_that_is_no_image(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     archives = _make(tmp_path / "archives", {"n01440764_2.JPEG": b"<html>", "n01440764_3.JPEG": b""}).folder
     output = tmp_path / "out"
-    with pytest.raises(DataError, match=r"Can't read the image n01440764_[23].JPEG in .*img_train.tar"):
+    with pytest.raises(DataError, match=r"Can't read the image n01440764/n01440764_[23].JPEG in .*img_train.tar"):
         prepare_imagenet(archives, output, shards=_SHARDS, workers=1)
     with caplog.at_level(logging.WARNING):
         prepared = prepare_imagenet(archives, output, shards=_SHARDS, skip_bad=True)
-    assert set(prepared.skipped) == {"n01440764_2.JPEG", "n01440764_3.JPEG"}
+    assert set(prepared.skipped) == {"n01440764/n01440764_2.JPEG", "n01440764/n01440764_3.JPEG"}
     assert prepared.counts == {"train": 23, "validation": 7}
     assert caplog.text.count("Left out: Can't read the image") == 2
     # Without the permission, what was left out is missed again.
     with pytest.raises(DataError, match="Can't read the image"):
         prepare_imagenet(archives, output, shards=_SHARDS)
+
+
+def test_equal_file_names_in_two_classes(tmp_path: Path) -> None:
+    inner = {
+        f"{wnid}.tar": _tar({f"{i}.JPEG": b"<html>" if (k, i) == (1, 2) else _picture(10 * k + i) for i in range(3)})
+        for k, wnid in enumerate(sorted(_WNIDS))
+    }
+    archives = _make(tmp_path / "archives").folder
+    (archives / _TRAIN).write_bytes(_tar(inner))
+    prepared = prepare_imagenet(archives, tmp_path / "out", shards=_SHARDS, skip_bad=True)
+    assert set(prepared.skipped) == {f"{sorted(_WNIDS)[1]}/2.JPEG"}
+    assert prepared.counts["train"] == 11
+
+
+def test_a_try_that_wrote_no_shard_binds_nobody(
+    miniature: Miniature, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(miniature.folder, tmp_path / "archives")
+    archives, output = tmp_path / "archives", tmp_path / "out"
+    with pytest.raises(UserError, match="more train shards than images"):
+        prepare_imagenet(archives, output, shards=(1024, 128))
+    _cut(_TRAIN, 0.5)(archives)
+    with pytest.raises(DataError, match="truncated"):
+        prepare_imagenet(archives, output, shards=_SHARDS)
+    (archives / _TRAIN).write_bytes((miniature.folder / _TRAIN).read_bytes())
+    assert prepare_imagenet(archives, output, shards=_SHARDS).counts["train"] == 25
+    # Nor does one that stopped in its first shard.
+    with monkeypatch.context() as patched:
+        patched.setattr(stage, "write_shard", None)
+        with pytest.raises(TypeError):
+            prepare_imagenet(archives, tmp_path / "second", shards=(1, 1))
+    assert prepare_imagenet(archives, tmp_path / "second", shards=_SHARDS).counts["train"] == 25
+
+
+def test_a_listing_is_held_in_arrays(tmp_path: Path) -> None:
+    wnids = tuple(f"n{i:08d}" for i in range(40))
+    inner = {f"{wnid}.tar": _tar({f"{wnid}_{i}.JPEG": b"x" for i in range(50)}) for wnid in wnids}
+    (tmp_path / _TRAIN).write_bytes(_tar(inner))
+    with open_archive(tmp_path / _TRAIN) as archive:
+        tracemalloc.start()
+        listing = list_train(archive, Devkit(dict.fromkeys(wnids, "words"), ()))
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert (len(listing), listing.key(51)) == (2000, "n00000001/n00000001_1.JPEG")
+    # 35 bytes an image, twice while parts are joined, and the headers of one class.
+    assert peak / len(listing) < 140
 
 
 def _cut(name: str, keep: float) -> Callable[[Path], Any]:

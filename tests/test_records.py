@@ -4,9 +4,11 @@ import dataclasses
 import gzip
 import io
 import logging
+import os
 import shutil
 import struct
 import sys
+import tracemalloc
 import types
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -21,8 +23,10 @@ from keras_qat.data import Preprocessing, Skipped, decode_errors, load_data, loa
 from keras_qat.data.imagenet import imagenet_classes
 from keras_qat.data.records import index as index_stage
 from keras_qat.data.records import load as load_stage
-from keras_qat.data.records.framing import BadRecord, Record, masked_crc, read_record, scan_records, write_record
+from keras_qat.data.records.bad_record import BadRecord
+from keras_qat.data.records.framing import Record, masked_crc, read_record, scan_records, write_record
 from keras_qat.errors import DataError
+from keras_qat.settings import Settings
 
 _SMALL = Preprocessing("tf", 8, 8)
 _PAYLOADS = [b"", b"a", b"bc" * 700, bytes(range(256)) * 40]
@@ -261,13 +265,28 @@ def test_a_label_that_contradicts_its_synset(tmp_path: Path) -> None:
     _write(tmp_path, "validation", payloads[:3])
     offset = list(scan_records(path))[7].offset
     with pytest.raises(
-        DataError, match=rf"byte {offset} of .*train-00000-of-00001: its label 3 contradicts its synset '{wnids[1]}'"
+        DataError,
+        match=rf"byte {offset} of .*train-00000-of-00001: its label 3 contradicts its synset '{wnids[1]}': in all "
+        rf"records, that synset has the label\(s\) 2, 3, and that label the synset\(s\) {wnids[1]}, {wnids[2]}",
     ):
         load_records(tmp_path, _SMALL, 0)
-    # Labels in an order of their own are another numbering of the classes: which one, nothing tells.
-    _write(tmp_path, "train", [_customary(i, 3 - i % 3, synset=wnids[i % 3]) for i in range(9)])
-    with pytest.raises(DataError, match="contradicts"):
-        load_records(tmp_path, _SMALL, 0)
+
+
+def test_labels_in_an_order_of_their_own_beside_synsets(tmp_path: Path) -> None:
+    """ILSVRC2012_ID numbers the classes otherwise than their sorted synsets."""
+    wnids = list(imagenet_classes())
+    labels = [5, 2, 9]
+    _write(tmp_path, "train", [_customary(i, labels[i % 3], synset=wnids[i % 3]) for i in range(9)])
+    _write(tmp_path, "validation", [_customary(i, labels[i % 3], synset=wnids[i % 3]) for i in range(4)])
+    assert load_records(tmp_path, _SMALL, 0).validation.labels.tolist() == [0, 1, 2, 0]
+
+
+def test_a_label_that_stands_for_every_synset_is_refused(tmp_path: Path) -> None:
+    wnids = list(imagenet_classes())
+    _write(tmp_path, "validation", [_customary(i, 1, synset=wnids[i]) for i in range(3)])
+    said = rf"that synset has the label\(s\) 1, and that label the synset\(s\) {', '.join(wnids[:3])}"
+    with pytest.raises(DataError, match=said):
+        load_validation(tmp_path, _SMALL, 0)
 
 
 @pytest.mark.parametrize(
@@ -290,14 +309,32 @@ def test_labels_out_of_range(tmp_path: Path, train: list[int], validation: list[
 
 
 def test_validation_shards_alone(tmp_path: Path) -> None:
-    _set(tmp_path)
+    _set(tmp_path, first=0)
     for path in tmp_path.glob("train-*"):
         path.unlink()
     validation = load_validation(tmp_path, _SMALL, seed=0)
     assert validation.images.labels.tolist() == [0, 1, 2, 0, 1, 2]
     assert _levels(validation.images) == [5, 15, 25, 35, 45, 55]
+    # There may be classes that none of these images is of.
+    assert validation.class_names == ()
     with pytest.raises(DataError, match=r"has no shards of 'train'. Received: 'validation'"):
         load_data(tmp_path, _SMALL, seed=0)
+
+
+def test_validation_labels_of_which_nothing_says_the_first(tmp_path: Path) -> None:
+    _write(tmp_path, "validation", [_customary(0, label) for label in (1, 3, 2)])
+    said = r"labels of the validation records count from 0 or from 1. Received: labels from 1 to 3, none of them 0"
+    with pytest.raises(DataError, match=f"{said}.* Put the training shards there.* label.labels.txt"):
+        load_validation(tmp_path, _SMALL, seed=0)
+    (tmp_path / "label.labels.txt").write_text("ant\nbee\ncat\n")
+    validation = load_validation(tmp_path, _SMALL, seed=0)
+    assert (validation.images.labels.tolist(), validation.class_names) == ([0, 2, 1], ("ant", "bee", "cat"))
+    # Of four classes, the last one may be 3 or 4.
+    (tmp_path / "label.labels.txt").write_text("ant\nbee\ncat\ndog\n")
+    with pytest.raises(DataError, match=said):
+        load_validation(tmp_path, _SMALL, seed=0)
+    _write(tmp_path, "train", [_customary(0, label) for label in range(4)])
+    assert load_validation(tmp_path, _SMALL, seed=0).images.labels.tolist() == [1, 3, 2]
 
 
 def test_training_shards_are_not_read_where_synsets_say_it_all(tmp_path: Path) -> None:
@@ -399,13 +436,14 @@ def test_images_that_do_not_decode_are_left_out_on_demand(
     """Every third image ends where its pixels begin."""
     pictures = [_picture(i)[: 42 if i % 3 == 0 else None] for i in range(20)]
     if source == "records":
-        _write(tmp_path, "validation", [_example(image__encoded=data, image__class__label=1) for data in pictures])
+        _write(tmp_path, "validation", [_example(image__encoded=data, image__class__label=0) for data in pictures])
     else:
         for i, data in enumerate(pictures):
             (tmp_path / "val" / "x").mkdir(parents=True, exist_ok=True)
             (tmp_path / "val" / "x" / f"{i:02d}.png").write_bytes(data)
     images = load_validation(tmp_path, _SMALL, seed=0).images
-    with pytest.raises(DataError, match="Can't read the image"):
+    advice = "Copy the shard anew" if source == "records" else "Replace the file"
+    with pytest.raises(DataError, match=rf"Can't read the image (/\S+)( \(record at byte \d+\))?: .*\. {advice}"):
         list(images.arrays(4, shuffle_seed=shuffle_seed))
     skipped = Skipped()
     passes = [list(images.arrays(4, shuffle_seed=shuffle_seed, skipped=skipped)) for _ in range(2)]
@@ -465,7 +503,15 @@ def test_sets_that_can_not_be_used(tmp_path: Path, spoil: Callable[[Path], Any],
 def test_shards_of_no_known_split(tmp_path: Path) -> None:
     _write(tmp_path, "extra", [_customary(0, 1)])
     with pytest.raises(DataError, match=r"no shards of 'train'. Received: no split of a known name"):
-        load_data(tmp_path, _SMALL, seed=0)
+        load_records(tmp_path, _SMALL, seed=0)
+
+
+def test_a_checkpoint_beside_image_folders_is_no_shard(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        for i in range(2):
+            _save(tmp_path / split / "ant" / f"{i}.png", i)
+    (tmp_path / "model.ckpt.data-00000-of-00001").write_bytes(b"weights")
+    assert len(load_data(tmp_path, _SMALL, seed=0).validation) == 2
 
 
 # --- the cache of the index -------------------------------------------------------------------------------------------
@@ -505,13 +551,56 @@ def test_shards_are_read_through_once(tmp_path: Path, scans: list[str], own_cach
     assert len(set(scans)) == 5
 
 
-def test_bad_records_are_known_from_the_cache(tmp_path: Path, scans: list[str]) -> None:
-    _spoil(_set(tmp_path) / "train-00000-of-00003", 40)
-    with pytest.raises(DataError, match="1 of the train records"):
+def test_a_shard_that_is_copied_anew_with_its_times_is_read_anew(tmp_path: Path) -> None:
+    shard = _set(tmp_path) / "train-00000-of-00003"
+    whole, times = shard.read_bytes(), (shard.stat().st_atime_ns, shard.stat().st_mtime_ns)
+    _spoil(shard, 40)
+    os.utime(shard, ns=times)
+    with pytest.raises(DataError, match=r"1 of the train records.* Copy the shard anew.*--skip-bad"):
         load_records(tmp_path, _SMALL, 0)
-    scans.clear()
-    assert len(load_records(tmp_path, _SMALL, 0, skip_bad=True).train) == 10
-    assert not [name for name in scans if name.startswith("train")]
+    shard.write_bytes(whole)
+    os.utime(shard, ns=times)
+    assert len(load_records(tmp_path, _SMALL, 0).train) == 11
+
+
+def test_two_folders_of_like_shards_have_an_index_each(tmp_path: Path) -> None:
+    for name, labels in (("one", [0, 1]), ("other", [1, 0])):
+        for path in (
+            *_write(tmp_path / name, "train", [_customary(9, label) for label in labels]),
+            *_write(tmp_path / name, "validation", [_customary(9, label) for label in labels]),
+        ):
+            os.utime(path, ns=(5, 5))
+        assert load_records(tmp_path / name, _SMALL, 0).validation.labels.tolist() == labels
+
+
+def test_a_damaged_cache_is_scanned_again(tmp_path: Path, own_cache: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever byte is wrong: of zip's directory, the method of compression, the stream, the array's header."""
+    _write(tmp_path, "validation", [_customary(i, i, text="words") for i in range(3)])
+    load_validation(tmp_path, _SMALL, seed=0)
+    (cache,) = own_cache.rglob("*.npz")
+    whole = cache.read_bytes()
+    for byte in range(0, len(whole), 7):
+        cache.write_bytes(whole[:byte] + bytes([whole[byte] ^ 0x55]) + whole[byte + 1 :])
+        assert load_validation(tmp_path, _SMALL, seed=0).images.labels.tolist() == [0, 1, 2]
+    assert "The cached index can't be read" in caplog.text
+
+
+def test_the_index_grows_by_bytes_and_not_by_objects(tmp_path: Path) -> None:
+    count = 1500
+    image, wnid = b"x" * 40, "n01440764"
+    _write(
+        tmp_path,
+        "train",
+        [_example(image__encoded=image, image__class__label=900 + i, image__class__synset=wnid) for i in range(count)],
+    )
+    layout = index_stage.LAYOUTS[0]
+    tracemalloc.start()
+    found = index_stage._scan(tmp_path / "train-00000-of-00001", layout)
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(found.label) == count
+    # Four integers of 8 bytes, and what an array grows ahead.
+    assert held / count < 50
 
 
 def test_a_cache_that_can_not_be_written_costs_a_warning(
@@ -558,6 +647,7 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> types.SimpleNam
 def test_tfds_prepares_and_we_read(stand_in: types.SimpleNamespace) -> None:
     splits = load_data("tfds:mine", _SMALL, seed=0)
     assert splits.class_names == ("no", "yes", "maybe")
+    assert (splits.name, splits.validation.name) == ("tfds-mine", "tfds-mine/test")
     assert [len(s) for s in (splits.train, splits.selection, splits.validation)] == [5, 1, 4]
     assert splits.validation.labels.tolist() == [0, 1, 0, 1]
     assert _levels(splits.validation) == [0, 40, 0, 40]
@@ -565,6 +655,16 @@ def test_tfds_prepares_and_we_read(stand_in: types.SimpleNamespace) -> None:
     with pytest.raises(DataError, match=r"can't prepare 'other': Dataset other not found.*\n?.*'tfds:other'"):
         load_data("tfds:other", _SMALL, seed=0)
     assert stand_in
+
+
+def test_runs_on_two_sets_of_tfds_have_a_folder_each() -> None:
+    sets = ("tfds:cars/1.0.0", "tfds:beans/1.0.0", "tfds:imagenet_v2/matched-frequency:3.0.0")
+    assert [Settings(data=data).folder.name for data in sets] == [
+        "resnet50-tfds-cars-1.0.0-onnxruntime",
+        "resnet50-tfds-beans-1.0.0-onnxruntime",
+        "resnet50-tfds-imagenet_v2-matched-frequency-3.0.0-onnxruntime",
+    ]
+    assert Settings(data="/data/imagenet/").folder.name == "resnet50-imagenet-onnxruntime"
 
 
 def test_folders_of_tfds(tmp_path: Path) -> None:

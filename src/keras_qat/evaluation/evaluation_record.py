@@ -45,7 +45,7 @@ class Evaluation:
     Args:
         data: name of the images.
         images: how many there were.
-        skipped: how many more were left out, since they turned out broken when they were decoded.
+        skipped: how many more were left out: records and image files that turned out broken.
         k: of top-k.
         files: the file, and the one that it is compared with.
         comparison: of the two; `None` for one.

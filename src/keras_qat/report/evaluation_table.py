@@ -46,7 +46,7 @@ def evaluation_notes(evaluation: Evaluation) -> tuple[str, ...]:
     """What a reader must know to read the table right; of two files, how they compare."""
     batches = " and ".join(dict.fromkeys(str(file.batch_size) for file in evaluation.files))
     explained = f"95% interval: Wilson's. Images/s: in the engine alone, median of the batches of {batches}."
-    left_out = (f"{evaluation.skipped} more images could not be decoded and were left out.",)
+    left_out = (f"{evaluation.skipped} more images were broken and were left out.",)
     return (explained, *(left_out if evaluation.skipped else ()), *_compared(evaluation))
 
 

@@ -76,7 +76,8 @@ def _save(index: RecordIndex, path: Path) -> None:
 
 
 def _load(path: Path) -> RecordIndex:
-    with np.load(path, allow_pickle=False) as arrays:
+    # Opened here, since `np.load` leaves a damaged file open.
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
         facts = json.loads(str(arrays["facts"]))
         return RecordIndex(
             **{name: arrays[name] for name in _ARRAYS},

@@ -16,7 +16,7 @@ from typing import Protocol
 import google_crc32c
 from typing_extensions import Self
 
-from keras_qat.errors import DataError
+from keras_qat.data.records.bad_record import BadRecord, compression_error, record_error, unreadable_error
 
 HEADER_BYTES = 12
 FRAME_BYTES = 16
@@ -26,17 +26,13 @@ _LENGTH = struct.Struct("<Q")
 _CRC = struct.Struct("<I")
 _MASK_DELTA = 0xA282EAD8
 _32_BITS = 0xFFFFFFFF
-ADVICE = (
-    "Copy the shard anew from where it came, or write it again; `keras-qat evaluate` can pass over it (--skip-bad)."
-)
-# The first bytes of a gzip file, and of the usual zlib streams.
-_COMPRESSED = {b"\x1f\x8b": "gzip", b"\x78\x01": "zlib", b"\x78\x9c": "zlib", b"\x78\xda": "zlib"}
 
 
 class BinaryWriter(Protocol):
     """What takes bytes: a file, or what counts and hashes on the way to one."""
 
-    def write(self, data: bytes, /) -> object: ...  # noqa: D102
+    def write(self, data: bytes, /) -> object:
+        """Take all of `data`."""
 
 
 @dataclass(frozen=True)
@@ -45,21 +41,6 @@ class Record:
 
     offset: int
     payload: bytes
-
-
-@dataclass(frozen=True)
-class BadRecord:
-    """A record that can't be used.
-
-    Args:
-        offset: where in the file it begins.
-        problem: what is wrong with it.
-        end: where the next one begins; `None` if nothing tells: what follows is lost.
-    """
-
-    offset: int
-    problem: str
-    end: int | None
 
 
 def masked_crc(data: bytes) -> int:
@@ -126,17 +107,12 @@ def scan_records(path: str | Path) -> Iterator[Record | BadRecord]:
         while offset is not None and offset < shard.size:
             record = shard.read(offset)
             if isinstance(record, BadRecord):
-                if offset == 0:
-                    _refuse_compressed(path, shard)
+                if offset == 0 and (error := compression_error(path, shard.bytes_at(0, 2))) is not None:
+                    raise error
                 offset = record.end
             else:
                 offset += len(record.payload) + FRAME_BYTES
             yield record
-
-
-def record_error(path: str | Path, offset: int, problem: str, advice: str = ADVICE) -> DataError:
-    """The error of one record: names the file and where in it the record begins."""
-    return DataError(f"Can't use the record at byte {offset} of {path}: {problem}. Received: {str(path)!r}. {advice}")
 
 
 class _Shard:
@@ -149,7 +125,7 @@ class _Shard:
         try:
             self._descriptor = os.open(self._path, os.O_RDONLY)
         except OSError as error:
-            raise _unreadable(self._path, error) from error
+            raise unreadable_error(self._path, error) from error
         self.size = os.fstat(self._descriptor).st_size
         return self
 
@@ -165,7 +141,7 @@ class _Shard:
                 parts.append(part)
                 offset, count = offset + len(part), count - len(part)
         except OSError as error:
-            raise _unreadable(self._path, error) from error
+            raise unreadable_error(self._path, error) from error
         return b"".join(parts)
 
     def read(self, offset: int, expected: int = 0) -> Record | BadRecord:
@@ -185,19 +161,3 @@ class _Shard:
         if masked_crc(payload) != _CRC.unpack(crc)[0]:
             return BadRecord(offset, "the checksum of its data is wrong", end)
         return Record(offset, payload)
-
-
-def _unreadable(path: str | Path, error: OSError) -> DataError:
-    return DataError(
-        f"Can't read {path}: {error.strerror or error}. Received: {str(path)!r}. Give a file that you may read."
-    )
-
-
-def _refuse_compressed(path: str | Path, shard: _Shard) -> None:
-    kind = _COMPRESSED.get(shard.bytes_at(0, 2))
-    if kind is not None:
-        raise DataError(
-            f"{path} is compressed, so single records of it can't be read. Received: a {kind} file. "
-            "Write the shards anew without compression (gzip: `gunzip < SHARD > SHARD.plain`, then rename): "
-            "the images in them are compressed by themselves."
-        )

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_qat.data.records.framing import FRAME_BYTES, BadRecord, record_error, scan_records
+from keras_qat.data.records.bad_record import BadRecord, record_error
+from keras_qat.data.records.framing import FRAME_BYTES, scan_records
 from keras_qat.data.records.layout import LAYOUTS, Layout, bytes_of, integer_of, parse_features, recognise_layout
 from keras_qat.errors import DataError
 from keras_qat.progress import track

@@ -7,9 +7,9 @@ The first rule that applies numbers the classes of all splits:
 2. the set has a file of class names, as TensorFlow Datasets writes it: labels are lines of it;
 3. labels are numbers; those of the training records say which classes there are.
 
-By 2 and 3 the first class has the layout's first label. Where that differs from set to set, it is 0 if one of the labels
-is 0. Else it is 1 if these are the training records', or if as many lines are in the file as the highest label says;
-the labels of a few validation records alone may count from either.
+By 2 and 3 the first class has the layout's first label. Where that differs from set to set, it is 0 if one of the
+labels is 0. Else it is 1 if these are the training records', or if the file has as many lines as the highest label
+says; the labels of validation records alone may count from either.
 """
 
 from collections.abc import Sequence

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from keras_qat.data.image_set import ImageSet
 from keras_qat.data.preprocessing import Preprocessing
+from keras_qat.data.records.bad_record import record_error
 from keras_qat.data.records.cache import cached_index
-from keras_qat.data.records.framing import record_error
 from keras_qat.data.records.index import RecordIndex, scan_shards
 from keras_qat.data.records.layout import LAYOUTS, Layout
 from keras_qat.data.records.source import RecordSource

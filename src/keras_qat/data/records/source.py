@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_qat.data.decode import decode_bytes
-from keras_qat.data.records.framing import ADVICE, read_record, record_error
+from keras_qat.data.records.bad_record import ADVICE, record_error
+from keras_qat.data.records.framing import read_record
 from keras_qat.data.records.layout import bytes_of, parse_features
 from keras_qat.data.skipped import Skipped
 from keras_qat.data.sources import decoding_reader
