@@ -313,7 +313,7 @@ def test_a_broken_image_is_named_or_left_out(evaluate: Callable[..., Evaluation]
     found = evaluate(skip_bad=True, compare=classifier(tmp_path / "other.onnx", GREEN_IS_BLUE))
     assert (found.images, found.skipped) == (8, 1)
     assert [file.top1.count for file in found.files] == [7, 5]
-    assert "1 more images could not be decoded" in " ".join(evaluation_notes(found))
+    assert "1 more images were broken" in " ".join(evaluation_notes(found))
 
 
 def test_one_image(tmp_path: Path) -> None:

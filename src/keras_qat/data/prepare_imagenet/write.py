@@ -24,8 +24,8 @@ _logger = logging.getLogger(__name__)
 _MOST_WORKERS = 8
 # What is drawn for one split has nothing to do with the other.
 _STREAMS = {"train": 0, "validation": 1}
-# A shard's temporary name, of any run.
-_BEGUN = ".*-?????-of-?????-????????"
+# The temporary names of shards, of any run, of the manifest, and of the checksums.
+_BEGUN = (".*-?????-of-?????-????????", ".prepared-????????.json", ".SHA256SUMS-????????")
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +81,7 @@ def write_shards(
         DataError: as from `write_shard`.
         StorageError: likewise, or the disk is too full.
     """
-    for path in output.glob(_BEGUN):
+    for path in (path for pattern in _BEGUN for path in output.glob(pattern)):
         # What a killed run left.
         path.unlink()
     reports = {task.name: done[task.name] for task in tasks if _is_done(output, task.name, done, skip_bad=skip_bad)}
