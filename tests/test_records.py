@@ -20,9 +20,9 @@ import tensorflow as tf
 from PIL import Image
 
 from keras_qat.data import Preprocessing, Skipped, decode_errors, load_data, load_records, load_validation
+from keras_qat.data import hold_out as holding_out
 from keras_qat.data.imagenet import imagenet_classes
 from keras_qat.data.records import index as index_stage
-from keras_qat.data.records import load as load_stage
 from keras_qat.data.records.bad_record import BadRecord
 from keras_qat.data.records.framing import Record, masked_crc, read_record, scan_records, write_record
 from keras_qat.errors import DataError
@@ -201,7 +201,7 @@ def test_selection_is_stratified_and_capped(tmp_path: Path, monkeypatch: pytest.
     _write(tmp_path, "train", [_customary(i, 1 + i % 2) for i in range(80)])
     _write(tmp_path, "validation", [_customary(0, 1)])
     assert np.bincount(load_records(tmp_path, _SMALL, 0).selection.labels).tolist() == [4, 4]
-    monkeypatch.setattr(load_stage, "_MOST_SELECTED", 4)
+    monkeypatch.setattr(holding_out, "_MOST", 4)
     assert np.bincount(load_records(tmp_path, _SMALL, 0).selection.labels).tolist() == [2, 2]
 
 
@@ -487,7 +487,7 @@ def test_files_that_are_no_image_are_left_out_on_demand(tmp_path: Path, caplog: 
         ),
         (lambda folder: _write(folder, "train", [b"\xff" * 9], 3), "Received: no tf.train.Example"),
         (lambda folder: _write(folder, "train", [], 3), "The shards hold no record"),
-        (lambda folder: _write(folder, "train", [_customary(0, 3)], 3), r"too few to hold out.* Received: 1 image"),
+        (lambda folder: _write(folder, "train", [_customary(0, 3)], 3), r"too small to hold out.* Received: 1 image"),
         (
             lambda folder: _write(folder, "validation", [_example(image=_picture(0), label=0)], 2),
             "records of two layouts. Received: 'customary' to train, 'TensorFlow Datasets' to validate",

@@ -5,19 +5,16 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from keras_qat.data.decode import IMAGE_SUFFIXES, check_header
+from keras_qat.data.hold_out import hold_out
 from keras_qat.data.image_set import ImageSet
 from keras_qat.data.imagenet import imagenet_classes, is_wnid
 from keras_qat.data.preprocessing import Preprocessing
 from keras_qat.data.splits import Labelled, Splits
-from keras_qat.data.stratify import stratified_order
 from keras_qat.errors import DataError
 
 _logger = logging.getLogger(__name__)
 
-_SELECTION_SHARE = 0.1
 # Opening each file costs about 0.1 ms: nothing for a small folder, minutes for the whole of ImageNet.
 _HEADERS_CHECKED = 20_000
 _LAYOUT = "Lay it out as train/CLASS/IMAGE and val/CLASS/IMAGE."
@@ -29,7 +26,7 @@ def load_folder(folder: str | Path, preprocessing: Preprocessing, seed: int, ski
     """Load images from `folder/train/CLASS/` and `folder/val/CLASS/`.
 
     If every class folder is named by a WordNet id (`n01440764`), the labels are ImageNet's 1000; else the
-    classes of `train` are numbered in sorted order. A tenth of `train`, as stratified as it can be, is held
+    classes of `train` are numbered in sorted order. A tenth of `train`, at most 5000 images, is held
     out for selection. Names that begin with a dot are ignored. The first bytes of each file are looked at
     when there are at most 20,000; an image that breaks later raises a `DataError` when it is read (see
     `decode_errors`).
@@ -53,18 +50,11 @@ def load_folder(folder: str | Path, preprocessing: Preprocessing, seed: int, ski
     index, class_names = _number_classes(root / "train", train)
     name = root.resolve().name
     whole = _image_set(f"{name}/train", train, index, preprocessing)
-    held_out = max(1, round(_SELECTION_SHARE * len(whole)))
-    if len(whole) <= held_out:
-        raise DataError(
-            f"{root / 'train'} is too small to hold out images that choose the best epoch. "
-            f"Received: {len(whole)} image(s). Give at least 2, better some hundreds."
-        )
-    order = stratified_order(whole.labels, seed)
+    kept, selection = hold_out(whole, f"{name}/selection", root / "train", seed)
     return Splits(
         name=name,
-        # Sorted, so that the sets keep the order of the files.
-        train=whole.select(np.sort(order[held_out:])),
-        selection=whole.select(np.sort(order[:held_out]), f"{name}/selection"),
+        train=kept,
+        selection=selection,
         validation=_image_set(f"{name}/val", validation, index, preprocessing),
         num_classes=len(class_names),
         class_names=class_names,

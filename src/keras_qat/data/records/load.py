@@ -3,20 +3,15 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-
+from keras_qat.data.hold_out import hold_out
 from keras_qat.data.preprocessing import Preprocessing
 from keras_qat.data.records.labels import number_labels, numbers_itself
 from keras_qat.data.records.record_set import TRAIN, RecordSet, open_records
 from keras_qat.data.records.shards import find_shards
 from keras_qat.data.splits import Labelled, Splits
-from keras_qat.data.stratify import stratified_order
 from keras_qat.errors import DataError
 from keras_qat.storage import read_text
 
-_SELECTION_SHARE = 0.1
-# Enough to tell two epochs apart by half a point; a tenth of ImageNet would take longer than an epoch may.
-_MOST_SELECTED = 5_000
 # The split that judges: the first that is there.
 _JUDGES = ("validation", "test")
 
@@ -51,18 +46,11 @@ def load_records(
     numbering = number_labels(_alike(root, train, validation), _label_names(root))
     name = name or root.resolve().name
     whole = train.image_set(f"{name}/train", numbering.labels[0], preprocessing)
-    held_out = min(max(1, round(_SELECTION_SHARE * len(whole))), _MOST_SELECTED)
-    if len(whole) <= held_out:
-        raise DataError(
-            f"The training records of {root} are too few to hold out images that choose the best epoch. "
-            f"Received: {len(whole)} image(s). Give at least 2, better some hundreds."
-        )
-    order = stratified_order(whole.labels, seed)
+    kept, selection = hold_out(whole, f"{name}/selection", root, seed)
     return Splits(
         name=name,
-        # Sorted, so that the sets keep the order of the records.
-        train=whole.select(np.sort(order[held_out:])),
-        selection=whole.select(np.sort(order[:held_out]), f"{name}/selection"),
+        train=kept,
+        selection=selection,
         validation=validation.image_set(f"{name}/{judge}", numbering.labels[1], preprocessing),
         num_classes=len(numbering.class_names),
         class_names=numbering.class_names,

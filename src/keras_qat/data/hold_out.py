@@ -1,0 +1,47 @@
+"""Training images held out of training, to choose the best epoch by."""
+
+from pathlib import Path
+
+import numpy as np
+
+from keras_qat.data.image_set import ImageSet
+from keras_qat.data.stratify import stratified_order
+from keras_qat.errors import DataError
+
+_SHARE = 0.1
+
+_MOST = 5000
+"""As many tell two epochs apart; each epoch waits for them."""
+
+
+def hold_out(whole: ImageSet, name: str, where: Path, seed: int) -> tuple[ImageSet, ImageSet]:
+    """Part a training set: a tenth, but at most 5000 images, as stratified as it can be, is held out.
+
+    Args:
+        whole: all training images.
+        name: of the images held out.
+        where: they lie, for the message.
+        seed: of the choice.
+
+    Returns:
+        The images that train and those held out, both in the order of `whole`.
+
+    Raises:
+        DataError: nothing would be left to train.
+
+    Example:
+        >>> from keras_qat.data.preprocessing import Preprocessing
+        >>> black = np.zeros((20, 8, 8, 3), "uint8")
+        >>> whole = ImageSet.from_arrays("all", black, [0, 1] * 10, Preprocessing("tf", 8, 8))
+        >>> train, selection = hold_out(whole, "selection", Path("photos/train"), seed=0)
+        >>> len(train), len(selection)
+        (18, 2)
+    """
+    count = min(max(1, round(_SHARE * len(whole))), _MOST)
+    if len(whole) <= count:
+        raise DataError(
+            f"{where} is too small to hold out images that choose the best epoch. "
+            f"Received: {len(whole)} image(s). Give at least 2, better some hundreds."
+        )
+    order = stratified_order(whole.labels, seed)
+    return whole.select(np.sort(order[count:])), whole.select(np.sort(order[:count]), name)
