@@ -90,8 +90,9 @@ def find(name: str) -> ZooEntry:
         UserError: the name isn't known.
 
     Example:
-        >>> find("ResNet50V2").preprocessing
-        Preprocessing(mode='tf', size=299, resize=342)
+        >>> entry = find("ResNet50V2")
+        >>> entry.name, entry.preprocessing.size
+        ('resnet50v2', 299)
     """
     key = name.lower()
     if key in _ENTRIES:
