@@ -50,10 +50,8 @@ class ModelFacts:
 
     def metadata(self) -> dict[str, str]:
         """The facts as an ONNX file's metadata."""
-        return {
-            _PREPROCESSING: json.dumps({**self.preprocessing.to_dict(), "embedded": self.embedded}),
-            _CLASSES: json.dumps(list(self.class_names)),
-        }
+        facts = self.to_dict()
+        return {_PREPROCESSING: json.dumps(facts["preprocessing"]), _CLASSES: json.dumps(facts["classes"])}
 
     def to_dict(self) -> dict[str, Any]:
         """The facts as `preprocessing.json` holds them."""

@@ -46,27 +46,26 @@ def evaluate_file(settings: EvaluationSettings) -> Evaluation:
     """
     with ExitStack() as stack:
         models: list[ServedModel] = []
-        data: list[Labelled] = []
         for path, engine in settings.files:
             model = open_model(path, engine=engine, threads=settings.threads, preprocessing=settings.preprocessing)
             stack.callback(model.runtime.close)
             _require_other(model, models)
             models.append(model)
-            data.append(_validation(model, settings))
+        data = _validation(models, settings)
         predictions, files = [], []
         skipped = Skipped()
-        for model, labelled, name in zip(models, data, _names(models), strict=True):
-            found, file = _score(model, labelled, name, settings, skipped)
+        for model, name in zip(models, _names(models), strict=True):
+            found, file = _score(model, data, name, settings, skipped)
             predictions.append(found)
             files.append(file)
     if skipped.count:
         _logger.warning("Left out %d images that can't be decoded: %s", skipped.count, _few(skipped.reasons))
     pairs = [compare(first, second) for first, second in combinations(predictions, 2)]
     return Evaluation(
-        data=data[0].images.name,
+        data=data.images.name,
         images=len(predictions[0].labels),
         # Those that loading left out, and those that didn't decode.
-        skipped=data[0].skipped + skipped.count,
+        skipped=data.skipped + skipped.count,
         k=predictions[0].classes.shape[1],
         files=tuple(files),
         comparison=pairs[0] if pairs else None,
@@ -84,10 +83,11 @@ def _require_other(model: ServedModel, others: Sequence[ServedModel]) -> None:
             )
 
 
-def _validation(model: ServedModel, settings: EvaluationSettings) -> Labelled:
-    """The images as this model reads them, of its classes."""
-    loaded = load_validation(settings.data, model.preprocessing, settings.seed, skip_bad=settings.skip_bad)
-    model.require_fit(loaded)
+def _validation(models: Sequence[ServedModel], settings: EvaluationSettings) -> Labelled:
+    """The images, of the classes of all models; each model prepares them in its own way."""
+    loaded = load_validation(settings.data, models[0].preprocessing, settings.seed, skip_bad=settings.skip_bad)
+    for model in models:
+        model.require_fit(loaded)
     if settings.images is None:
         return loaded
     if settings.images > len(loaded.images):
@@ -98,7 +98,7 @@ def _validation(model: ServedModel, settings: EvaluationSettings) -> Labelled:
 def _score(
     model: ServedModel, data: Labelled, name: str, settings: EvaluationSettings, skipped: Skipped
 ) -> tuple[Predictions, ScoredFile]:
-    images: ImageSet = data.images
+    images: ImageSet = replace(data.images, preprocessing=model.preprocessing)
     size = fixed_batch(model.runtime.inputs) or settings.batch_size
     where = (model.runtime.engine, model.runtime.device)
     _logger.info("Evaluating %s in %s (%s) on %d images of %s.", name, *where, len(images), images.name)

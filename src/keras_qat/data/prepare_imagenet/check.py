@@ -1,6 +1,5 @@
 """The last step: what lies on the disk is what the archives hold."""
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -54,5 +53,5 @@ def write_checksums(output: Path, reports: Reports) -> None:
     Raises:
         StorageError: the file can't be written.
     """
-    lines: Mapping[str, str] = {name: f"{report.sha256}  {name}\n" for name, report in sorted(reports.items())}
-    write_text(output / CHECKSUMS, "".join(lines.values()))
+    lines = (f"{report.sha256}  {name}\n" for name, report in sorted(reports.items()))
+    write_text(output / CHECKSUMS, "".join(lines))

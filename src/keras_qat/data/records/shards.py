@@ -26,7 +26,7 @@ def shard_name(split: str, index: int, count: int) -> str:
 
 def has_shards(folder: Path) -> bool:
     """Whether files in `folder` are named as the shards of a split are."""
-    return any(True for _ in _shards(folder))
+    return bool(_shards(folder))
 
 
 def find_shards(folder: Path) -> Mapping[str, tuple[Path, ...]]:
