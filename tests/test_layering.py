@@ -15,7 +15,7 @@ ORDER: tuple[frozenset[str], ...] = tuple(
     frozenset(rung.split())
     for rung in (
         "types errors _version _backend",
-        "storage progress cpu",
+        "storage progress cpu seeds",
         "graph targets",
         "placement",
         "layers",

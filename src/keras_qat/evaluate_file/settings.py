@@ -6,8 +6,7 @@ from typing import Any
 
 from keras_qat.data import Preprocessing
 from keras_qat.errors import UserError
-
-_SEEDS = 2**31
+from keras_qat.seeds import require_seed
 
 
 @dataclass(frozen=True)
@@ -51,8 +50,7 @@ class EvaluationSettings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"`{name}` must be at least 1. Received: {value}. Give a larger number.")
-        if not 0 <= self.seed < _SEEDS:
-            raise UserError(f"`seed` must be from 0 to 2³¹ - 1. Received: seed={self.seed}. Choose another.")
+        require_seed(self.seed)
         if self.compare is None and self.compare_engine is not None:
             raise UserError(
                 "There is no file for that engine. "

@@ -6,12 +6,11 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
 from keras_qat.errors import UserError
+from keras_qat.seeds import require_seed
 from keras_qat.training.freezing import parse_batch_norm
 from keras_qat.training.optimizers import DEFAULT_OPTIMIZER, require_optimizer
 from keras_qat.training.schedule import Piece, check_learning_rate, check_pieces, parse_schedule
 from keras_qat.types import Monitor, RangeMode, TrainingPrecision
-
-_SEEDS = 2**31
 
 
 @dataclass(frozen=True)
@@ -122,8 +121,7 @@ class Recipe:
             count = getattr(self, name)
             if count is not None and count < 1:
                 raise UserError(f"`{name}` must be at least 1. Received: {name}={count}. Give a positive integer.")
-        if not 0 <= self.seed < _SEEDS:
-            raise UserError(f"`seed` must be from 0 to 2³¹ - 1. Received: seed={self.seed}. Choose another.")
+        require_seed(self.seed)
         self._require_choices()
         self._require_numbers()
         self._require_effect()
