@@ -54,6 +54,13 @@ def test_resize_and_crop_are_those_of_pillow(height: int, width: int) -> None:
     np.testing.assert_allclose(ours, expected, atol=1.5 / 127.5)
 
 
+def test_unit_is_keras_rescaling() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (2, 5, 4, 3)).astype(np.float32)
+    ours = Preprocessing("unit", 4, 4).normalize(images)
+    np.testing.assert_allclose(ours, keras.layers.Rescaling(1 / 255)(images), atol=1e-7)
+    assert (float(ours.numpy().min()) >= 0, float(ours.numpy().max()) <= 1) == (True, True)
+
+
 def test_a_square_image_of_the_right_size_is_left_alone() -> None:
     picture = _smooth_picture(16, 16)
     np.testing.assert_allclose(Preprocessing("tf", 16, 16).prepare(picture), picture / np.float32(127.5) - 1, atol=1e-6)
@@ -65,7 +72,8 @@ def test_for_size_crops_nothing() -> None:
 
 
 def test_dict_round_trip_through_json() -> None:
-    for preprocessing in (Preprocessing("tf", size=299, resize=342), Preprocessing("torch", 224, 256, True)):
+    gray = Preprocessing("unit", 28, 28, channels=1)
+    for preprocessing in (Preprocessing("tf", size=299, resize=342), Preprocessing("torch", 224, 256, True), gray):
         assert Preprocessing.from_dict(json.loads(json.dumps(preprocessing.to_dict()))) == preprocessing
 
 
@@ -81,7 +89,7 @@ def test_modes_of_resnets_compute_what_they_always_did() -> None:
     np.testing.assert_array_equal(Preprocessing("tf", 4, 4).normalize(pixels), in_tf)
 
 
-@pytest.mark.parametrize("mode", ["caffe", "tf", "torch", "raw"])
+@pytest.mark.parametrize("mode", ["caffe", "tf", "torch", "raw", "unit"])
 def test_a_pipeline_normalizes_as_its_value_says(mode: Mode) -> None:
     """Bit for bit: a file computes y = x' / divisor - offset by that value, and Keras sees what the pipeline gives."""
     picture = np.random.default_rng(2).integers(0, 256, (1, 16, 16, 3), dtype=np.uint8)
@@ -93,7 +101,7 @@ def test_a_pipeline_normalizes_as_its_value_says(mode: Mode) -> None:
     np.testing.assert_array_equal(images, expected)
 
 
-@pytest.mark.parametrize("mode", ["caffe", "tf", "torch"])
+@pytest.mark.parametrize("mode", ["caffe", "tf", "torch", "unit"])
 def test_whole_pixels_normalized_are_what_keras_reads(mode: Mode) -> None:
     picture = _smooth_picture(50, 41)
     whole = Preprocessing(mode, size=32, resize=36, whole_pixels=True)
@@ -111,6 +119,9 @@ def test_whole_pixels_normalized_are_what_keras_reads(mode: Mode) -> None:
         ("caffe:224:256", Preprocessing("caffe", 224, 256)),
         ("torch:224", Preprocessing("torch", 224, 224)),
         ("raw:32:32", Preprocessing("raw", 32, 32)),
+        ("unit:28", Preprocessing("unit", 28, 28)),
+        ("unit:28:gray", Preprocessing("unit", 28, 28, channels=1)),
+        ("tf:28:32:gray", Preprocessing("tf", 28, 32, channels=1)),
     ],
 )
 def test_command_lines_spell_preprocessing(text: str, expected: Preprocessing) -> None:
@@ -123,6 +134,15 @@ def test_command_lines_spell_preprocessing(text: str, expected: Preprocessing) -
         ("caffe", "Received: 'caffe'. Give MODE:SIZE or MODE:SIZE:RESIZE, such as caffe:224:256"),
         ("caffe:224:256:1", "Received: 'caffe:224:256:1'"),
         ("caffe:big", "Received: 'caffe:big'"),
+        ("gray", "Received: 'gray'"),
+        ("unit:gray", "Received: 'unit:gray'"),
+        ("unit:gray:28", "Received: 'unit:gray:28'"),
+        ("unit:28:gray:gray", "Received: 'unit:28:gray:gray'"),
+        (
+            "caffe:28:gray",
+            "Received: mode='caffe', channels=1. Give channels=3, or channels=1 with one of tf, raw, unit",
+        ),
+        ("torch:28:gray", "mode='torch', channels=1"),
         ("caffe:-1", "Received: 'caffe:-1'"),
         ("caffe:22²", "Received: 'caffe:22²'"),
         ("", "Received: ''"),
@@ -135,6 +155,17 @@ def test_what_spells_no_preprocessing_is_refused(text: str, message: str) -> Non
         Preprocessing.parse(text)
 
 
+@pytest.mark.parametrize(
+    ("divisor", "offset", "reverse"),
+    [((1.0, 1.0), (0.0, 0.0), False), ((1.0,), (0.0, 0.0, 0.0), False), ((1.0,), (0.0,), True)],
+)
+def test_normalizations_are_of_three_channels_or_one(
+    divisor: tuple[float, ...], offset: tuple[float, ...], reverse: bool
+) -> None:
+    with pytest.raises(ValueError, match="three each, or one each for gray"):
+        Normalization(reverse_channels=reverse, divisor=divisor, offset=offset)
+
+
 @pytest.mark.parametrize("numbers", [(0.0, 1.0, 1.0), (1.0, math.nan, 1.0), (math.inf, 1.0, 1.0)])
 def test_divisors_that_give_no_numbers_are_refused(numbers: tuple[float, float, float]) -> None:
     with pytest.raises(ValueError, match="Divisors must be finite and not 0"):
@@ -144,10 +175,15 @@ def test_divisors_that_give_no_numbers_are_refused(numbers: tuple[float, float, 
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"mode": "timm", "size": 8, "resize": 8}, r"mode='timm'\. Use one of \('caffe', 'tf', 'torch', 'raw'\)"),
+        (
+            {"mode": "timm", "size": 8, "resize": 8},
+            r"mode='timm'\. Use one of \('caffe', 'tf', 'torch', 'raw', 'unit'\)",
+        ),
         ({"mode": ["tf"], "size": 8, "resize": 8}, "Give 'mode', 'size' and 'resize'"),
         ({"mode": "tf", "size": 8, "resize": 8, "whole_pixels": "no"}, "'whole_pixels': 'no'"),
         ({"mode": "tf", "size": 8, "resize": 8, "crop": 8}, "'crop': 8"),
+        ({"mode": "tf", "size": 8, "resize": 8, "channels": 2}, "channels=2"),
+        ({"mode": "tf", "size": 8, "resize": 8, "channels": "gray"}, "'channels': 'gray'"),
         ({"mode": "tf", "size": 9, "resize": 8}, "size=9, resize=8"),
         ({"mode": "tf", "size": 0, "resize": 8}, "size=0"),
         ({"mode": "tf", "size": "big", "resize": 8}, "'size': 'big'"),

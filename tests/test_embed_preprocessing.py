@@ -15,7 +15,6 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from keras_qat import apply_placement, calibrate, plan, trace
-from keras_qat.baseline import float_model, load_splits
 from keras_qat.data import Preprocessing
 from keras_qat.data.preprocessing import NORMALIZATIONS, Mode
 from keras_qat.errors import DataError, UserError
@@ -29,6 +28,7 @@ from keras_qat.pipeline import run
 from keras_qat.report import Record
 from keras_qat.runtimes import OnnxRuntime, OpenVINORuntime, build_engine
 from keras_qat.settings import Settings
+from keras_qat.start import open_start
 from keras_qat.types import IoDtype, Normalization, Placement, Precision
 from keras_qat.zoo import build_model, find
 
@@ -64,7 +64,7 @@ def scores(path: Path, images: np.ndarray) -> np.ndarray:
     return session.run(None, {session.get_inputs()[0].name: images})[0]
 
 
-@pytest.mark.parametrize("mode", ["caffe", "tf", "torch", "raw"])
+@pytest.mark.parametrize("mode", ["caffe", "tf", "torch", "raw", "unit"])
 def test_embedded_file_is_the_plain_file_on_normalized_pixels_bit_for_bit(
     mode: Mode, network: keras.Model, tmp_path: Path
 ) -> None:
@@ -110,6 +110,7 @@ def test_identities_leave_no_node(network: keras.Model, tmp_path: Path) -> None:
         "tf": ["Cast", "Div", "Sub"],
         "torch": ["Cast", "Div", "Sub"],
         "raw": ["Cast"],
+        "unit": ["Cast", "Div"],
     }
 
 
@@ -301,10 +302,9 @@ def test_the_cached_baseline_is_trained_on_the_same_images_either_way(
 
     monkeypatch.setattr("keras_qat.baseline.train_baseline", look)
     monkeypatch.setattr("keras_qat.baseline.cache_path", lambda *_: tmp_path / "baseline.keras")
-    entry = find(settings.model)
     for embed in (False, True):
         one = replace(settings, embed_preprocessing=embed)
-        float_model(one, entry, load_splits(one, entry))
+        open_start(one)
         (tmp_path / "baseline.keras").unlink()
     for plain, embedded in zip(seen[:2], seen[2:], strict=True):
         np.testing.assert_array_equal(plain, embedded)

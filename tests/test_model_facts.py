@@ -44,6 +44,7 @@ def test_an_onnx_file_holds_its_facts(model: keras.Model, embedded: bool, tmp_pa
         "size": 8,
         "resize": 10,
         "whole_pixels": True,
+        "channels": 3,
         "embedded": embedded,
     }
     assert json.loads(metadata["keras_qat.classes"]) == ["Äpfel", "pears"]

@@ -275,7 +275,7 @@ def test_labels_in_a_column_are_fine() -> None:
 def test_batches_without_labels(where: str) -> None:
     bare = {"training": train_data(1), "selection": SELECTION}
     bare[where] = bare[where].map(lambda x, y: x)  # noqa: ARG005
-    with pytest.raises(UserError, match=rf"{where} data must be \(images, labels\)\. .*dummies such as zeros"):
+    with pytest.raises(UserError, match=rf"{where} data must be \(images, labels\)\. .*give -1 for each"):
         fine_tune(make_model(), lambda _: bare["training"], bare["selection"], GENTLE, progress=False)
 
 

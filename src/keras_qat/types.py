@@ -17,6 +17,9 @@ from typing import Literal
 
 Storage = Literal["int8", "uint8"]
 
+UNLABELLED = -1
+"""Stands for the label of an image whose class nobody knows."""
+
 Precision = Literal["fp32", "fp16"]
 """The floating-point type of what a file doesn't quantize."""
 
@@ -116,16 +119,20 @@ class QuantSpec:
         return 128 if self.signed and self.storage == "uint8" else 0
 
 
+_CHANNELS = ((3, 3), (1, 1))
+"""Divisors and offsets of RGB, and of gray."""
+
+
 @dataclass(frozen=True)
 class Normalization:
     """From pixels to the numbers that a network reads.
 
-        y = x' / divisor - offset,   with x' the RGB values 0 to 255, or the same as BGR.
+        y = x' / divisor - offset,   with x' the RGB values 0 to 255, or the same as BGR, or gray values.
 
     Args:
         reverse_channels: x' is BGR.
-        divisor: of each channel of x'.
-        offset: of each channel of x'.
+        divisor: of each channel of x': three numbers, or one for gray.
+        offset: of each channel of x', likewise.
 
     Example:
         >>> Normalization(reverse_channels=False, divisor=(255.0, 255.0, 255.0), offset=(0.5, 0.5, 0.5)).identity
@@ -133,16 +140,26 @@ class Normalization:
     """
 
     reverse_channels: bool
-    divisor: tuple[float, float, float]
-    offset: tuple[float, float, float]
+    divisor: tuple[float, ...]
+    offset: tuple[float, ...]
 
     def __post_init__(self) -> None:
         """Refuse numbers that give no numbers."""
+        if (len(self.divisor), len(self.offset)) not in _CHANNELS or (self.reverse_channels and len(self.divisor) == 1):
+            raise ValueError(
+                "Divisors and offsets must be three each, or one each for gray, which has no order to reverse. "
+                f"Received: divisor={self.divisor}, offset={self.offset}, reverse_channels={self.reverse_channels}"
+            )
         if not all(math.isfinite(number) for number in (*self.divisor, *self.offset)) or not all(self.divisor):
             raise ValueError(
                 "Divisors must be finite and not 0, offsets finite. "
                 f"Received: divisor={self.divisor}, offset={self.offset}"
             )
+
+    @property
+    def channels(self) -> int:
+        """How many the pixels have: 3, or 1 for gray."""
+        return len(self.divisor)
 
     @property
     def divides(self) -> bool:
@@ -170,12 +187,14 @@ class TensorRange:
         images: how many images it was computed from.
         summary: what the magnitudes look like, such as {"p50": 0.3, "p99.9": 4.1, "max": 6.0}; `None` where that wasn't
             counted.
+        histogram: the shares of the magnitudes in equal bins from 0 to the largest; `None` likewise.
     """
 
     amax: float
     method: str
     images: int
     summary: Mapping[str, float] | None = field(default=None, hash=False, repr=False)
+    histogram: tuple[float, ...] | None = field(default=None, hash=False, repr=False)
 
 
 @dataclass(frozen=True)

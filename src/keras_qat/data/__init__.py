@@ -1,4 +1,4 @@
-"""Images and labels: the embedded digits, a folder of your own, or TFRecord shards."""
+"""Images and labels: the embedded digits, folders of your own, or TFRecord shards."""
 
 from keras_qat.data.augmentation import AUGMENTATIONS, Augmentation, find_augmentation
 from keras_qat.data.decode import decode_errors

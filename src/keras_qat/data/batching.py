@@ -57,7 +57,7 @@ def batched(
         skipped: leave out the images that can't be decoded, and count them there.
 
     Returns:
-        `tf.data.Dataset` of (float32 images (b, size, size, 3), int32 labels (b,)).
+        `tf.data.Dataset` of (float32 images (b, size, size, channels), int32 labels (b,)).
     """
     read = source.reader() if skipped is None else source.reader(skipped)
     with tf.device("CPU:0"):

@@ -1,4 +1,4 @@
-"""Labelled images, and the batches a network reads."""
+"""Images with or without labels, and the batches a network reads."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -17,15 +17,16 @@ from keras_qat.data.skipped import Skipped
 from keras_qat.data.sources import ArraySource, FileSource, ImageSource
 from keras_qat.data.stratify import stratified_order
 from keras_qat.errors import DataError, UserError
+from keras_qat.types import UNLABELLED
 
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """Labelled images with the preprocessing of one network.
+    """Images, mostly labelled, with the preprocessing of one network.
 
     Args:
         name: what a report calls it, such as `"digits/validation"`.
-        labels: int32 array of shape (n,): the index of each image's class.
+        labels: int32 array of shape (n,): the index of each image's class; all -1 where nobody knows them.
         source: where the pixels come from.
         preprocessing: what is done to each image.
 
@@ -100,6 +101,11 @@ class ImageSet:
         """How many images there are."""
         return len(self.labels)
 
+    @property
+    def labelled(self) -> bool:
+        """Whether the classes of the images are known; where they aren't, every label is -1."""
+        return not len(self) or bool(np.any(self.labels != UNLABELLED))
+
     def steps(self, batch_size: int) -> int:
         """How many batches one pass has; the last may be smaller.
 
@@ -136,7 +142,7 @@ class ImageSet:
             augment: vary the images at random, each by (`shuffle_seed`, number of the pass, its index).
 
         Returns:
-            `tf.data.Dataset` of (float32 images (b, size, size, 3), int32 labels (b,)).
+            `tf.data.Dataset` of (float32 images (b, size, size, channels), int32 labels (b,)).
 
         Raises:
             UserError: `batch_size` is under 1, or `augment` is given without a seed.

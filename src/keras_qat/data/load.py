@@ -6,6 +6,7 @@ from pathlib import Path
 
 from keras_qat.data.digits import load_digits_splits
 from keras_qat.data.folder import load_folder, load_folder_validation
+from keras_qat.data.photos import is_photos, load_photos, load_photos_validation
 from keras_qat.data.preprocessing import Preprocessing
 from keras_qat.data.records import has_shards, load_records, load_records_validation
 from keras_qat.data.splits import Labelled, Splits
@@ -63,6 +64,7 @@ SOURCE_KINDS: tuple[SourceKind, ...] = (
     SourceKind(lambda source: isinstance(source, str) and source.lower() in DATA_SETS, _embedded, _embedded_validation),
     SourceKind(is_tfds, _tfds, _tfds_validation),
     SourceKind(lambda source: Path(source).is_dir() and has_shards(Path(source)), load_records, _records_validation),
+    SourceKind(is_photos, load_photos, load_photos_validation),
     SourceKind(lambda source: Path(source).is_dir(), load_folder, _folder_validation),
 )
 
@@ -71,9 +73,10 @@ def load_data(source: Source, preprocessing: Preprocessing, seed: int, skip_bad:
     """Load a data set and cut it into training, selection and validation images.
 
     Args:
-        source: the name of an embedded data set (`"digits"`), a folder with `train/CLASS/` and
-            `val/CLASS/` or with TFRecord shards (`load_records`), or `"tfds:NAME"` for a data set of TensorFlow
-            Datasets. A folder that has the name of a data set is given as `./digits`.
+        source: the name of an embedded data set (`"digits"`), a folder with `train/CLASS/` and `val/CLASS/`
+            (`load_folder`), of photos to be cut, with or without class folders (`load_photos`), or with TFRecord shards
+            (`load_records`), or `"tfds:NAME"` for a data set of TensorFlow Datasets. A folder that has the name of a
+            data set is given as `./digits`.
         preprocessing: of the network that will read the images.
         seed: of the split.
         skip_bad: leave out the images that are found to be broken now, and log how many; give
@@ -100,7 +103,8 @@ def load_validation(source: Source, preprocessing: Preprocessing, seed: int, ski
     Args:
         source: as for `load_data`; a folder may have `val/`, or shards to validate, only.
         preprocessing: of the network that will read the images.
-        seed: of the split, where the data set has no validation images of its own.
+        seed: of the split, where the data set has no validation images of its own: that of the run, or images that
+            calibrated would judge.
         skip_bad: as for `load_data`.
 
     Returns:
@@ -124,5 +128,6 @@ def _kind(source: Source) -> SourceKind:
     known = ", ".join(map(repr, sorted(DATA_SETS)))
     raise DataError(
         f"There is no data set or folder of that name. Received: {str(source)!r}. "
-        f"Give {known}, a folder with train/CLASS/IMAGE and val/CLASS/IMAGE or with TFRecord shards, or {PREFIX}NAME."
+        f"Give {known}, a folder of images (IMAGE, CLASS/IMAGE, or train/CLASS/IMAGE and val/CLASS/IMAGE) or of "
+        f"TFRecord shards, or {PREFIX}NAME."
     )

@@ -1,49 +1,19 @@
-"""From the bytes of a picture to the numbers a network was trained on: resize, centre crop, normalize.
-
-"caffe" (ResNet V1), "tf" (ResNet V2) and "torch" (DenseNet) are the modes of `keras.applications`
-(https://keras.io/api/applications/, `imagenet_utils.preprocess_input`). A network with a Rescaling layer of its own,
-such as EfficientNet, reads "raw" pixels.
-"""
+"""From the bytes of a picture to the numbers a network was trained on: resize, centre crop, gray, normalize."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import tensorflow as tf
 
+from keras_qat.data.geometry import crop_centre, to_gray
+from keras_qat.data.modes import NORMALIZATIONS, OF_CHANNELS, PIXELS, Channels, Mode
 from keras_qat.errors import UserError
 from keras_qat.types import Normalization
 
-Mode = Literal["caffe", "tf", "torch", "raw"]
+__all__ = ["NORMALIZATIONS", "Mode", "Preprocessing"]
 
-_ONES, _ZEROS = (1.0, 1.0, 1.0), (0.0, 0.0, 0.0)
-
-_PIXELS = 255.0
-"""The largest value of a pixel."""
-
-# Mean and standard deviation of ImageNet's training images: the first blue, green, red, from 0 to 255; the others red,
-# green, blue, from 0 to 1.
-_CAFFE_MEAN_BGR = (103.939, 116.779, 123.68)
-_TORCH_MEAN = (0.485, 0.456, 0.406)
-_TORCH_STD = (0.229, 0.224, 0.225)
-
-
-def _standardize(mean: tuple[float, ...], std: tuple[float, ...]) -> Normalization:
-    """(x / 255 - mean) / std with one division: x / (255 · std) - mean / std."""
-    (m_r, m_g, m_b), (s_r, s_g, s_b) = mean, std
-    return Normalization(
-        reverse_channels=False,
-        divisor=(_PIXELS * s_r, _PIXELS * s_g, _PIXELS * s_b),
-        offset=(m_r / s_r, m_g / s_g, m_b / s_b),
-    )
-
-
-NORMALIZATIONS: Mapping[Mode, Normalization] = {
-    "caffe": Normalization(reverse_channels=True, divisor=_ONES, offset=_CAFFE_MEAN_BGR),
-    "tf": Normalization(reverse_channels=False, divisor=(127.5, 127.5, 127.5), offset=_ONES),
-    "torch": _standardize(_TORCH_MEAN, _TORCH_STD),
-    "raw": Normalization(reverse_channels=False, divisor=_ONES, offset=_ZEROS),
-}
+_GRAY = "gray"
 
 
 @dataclass(frozen=True)
@@ -52,23 +22,26 @@ class Preprocessing:
 
     Args:
         mode: `"caffe"` is RGB → BGR, minus ImageNet's mean; `"tf"` is x / 127.5 - 1; `"torch"` is x / 255, minus
-            ImageNet's mean, over its standard deviation; `"raw"` leaves the values from 0 to 255 as they are.
+            ImageNet's mean, over its standard deviation; `"raw"` leaves the values from 0 to 255 as they are; `"unit"`
+            is x / 255.
         size: side of the centre crop, which is the side of the network's input.
         resize: length of the image's shorter side before the crop, at least `size`.
         whole_pixels: round the resized pixels to whole numbers before they are normalized, so that they fit uint8.
+        channels: of the network's input: 3, or 1 for gray, which goes with `"raw"`, `"unit"` and `"tf"`.
 
     Raises:
-        UserError: an unknown mode, or sides that don't fit each other.
+        UserError: an unknown mode, one that has no gray, or sides that don't fit each other.
 
     Example:
         >>> Preprocessing("caffe", size=224, resize=256).for_size(32)
-        Preprocessing(mode='caffe', size=32, resize=32, whole_pixels=False)
+        Preprocessing(mode='caffe', size=32, resize=32, whole_pixels=False, channels=3)
     """
 
     mode: Mode
     size: int
     resize: int
     whole_pixels: bool = False
+    channels: Channels = 3
 
     def __post_init__(self) -> None:
         """Refuse what can't be computed."""
@@ -79,20 +52,26 @@ class Preprocessing:
                 "The crop must be at least 1 pixel and fit in the resized image. "
                 f"Received: size={self.size}, resize={self.resize}. Give 1 <= size <= resize."
             )
+        if self.mode not in OF_CHANNELS.get(self.channels, {}):
+            raise UserError(
+                "A network reads RGB, or gray in a mode that treats all channels alike. "
+                f"Received: mode={self.mode!r}, channels={self.channels!r}. Give channels=3, or channels=1 with one of "
+                f"{', '.join(OF_CHANNELS[1])}."
+            )
 
     @property
     def normalization(self) -> Normalization:
         """What `normalize` computes, as a value that a file can hold."""
-        return NORMALIZATIONS[self.mode]
+        return OF_CHANNELS[self.channels][self.mode]
 
     def prepare(self, image: Any) -> Any:
-        """Resize, crop and normalize one image; runs inside `tf.data`.
+        """Resize, crop, make gray if asked, and normalize one image; runs inside `tf.data`.
 
         Args:
             image: uint8 RGB tensor of shape (height, width, 3), of any height and width.
 
         Returns:
-            float32 tensor of shape (size, size, 3).
+            float32 tensor of shape (size, size, channels).
 
         Example:
             >>> import numpy as np
@@ -104,9 +83,7 @@ class Preprocessing:
         return self.finish(self.crop(image))
 
     def crop(self, image: Any) -> Any:
-        """Resize and cut out the centre: the geometry of evaluation.
-
-        The shorter side becomes `resize` (bilinear with antialiasing, aspect kept), then the centre is cut out.
+        """Resize and cut out the centre: the geometry of evaluation, as of `crop_centre`.
 
         Args:
             image: uint8 RGB tensor of shape (height, width, 3).
@@ -114,27 +91,24 @@ class Preprocessing:
         Returns:
             float32 tensor of shape (size, size, 3), values from 0 to 255.
         """
-        image = tf.convert_to_tensor(image)
-        height, width = tf.unstack(tf.shape(image)[:2])
-        shorter = tf.minimum(height, width)
-        # Integer arithmetic, rounding half up: the shorter side is `resize` exactly.
-        rows = (height * self.resize + shorter // 2) // shorter
-        columns = (width * self.resize + shorter // 2) // shorter
-        resized = tf.image.resize(image, (rows, columns), method="bilinear", antialias=True)
-        top = (rows - self.size) // 2
-        left = (columns - self.size) // 2
-        return tf.slice(resized, (top, left, 0), (self.size, self.size, 3))
+        return crop_centre(image, self.size, self.resize)
 
     def finish(self, pixels: Any) -> Any:
-        """Round the pixels if they are to be whole, and normalize them.
+        """Make the pixels gray if the network's are, round them if they are to be whole, and normalize them.
 
         Args:
             pixels: float32 RGB values from 0 to 255, of shape (..., 3), already of the network's size.
 
         Returns:
-            float32 tensor of the same shape.
+            float32 tensor of shape (..., channels).
+
+        Example:
+            >>> red = tf.constant([[[255.0, 0.0, 0.0]]])
+            >>> Preprocessing("raw", 1, 1, whole_pixels=True, channels=1).finish(red).numpy().tolist()
+            [[[76.0]]]
         """
-        whole = tf.clip_by_value(tf.round(pixels), 0.0, _PIXELS) if self.whole_pixels else pixels
+        pixels = to_gray(pixels) if self.channels == 1 else pixels
+        whole = tf.clip_by_value(tf.round(pixels), 0.0, PIXELS) if self.whole_pixels else pixels
         return self.normalize(whole)
 
     def normalize(self, images: Any) -> Any:
@@ -143,7 +117,7 @@ class Preprocessing:
         A `tf.function` around it may multiply by the reciprocal instead; `tf.data` and eager code divide.
 
         Args:
-            images: RGB values from 0 to 255, of shape (..., 3).
+            images: RGB or gray values from 0 to 255, of shape (..., channels).
 
         Returns:
             float32 tensor of the same shape.
@@ -164,7 +138,7 @@ class Preprocessing:
 
         Example:
             >>> Preprocessing("caffe", size=224, resize=256).raw()
-            Preprocessing(mode='raw', size=224, resize=256, whole_pixels=True)
+            Preprocessing(mode='raw', size=224, resize=256, whole_pixels=True, channels=3)
         """
         return replace(self, mode="raw", whole_pixels=True)
 
@@ -184,17 +158,20 @@ class Preprocessing:
             342
         """
         try:
-            sides = {name: int(fields[name]) for name in ("size", "resize")}
-            return cls(**{**fields, **sides, "whole_pixels": _boolean(fields.get("whole_pixels", False))})
+            numbers = {name: int(fields[name]) for name in ("size", "resize")}
+            whole, channels = _boolean(fields.get("whole_pixels", False)), int(fields.get("channels", 3))
+            return cls(**{**fields, **numbers, "whole_pixels": whole, "channels": channels})
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(
                 f"Can't read the preprocessing. Received: {dict(fields)!r}. Give 'mode', 'size' and 'resize', and "
-                "'whole_pixels' if you like, as Preprocessing.to_dict() writes them."
+                "'whole_pixels' and 'channels' if you like, as Preprocessing.to_dict() writes them."
             ) from error
 
     @classmethod
     def parse(cls, text: str) -> "Preprocessing":
-        """Read "MODE:SIZE" or "MODE:SIZE:RESIZE"; without RESIZE nothing is cropped from a square image.
+        """Read "MODE:SIZE" or "MODE:SIZE:RESIZE", with ":gray" behind it for a network of one channel.
+
+        Without RESIZE nothing is cropped from a square image.
 
         Raises:
             UserError: the text has another form, or a part is invalid.
@@ -202,17 +179,18 @@ class Preprocessing:
         Example:
             >>> Preprocessing.parse("caffe:224:256") == Preprocessing("caffe", size=224, resize=256)
             True
-            >>> Preprocessing.parse("tf:32").resize
-            32
+            >>> Preprocessing.parse("unit:28:gray") == Preprocessing("unit", size=28, resize=28, channels=1)
+            True
         """
-        mode, *sides = text.split(":")
+        mode, *sides = text.removesuffix(f":{_GRAY}").split(":")
         if len(sides) not in {1, 2} or not all(side.isascii() and side.isdigit() for side in sides):
             raise UserError(
                 f"Can't read the preprocessing. Received: {text!r}. Give MODE:SIZE or MODE:SIZE:RESIZE, such as "
-                f"caffe:224:256, with a mode of {', '.join(get_args(Mode))}."
+                f"caffe:224:256, with a mode of {', '.join(get_args(Mode))}; for a network of one channel with "
+                f":{_GRAY} behind it, such as unit:28:{_GRAY}."
             )
-        size, resize = int(sides[0]), int(sides[-1])
-        return cls.from_dict({"mode": mode, "size": size, "resize": resize})
+        channels = 1 if text.endswith(f":{_GRAY}") else 3
+        return cls.from_dict({"mode": mode, "size": int(sides[0]), "resize": int(sides[-1]), "channels": channels})
 
 
 def _boolean(value: Any) -> bool:

@@ -14,8 +14,8 @@ class Splits:
         train: for calibration and training.
         selection: held out of training; chooses the best epoch.
         validation: touched only to report accuracy.
-        num_classes: the classes a network for this data tells apart.
-        class_names: one name for each class, in the order of the labels.
+        num_classes: the classes a network for this data tells apart; 0 where the images have no labels.
+        class_names: one name for each class, in the order of the labels; none where there are no labels.
     """
 
     name: str
@@ -33,7 +33,7 @@ class Labelled:
     Args:
         images: with the labels' indices in `class_names`.
         class_names: one name for each class; empty where only the classes of these images are known, and there may be
-            more of them.
+            more of them, and where the images have no labels.
         skipped: images that were left out already, since they are broken.
     """
 

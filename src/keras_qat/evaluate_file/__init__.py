@@ -2,7 +2,7 @@
 
 from keras_qat.evaluate_file.classify import classify
 from keras_qat.evaluate_file.evaluate import evaluate_file
-from keras_qat.evaluate_file.open_model import ServedModel, open_model
+from keras_qat.evaluate_file.open_model import ServedModel, open_model, require_classes
 from keras_qat.evaluate_file.settings import EvaluationSettings
 
 __all__ = [
@@ -11,4 +11,5 @@ __all__ = [
     "classify",
     "evaluate_file",
     "open_model",
+    "require_classes",
 ]

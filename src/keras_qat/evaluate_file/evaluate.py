@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from keras_qat.data import ImageSet, Labelled, Skipped, load_validation
-from keras_qat.errors import UserError
+from keras_qat.errors import DataError, UserError
 from keras_qat.evaluate_file.open_model import ServedModel, open_model, require_classes
 from keras_qat.evaluate_file.settings import EvaluationSettings
 from keras_qat.evaluation import (
     Evaluation,
     Predictions,
+    Proportion,
     ScoredFile,
     TimedRuntime,
     compare,
@@ -36,10 +37,11 @@ def evaluate_file(settings: EvaluationSettings) -> Evaluation:
         settings: which files, on what.
 
     Returns:
-        The accuracy of each, and the comparison of two.
+        The accuracy of each, and the comparison of two; for images without labels only the agreement of two.
 
     Raises:
-        DataError: the images can't be read, there are none, or they aren't of the model's classes.
+        DataError: the images can't be read, there are none, or they aren't of the model's classes; or one file is to
+            be held to images without labels.
         StorageError: a file is missing or corrupt.
         UnsupportedModelError: a file is no classifier of images.
         UserError: an engine can't run its file, or nobody says how to prepare the images.
@@ -60,7 +62,9 @@ def evaluate_file(settings: EvaluationSettings) -> Evaluation:
             files.append(file)
     if skipped.count:
         _logger.warning("Left out %d images that can't be decoded: %s", skipped.count, _few(skipped.reasons))
-    pairs = [compare(first, second) for first, second in combinations(predictions, 2)]
+    pairs = list(combinations(predictions, 2))
+    agreements = [proportion(int(np.sum(first.agreeing(second))), len(first.labels)) for first, second in pairs]
+    comparisons = [compare(first, second) for first, second in pairs] if data.images.labelled else []
     return Evaluation(
         data=data.images.name,
         images=len(predictions[0].labels),
@@ -68,7 +72,8 @@ def evaluate_file(settings: EvaluationSettings) -> Evaluation:
         skipped=data.skipped + skipped.count,
         k=predictions[0].classes.shape[1],
         files=tuple(files),
-        comparison=pairs[0] if pairs else None,
+        comparison=next(iter(comparisons), None),
+        agreement=next(iter(agreements), None),
     )
 
 
@@ -86,6 +91,12 @@ def _require_other(model: ServedModel, others: Sequence[ServedModel]) -> None:
 def _validation(models: Sequence[ServedModel], settings: EvaluationSettings) -> Labelled:
     """The images, of the classes of all models; each model prepares them in its own way."""
     loaded = load_validation(settings.data, models[0].preprocessing, settings.seed, skip_bad=settings.skip_bad)
+    if not loaded.images.labelled and settings.compare is None:
+        raise DataError(
+            f"Without labels nothing tells how good a file is. Received: {settings.data}, images without class "
+            "folders. Compare with another file, such as the float baseline (--compare), which says on how many images "
+            "both agree, or sort the images into a folder for each class."
+        )
     for model in models:
         model.require_fit(loaded)
     if settings.images is None:
@@ -111,7 +122,6 @@ def _score(
         best=settings.k,
     )
     _check_scores(model, found, data)
-    n = len(found.labels)
     return found, ScoredFile(
         name=name,
         path=str(model.path),
@@ -119,10 +129,14 @@ def _score(
         device=model.runtime.device,
         preprocessing=dict(model.preprocessing.to_dict()),
         batch_size=size,
-        top1=proportion(int(np.sum(found.right())), n),
-        top_k=proportion(int(np.sum(found.right(settings.k))), n),
+        top1=_right(found, 1),
+        top_k=_right(found, settings.k),
         images_per_second=timed.images_per_second or 0.0,
     )
+
+
+def _right(found: Predictions, k: int) -> Proportion | None:
+    return proportion(int(np.sum(found.right(k))), len(found.labels)) if found.labelled else None
 
 
 def _check_scores(model: ServedModel, found: Predictions, data: Labelled) -> None:

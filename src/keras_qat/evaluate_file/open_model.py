@@ -1,7 +1,7 @@
 """A model file opened in an engine, with what it is to be fed, and held to what it will be fed before anything runs."""
 
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
 
@@ -15,7 +15,7 @@ from keras_qat.runtimes import Runtime, open_runtime
 
 _PIXELS = np.dtype("uint8")
 _READ = frozenset({"float16", "float32", "float64", _PIXELS.name})
-_RGB = 3
+_RANK = 4
 
 
 @dataclass(frozen=True)
@@ -65,14 +65,15 @@ def open_model(
 
     Raises:
         StorageError: the file is missing or corrupt.
-        UnsupportedModelError: it is no classifier of RGB images.
+        UnsupportedModelError: it is no classifier of RGB or gray images.
         UserError: the engine can't run it, or nobody says how to prepare its images.
     """
     with ExitStack() as undo:
         runtime = undo.enter_context(open_runtime(path, engine=engine, threads=threads))
+        _require_classifier(path, runtime)
         facts = _facts(path, given=preprocessing is not None)
-        known = preprocessing or _known(path, facts)
-        _require_classifier(path, runtime, known.size)
+        known = _known(path, facts) if preprocessing is None else _of_channels(preprocessing, runtime)
+        _require_prepared(path, runtime, known)
         undo.pop_all()
     # Files that normalize by themselves read pixels.
     fed = known.raw() if runtime.inputs[0].dtype == _PIXELS else known
@@ -100,8 +101,13 @@ def _known(path: Path, facts: ModelFacts | None) -> Preprocessing:
     return facts.preprocessing
 
 
+def _of_channels(given: Preprocessing, runtime: Runtime) -> Preprocessing:
+    """A file of one channel reads gray, which the user needn't say."""
+    return replace(given, channels=1) if runtime.inputs[0].shape[3] == 1 else given
+
+
 def require_classes(path: Path, num_classes: int, data: Labelled) -> None:
-    """Refuse data whose labels a model doesn't tell apart.
+    """Refuse data whose labels a model doesn't tell apart; there may be none.
 
     Raises:
         DataError: another number of classes, where the data's is known, or a label without a score.
@@ -112,32 +118,46 @@ def require_classes(path: Path, num_classes: int, data: Labelled) -> None:
             f"The model tells {num_classes} classes apart, {name} has {len(data.class_names)}. "
             f"Received: {str(path)!r} and {_few(data.class_names)}. Give the data the model was made for."
         )
-    if len(labels) and not 0 <= labels.min() <= labels.max() < num_classes:
+    if len(labels) and data.images.labelled and not 0 <= labels.min() <= labels.max() < num_classes:
         raise DataError(
             f"{name} has labels that none of the model's {num_classes} scores is for. "
             f"Received: labels from {labels.min()} to {labels.max()}. Number the classes from 0 to {num_classes - 1}."
         )
 
 
-def _require_classifier(path: Path, runtime: Runtime, size: int) -> None:
+def _require_classifier(path: Path, runtime: Runtime) -> None:
     inputs, outputs = runtime.inputs, runtime.outputs
-    described = f"{path} reads {'; '.join(map(str, inputs))} and writes {'; '.join(map(str, outputs))}"
-    if [len(spec.shape) for spec in inputs] != [4] or [len(spec.shape) for spec in outputs] != [2]:
+    described = _described(path, runtime)
+    if [len(spec.shape) for spec in inputs] != [_RANK] or [len(spec.shape) for spec in outputs] != [2]:
         raise UnsupportedModelError(
-            "Only a model that reads images (batch, height, width, 3) and writes scores (batch, classes) can be "
+            "Only a model that reads images (batch, height, width, channels) and writes scores (batch, classes) can be "
             f"evaluated. Received: {described}. Give a classifier of images."
         )
-    _, height, width, channels = inputs[0].shape
-    if channels not in {_RGB, None} or inputs[0].dtype.name not in _READ:
+    if inputs[0].shape[3] not in {1, 3, None} or inputs[0].dtype.name not in _READ:
         raise UnsupportedModelError(
-            f"Images are RGB with the channels last, of {', '.join(sorted(_READ))}. Received: {described}. "
+            f"Images are RGB or gray with the channels last, of {', '.join(sorted(_READ))}. Received: {described}. "
             "Export the model that way."
         )
-    if not {height, width} <= {size, None}:
+
+
+def _require_prepared(path: Path, runtime: Runtime, prepared: Preprocessing) -> None:
+    _, height, width, channels = runtime.inputs[0].shape
+    described = _described(path, runtime)
+    if not {height, width} <= {prepared.size, None}:
         raise UserError(
-            f"The images are prepared at {size} x {size} pixels, which this model doesn't read. "
+            f"The images are prepared at {prepared.size} x {prepared.size} pixels, which this model doesn't read. "
             f"Received: {described}. Give its size with --preprocessing MODE:SIZE[:RESIZE]."
         )
+    if channels not in {prepared.channels, None}:
+        raise UserError(
+            f"The images are prepared with {prepared.channels} channel(s), which this model doesn't read. "
+            f"Received: {described}. Say with --preprocessing how they are to be prepared; ':gray' behind it is for "
+            "models of one channel."
+        )
+
+
+def _described(path: Path, runtime: Runtime) -> str:
+    return f"{path} reads {'; '.join(map(str, runtime.inputs))} and writes {'; '.join(map(str, runtime.outputs))}"
 
 
 def _few(names: tuple[str, ...]) -> str:

@@ -83,7 +83,8 @@ def compare(first: Predictions, second: Predictions) -> Comparison:
         second: those of the other, on the same images in the same order.
 
     Raises:
-        DataError: the two were not made on the same images, or on none.
+        DataError: the two were not made on the same images, on none, or on images without labels, of which
+            `Predictions.agreement` says all that there is.
 
     Example:
         >>> labels = np.array([0, 0, 1, 1])

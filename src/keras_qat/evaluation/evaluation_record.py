@@ -18,8 +18,8 @@ class ScoredFile:
         device: where it ran.
         preprocessing: what was done to the images, as `Preprocessing.to_dict()` has it.
         batch_size: images in a run.
-        top1: the label is the best class.
-        top_k: the label is among the k best.
+        top1: the label is the best class; `None` for images without labels.
+        top_k: the label is among the k best; likewise.
         images_per_second: in the engine alone, median of the batches.
     """
 
@@ -29,13 +29,13 @@ class ScoredFile:
     device: str
     preprocessing: dict[str, Any]
     batch_size: int
-    top1: Proportion
-    top_k: Proportion
+    top1: Proportion | None
+    top_k: Proportion | None
     images_per_second: float
 
     def to_dict(self) -> dict[str, Any]:
         """The figures as JSON can hold them."""
-        return {**vars(self), "top1": self.top1.to_dict(), "top_k": self.top_k.to_dict()}
+        return {**vars(self), "top1": _as_dict(self.top1), "top_k": _as_dict(self.top_k)}
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,8 @@ class Evaluation:
         skipped: how many more were left out: records and image files that turned out broken.
         k: of top-k.
         files: the file, and the one that it is compared with.
-        comparison: of the two; `None` for one.
+        comparison: of the two; `None` for one, and for images without labels.
+        agreement: the images to which both give the same best class; `None` for one.
     """
 
     data: str
@@ -57,8 +58,17 @@ class Evaluation:
     k: int
     files: tuple[ScoredFile, ...]
     comparison: Comparison | None = None
+    agreement: Proportion | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """All figures as JSON can hold them."""
-        comparison = None if self.comparison is None else self.comparison.to_dict()
-        return {**vars(self), "files": [file.to_dict() for file in self.files], "comparison": comparison}
+        return {
+            **vars(self),
+            "files": [file.to_dict() for file in self.files],
+            "comparison": None if self.comparison is None else self.comparison.to_dict(),
+            "agreement": _as_dict(self.agreement),
+        }
+
+
+def _as_dict(share: Proportion | None) -> dict[str, float] | None:
+    return None if share is None else share.to_dict()

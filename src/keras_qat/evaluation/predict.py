@@ -1,4 +1,4 @@
-"""Run a model over labelled images and keep the best classes of each, and the scores of the first."""
+"""Run a model over images and keep the best classes of each, and the scores of the first."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ from keras_qat.errors import DataError, UserError
 from keras_qat.evaluation.inputs import convert, fixed_batch
 from keras_qat.progress import track
 from keras_qat.runtimes import Runtime
+from keras_qat.types import UNLABELLED
 
 _SCORED = 256
 """Images whose scores are kept: those of all of ImageNet's validation set are 200 MB."""
@@ -23,7 +24,7 @@ class Predictions:
 
     Args:
         classes: int, shape (images, as many as were kept), best first.
-        labels: int, shape (images,).
+        labels: int, shape (images,); all -1 where nobody knows them.
         scores: float32, shape (up to 256 images, classes): of the first images; `None` if they weren't kept.
     """
 
@@ -31,17 +32,32 @@ class Predictions:
     labels: np.ndarray
     scores: np.ndarray | None = None
 
-    def accuracy(self, k: int = 1) -> float:
-        """The share of images whose label is among the best `k` classes, 0 to 1.
+    @property
+    def labelled(self) -> bool:
+        """Whether the classes of the images are known."""
+        return not len(self.labels) or bool(np.any(self.labels != UNLABELLED))
+
+    def accuracy(self, k: int = 1) -> float | None:
+        """The share of images whose label is among the best `k` classes, 0 to 1; `None` for images without labels.
 
         Example:
-            >>> Predictions(np.array([[2, 0], [1, 2]]), np.array([0, 1])).accuracy(1)
-            0.5
+            >>> classes = np.array([[2, 0], [1, 2]])
+            >>> Predictions(classes, np.array([0, 1])).accuracy(1), Predictions(classes, np.array([-1, -1])).accuracy(1)
+            (0.5, None)
         """
-        return float(np.mean(self.right(k)))
+        return float(np.mean(self.right(k))) if self.labelled else None
 
     def right(self, k: int = 1) -> np.ndarray:
-        """Whether the label is among the best `k` classes: bool, shape (images,)."""
+        """Whether the label is among the best `k` classes: bool, shape (images,).
+
+        Raises:
+            DataError: the images have no labels.
+        """
+        if not self.labelled:
+            raise DataError(
+                f"Without labels nothing is right or wrong. Received: {len(self.labels)} images with the label "
+                f"{UNLABELLED}. Compare with another model's predictions by `agreement`, or give labels."
+            )
         hits: np.ndarray = np.any(self.classes[:, :k] == self.labels[:, np.newaxis], axis=1)
         return hits
 

@@ -54,17 +54,18 @@ def train_baseline(
         >>> trained.output_shape
         (None, 2)
     """
-    data = read_data(train, selection, steps_per_epoch, model)
     recipe = Recipe(
         optimizer="adam",
         schedule="cosine",
         learning_rate=learning_rate,
         epochs=epochs,
+        steps_per_epoch=steps_per_epoch,
         seed=seed,
         batch_norm="train",
         distillation=None,
         monitor="accuracy",
     )
+    data = read_data(train, selection, recipe, model)
     keras.utils.set_random_seed(seed)
     schedule = make_schedule(recipe.schedule, learning_rate, data.steps, epochs)
     session = open_session(model, recipe, schedule, batch_norm_momentum=_BATCH_NORM_MOMENTUM)

@@ -8,10 +8,13 @@ from typing import Any
 import keras
 
 from keras_qat.errors import DataError, UserError
-from keras_qat.training.checks import require_labels, require_probabilities
+from keras_qat.training.checks import labels_missing, require_label_free, require_labels, require_probabilities
+from keras_qat.training.recipe import Recipe
 
 TrainData = Callable[[int], Any]
-"""Epoch (from 1) → a finite `tf.data.Dataset` of (images, integer labels) batches, shuffled for it."""
+"""Epoch (from 1) → a finite `tf.data.Dataset` of (images, integer labels) batches, shuffled for it.
+
+Labels of -1 stand for images without."""
 
 _INFINITE, _UNKNOWN = -1, -2  # tf.data.INFINITE_CARDINALITY, tf.data.UNKNOWN_CARDINALITY
 
@@ -28,6 +31,7 @@ class EpochData:
         selection: batches to choose the best epoch by.
         selection_steps: how many.
         batch_size: images of the first training batch; others may have fewer.
+        labelled: whether both have labels.
     """
 
     train: TrainData
@@ -35,12 +39,13 @@ class EpochData:
     selection: Any
     selection_steps: int
     batch_size: int
+    labelled: bool = True
 
 
 def read_data(
     train: TrainData,
     selection: Any,
-    steps_per_epoch: int | None,
+    recipe: Recipe,
     model: keras.Model,
     teacher: keras.Model | None = None,
 ) -> EpochData:
@@ -49,25 +54,31 @@ def read_data(
     Args:
         train: gives the data of an epoch.
         selection: batches to choose the best epoch by.
-        steps_per_epoch: the most steps of one epoch; `None` takes all the data.
+        recipe: the most steps of one epoch, and whether labels are needed.
         model: what is trained.
         teacher: what it is to agree with, of the same inputs and classes.
 
     Raises:
-        UserError: the data are endless, of another kind, or without fitting labels, or a model gives no probabilities.
+        UserError: the data are endless, of another kind, or without labels that fit and are needed, or a model gives
+            no probabilities.
         DataError: there is no batch.
     """
     first = first_epoch(train)
-    steps = count_steps(first, steps_per_epoch, "training")
+    steps = count_steps(first, recipe.steps_per_epoch, "training")
     selection_steps = count_steps(selection, None, "selection")
-    images, labels = first_batch(selection, "selection")
+    images, chosen_by = first_batch(selection, "selection")
     classes = require_probabilities(model, images)
     if teacher is not None:
         require_probabilities(teacher, images, "teacher")
-    require_labels(labels, classes, "selection")
-    images, labels = first_batch(first, "training")
-    require_labels(labels, classes, "training")
-    return EpochData(train, steps, selection, selection_steps, len(images))
+    images, trained_on = first_batch(first, "training")
+    labelled = True
+    for labels, what in ((chosen_by, "selection"), (trained_on, "training")):
+        if labels_missing(labels):
+            require_label_free(recipe)
+            labelled = False
+        else:
+            require_labels(labels, classes, what)
+    return EpochData(train, steps, selection, selection_steps, len(images), labelled)
 
 
 def first_epoch(train: TrainData) -> Any:
@@ -120,8 +131,8 @@ def first_batch(dataset: Any, what: str) -> tuple[Any, Any]:
     if not isinstance(batch, tuple) or len(batch) < 2:  # noqa: PLR2004
         raise UserError(
             f"The batches of the {what} data must be (images, labels). Received: {type(batch).__name__} without "
-            "labels. Where the recipe only distills, dummies such as zeros will do: "
-            "`dataset.map(lambda images: (images, tf.zeros(len(images), tf.int32)))`."
+            "labels. Where the recipe only distills, give -1 for each: "
+            "`dataset.map(lambda images: (images, tf.fill(tf.shape(images)[:1], -1)))`."
         )
     return batch[0], batch[1]
 

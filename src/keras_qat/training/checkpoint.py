@@ -37,12 +37,14 @@ class RunIdentity:
         steps_per_epoch: steps of one epoch, as counted from the data.
         model: fingerprint of the model as given.
         teacher: fingerprint of the teacher; empty without one.
+        labelled: whether the images have labels, which decides what is measured.
     """
 
     recipe: Recipe
     steps_per_epoch: int
     model: str
     teacher: str = ""
+    labelled: bool = True
 
     def to_dict(self) -> dict[str, Any]:
         """Return the identity, as JSON holds it."""
@@ -51,6 +53,7 @@ class RunIdentity:
             "steps_per_epoch": self.steps_per_epoch,
             "model": self.model,
             "teacher": self.teacher,
+            "labelled": self.labelled,
         }
         return dict(json.loads(json.dumps(plain)))  # tuples become lists, as in a file that was read
 

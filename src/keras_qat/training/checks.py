@@ -6,6 +6,8 @@ import keras
 import numpy as np
 
 from keras_qat.errors import UserError
+from keras_qat.training.recipe import Recipe
+from keras_qat.types import UNLABELLED
 
 _NEGATIVE, _SUM = 1e-3, 0.25  # room for outputs that are themselves quantized
 _NAMED = 5  # of many broken weights
@@ -44,6 +46,35 @@ def require_probabilities(model: keras.Model, images: Any, what: str = "model") 
     return int(row.shape[1])
 
 
+def labels_missing(labels: Any) -> bool:
+    """Whether the labels of a batch say that nobody knows them: all are -1.
+
+    Example:
+        >>> labels_missing(np.array([-1, -1])), labels_missing(np.array([-1, 0]))
+        (True, False)
+    """
+    array = _array(labels)
+    return bool(array.size) and bool(np.all(array == UNLABELLED))
+
+
+def require_label_free(recipe: Recipe) -> None:
+    """Refuse a recipe that needs labels, for images that have none.
+
+    Raises:
+        UserError: it trains on labels, in part or alone, or chooses the best epoch by accuracy.
+
+    Example:
+        >>> require_label_free(Recipe())
+    """
+    if recipe.needs_labels:
+        weight = "None" if recipe.distillation is None else f"{recipe.distillation.weight:g}"
+        raise UserError(
+            "The images have no labels, and the recipe needs them. Received: distillation weight "
+            f"{weight}, monitor={recipe.monitor!r}. Distill with weight 1 and choose the epoch by loss, as "
+            "`Recipe()` does, or give labels: a folder for each class."
+        )
+
+
 def require_labels(labels: Any, classes: int, what: str) -> None:
     """Refuse labels that aren't numbers of classes: they would be read as some.
 
@@ -58,7 +89,7 @@ def require_labels(labels: Any, classes: int, what: str) -> None:
     Example:
         >>> require_labels(np.array([0, 2, 1]), 3, "training")
     """
-    array = keras.ops.convert_to_numpy(labels) if keras.ops.is_tensor(labels) else np.asarray(labels)
+    array = _array(labels)
     received = f"{array.dtype} of shape {array.shape}"
     rows = array.ndim == 1 or (array.ndim == 2 and array.shape[1] == 1)  # noqa: PLR2004
     if not rows:
@@ -75,3 +106,7 @@ def require_labels(labels: Any, classes: int, what: str) -> None:
         f"The labels of the {what} data must be integers from 0 to {classes - 1}, one an image. Received: {received}. "
         f"Mend them in a `dataset.map`: {how}."
     )
+
+
+def _array(labels: Any) -> np.ndarray:
+    return np.asarray(keras.ops.convert_to_numpy(labels) if keras.ops.is_tensor(labels) else labels)

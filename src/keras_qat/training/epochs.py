@@ -58,10 +58,7 @@ def fit_epochs(
         stack.enter_context(memory_explained(data.batch_size, recipe.accumulate))
         if not position.history.records:
             position = Position(position.history.with_record(_evaluate_given(session, data)))
-            given = position.history.records[0]
-            _logger.info(
-                "As given: selection loss %.4f, accuracy %.2f%%.", given.selection_loss, 100 * given.selection_accuracy
-            )
+            _log_given(position.history.records[0])
             keep(position)
         ours = _freezing(recipe)
         done = position.history.last_epoch
@@ -137,9 +134,9 @@ def _fit_one(
         epoch=epoch,
         learning_rate=session.rate_at(epoch * data.steps - 1),
         train_loss=logs["loss"],
-        train_accuracy=logs["accuracy"],
+        train_accuracy=logs.get("accuracy"),
         selection_loss=logs["val_loss"],
-        selection_accuracy=logs["val_accuracy"],
+        selection_accuracy=logs.get("val_accuracy"),
         selection_agreement=logs.get("val_agreement"),
         seconds=time.perf_counter() - started,
     )
@@ -147,18 +144,24 @@ def _fit_one(
 
 def _evaluate_given(session: Session, data: EpochData) -> EpochRecord:
     started = time.perf_counter()
-    logs = session.trainer.evaluate(data.selection, steps=data.selection_steps, verbose=0, return_dict=True)
-    agreement = logs.get("agreement")
+    found = session.trainer.evaluate(data.selection, steps=data.selection_steps, verbose=0, return_dict=True)
+    logs = {name: float(value) for name, value in found.items()}
     return EpochRecord(
         epoch=0,
         learning_rate=None,
         train_loss=None,
         train_accuracy=None,
-        selection_loss=float(logs["loss"]),
-        selection_accuracy=float(logs["accuracy"]),
-        selection_agreement=None if agreement is None else float(agreement),
+        selection_loss=logs["loss"],
+        selection_accuracy=logs.get("accuracy"),
+        selection_agreement=logs.get("agreement"),
         seconds=time.perf_counter() - started,
     )
+
+
+def _log_given(given: EpochRecord) -> None:
+    shares = {"accuracy": given.selection_accuracy, "agreement": given.selection_agreement}
+    known = "".join(f", {name} {share:.2%}" for name, share in shares.items() if share is not None)
+    _logger.info("As given: selection loss %.4f%s.", given.selection_loss, known)
 
 
 def _freezing(recipe: Recipe) -> list[keras.callbacks.Callback]:

@@ -62,7 +62,8 @@ def fine_tune(
     Args:
         model: a classifier with softmax output, float images in, `(images, classes)` out. It isn't touched.
         train: epoch (from 1) → a `tf.data.Dataset` of (images, integer labels) batches, finite and shuffled
-            for that epoch: `lambda epoch: image_set.batches(64, shuffle_seed=seed + epoch)`.
+            for that epoch: `lambda epoch: image_set.batches(64, shuffle_seed=seed + epoch)`. Labels of -1 stand for
+            images without, which are enough where the recipe only distills; accuracies are `None` then.
         selection: batches of the same kind, to choose the epoch by; not the data to report accuracy on.
         recipe: the settings.
         teacher: the float model that `model` was made from, which the recipe's distillation asks; it isn't touched.
@@ -77,8 +78,8 @@ def fine_tune(
             doesn't count.
 
     Raises:
-        UserError: the model or the teacher has no softmax or doesn't fit the labels, there is nothing to train, the
-            recipe distills and there is no teacher, the loss isn't finite, or memory doesn't suffice.
+        UserError: the model or the teacher has no softmax or doesn't fit the labels, the recipe needs labels or a
+            teacher and there are none, there is nothing to train, the loss isn't finite, or memory doesn't suffice.
         StorageError: `folder` can't be read or written, or its disk is too full; known before the first step.
         KeyboardInterrupt: passed on. The same call goes on from the last checkpoint.
 
@@ -95,13 +96,14 @@ def fine_tune(
     if place is not None:
         require_writable(place)
     teacher = _teacher_for(model, recipe, teacher)
-    data = read_data(train, selection, recipe.steps_per_epoch, model, teacher)
+    data = read_data(train, selection, recipe, model, teacher)
     _require_steps(recipe, data.steps)
     require_memory(model, data.batch_size, recipe.accumulate, available_memory(), recipe.precision)
     schedule = make_schedule(recipe.schedule, recipe.learning_rate, data.steps, recipe.epochs)
     keras.utils.set_random_seed(recipe.seed)
 
-    identity = RunIdentity(recipe, data.steps, fingerprint(model), "" if teacher is None else fingerprint(teacher))
+    taught_by = "" if teacher is None else fingerprint(teacher)
+    identity = RunIdentity(recipe, data.steps, fingerprint(model), taught_by, data.labelled)
     session, position = _start(model, teacher, schedule, identity, place if resume else None)
     logs: list[keras.callbacks.Callback] = []
     if place is not None and position.history.last_epoch < recipe.epochs:
@@ -165,7 +167,7 @@ def _start(
 ) -> tuple[Session, Position]:
     recipe = identity.recipe
     if folder is not None and (folder / LAST).exists():
-        session = open_session(model, recipe, schedule, teacher=teacher)
+        session = open_session(model, recipe, schedule, teacher=teacher, labelled=identity.labelled)
         position = load_checkpoint(folder, identity, session)
         if position is not None:
             done = position.history.last_epoch
@@ -173,4 +175,5 @@ def _start(
                 "Going on after epoch %d of %d and %d steps, from %s.", done, recipe.epochs, position.step, folder
             )
             return session, position
-    return open_session(model, recipe, schedule, teacher=teacher), Position(History(monitor=recipe.monitor))
+    session = open_session(model, recipe, schedule, teacher=teacher, labelled=identity.labelled)
+    return session, Position(History(monitor=recipe.monitor))

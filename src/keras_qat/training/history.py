@@ -16,9 +16,9 @@ class EpochRecord:
         epoch: 0 is the model as given, 1 the first trained epoch.
         learning_rate: of the epoch's last step; `None` for epoch 0.
         train_loss: mean over the epoch, in training mode; `None` for epoch 0.
-        train_accuracy: top-1 from 0 to 1, likewise.
+        train_accuracy: top-1 from 0 to 1, likewise; `None` also without labels.
         selection_loss: mean over the selection data, after the epoch.
-        selection_accuracy: top-1 from 0 to 1, after the epoch.
+        selection_accuracy: top-1 from 0 to 1, after the epoch; `None` without labels.
         selection_agreement: share of images with the teacher's class, 0 to 1; `None` without a teacher.
         seconds: wall time, selection included.
     """
@@ -28,7 +28,7 @@ class EpochRecord:
     train_loss: float | None
     train_accuracy: float | None
     selection_loss: float
-    selection_accuracy: float
+    selection_accuracy: float | None
     seconds: float
     selection_agreement: float | None = None
 
@@ -61,7 +61,7 @@ class History:
         """The epoch with the lowest selection loss or the highest top-1; of equals the better by the other."""
 
         def rank(record: EpochRecord) -> tuple[float, ...]:
-            by = {"loss": -record.selection_loss, "accuracy": record.selection_accuracy}
+            by = {"loss": -record.selection_loss, "accuracy": record.selection_accuracy or 0.0}
             return by.pop(self.monitor), *by.values(), -record.epoch
 
         return max(self.records, key=rank).epoch

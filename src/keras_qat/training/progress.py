@@ -90,15 +90,15 @@ class TrainingProgress(keras.callbacks.Callback):
         logs, self._first = logs or {}, 0
         done = (epoch + 1) * self._steps
         numbers = self._numbers(logs, done)
-        if "val_accuracy" in logs:
-            numbers += f" | selection loss {logs['val_loss']:.4f} accuracy {logs['val_accuracy']:.2%}"
-        if "val_agreement" in logs:
-            numbers += f" agreement {logs['val_agreement']:.2%}"
+        if "val_loss" in logs:
+            numbers += f" | selection loss {logs['val_loss']:.4f}"
+            shares = (name for name in ("accuracy", "agreement") if f"val_{name}" in logs)
+            numbers += "".join(f" {name} {logs[f'val_{name}']:.2%}" for name in shares)
         if self._task is not None:
             self._bar.update(self._task, completed=done, numbers=numbers)
         self._console.print(f"{self._title}: {numbers}", highlight=False, soft_wrap=True)
 
     def _numbers(self, logs: dict[str, float], done: int) -> str:
         rate = self._rate_at(done - 1)
-        loss, accuracy = logs.get("loss", float("nan")), logs.get("accuracy", float("nan"))
-        return f"loss {loss:.4f} accuracy {accuracy:.2%} lr {rate:.2e}"
+        accuracy = f" accuracy {logs['accuracy']:.2%}" if "accuracy" in logs else ""
+        return f"loss {logs.get('loss', float('nan')):.4f}{accuracy} lr {rate:.2e}"

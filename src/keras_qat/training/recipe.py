@@ -23,7 +23,7 @@ class Distillation:
     https://arxiv.org/abs/1412.6550).
 
     Args:
-        weight: w, from 0 (excluded) to 1, which needs no labels at all.
+        weight: w, from 0 (excluded) to 1, which needs no labels at all (see `Recipe.needs_labels`).
         temperature: T, above 0; above 1 the small probabilities count more.
         features: names of layers, the same in both models, whose outputs are to be alike as well; `"auto"` are those
             where branches join (`keras_qat.training.features`), `()` none.
@@ -155,6 +155,16 @@ class Recipe:
                 f"freeze_ranges_after={self.freeze_ranges_after}, range_mode='fixed'. Leave it out, or set "
                 "`range_mode` to 'ema' or 'learned'."
             )
+
+    @property
+    def needs_labels(self) -> bool:
+        """Whether images without labels won't do.
+
+        Example:
+            >>> Recipe().needs_labels, Recipe(distillation=None).needs_labels, Recipe(monitor="accuracy").needs_labels
+            (False, True, True)
+        """
+        return self.distillation is None or self.distillation.weight < 1 or self.monitor == "accuracy"
 
     @property
     def freezes_later(self) -> bool:

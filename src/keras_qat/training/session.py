@@ -46,6 +46,7 @@ def open_session(
     *,
     teacher: keras.Model | None = None,
     batch_norm_momentum: float | None = None,
+    labelled: bool = True,
 ) -> Session:
     """Clone `model` twice and compile the copy that trains.
 
@@ -55,6 +56,7 @@ def open_session(
         schedule: the learning rate of each step.
         teacher: the float model, if the recipe distills; it isn't touched.
         batch_norm_momentum: the moving averages' momentum while training; `None` leaves it.
+        labelled: without labels there is no accuracy to measure.
 
     Raises:
         UserError: no weight is left to train, the model can't be cloned, or the teacher doesn't fit.
@@ -83,7 +85,7 @@ def open_session(
     trainer.compile(
         optimizer=optimizer,
         loss=_smoothed(recipe.label_smoothing),
-        metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
+        metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")] if labelled else [],
         jit_compile=keras.backend.backend() == "jax",
     )
     # Built now, so that a checkpoint of epoch 0 holds the optimizer's state as those of later epochs do.

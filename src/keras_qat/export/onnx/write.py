@@ -37,8 +37,9 @@ def export_onnx(
             optimizer computes such a file wrongly; run it there with optimizations off.
         io_dtype: element type of inputs and outputs: "float32", or "float16" with FP16.
         metadata: texts for the file's `metadata_props`, by keys that begin with "keras_qat.".
-        normalization: let the file read uint8 RGB pixels, (batch, height, width, 3), and normalize them itself, in the
-            type that its input would have; such as `Preprocessing.normalization`.
+        normalization: let the file read uint8 pixels, (batch, height, width, 3) of RGB or (batch, height, width, 1) of
+            gray, and normalize them itself, in the type that its input would have; such as
+            `Preprocessing.normalization`.
 
     Returns:
         The path.

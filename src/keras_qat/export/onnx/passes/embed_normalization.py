@@ -14,7 +14,7 @@ from keras_qat.export.onnx.passes.constants import new_constant
 from keras_qat.export.onnx.provenance import mark_helper
 from keras_qat.types import Normalization
 
-_RANK, _CHANNELS = 4, 3
+_RANK = 4
 _CHANNEL_AXIS = 3
 
 _BGR = np.array([2, 1, 0], np.int64)
@@ -35,10 +35,10 @@ class EmbedNormalization(ir.passes.InPlacePass):
         """Put the head before all that reads the image.
 
         Raises:
-            UserError: the model has not exactly one image of three channels, last, as its input.
+            UserError: the model has not exactly one image of as many channels, last, as its input.
         """
         graph = model.graph
-        image = _only_image(graph)
+        image = _only_image(graph, self.normalization.channels)
         name, dtype = str(image.name), image.dtype or ir.DataType.FLOAT
         uses, first = list(image.uses()), graph[0]
         image.dtype = ir.DataType.UINT8
@@ -66,17 +66,19 @@ def _steps(n: Normalization, dtype: ir.DataType) -> Iterator[tuple[str, str, dic
         yield "Sub", "shifted", {}, np.array(n.offset, dtype.numpy())
 
 
-def _only_image(graph: ir.Graph) -> ir.Value:
-    """The one input, if it is (batch, height, width, 3).
+def _only_image(graph: ir.Graph, channels: int) -> ir.Value:
+    """The one input, if it is (batch, height, width, channels).
 
     Raises:
         UserError: it isn't, or there are several.
     """
     shapes = [() if value.shape is None else tuple(value.shape) for value in graph.inputs]
-    if len(shapes) != 1 or len(shapes[0]) != _RANK or shapes[0][_CHANNEL_AXIS] != _CHANNELS:
+    if len(shapes) != 1 or len(shapes[0]) != _RANK or shapes[0][_CHANNEL_AXIS] != channels:
         received = "; ".join(f"{value.name} {value.shape}" for value in graph.inputs)
+        kind = "gray" if channels == 1 else "RGB"
         raise UserError(
-            "Preprocessing can only be embedded in a model with one input of RGB images, (batch, height, width, 3). "
-            f"Received: {received}. Export the model without `normalization`, and normalize its input yourself."
+            f"This preprocessing can only be embedded in a model with one input of {kind} images, (batch, height, "
+            f"width, {channels}). Received: {received}. Export the model without `normalization`, and normalize its "
+            "input yourself."
         )
     return graph.inputs[0]
