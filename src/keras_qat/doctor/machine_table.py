@@ -1,0 +1,81 @@
+"""A machine on the terminal: facts, engines, advice."""
+
+from rich.table import Table
+from rich.text import Text
+
+from keras_qat.doctor.file_table import STYLES, explained, facts_grid
+from keras_qat.doctor.finding import Symptom
+from keras_qat.doctor.machine import EngineState, Machine, advise
+from keras_qat.doctor.machine.packages import EXTRAS
+
+_GIGABYTE = 1e9
+_VNNI = {True: "with VNNI", False: "without VNNI", None: "VNNI unknown"}
+_STATES = {"ready": "green", "builds only": "yellow", "can't run here": "yellow", "not installed": "dim"}
+
+
+def machine_table(machine: Machine) -> Table:
+    """All about one machine, from top to bottom."""
+    whole = Table.grid()
+    whole.add_column(overflow="fold")
+    whole.add_row(facts_grid(_facts(machine)))
+    whole.add_row(_engines_table(machine.engines))
+    missing = [extra for extra in EXTRAS if extra.name in machine.missing_extras]
+    if missing:
+        whole.add_row(Text("Optional, not installed:"))
+        whole.add_row(facts_grid({f"  {extra.purpose}": extra.install for extra in missing}))
+    symptoms = [(name, one) for name, several in advise(machine).items() for one in several]
+    if symptoms:
+        whole.add_row(_advice_table(symptoms))
+    else:
+        whole.add_row(Text("healthy: nothing to mend on this machine", style="green"))
+    return whole
+
+
+def _facts(machine: Machine) -> dict[str, str]:
+    facts = {
+        "CPU": f"{machine.cpu.name}, {machine.architecture}, {_VNNI[machine.cpu.vnni]}",
+        "cores": f"{machine.usable_cores} of {machine.cores}",
+        "memory": f"{_gigabytes(machine.available_bytes)} available of {_gigabytes(machine.memory_bytes)}",
+    }
+    for number, gpu in enumerate(machine.gpus):
+        facts[f"GPU {number}"] = (
+            f"{gpu.name}, {gpu.memory_mb} MiB, compute capability {gpu.compute_capability or 'unknown'}, "
+            f"driver {gpu.driver}"
+        )
+    if not machine.gpus:
+        facts["GPU"] = "none that nvidia-smi finds"
+    facts["system"] = f"{machine.system}, Python {machine.python}"
+    facts["keras-qat"] = f"{machine.keras_qat}, Keras on {machine.keras_backend}"
+    facts["packages"] = ", ".join(f"{name} {version}" for name, version in machine.packages.items())
+    for disk in machine.disks:
+        facts[disk.purpose] = f"{disk.path}, {_gigabytes(disk.free_bytes)} free"
+    return facts
+
+
+def _engines_table(engines: tuple[EngineState, ...]) -> Table:
+    table = Table()
+    table.add_column("--engine", no_wrap=True)
+    table.add_column("Version", no_wrap=True)
+    table.add_column("Opens", overflow="fold")
+    table.add_column("Here", overflow="fold")
+    for engine in engines:
+        here = Text(engine.state, style=_STATES[engine.state])
+        if engine.remedy:
+            here.append(f": {engine.remedy}", style="default")
+        table.add_row(engine.name, engine.version or "–", engine.opens, here)
+    return table
+
+
+def _advice_table(symptoms: list[tuple[str, Symptom]]) -> Table:
+    table = Table(show_lines=True)
+    table.add_column("Finding", overflow="fold", max_width=20)
+    table.add_column("What it is, what it costs, what to do", overflow="fold", ratio=1)
+    for name, symptom in symptoms:
+        table.add_row(
+            Text(str(symptom.severity), style=STYLES[symptom.severity]).append(f"\n{name}"), explained(symptom)
+        )
+    return table
+
+
+def _gigabytes(size: int | None) -> str:
+    return "unknown" if size is None else f"{size / _GIGABYTE:.1f} GB"

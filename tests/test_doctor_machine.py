@@ -1,0 +1,197 @@
+"""`keras-qat doctor` without a file: what it says of machines, this one and others."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+from keras_qat.cli.main import app, run_program
+from keras_qat.cpu import Cpu
+from keras_qat.doctor import Machine, Severity, advise, read_machine
+from keras_qat.doctor.machine import advice as advice_module
+from keras_qat.doctor.machine import engines as engines_module
+from keras_qat.doctor.machine import gpu as gpu_module
+from keras_qat.doctor.machine import machine as machine_module
+from keras_qat.doctor.machine.advice import ADVICE
+from keras_qat.doctor.machine.engines import read_engines
+from keras_qat.doctor.machine.gpu import Gpu, parse_gpus, read_gpus
+from keras_qat.doctor.machine.packages import EXTRAS
+from keras_qat.doctor.machine.resources import Disk
+from keras_qat.runtimes import ENGINES
+
+GPU = Gpu("NVIDIA RTX A2000", "550.54", 6138, "8.6")
+RICH = 64 * 10**9
+
+
+@pytest.fixture(scope="module")
+def sound() -> Machine:
+    """This machine, with nothing to complain of."""
+    machine = read_machine()
+    return replace(
+        machine,
+        cpu=Cpu("a new one", vnni=True),
+        architecture="x86_64",
+        cores=8,
+        usable_cores=8,
+        available_bytes=RICH,
+        gpus=(),
+        packages={"onnxruntime": "1.32.0", "tensorflow-cpu": "2.20"},
+        disks=(Disk("runs", "/", RICH),),
+    )
+
+
+Change = Callable[[Machine], Machine]
+
+PROVOKED: dict[str, Change] = {
+    "no-vnni": lambda m: replace(m, cpu=Cpu("an old one", vnni=False)),
+    "unknown-vnni": lambda m: replace(m, cpu=Cpu("some", vnni=None)),
+    "few-cores": lambda m: replace(m, usable_cores=2),
+    "little-memory": lambda m: replace(m, available_bytes=10**9),
+    "full-disk": lambda m: replace(m, disks=(Disk("runs", "/", 10**8),)),
+    "two-packages": lambda m: replace(m, packages={**m.packages, "onnxruntime-gpu": "1.32.0"}),
+    "old-gpu": lambda m: replace(m, gpus=(replace(GPU, compute_capability="6.1"),)),
+    "idle-gpu": lambda m: replace(m, gpus=(GPU,), engines=tuple(one for one in m.engines if "GPU" not in one.opens)),
+    "no-backend": lambda m: replace(m, keras_backend="torch"),
+    "nothing-runs": lambda m: replace(m, engines=()),
+}
+
+
+@pytest.fixture(autouse=True)
+def _only_tensorflow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is installed where the tests run, Keras has TensorFlow alone."""
+    monkeypatch.setattr(
+        advice_module, "first_installed", lambda packages: next((p for p in packages if "tensorflow" in p), None)
+    )
+
+
+@pytest.mark.parametrize("check", PROVOKED)
+def test_one_change_provokes_the_advice(check: str, sound: Machine) -> None:
+    assert advise(sound) == {}
+    (symptom,) = advise(PROVOKED[check](sound))[check]
+    assert symptom.problem
+    assert symptom.cost
+    assert symptom.remedy
+
+
+def test_every_advice_is_provoked() -> None:
+    assert set(PROVOKED) == set(ADVICE)
+
+
+def test_without_vnni_the_exact_mode_of_onnx_runtime_is_named(sound: Machine) -> None:
+    (symptom,) = advise(PROVOKED["no-vnni"](sound))["no-vnni"]
+    assert "session.x64quantprecision" in symptom.remedy
+    assert symptom.severity is Severity.WARNING
+
+
+def test_on_arm_vnni_is_no_matter(sound: Machine) -> None:
+    assert advise(replace(sound, architecture="aarch64", cpu=Cpu("arm", vnni=None))) == {}
+
+
+def test_the_engines_are_those_that_keras_qat_opens() -> None:
+    assert {engine.name for engine in read_engines(())} == set(ENGINES)
+    titles = {engine.name: engine.title for engine in read_engines(())}
+    assert titles == {name: engine.title for name, engine in ENGINES.items()}
+
+
+def test_the_extras_are_those_of_the_package() -> None:
+    known = set(metadata.metadata("keras-qat").get_all("Provides-Extra") or ())
+    assert {extra.name for extra in EXTRAS} == known - {"dev", "benchmark"}
+    required = " ".join(metadata.requires("keras-qat") or ())
+    assert all(extra.packages[0].split("[")[0] in required for extra in EXTRAS)
+
+
+def test_versions_are_those_that_the_packages_say_themselves() -> None:
+    import onnxruntime
+
+    states = {engine.name: engine for engine in read_engines(())}
+    assert states["onnxruntime"].version == onnxruntime.__version__
+    assert states["onnxruntime"].state == "ready"
+
+
+@pytest.mark.parametrize(
+    ("installed", "gpus", "state"),
+    [
+        ({}, (), "not installed"),
+        ({"tensorrt-rtx-cu13"}, (), "builds only"),
+        ({"tensorrt-rtx-cu13"}, (GPU,), "builds only"),
+        ({"tensorrt-rtx-cu13", "cuda-python"}, (GPU,), "ready"),
+    ],
+)
+def test_an_engine_needs_its_package_its_gpu_and_cuda(
+    installed: set[str], gpus: tuple[Gpu, ...], state: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engines_module, "first_installed", lambda ps: next((p for p in ps if p in installed), None))
+    monkeypatch.setattr(engines_module, "version_of", lambda package: "1.0" if package in installed else None)
+    found = {engine.name: engine for engine in read_engines(gpus)}["tensorrt-rtx"]
+    assert found.state == state
+    assert bool(found.remedy) == (state != "ready")
+
+
+def test_gpus_are_those_of_nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "nvidia-smi"
+    program.write_text('#!/bin/sh\necho "NVIDIA RTX A2000, 550.54, 6138, 8.6"\necho "Tesla, 390.1, [N/A], [N/A]"\n')
+    program.chmod(0o755)
+    monkeypatch.setattr(gpu_module.shutil, "which", lambda _: str(program))
+    assert read_gpus() == (GPU, Gpu("Tesla", "390.1", 0, ""))
+    program.write_text("#!/bin/sh\nexit 9\n")
+    assert read_gpus() == ()
+
+
+def test_a_message_of_nvidia_smi_is_no_gpu() -> None:
+    assert parse_gpus("No devices were found\n") == ()
+
+
+def test_the_backend_is_the_environments_then_that_of_the_file_then_tensorflow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("KERAS_BACKEND", raising=False)
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    assert machine_module.keras_backend() == "tensorflow"
+    (tmp_path / "keras.json").write_text('{"backend": "jax"}')
+    assert machine_module.keras_backend() == "jax"
+    (tmp_path / "keras.json").write_text("not json")
+    assert machine_module.keras_backend() == "tensorflow"
+    monkeypatch.setenv("KERAS_BACKEND", "torch")
+    assert machine_module.keras_backend() == "torch"
+
+
+def test_the_command_prints_the_machine(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_program(["doctor"], app) == 0
+    table = capsys.readouterr().out
+    assert run_program(["doctor", "--json"], app) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["machine"]["cores"] == os.cpu_count()
+    assert all(engine["name"] in table for engine in record["machine"]["engines"])
+    assert all(one["check"] in table for one in record["advice"])
+
+
+def test_where_nothing_runs_the_exit_code_says_so(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine_module, "read_engines", lambda _: ())
+    assert run_program(["doctor"], app) == 3
+    out, err = capsys.readouterr()
+    assert "No engine can run" in out
+    assert "No engine can run" in err
+
+
+def test_the_doctors_own_modules_import_no_framework() -> None:
+    """Seen from outside of the package, whose `__init__` may import anything."""
+    code = """
+import sys, types
+from pathlib import Path
+import importlib.util
+source = Path(importlib.util.find_spec("keras_qat").submodule_search_locations[0])
+package = types.ModuleType("keras_qat"); package.__path__ = [str(source)]; sys.modules["keras_qat"] = package
+from keras_qat.doctor import examine, machine_table, read_machine
+machine_table(read_machine())
+print([name for name in ("tensorflow", "keras", "torch", "jax", "openvino", "tensorrt") if name in sys.modules])
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603
+    assert found.stdout.strip() == "[]"
