@@ -27,11 +27,10 @@ from rich.table import Table
 from scores import OPEN, SMALLEST, score, sqnr
 
 from keras_qat import Overrides, export_onnx, plan, trace
-from keras_qat.baseline import float_model, load_splits
 from keras_qat.ptq import quantize_after_training
 from keras_qat.qat import train_quantized
 from keras_qat.settings import Settings
-from keras_qat.zoo import find
+from keras_qat.start import open_start
 
 _BATCH = 20
 
@@ -111,9 +110,8 @@ def _rows(
     scored_on: Literal["validation", "selection"],
     threads: int,
 ) -> Iterator[Row]:
-    entry = find(settings.model)
-    data = load_splits(settings, entry)
-    net = float_model(settings, entry, data)
+    start = open_start(settings)
+    net, data = start.model, start.data
     images = data.selection if scored_on == "selection" else data.validation
     if settings.validation_images is not None:
         images = images.take(settings.validation_images, 0)

@@ -17,6 +17,7 @@ from keras_qat.errors import DataError, UserError
 from keras_qat.evaluation import Advice, Diagnosis, KernelDiagnosis, OutputDiagnosis, TensorDiagnosis, advise, diagnose
 from keras_qat.evaluation.diagnosis import DB_PER_BIT
 from keras_qat.layers import FakeQuantize
+from keras_qat.model_facts import ModelFacts
 from keras_qat.placement.rule import Rule, rule_from_json
 from keras_qat.settings import Settings
 from keras_qat.types import QuantSpec
@@ -376,6 +377,8 @@ def write_run(folder: Path, network: str, **settings: Any) -> Path:
     amax.assign(amax / 16)
     made = Settings(model=network, **settings)
     (folder / "settings.json").write_text(json.dumps(made.to_dict()))
+    facts = ModelFacts(find(network).preprocessing, embedded=False, class_names=())
+    (folder / "preprocessing.json").write_text(json.dumps(facts.to_dict()))
     export_keras(baseline, folder / "baseline.keras")
     export_keras(ptq, folder / "ptq.keras")
     return folder
@@ -400,6 +403,8 @@ def test_command_names_the_ruined_range(program: Program, finished_run: Path) ->
     assert len(figures["tensors"]) > 3
     assert figures["advice"][0]["about"] == "block_out"
     assert figures["images"] == 20
+    code, printed, _ = program(finished_run, *arguments[:2], "--json")
+    assert (code, json.loads(printed)) == (0, figures)
 
 
 def test_command_says_what_is_missing(program: Program, finished_run: Path, tmp_path: Path) -> None:

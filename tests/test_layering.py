@@ -24,12 +24,14 @@ ORDER: tuple[frozenset[str], ...] = tuple(
         "export",
         "runtimes",
         "evaluation",
-        "report",
+        "report doctor",
         "gates",
-        "settings model_facts",
-        "baseline judging ptq evaluate_file",
-        "qat",
-        "pipeline",
+        "settings model_facts model_file quantization stages",
+        "baseline judging ptq evaluate_file own_model",
+        "qat start",
+        "saved_run results",
+        "pipeline verify_files",
+        "export_file",
         "cli",
         "__init__",
     )
@@ -43,7 +45,11 @@ ASIDE: Mapping[str, frozenset[str]] = {
 """Parts beside the ladder, and all that they may import."""
 
 USES_ASIDE = frozenset(
-    {"settings", "model_facts", "baseline", "judging", "ptq", "evaluate_file", "qat", "pipeline", "cli", "__init__"}
+    {
+        *("settings", "model_facts", "own_model"),
+        *("baseline", "start", "judging", "ptq", "evaluate_file", "qat"),
+        *("saved_run", "results", "pipeline", "verify_files", "export_file", "cli", "__init__"),
+    }
 )
 """The stages take arrays and models, whoever made them; only what joins the stages knows `data` and `zoo`."""
 

@@ -14,6 +14,7 @@ import pytest
 
 from keras_qat import Ranges, apply_placement, calibrate, explain, plan, ptq, trace
 from keras_qat.calibration import Histogram, cache, cache_folder, cached_ranges, digest, ranges_key
+from keras_qat.calibration.summary import bars as bars_of
 from keras_qat.calibration.summary import summarize
 from keras_qat.cli.main import app, run_program
 from keras_qat.data import ImageSet
@@ -89,9 +90,20 @@ def test_summary_is_that_of_the_activations(images: np.ndarray, ranges: Ranges) 
         assert summary[f"p{percentile:g}"] == pytest.approx(expected, rel=1 / 256)
 
 
-def test_summary_of_nothing_and_of_zeros() -> None:
+def test_bars_are_the_histogram_that_numpy_counts(images: np.ndarray, ranges: Ranges) -> None:
+    bars = ranges["image"].histogram
+    assert bars is not None
+    x = np.abs(images).ravel()
+    counts, _ = np.histogram(x, bins=len(bars), range=(0, x.max()))
+    # Near an edge a number's bin may lie on both sides of it: 1/256 of a number's size at most.
+    assert np.asarray(bars) == pytest.approx(counts / x.size, abs=0.002)
+    assert sum(bars) == pytest.approx(1)
+
+
+def test_summary_and_bars_of_nothing_and_of_zeros() -> None:
     for histogram in (Histogram.empty(), Histogram.of(np.zeros(9))):
         assert set(summarize(histogram).values()) == {0.0}
+        assert set(bars_of(histogram)) == {0.0}
 
 
 def test_a_placement_that_they_lack(model: keras.Model, placement: Placement, ranges: Ranges) -> None:
@@ -140,7 +152,7 @@ def test_files_without_a_format_are_read(ranges: Ranges, tmp_path: Path) -> None
     old["format"] = old["tensors"] = {"amax": 1, "method": "minmax", "images": 8}
     (tmp_path / "old.json").write_text(json.dumps(old))
     loaded = Ranges.load(tmp_path / "old.json")
-    assert loaded["conv"] == replace(ranges["conv"], summary=None)
+    assert loaded["conv"] == replace(ranges["conv"], summary=None, histogram=None)
     assert loaded["format"] == loaded["tensors"] == TensorRange(1.0, "minmax", 8)
 
 
@@ -171,6 +183,7 @@ BAD: dict[str, tuple[str, str]] = {
     "method": (f"{HEAD}{json.dumps({'relu': {**GOOD, 'method': 3}})}}}", '"method" of'),
     "images": (f"{HEAD}{json.dumps({'relu': {**GOOD, 'images': 1.5}})}}}", '"images" of'),
     "negative images": (f"{HEAD}{json.dumps({'relu': {**GOOD, 'images': -1}})}}}", '"images" of'),
+    "histogram": (f"{HEAD}{json.dumps({'relu': {**GOOD, 'histogram': ['x']}})}}}", '"histogram" of'),
     "summary": (f"{HEAD}{json.dumps({'relu': {**GOOD, 'summary': {'p50': 'x'}}})}}}", '"summary" of'),
 }
 

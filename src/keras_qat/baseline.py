@@ -1,7 +1,4 @@
-"""What a run starts from: its images, and the float model.
-
-The model has the user's weights, or on the embedded digits those of one trained here and cached.
-"""
+"""The float model of the embedded digits, trained here and cached, and the epochs it is trained in."""
 
 import hashlib
 import json
@@ -13,8 +10,7 @@ from typing import Any
 import keras
 import platformdirs
 
-from keras_qat.data import Augmentation, ImageSet, Splits, load_data
-from keras_qat.errors import UserError
+from keras_qat.data import Augmentation, ImageSet, Splits
 from keras_qat.export import export_keras
 from keras_qat.settings import Settings
 from keras_qat.training import train_baseline
@@ -30,45 +26,14 @@ _EPOCHS = 8
 _BATCH_SIZE = 32
 
 
-def load_splits(settings: Settings, entry: ZooEntry) -> Splits:
-    """The run's images at the network's size; the embedded digits are small, and so is the network for them.
+def digits_baseline(settings: Settings, entry: ZooEntry, data: Splits) -> Any:
+    """The network trained on the embedded digits: from the cache, or trained now and put there.
 
     Args:
-        settings: the run's; `data`, `seed` and `embed_preprocessing` decide.
+        settings: the run's; `seed` decides.
         entry: the network.
-
-    Raises:
-        DataError: the data can't be read as images.
+        data: the digits, at the network's size.
     """
-    preprocessing = entry.preprocessing.for_size(DIGITS_SIZE) if settings.data == DIGITS else entry.preprocessing
-    preprocessing = replace(preprocessing, whole_pixels=settings.embed_preprocessing)
-    return load_data(settings.data, preprocessing, settings.seed)
-
-
-def float_model(settings: Settings, entry: ZooEntry, data: Splits) -> Any:
-    """Build the float model with its trained weights.
-
-    Args:
-        settings: the run's; `weights` decides.
-        entry: the network.
-        data: what it classifies, already at the network's size.
-
-    Raises:
-        UserError: there are no weights, and the data is not the embedded set.
-        WeightsError: the weights can't be used.
-    """
-    size = data.train.preprocessing.size
-    if settings.weights is None and settings.data == DIGITS:
-        return _digits_baseline(settings, entry, data, size)
-    if settings.weights is None:
-        raise UserError(
-            f"{entry.name} has random weights, and nothing trained can come of quantizing those. Received: "
-            f"weights=None with data={settings.data!r}. Give `--weights imagenet` or the path of your weights."
-        )
-    return build_model(entry, weights=settings.weights, num_classes=data.num_classes, size=size)
-
-
-def _digits_baseline(settings: Settings, entry: ZooEntry, data: Splits, size: int) -> Any:
     path = cache_path(entry.name, settings.seed)
     if path.exists():
         try:
@@ -76,7 +41,7 @@ def _digits_baseline(settings: Settings, entry: ZooEntry, data: Splits, size: in
         except Exception as error:  # noqa: BLE001  (zip, JSON and HDF5 each fail in their own way)
             _logger.warning("The cached baseline %s can't be read (%s); training it again.", path, error)
     keras.utils.set_random_seed(settings.seed)
-    model = build_model(entry, weights=None, num_classes=data.num_classes, size=size)
+    model = build_model(entry, weights=None, num_classes=data.num_classes, size=data.train.preprocessing.size)
     _logger.info("Training the float baseline of %s on digits, once; it is kept in %s.", entry.name, path)
     train, selection = (_unrounded(images) for images in (data.train, data.selection))
     trained = train_baseline(

@@ -1,8 +1,11 @@
 """What a run promises: each deployed file computes what was simulated, tensor by tensor and class by class."""
 
+from collections.abc import Iterable
+
 from scipy.stats import binomtest
 
 from keras_qat.errors import GateMissedError
+from keras_qat.evaluation import TensorError
 from keras_qat.report import Record
 
 MIN_SIMULATION_AGREEMENT = 0.995
@@ -24,6 +27,11 @@ MAX_TENSOR_DIFFERING_FP16 = 0.05
 """In FP16 a convolution's result, its scales and its bias are each rounded to 11 bits: a number q moves by up to some
 0.002 · |q| steps, which carries the large ones over a border more often (ResNet50: 0.2% of a tensor, at most 1%)."""
 
+MIN_FLOAT_SQNR = 60.0
+MIN_FLOAT_SQNR_FP16 = 30.0
+"""dB. The outputs of a float file differ from its Keras model's by the order of sums alone (a ResNet50's by over 100
+dB), in FP16 by 11 bits a step as well; nothing amplifies that."""
+
 
 def check_gates(record: Record) -> None:
     """Hold a record to what was promised.
@@ -33,21 +41,77 @@ def check_gates(record: Record) -> None:
             class than its Keras model on more images than was promised, by an exact one-sided binomial test.
     """
     half = record.settings.get("precision") == "fp16"
-    most = MAX_TENSOR_DIFFERING_FP16 if half else MAX_TENSOR_DIFFERING
     for row in record.rows:
-        for error in row.tensor_errors:
-            if error.worst > MAX_TENSOR_STEPS or error.differing > most:
-                raise GateMissedError(
-                    f"The deployed {row.name} file doesn't compute what was simulated, first at {error.tensor!r}. "
-                    f"Received: {100 * error.differing:.2g}% of its numbers differ, by up to {error.worst:.3g} steps; "
-                    f"{100 * most:.2g}% and {MAX_TENSOR_STEPS:.3g} are allowed. Don't deploy it; "
-                    "please report the model."
-                )
-        promised = min(MIN_SIMULATION_AGREEMENT, row.keras_agreement or 1.0)
-        misses = round((1 - row.simulation_agreement) * record.images)
-        if binomtest(misses, record.images, 1 - promised, alternative="greater").pvalue < _SIGNIFICANCE:
-            raise GateMissedError(
-                f"The deployed {row.name} file doesn't classify as was simulated. Received: the same class on "
-                f"{100 * row.simulation_agreement:.2f}% of {record.images} images; at least {100 * promised:.1f}% was "
-                "promised. Don't deploy it; please report the model."
+        for miss in (
+            tensor_miss(row.name, row.tensor_errors, half=half),
+            class_miss(row.name, row.simulation_agreement, record.images, row.keras_agreement),
+        ):
+            if miss is not None:
+                raise GateMissedError(miss)
+
+
+def tensor_miss(name: str, errors: Iterable[TensorError], *, half: bool = False) -> str | None:
+    """Why the tensors of a file aren't those of the simulation; `None` if they are.
+
+    Args:
+        name: what the message calls the file.
+        errors: in the order of the file.
+        half: the file is in FP16.
+
+    Example:
+        >>> tensor_miss("PTQ", [TensorError("conv_quantize", differing=0.001, worst=1.0)])
+    """
+    most = MAX_TENSOR_DIFFERING_FP16 if half else MAX_TENSOR_DIFFERING
+    for error in errors:
+        if error.worst > MAX_TENSOR_STEPS or error.differing > most:
+            return (
+                f"The deployed {name} file doesn't compute what was simulated, first at {error.tensor!r}. "
+                f"Received: {100 * error.differing:.2g}% of its numbers differ, by up to {error.worst:.3g} steps; "
+                f"{100 * most:.2g}% and {MAX_TENSOR_STEPS:.3g} are allowed. Don't deploy it; "
+                "please report the model."
             )
+    return None
+
+
+def class_miss(name: str, agreement: float, images: int, keras_agreement: float | None) -> str | None:
+    """Why the classes of a file aren't those of its Keras model; `None` if they are, as often as was promised.
+
+    Args:
+        name: what the message calls the file.
+        agreement: share of images with the same class, 0 to 1.
+        images: how many.
+        keras_agreement: share on which the quantized Keras model says what the float one says; `None` if unknown.
+
+    Example:
+        >>> class_miss("PTQ", 0.98, 100, keras_agreement=0.97)
+    """
+    promised = min(MIN_SIMULATION_AGREEMENT, keras_agreement or 1.0)
+    misses = round((1 - agreement) * images)
+    if binomtest(misses, images, 1 - promised, alternative="greater").pvalue >= _SIGNIFICANCE:
+        return None
+    return (
+        f"The deployed {name} file doesn't classify as was simulated. Received: the same class on "
+        f"{100 * agreement:.2f}% of {images} images; at least {100 * promised:.1f}% was "
+        "promised. Don't deploy it; please report the model."
+    )
+
+
+def score_miss(name: str, sqnr: float | None, *, half: bool = False) -> str | None:
+    """Why the outputs of a float file aren't those of its Keras model; `None` if they are.
+
+    Args:
+        name: what the message calls the file.
+        sqnr: of its outputs against those of the Keras model, in dB; `None` where they aren't finite.
+        half: the file is in FP16.
+
+    Example:
+        >>> score_miss("baseline", 110.0)
+    """
+    least = MIN_FLOAT_SQNR_FP16 if half else MIN_FLOAT_SQNR
+    if sqnr is not None and sqnr >= least:
+        return None
+    received = "outputs that aren't finite" if sqnr is None else f"a signal-to-noise ratio of {sqnr:.1f} dB"
+    return (
+        f"The deployed {name} file doesn't compute what its Keras model computes. Received: {received}; at least "
+        f"{least:.0f} dB is required. Don't deploy it; please report the model."
+    )

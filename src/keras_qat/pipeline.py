@@ -2,38 +2,29 @@
 
 baseline ── plan ── calibrate ── apply ──▶ PTQ ── fine_tune ──▶ QAT
    └───────────────────────┬────────────────┴────────────────────┘
-                    export, evaluate, time, report
+               export, evaluate, time, report
 """
 
-import logging
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
 
-from keras_qat.baseline import float_model, load_splits
 from keras_qat.calibration import find_observer, find_weight_method
-from keras_qat.data import ImageSet, Splits, find_augmentation
-from keras_qat.export import export_keras, export_onnx, require_opset, require_verified
-from keras_qat.export.saved_model import export_saved_model
+from keras_qat.data import find_augmentation
+from keras_qat.export import require_opset
 from keras_qat.graph import trace
-from keras_qat.judging import BASELINE, judge_variants
 from keras_qat.model_facts import FACTS_FILE, ModelFacts
 from keras_qat.placement import Overrides, plan
 from keras_qat.ptq import quantize_after_training
 from keras_qat.qat import recipe_of, train_quantized
-from keras_qat.report import Record, markdown, read_environment
+from keras_qat.report import Record
+from keras_qat.results import Variants, conclude
 from keras_qat.runtimes import choose_judge
+from keras_qat.saved_run import SavedRun
 from keras_qat.settings import Settings
-from keras_qat.storage import require_writable, write_json, write_text
+from keras_qat.stages import Stages
+from keras_qat.start import open_start
+from keras_qat.storage import require_writable, write_json
 from keras_qat.targets import find_target
 from keras_qat.training import find_devices, require_device_recipe
-from keras_qat.zoo import find
-
-_logger = logging.getLogger(__name__)
-
-PTQ, QAT = "PTQ", "QAT"
 
 
 def run(settings: Settings) -> Record:
@@ -49,52 +40,50 @@ def run(settings: Settings) -> Record:
         UserError: the settings, data or weights are wrong.
         GateMissedError: a quantized file's Q/DQ pairs are not those of the placement. The files are kept.
     """
-    folder = settings.folder
-    seconds: dict[str, float] = {}
-    entry = find(settings.model)
+    folder, stages = settings.folder, Stages()
     _check_early(settings)
     overrides = Overrides() if settings.overrides is None else Overrides.load(settings.overrides)
-    write_json(folder / "settings.json", settings.to_dict())
-    overrides.save(folder / "overrides.json")
-
-    with _timed(seconds, "load"):
-        data = load_splits(settings, entry)
-        baseline = float_model(settings, entry, data)
-        facts = ModelFacts(data.train.preprocessing, settings.embed_preprocessing, data.class_names)
+    with stages.timed("load"):
+        start = open_start(settings)
+        preprocessing = start.data.train.preprocessing
+        facts = ModelFacts(preprocessing, settings.embed_preprocessing, start.data.class_names)
+        write_json(folder / "settings.json", settings.to_dict())
         write_json(folder / FACTS_FILE, facts.to_dict())
-    with _timed(seconds, "calibrate"):
-        placement = plan(trace(baseline).graph, settings.target, overrides=overrides)
-        ptq = quantize_after_training(baseline, placement, data.train, settings)
-    models = {BASELINE: baseline, PTQ: ptq}
-    tuned = None
+        overrides.save(folder / "overrides.json")
+    with stages.timed("calibrate"):
+        placement = plan(trace(start.model).graph, settings.target, overrides=overrides)
+        ptq = quantize_after_training(start.model, placement, start.data.train, settings)
+    variants = Variants(start.model, ptq, placement)
     if not settings.skip_fine_tuning:
-        with _timed(seconds, "fine-tune"):
-            tuned = train_quantized(ptq, baseline, data, settings)
-        models[QAT] = tuned.model
-    with _timed(seconds, "export"):
-        files = {name: _export(model, name, facts, settings) for name, model in models.items()}
-        for name in files.keys() - {BASELINE}:
-            require_verified(files[name], placement, settings.target, model=models[name])
-    if settings.skip_baseline:
-        del models[BASELINE]
-    validation = _validation(data, settings)
-    with _timed(seconds, "evaluate"):
-        rows, engine = judge_variants(models, files, validation, settings.target, embedded=facts.embedded)
-    record = Record(
-        model=entry.name,
-        data=data.name,
-        target=settings.target,
-        images=len(validation),
-        engine=engine,
-        rows=rows,
-        best_epoch=None if tuned is None else tuned.best_epoch,
-        settings=settings.to_dict(),
-        environment=read_environment(),
-        seconds=seconds,
-    )
-    write_json(folder / "results.json", record.to_dict())
-    write_text(folder / "results.md", markdown(record))
-    return record
+        with stages.timed("fine-tune"):
+            tuned = train_quantized(ptq, start.model, start.data, settings)
+        variants = replace(variants, tuned=tuned)
+    return conclude(variants, start.data, facts, settings, stages)
+
+
+def train(saved: SavedRun, settings: Settings) -> Record:
+    """Fine-tune the PTQ model of a run; export and judge again.
+
+    Args:
+        saved: a run with `baseline.keras` and `ptq.keras`; `keras-qat quantize` makes them.
+        settings: its own, with what training is to do otherwise.
+
+    Returns:
+        The record, with a row for QAT, in place of the run's.
+
+    Raises:
+        UserError: the settings or data are wrong, or files of the run are missing.
+        GateMissedError: as for `run`.
+    """
+    stages = Stages()
+    _check_early(settings)
+    with stages.timed("load"):
+        variants = Variants(saved.model("baseline"), saved.model("ptq"), saved.placement())
+        data, facts = saved.data(), saved.facts()
+    write_json(settings.folder / "settings.json", settings.to_dict())
+    with stages.timed("fine-tune"):
+        tuned = train_quantized(variants.ptq, variants.baseline, data, settings)
+    return conclude(replace(variants, tuned=tuned), data, facts, settings, stages)
 
 
 def _check_early(settings: Settings) -> None:
@@ -106,39 +95,3 @@ def _check_early(settings: Settings) -> None:
     find_weight_method(settings.weight_method)
     require_opset(settings.opset, settings.precision)
     require_writable(settings.folder)
-
-
-def _export(model: Any, name: str, facts: ModelFacts, settings: Settings) -> Path:
-    """Write one variant as `.keras`, SavedModel and ONNX; the ONNX file is what will be judged.
-
-    Only the ONNX file normalizes its images, if the settings say so. The baseline stays in float32 whatever the
-    precision: it is what the others are compared with.
-    """
-    stem = settings.folder / name.lower()
-    export_keras(model, stem.with_suffix(".keras"))
-    if not settings.skip_saved_model:
-        export_saved_model(model, stem.with_name(f"{stem.name}_saved_model"))
-    return export_onnx(
-        model,
-        stem.with_suffix(".onnx"),
-        target=settings.target,
-        opset=settings.opset,
-        precision="fp32" if name == BASELINE else settings.precision,
-        metadata=facts.metadata(),
-        normalization=facts.preprocessing.normalization if facts.embedded else None,
-    )
-
-
-def _validation(data: Splits, settings: Settings) -> ImageSet:
-    if settings.validation_images is None:
-        return data.validation
-    return data.validation.take(settings.validation_images, settings.seed)
-
-
-@contextmanager
-def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
-    _logger.info("%s …", stage)
-    start = time.perf_counter()
-    yield
-    seconds[stage] = round(time.perf_counter() - start, 2)
-    _logger.info("%s: %.1f s", stage, seconds[stage])

@@ -5,20 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from keras_qat.calibration import (
-    Ranges,
-    cached_ranges,
-    calibrate,
-    choose_weight_ranges,
-    correct_bias,
-    digest,
-    ranges_key,
-)
+from keras_qat.calibration import Ranges, cached_ranges, calibrate, digest, ranges_key
 from keras_qat.data import ImageSet
-from keras_qat.placement import explain
+from keras_qat.placement import explain, save_placement
+from keras_qat.quantization import Quantized, insert
 from keras_qat.settings import Settings
 from keras_qat.storage import write_json, write_text
-from keras_qat.transform import apply_placement
 from keras_qat.types import Placement
 
 _logger = logging.getLogger(__name__)
@@ -36,7 +28,8 @@ def quantize_after_training(model: Any, placement: Placement, train: ImageSet, s
         model: the float model. It is not changed.
         placement: from `plan`.
         train: images to choose from.
-        settings: of the run; `placement.md`, `ranges.json` and a report of each repair go to their folder.
+        settings: of the run; `placement.md`, `placement.json`, `ranges.json` and a report of each repair go to their
+            folder.
 
     Returns:
         The quantized model.
@@ -47,10 +40,10 @@ def quantize_after_training(model: Any, placement: Placement, train: ImageSet, s
     ranges = _ranges(model, placement, images, settings)
     write_text(settings.folder / "placement.md", explain(placement, ranges=ranges) + "\n")
     ranges.save(settings.folder / "ranges.json")
-    quantized = apply_placement(model, placement, ranges)
-    if settings.weight_method != "absmax":
-        quantized = _choose_weight_ranges(quantized, settings)
-    return _correct_bias(model, quantized, train, settings) if settings.bias_correction else quantized
+    save_placement(placement, settings.folder / "placement.json")
+    quantized = _insert(model, placement, ranges, train, settings)
+    _report_repairs(quantized, settings)
+    return quantized.model
 
 
 def _ranges(model: Any, placement: Placement, images: ImageSet, settings: Settings) -> Ranges:
@@ -67,21 +60,24 @@ def _ranges(model: Any, placement: Placement, images: ImageSet, settings: Settin
     return cached_ranges(ranges_key(model, placement, data, method, len(images)), compute)
 
 
-def _correct_bias(model: Any, quantized: Any, train: ImageSet, settings: Settings) -> Any:
+def _insert(model: Any, placement: Placement, ranges: Ranges, train: ImageSet, settings: Settings) -> Quantized:
+    if not settings.bias_correction:
+        return insert(model, placement, ranges, weight_method=settings.weight_method)
     images = train.take(min(settings.calibration_images, _CORRECTION_IMAGES), settings.seed)
     size = min(settings.batch_size, _CORRECTION_BATCH)
-    correction = correct_bias(model, quantized, images.arrays(size), total=images.steps(size))
-    report = {
-        "images": correction.images,
-        "largest_shift": {layer: float(np.abs(shift).max()) for layer, shift in correction.shifts.items()},
-        "skipped": dict(correction.skipped),
-    }
-    write_json(settings.folder / "bias_correction.json", report)
-    return correction.model
+    batches, total = images.arrays(size), images.steps(size)
+    return insert(model, placement, ranges, weight_method=settings.weight_method, correction=batches, total=total)
 
 
-def _choose_weight_ranges(quantized: Any, settings: Settings) -> Any:
-    chosen = choose_weight_ranges(quantized, settings.weight_method)
-    report = {layer: {"least": float(k.min()), "mean": float(k.mean())} for layer, k in chosen.kept.items()}
-    write_json(settings.folder / "weight_ranges.json", report)
-    return chosen.model
+def _report_repairs(quantized: Quantized, settings: Settings) -> None:
+    narrowed, corrected = quantized.weight_ranges, quantized.bias_correction
+    if narrowed is not None:
+        kept = {layer: {"least": float(k.min()), "mean": float(k.mean())} for layer, k in narrowed.kept.items()}
+        write_json(settings.folder / "weight_ranges.json", kept)
+    if corrected is not None:
+        report = {
+            "images": corrected.images,
+            "largest_shift": {layer: float(np.abs(shift).max()) for layer, shift in corrected.shifts.items()},
+            "skipped": dict(corrected.skipped),
+        }
+        write_json(settings.folder / "bias_correction.json", report)

@@ -14,11 +14,13 @@ class Settings:
     """The settings of `keras-qat run`.
 
     Args:
-        model: name of a network, such as resnet50 or resnet101v2.
-        weights: its float weights: "imagenet", or the path of a .weights.h5 or .keras file. Without, on digits only,
-            the float baseline is trained first and cached.
-        data: "digits" (embedded), a folder with train/CLASS/IMAGE and val/CLASS/IMAGE, a folder of TFRecord shards as
-            `keras-qat prepare-imagenet` writes them, or tfds:NAME.
+        model: name of a network, such as resnet50 or resnet101v2, or the path of a .keras file of your own.
+        weights: float weights of a network by name: "imagenet", or the path of a .weights.h5 or .keras file. Without,
+            on digits only, the float baseline is trained first and cached.
+        data: "digits" (embedded), a folder of images, of CLASS/IMAGE, or of train/CLASS/IMAGE and val/CLASS/IMAGE, a
+            folder of TFRecord shards as `keras-qat prepare-imagenet` writes them, or tfds:NAME.
+        preprocessing: how images are prepared for a .keras file, as MODE:SIZE or MODE:SIZE:RESIZE, such as unit:96 or
+            caffe:224:256. Not needed where the model begins with a Rescaling or Normalization layer.
         target: the engine to deploy to: onnxruntime, openvino or tensorrt.
         overrides: a JSON file of rules that change the target's placement (docs/overrides.md).
         calibration_images: how many training images choose the ranges.
@@ -48,6 +50,7 @@ class Settings:
             35% to 100% of the area at random, too). The checkpoints of each choice have a folder of their own.
         validation_images: evaluate on that many validation images; on all if not given.
         output: the folder of all runs; each makes a folder of its own in it.
+        run_folder: the folder of this run, instead of one in `output` named after model, data and target.
         seed: the same seed gives the same table on the same machine.
         opset: ONNX operator set of the files, 13 to 21; 17 if not given, 19 for fp16.
         precision: floating-point type of what the quantized files don't quantize: fp32 or fp16. The float baseline is
@@ -57,11 +60,13 @@ class Settings:
         skip_baseline: don't evaluate the float model (no agreement is reported then).
         skip_fine_tuning: stop after post-training quantization.
         skip_saved_model: don't write TensorFlow SavedModels.
+        skip_diagnosis: don't measure the error of each tensor and kernel, which the report shows.
     """
 
     model: str = "resnet50"
     weights: str | None = None
     data: str = "digits"
+    preprocessing: str | None = None
     target: str = "onnxruntime"
     overrides: Path | None = None
     calibration_images: int = 256
@@ -90,6 +95,7 @@ class Settings:
     augment: AugmentationName = "none"
     validation_images: int | None = None
     output: Path = Path("runs")
+    run_folder: Path | None = None
     seed: int = 0
     opset: int | None = None
     precision: Precision = "fp32"
@@ -97,6 +103,7 @@ class Settings:
     skip_baseline: bool = False
     skip_fine_tuning: bool = False
     skip_saved_model: bool = False
+    skip_diagnosis: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what no stage could use."""
@@ -109,20 +116,39 @@ class Settings:
     def folder(self) -> Path:
         """Where this run writes: model, data and target in the name, and the precision if it is not fp32.
 
+        It is `run_folder` if that is given.
+
         Example:
             >>> Settings(data="tfds:cars/1.0.0").folder.name
             'resnet50-tfds-cars-1.0.0-onnxruntime'
         """
+        if self.run_folder is not None:
+            return self.run_folder
         precision = "" if self.precision == "fp32" else f"-{self.precision}"
         # Of a path the last part; of tfds:NAME/CONFIG:VERSION all of it, since the versions of many sets are alike.
         whole = self.data.startswith("tfds:")
         data = re.sub("[/:]", "-", self.data) if whole else Path(self.data).resolve().name
-        return Path(self.output) / f"{self.model.lower()}-{data}-{self.target}{precision}"
+        return Path(self.output) / f"{self.name}-{data}-{self.target}{precision}"
+
+    @property
+    def own_model(self) -> Path | None:
+        """The .keras file that the model is, if it isn't a network known by its name."""
+        path = Path(self.model)
+        return path if path.suffix.lower() == ".keras" else None
+
+    @property
+    def name(self) -> str:
+        """What folders and reports call the model.
+
+        Example:
+            >>> Settings(model="ResNet50").name, Settings(model="nets/mine.keras").name
+            ('resnet50', 'mine')
+        """
+        return self.model.lower() if self.own_model is None else self.own_model.stem
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as JSON can hold them."""
-        paths = {"output": str(self.output), "overrides": None if self.overrides is None else str(self.overrides)}
-        return {**asdict(self), **paths}
+        return {name: str(value) if isinstance(value, Path) else value for name, value in asdict(self).items()}
 
     @classmethod
     def from_dict(cls, value: Any) -> "Settings":
@@ -142,5 +168,8 @@ class Settings:
                 f"These aren't the settings of a run. Received: {value!r}. Give the settings.json that "
                 "`keras-qat run` of this version wrote."
             )
-        paths = {name: Path(value[name]) for name in ("output", "overrides") if value.get(name) is not None}
+        paths = {name: Path(value[name]) for name in _PATHS if value.get(name) is not None}
         return cls(**{**value, **paths})
+
+
+_PATHS = ("output", "overrides", "run_folder")

@@ -7,7 +7,7 @@ from keras_qat.calibration.calibrate import calibrate, calibrate_by_all
 from keras_qat.calibration.histogram import Histogram, merge
 from keras_qat.calibration.inputs import read_batches
 from keras_qat.calibration.methods import METHODS
-from keras_qat.calibration.observers import OBSERVERS, Choice, Observer, find_observer
+from keras_qat.calibration.observers import OBSERVERS, Choice, Observer, find_observer, register_observer
 from keras_qat.calibration.ranges import Ranges
 from keras_qat.calibration.ranges_diff import RangeChange, RangesDiff
 from keras_qat.calibration.weight_ranges import WEIGHT_METHODS, WeightRanges, choose_weight_ranges, find_weight_method
@@ -38,4 +38,5 @@ __all__ = [
     "ranges_key",
     "read_batches",
     "reestimate_batch_norms",
+    "register_observer",
 ]

@@ -27,8 +27,8 @@ from keras_qat.types import Placement
 _logger = logging.getLogger(__name__)
 
 
-_COUNTING = 2
-"""Raise it whenever the same images may give other ranges."""
+_COUNTING = 3
+"""Raise it whenever the same images may give other ranges, or more is kept of them."""
 
 
 def cache_folder() -> Path:

@@ -11,7 +11,7 @@ from keras_qat.calibration.inputs import read_batches
 from keras_qat.calibration.observers import Observer, find_observer
 from keras_qat.calibration.probe import build_probe, largest_magnitude
 from keras_qat.calibration.ranges import Ranges
-from keras_qat.calibration.summary import summarize
+from keras_qat.calibration.summary import bars, summarize
 from keras_qat.errors import DataError, UnsupportedModelError
 from keras_qat.graph import trace
 from keras_qat.types import Placement, QuantSpec, TensorRange
@@ -97,8 +97,8 @@ def calibrate_by_all(
 
 
 def _range(observer: Observer, state: Any, spec: QuantSpec, images: int) -> TensorRange:
-    summary = summarize(state) if observer.counts else None
-    return TensorRange(*observer.finalize(state, spec), images, summary)
+    seen = (summarize(state), bars(state)) if observer.counts else ()
+    return TensorRange(*observer.finalize(state, spec), images, *seen)
 
 
 def _read(tensor: str, counts: Any, signed: Any, unsigned: Any) -> Histogram:

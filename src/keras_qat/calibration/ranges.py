@@ -101,11 +101,14 @@ def _tensors_of(value: Any) -> Mapping[str, Any]:
 
 
 def _read_range(name: str, fields: Any) -> TensorRange:
-    known = {"amax", "method", "images", "summary"}
-    if not isinstance(fields, dict) or not known - {"summary"} <= fields.keys() <= known:
-        raise _UnreadableError(f'{name!r} is not an object of "amax", "method", "images" and perhaps "summary"')
+    optional = {"summary", "histogram"}
+    known = {"amax", "method", "images"}
+    if not isinstance(fields, dict) or not known <= fields.keys() <= known | optional:
+        raise _UnreadableError(
+            f'{name!r} is not an object of "amax", "method", "images" and perhaps "summary" and "histogram"'
+        )
     amax, method, images = fields["amax"], fields["method"], fields["images"]
-    summary = fields.get("summary")
+    summary, histogram = fields.get("summary"), fields.get("histogram")
     if not _is_number(amax) or not math.isfinite(amax) or amax < 0:
         raise _UnreadableError(f'"amax" of {name!r} is {amax!r}, not a finite number from 0')
     if not isinstance(method, str):
@@ -114,7 +117,9 @@ def _read_range(name: str, fields: Any) -> TensorRange:
         raise _UnreadableError(f'"images" of {name!r} is {images!r}, not a count')
     if summary is not None and not (isinstance(summary, dict) and all(map(_is_number, summary.values()))):
         raise _UnreadableError(f'"summary" of {name!r} is {summary!r}, not an object of numbers')
-    return TensorRange(float(amax), method, images, summary)
+    if histogram is not None and not (isinstance(histogram, list) and all(map(_is_number, histogram))):
+        raise _UnreadableError(f'"histogram" of {name!r} is {histogram!r}, not a list of numbers')
+    return TensorRange(float(amax), method, images, summary, None if histogram is None else tuple(histogram))
 
 
 def _is_number(value: Any) -> bool:

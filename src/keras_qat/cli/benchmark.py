@@ -1,16 +1,14 @@
 """`keras-qat benchmark`: latency and throughput of model files side by side."""
 
-import json
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
-from rich.console import Console
 
-from keras_qat.cli.options import AtLeastOne, require_output_file
+from keras_qat.cli.options import AtLeastOne, Json, require_output_file
+from keras_qat.cli.show import show
 from keras_qat.errors import UserError
 
 
@@ -25,7 +23,7 @@ def benchmark_command(
     warm_up: Annotated[int, Parameter(validator=Number(gte=0))] = 10,
     threads: Annotated[int | None, AtLeastOne] = None,
     engine: str | None = None,
-    as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
+    as_json: Annotated[bool, Json] = False,
     output: Path | None = None,
     plot: Path | None = None,
 ) -> None:
@@ -65,10 +63,7 @@ def benchmark_command(
     found = benchmark_files(files, engine=engine, threads=threads, batch_sizes=batch_sizes, runs=runs, warm_up=warm_up)
     environment = read_environment()
     record = {**found.to_dict(), "environment": asdict(environment)}
-    if as_json:
-        sys.stdout.write(json.dumps(record, indent=2) + "\n")
-    else:
-        Console().print(benchmark_table(found, environment))
+    show(lambda: benchmark_table(found, environment), record, as_json=as_json)
     if output is not None:
         write_json(output, record)
     if plot is not None:

@@ -1,10 +1,16 @@
 """`keras-qat build-engine`: from an ONNX file to the file of an engine."""
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
-from rich.console import Console
+
+from keras_qat.cli.options import Json
+from keras_qat.cli.show import show
+
+if TYPE_CHECKING:
+    from keras_qat.runtimes import EngineBuild
 
 _MEGABYTE = 1e6
 
@@ -19,6 +25,7 @@ def build_engine_command(
     min_batch: int | None = None,
     opt_batch: int | None = None,
     max_batch: int | None = None,
+    as_json: Annotated[bool, Json] = False,
 ) -> None:
     """Build an engine file from an ONNX file; say what was built and what the engine warned of.
 
@@ -37,6 +44,7 @@ def build_engine_command(
         min_batch: The smallest batch that the engine takes: 1 if not given. TensorRT and TensorRT-RTX only.
         opt_batch: The batch that it is fastest at: the smallest if not given.
         max_batch: The largest batch: 8, or `opt-batch` if that is more, if not given.
+        as_json: Print JSON instead of text.
     """
     from keras_qat.runtimes import BatchRange, build_engine
 
@@ -47,10 +55,14 @@ def build_engine_command(
         compute_capabilities=compute_capability,
         batch=BatchRange.of(min_batch, opt_batch, max_batch),
     )
+    show(lambda: _described(build), {**asdict(build), "path": str(build.path)}, as_json=as_json)
+
+
+def _described(build: "EngineBuild") -> str:
     capabilities = ", ".join(build.compute_capabilities)
     lines = [
         f"{build.path}: {build.size_bytes / _MEGABYTE:.1f} MB, built in {build.seconds:.1f} s by {build.version}"
         + (f" for compute capability {capabilities}" if capabilities else ""),
         *(f"warning: {warning}" for warning in build.warnings),
     ]
-    Console().print("\n".join(lines), soft_wrap=True, markup=False, highlight=False)
+    return "".join(f"{line}\n" for line in lines)

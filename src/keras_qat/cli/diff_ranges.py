@@ -1,10 +1,18 @@
 """`keras-qat diff-ranges`: how the ranges of two calibrations differ."""
 
-import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from keras_qat.cli.options import Json
+from keras_qat.cli.show import show
+
+if TYPE_CHECKING:
+    from keras_qat.calibration.ranges_diff import RangesDiff
 
 
-def diff_ranges_command(before: Path, after: Path, /, *, worst: int = 20) -> None:
+def diff_ranges_command(
+    before: Path, after: Path, /, *, worst: int = 20, as_json: Annotated[bool, Json] = False
+) -> None:
     """Compare two files of ranges tensor by tensor; print a table, the largest ratio first.
 
     Examples:
@@ -13,11 +21,27 @@ def diff_ranges_command(before: Path, after: Path, /, *, worst: int = 20) -> Non
     Args:
         before: The ranges.json of a run.
         after: That of another run, as with other images or another method.
-        worst: How many tensors to show.
+        worst: How many tensors to show in the table.
+        as_json: Print JSON with all tensors instead of the table.
     """
     from keras_qat.calibration.ranges import Ranges
     from keras_qat.errors import UserError
 
     if worst < 1:
         raise UserError(f"`worst` must be at least 1. Received: {worst}. Give a larger number.")
-    sys.stdout.write(Ranges.load(before).diff(Ranges.load(after)).describe(worst) + "\n")
+    found = Ranges.load(before).diff(Ranges.load(after))
+    show(lambda: found.describe(worst) + "\n", _record(found), as_json=as_json)
+
+
+def _record(found: "RangesDiff") -> dict[str, Any]:
+    """The difference as JSON can hold it, the largest first."""
+    changes = [
+        {
+            "tensor": change.tensor,
+            "before": {"amax": change.before.amax, "method": change.before.method},
+            "after": {"amax": change.after.amax, "method": change.after.method},
+            "ratio": change.ratio,
+        }
+        for change in found.changes
+    ]
+    return {"changes": changes, "only_before": list(found.only_before), "only_after": list(found.only_after)}

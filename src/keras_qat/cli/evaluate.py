@@ -1,7 +1,6 @@
 """`keras-qat evaluate`: the accuracy of a model file, compared with another's, or the classes of one image."""
 
 import json
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -9,11 +8,11 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
-from rich.console import Console
 from rich.table import Table
 
 from keras_qat.cli.log_file import logging_to
-from keras_qat.cli.options import AtLeastOne, require_output_file
+from keras_qat.cli.options import AtLeastOne, Flag, Json, require_output_file
+from keras_qat.cli.show import show
 from keras_qat.errors import UserError
 
 
@@ -32,8 +31,8 @@ def evaluate_command(
     compare: Path | None = None,
     compare_engine: str | None = None,
     image: Path | None = None,
-    skip_bad: Annotated[bool, Parameter(negative=())] = False,
-    as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
+    skip_bad: Annotated[bool, Flag] = False,
+    as_json: Annotated[bool, Json] = False,
     output: Path | None = None,
     log_file: Path | None = None,
 ) -> None:
@@ -113,10 +112,7 @@ def evaluate_command(
         note(f"Result: {json.dumps(record)}")
         if output is not None:
             write_json(output, record)
-        if as_json:
-            sys.stdout.write(json.dumps(record, indent=2) + "\n")
-        else:
-            Console().print(table)
+        show(lambda: table, record, as_json=as_json)
 
 
 def _classified(file: Path, image: Path, **options: Any) -> tuple[Table, dict[str, Any]]:

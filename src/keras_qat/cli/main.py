@@ -1,8 +1,9 @@
 """`keras-qat`: the command line. Exit codes: 0 ok, 2 the user's mistake, 3 a promise not kept, 130 interrupted."""
 
+import inspect
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import cyclopts
@@ -11,29 +12,81 @@ from rich.logging import RichHandler
 from keras_qat._version import __version__
 from keras_qat.cli.benchmark import benchmark_command
 from keras_qat.cli.build_engine import build_engine_command
+from keras_qat.cli.config_file import read_config, with_config
 from keras_qat.cli.diagnose import diagnose_command
 from keras_qat.cli.diff_ranges import diff_ranges_command
+from keras_qat.cli.doctor import doctor_command
 from keras_qat.cli.evaluate import evaluate_command
 from keras_qat.cli.explain import explain_command
+from keras_qat.cli.export import export_command
 from keras_qat.cli.prepare_imagenet import prepare_imagenet_command
+from keras_qat.cli.quantize import quantize_command
+from keras_qat.cli.report import report_command
 from keras_qat.cli.run import run_command
+from keras_qat.cli.train import train_command
+from keras_qat.cli.verify import verify_command
 from keras_qat.errors import GateMissedError, UserError
 from keras_qat.progress import CONSOLE
 
-app = cyclopts.App(
-    name="keras-qat",
-    help="Take a trained Keras 3 CNN to INT8: post-training quantization, fine-tuning, verified ONNX.",
-    version=__version__,
-    suppress_keyboard_interrupt=False,
-)
-app.command(run_command, name="run")
-app.command(build_engine_command, name="build-engine")
-app.command(explain_command, name="explain")
-app.command(diff_ranges_command, name="diff-ranges")
-app.command(diagnose_command, name="diagnose")
-app.command(benchmark_command, name="benchmark")
-app.command(evaluate_command, name="evaluate")
-app.command(prepare_imagenet_command, name="prepare-imagenet")
+COMMANDS: Mapping[str, Mapping[str, Callable[..., None]]] = {
+    "From model to file": {
+        "run": run_command,
+        "quantize": quantize_command,
+        "train": train_command,
+        "export": export_command,
+        "build-engine": build_engine_command,
+    },
+    "Judge": {
+        "verify": verify_command,
+        "evaluate": evaluate_command,
+        "benchmark": benchmark_command,
+        "diagnose": diagnose_command,
+    },
+    "Look": {
+        "report": report_command,
+        "explain": explain_command,
+        "diff-ranges": diff_ranges_command,
+        "doctor": doctor_command,
+    },
+    "Prepare": {
+        "prepare-imagenet": prepare_imagenet_command,
+    },
+}
+"""{group: {name: command}}, in the order of the flow; so `--help` shows them."""
+
+
+def build_app() -> cyclopts.App:
+    """The program with all its commands; each takes `--config`."""
+    program = cyclopts.App(
+        name="keras-qat",
+        help="Take a trained Keras 3 CNN to INT8: post-training quantization, fine-tuning, verified ONNX.\n\n"
+        "`keras-qat COMMAND --help` has examples. Exit codes: 0 ok, 2 a mistake, 3 a promise not kept.",
+        version=__version__,
+        suppress_keyboard_interrupt=False,
+        config=read_config,
+    )
+    for group, commands in COMMANDS.items():
+        ordered = cyclopts.Group.create_ordered(group)
+        for place, (name, command) in enumerate(commands.items()):
+            program.command(
+                with_config(command), name=name, group=ordered, sort_key=place, help_epilogue=_examples(command)
+            )
+    program.register_install_completion_command(
+        help="Complete commands and options with Tab in bash, zsh or fish; adds a line to the shell's startup file."
+    )
+    options = cyclopts.Group.create_ordered("Options")
+    for name in ("--help", "--version", "--install-completion"):
+        program[name].group = options
+    return program
+
+
+def _examples(command: Callable[..., None]) -> str:
+    """The examples of a docstring, which cyclopts leaves out of the help."""
+    section = (inspect.getdoc(command) or "").partition("Examples:\n")[2].partition("\nArgs:")[0]
+    return f"Examples:\n\n{section}" if section else ""
+
+
+app = build_app()
 
 
 def main(arguments: Sequence[str] | None = None, *, command: cyclopts.App = app) -> None:
@@ -52,7 +105,8 @@ def run_program(arguments: Sequence[str], command: cyclopts.App) -> int:
         with _logging_to_terminal():
             command(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except cyclopts.CycloptsError as error:
-        return _fail(f"{error}\nSee `{command.name[0]} --help`.", 2)
+        called = " ".join((command.name[0], *(error.command_chain or ())))
+        return _fail(f"{error}\nSee `{called} --help`.", 2)
     except UserError as error:
         return _fail(str(error), 2)
     except GateMissedError as error:

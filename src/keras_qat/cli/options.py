@@ -10,6 +10,12 @@ from keras_qat.errors import StorageError
 AtLeastOne = Parameter(validator=Number(gte=1))
 """A count: `Annotated[int, AtLeastOne]`."""
 
+Flag = Parameter(negative=())
+"""A switch that is off if not given: `Annotated[bool, Flag]`."""
+
+Json = Parameter(name="--json", negative=())
+"""Print JSON: `as_json: Annotated[bool, Json]`."""
+
 
 def require_output_file(path: Path, *suffixes: str) -> None:
     """Refuse what couldn't be written once all is computed, or would replace something else.

@@ -1,13 +1,14 @@
 """`keras-qat prepare-imagenet`: from the official archives of ImageNet to TFRecord shards."""
 
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
-from rich.console import Console
 
-from keras_qat.cli.options import AtLeastOne
+from keras_qat.cli.options import AtLeastOne, Flag, Json
+from keras_qat.cli.show import show
 
 if TYPE_CHECKING:
     from keras_qat.data.prepare_imagenet import Prepared
@@ -22,7 +23,8 @@ def prepare_imagenet_command(
     shards: Annotated[tuple[int, int], Parameter(negative=())] = (1024, 128),
     workers: Annotated[int | None, AtLeastOne] = None,
     seed: int = 0,
-    skip_bad: Annotated[bool, Parameter(negative=())] = False,
+    skip_bad: Annotated[bool, Flag] = False,
+    as_json: Annotated[bool, Json] = False,
 ) -> None:
     """Write ImageNet into TFRecord shards, straight from the archives of ILSVRC 2012, and check them.
 
@@ -40,11 +42,13 @@ def prepare_imagenet_command(
         workers: How many shards are written at a time: 8, or as many as there are processors, if not given.
         seed: Of the order of the images.
         skip_bad: Leave out files that are no image, instead of stopping.
+        as_json: Print JSON instead of text.
     """
     from keras_qat.data.prepare_imagenet import prepare_imagenet
 
     prepared = prepare_imagenet(archives, output, shards=shards, workers=workers, seed=seed, skip_bad=skip_bad)
-    Console().print(_summary(prepared, output, shards), soft_wrap=True, markup=False, highlight=False)
+    record = {**asdict(prepared), "official": prepared.official, "output": str(output)}
+    show(lambda: _summary(prepared, output, shards) + "\n", record, as_json=as_json)
 
 
 def _summary(prepared: "Prepared", output: Path, shards: tuple[int, int]) -> str:

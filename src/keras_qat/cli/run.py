@@ -1,11 +1,12 @@
-"""`keras-qat run`: from a trained ResNet to verified INT8, with the results table."""
+"""`keras-qat run`: from a trained network to verified INT8, with the results table."""
 
 from dataclasses import replace
 from typing import Annotated
 
 from cyclopts import Parameter
-from rich.console import Console
 
+from keras_qat.cli.options import Json
+from keras_qat.errors import UserError
 from keras_qat.settings import Settings
 
 
@@ -13,6 +14,7 @@ def run_command(
     settings: Annotated[Settings, Parameter(name="*")] | None = None,
     *,
     models: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = (),
+    as_json: Annotated[bool, Json] = False,
 ) -> None:
     """Quantize, calibrate, fine-tune, export and judge a model; print the results table.
 
@@ -23,26 +25,27 @@ def run_command(
 
         keras-qat run --model resnet50 --weights resnet50.weights.h5 --data imagenet/ --target tensorrt
 
+        keras-qat run --model mine.keras --data photos/
+
         keras-qat run --models all --data digits
 
     Args:
         settings: What to do.
         models: Several networks one after the other: their names, or "all" for resnet50, resnet50v2, resnet101 and
             resnet101v2.
+        as_json: Print JSON instead of the table.
     """
+    settings = settings or Settings()
     # TensorFlow takes seconds to load; `--help` and a mistyped option needn't wait for it.
-    from keras_qat.gates import check_gates
+    from keras_qat.cli.results import show_results
     from keras_qat.pipeline import run
-    from keras_qat.report import terminal_table
     from keras_qat.zoo import SEED_MODELS
 
-    settings = settings or Settings()
     names = (SEED_MODELS if models == ("all",) else models) or (settings.model,)
-    records = []
-    for name in names:
-        one = replace(settings, model=name)
-        records.append(run(one))
-        Console().print(terminal_table(records[-1]))
-        Console().print(f"Models and results are in {one.folder}", soft_wrap=True)
-    for record in records:
-        check_gates(record)
+    if settings.run_folder is not None and len(names) > 1:
+        raise UserError(
+            f"Several networks don't fit in one folder. Received: --run-folder {settings.run_folder} with --models "
+            f"{' '.join(names)}. Use --output: each network gets a folder in it."
+        )
+    runs = [replace(settings, model=name) for name in names]
+    show_results(((run(one), one.folder) for one in runs), as_json=as_json)

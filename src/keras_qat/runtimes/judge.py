@@ -12,10 +12,10 @@ from keras_qat.runtimes.runtime import Runtime
 
 JUDGES: Mapping[str, tuple[str, ...]] = {
     "onnxruntime": ("onnxruntime",),
-    "openvino": ("openvino",),
+    "openvino": ("openvino", "onnxruntime"),
     "tensorrt": ("tensorrt", "onnxruntime"),
 }
-"""{target: engines, the best judge first}. A file for TensorRT means the same in ONNX Runtime, only slower."""
+"""{target: engines, the best judge first}. All files mean the same in ONNX Runtime, only slower."""
 
 _ANY_TARGET = ("onnxruntime",)
 
@@ -54,7 +54,7 @@ class Judge:
 
 
 def choose_judge(target: str) -> Judge:
-    """The best judge of a target's files that can run on this machine.
+    """The best judge of a target's files that can run on this machine, and computes them right there.
 
     Args:
         target: its name; one that no table names is judged by ONNX Runtime.
@@ -70,7 +70,7 @@ def choose_judge(target: str) -> Judge:
     candidates = JUDGES.get(target, _ANY_TARGET)
     for name in candidates:
         engine = find_engine(name)
-        reason = engine.why_not()
+        reason = engine.why_not() or engine.why_inexact()
         if reason is None:
             return Judge(name, tuple(passed_over))
         passed_over.append(f"{engine.title}: {reason}")

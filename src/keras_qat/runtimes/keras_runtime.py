@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
+import keras_qat.layers  # noqa: F401  (Keras knows quantized layers by that)
 from keras_qat.errors import StorageError
 from keras_qat.runtimes.runtime import Runtime, TensorSpec
 

@@ -1,4 +1,4 @@
-"""A `.keras` file that the user named."""
+"""A `.keras` file that somebody named."""
 
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,15 @@ def load_model_file(path: Path) -> Any:
 
     Raises:
         StorageError: there is no such file, or it can't be read as a model.
+
+    Example:
+        >>> load_model_file(Path("nowhere.keras"))
+        Traceback (most recent call last):
+        keras_qat.errors.StorageError: There is no such model file. ...
     """
     import keras
+
+    import keras_qat.layers  # noqa: F401  (Keras knows quantized layers by that)
 
     if not path.is_file():
         raise StorageError(f"There is no such model file. Received: {str(path)!r}. Give the path of a .keras file.")

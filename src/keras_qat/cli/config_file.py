@@ -1,0 +1,121 @@
+"""`--config FILE`: options from a YAML, TOML or JSON file; those of the command line go before them.
+
+A file holds the options of one command by their names, or a table for each of several commands:
+
+    target: tensorrt          run:
+    epochs: 3                   target: tensorrt
+                              benchmark:
+                                runs: 200
+
+In a file with tables, what stands outside of them goes for every command that reads it. The `settings.json` of an
+earlier run is such a file; its nulls are what wasn't given.
+"""
+
+import difflib
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import cyclopts
+from cyclopts import Parameter
+from cyclopts.config import Dict, Json, Toml, Yaml
+
+from keras_qat.errors import StorageError, UserError
+
+_OPTION = "--config"
+
+_READERS: Mapping[str, Callable[..., Any]] = {".yaml": Yaml, ".yml": Yaml, ".toml": Toml, ".json": Json}
+
+_HELP = "Take options from this .yaml, .toml or .json file, such as the settings.json of a run; those given here win."
+
+
+def with_config(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with one option more, `--config`, for `read_config` to find.
+
+    Example:
+        >>> def show(*, target: str = "onnxruntime") -> None: ...
+        >>> list(inspect.signature(with_config(show)).parameters)
+        ['target', 'config']
+    """
+
+    @functools.wraps(command)
+    def configured(*arguments: Any, config: Path | None = None, **options: Any) -> None:  # noqa: ARG001
+        command(*arguments, **options)
+
+    signature = inspect.signature(command)
+    option = inspect.Parameter(
+        "config",
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None,
+        annotation=Annotated[Path | None, Parameter(name=_OPTION, help=_HELP)],
+    )
+    new = signature.replace(parameters=[*signature.parameters.values(), option])
+    configured.__signature__ = new  # type: ignore[attr-defined]
+    return configured
+
+
+def read_config(app: cyclopts.App, commands: tuple[str, ...], arguments: cyclopts.ArgumentCollection) -> None:
+    """Fill in what the command line left open; called by cyclopts once a command line is read.
+
+    Args:
+        app: the command.
+        commands: its name.
+        arguments: its options, with what was given.
+
+    Raises:
+        StorageError: there is no such file, or it can't be read.
+        UserError: it isn't of its format, holds no options, or one that the command doesn't have.
+    """
+    option = next((argument for argument in arguments if argument.name == _OPTION), None)
+    if option is None or not option.tokens:
+        return
+    path = Path(option.tokens[0].value)
+    options = _of_command(_read(path), commands, app.app_stack.current_frame[0])
+    source = Dict(options, use_commands_as_keys=False, source=str(path))
+    try:
+        source(app, commands, arguments)
+    except cyclopts.UnknownOptionError as error:
+        raise _unknown(error, path, commands, arguments) from error
+
+
+def _unknown(
+    error: cyclopts.UnknownOptionError, path: Path, commands: tuple[str, ...], arguments: cyclopts.ArgumentCollection
+) -> UserError:
+    key = (error.token.keyword or "").strip("[]")
+    known = [argument.name.removeprefix("--") for argument in arguments if argument.name.startswith("--")]
+    near = difflib.get_close_matches(key.replace("_", "-"), known, n=1)
+    advice = f"Did you mean {near[0]!r}?" if near else f"See `keras-qat {' '.join(commands)} --help`."
+    return UserError(f"{path} sets an option that the command doesn't have. Received: {key!r}. {advice}")
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    if not path.is_file():
+        raise StorageError(f"There is no such file of options. Received: {str(path)!r}. Name a file.")
+    reader = _READERS.get(path.suffix.lower())
+    if reader is None:
+        raise UserError(
+            f"Options stand in a {', '.join(_READERS)} file. Received: {str(path)!r}. Rename it, or write such a file."
+        )
+    try:
+        found = reader(path).config
+    except (cyclopts.CycloptsError, OSError) as error:
+        why = error.__cause__ or error
+        raise UserError(
+            f"Can't read the options: {' '.join(str(why).split())}. Received: {str(path)!r}. Mend that line."
+        ) from error
+    if not isinstance(found, Mapping) or not all(isinstance(key, str) for key in found):
+        raise UserError(
+            f"A file of options has a name for each of them. Received: {str(path)!r}, which holds "
+            f"{type(found).__name__}. Write lines such as `target: tensorrt`."
+        )
+    return found
+
+
+def _of_command(found: Mapping[str, Any], commands: tuple[str, ...], root: cyclopts.App) -> dict[str, Any]:
+    """The options for one command: what stands in no table, then what stands in its own."""
+    tables = {name: value for name, value in found.items() if isinstance(value, Mapping) and name in root}
+    loose = {name: value for name, value in found.items() if name not in tables}
+    own = tables.get(commands[-1], {}) if commands else {}
+    return {name: value for name, value in {**loose, **own}.items() if value is not None}

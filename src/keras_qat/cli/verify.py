@@ -1,0 +1,68 @@
+"""`keras-qat verify`: is a file what was planned, and does it compute what was simulated?"""
+
+from pathlib import Path
+from typing import Annotated
+
+from keras_qat.cli.options import AtLeastOne, Json, require_output_file
+from keras_qat.cli.show import show
+
+
+def verify_command(
+    path: Path,
+    /,
+    *,
+    model: Path | None = None,
+    placement: Path | None = None,
+    data: str | None = None,
+    preprocessing: str | None = None,
+    images: Annotated[int, AtLeastOne] = 128,
+    seed: int = 0,
+    output: Path | None = None,
+    as_json: Annotated[bool, Json] = False,
+) -> None:
+    """Hold the ONNX files of a run, or one file, to what they were made from; print a row for each.
+
+    Its Q/DQ pairs are held to the placement, edge for edge; its numbers to the Keras model, tensor by tensor; and its
+    classes to the model's, on images. A miss is named, and the exit code is 3.
+
+    Examples:
+        keras-qat verify runs/resnet50-digits-onnxruntime
+
+        keras-qat verify deploy/qat.onnx --model qat.keras --placement placement.json --data photos/
+
+    Args:
+        path: The folder of a run, as `keras-qat run` or `keras-qat quantize` names it at its end, or an ONNX file.
+        model: The .keras file that the ONNX file was exported from; that of the same name beside it if not given.
+        placement: The placement.json of its run; of a quantized model that beside the ONNX file, if there is one.
+        data: Images to compare classes on, as in `keras-qat evaluate`. A run has its own: say where they are now, if
+            they were moved. One file is compared on random numbers without.
+        preprocessing: How images are prepared, as MODE:SIZE or MODE:SIZE:RESIZE, such as caffe:224:256; what is written
+            in the file or beside it if not given.
+        images: How many images to compare classes on.
+        seed: It chooses the images, and draws the random numbers.
+        output: Write all figures to this JSON file, too.
+        as_json: Print JSON instead of the table.
+    """
+    from keras_qat.data import Preprocessing
+    from keras_qat.errors import GateMissedError
+    from keras_qat.storage import write_json
+    from keras_qat.verify_files import VerificationSettings, verification_table, verify_files
+
+    settings = VerificationSettings(
+        path=path,
+        model=model,
+        placement=placement,
+        data=data,
+        preprocessing=None if preprocessing is None else Preprocessing.parse(preprocessing),
+        images=images,
+        seed=seed,
+    )
+    if output is not None:
+        require_output_file(output, ".json")
+    found = verify_files(settings)
+    record = {**found.to_dict(), "settings": settings.to_dict()}
+    show(lambda: verification_table(found), record, as_json=as_json)
+    if output is not None:
+        write_json(output, record)
+    if found.miss is not None:
+        raise GateMissedError(found.miss)

@@ -1,0 +1,110 @@
+"""The folder of a run, read back: what it was made with, its models and its images."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from keras_qat.data import Splits
+from keras_qat.errors import DataError, StorageError
+from keras_qat.model_facts import FACTS_FILE, ModelFacts, read_model_facts
+from keras_qat.model_file import load_model_file
+from keras_qat.placement import load_placement
+from keras_qat.settings import Settings
+from keras_qat.start import load_splits
+from keras_qat.storage import read_json
+from keras_qat.types import Placement
+
+
+@dataclass(frozen=True)
+class SavedRun:
+    """What `keras-qat run` or `keras-qat quantize` left in a folder.
+
+    Args:
+        folder: of the run.
+        settings: it was made with; its `folder` is this one, wherever it was moved.
+    """
+
+    folder: Path
+    settings: Settings
+
+    def model_file(self, variant: str) -> Path:
+        """The `.keras` file of a variant: baseline, ptq or qat.
+
+        Raises:
+            StorageError: the run has none.
+        """
+        path = self.folder / f"{variant}.keras"
+        if not path.is_file():
+            present = ", ".join(sorted(found.name for found in self.folder.glob("*.keras"))) or "no .keras file"
+            raise StorageError(
+                f"The run has no {path.name}. Received: {str(self.folder)!r}, which holds {present}. Let `keras-qat "
+                "run` finish; with --skip-fine-tuning, and by `keras-qat quantize`, it makes no qat.keras."
+            )
+        return path
+
+    def model(self, variant: str) -> Any:
+        """The Keras model of a variant.
+
+        Raises:
+            StorageError: the run has none, or it can't be read.
+        """
+        return load_model_file(self.model_file(variant))
+
+    def placement(self) -> Placement:
+        """Where the run's Q/DQ pairs are.
+
+        Raises:
+            StorageError: the run has no placement.json.
+            UserError: the file can't be understood.
+        """
+        return load_placement(self.folder / "placement.json")
+
+    def facts(self) -> ModelFacts:
+        """What the run's files expect of their images.
+
+        Raises:
+            StorageError: the run says nothing of it.
+            UserError: the file can't be understood.
+        """
+        path = self.folder / FACTS_FILE
+        facts = read_model_facts(self.folder / "ptq.engine") if path.is_file() else None
+        if facts is None:
+            raise StorageError(
+                f"The run has no {FACTS_FILE}. Received: {str(self.folder)!r}. Give the folder of a run that is done."
+            )
+        return facts
+
+    def data(self) -> Splits:
+        """The run's images, cut and prepared as they were.
+
+        Raises:
+            DataError: they can't be read.
+        """
+        try:
+            return load_splits(self.settings, self.facts().preprocessing)
+        except DataError as error:
+            raise DataError(
+                f"The run's images can't be read. {error} If they were moved, or given relative to another "
+                f"folder than {str(Path.cwd())!r}, say where they are now with --data."
+            ) from error
+
+
+def open_run(folder: Path, *, data: str | None = None) -> SavedRun:
+    """Read the settings of a run.
+
+    Args:
+        folder: of the run.
+        data: where its images are now, if not where they were.
+
+    Raises:
+        StorageError: it is no folder of a run.
+        UserError: its settings can't be understood.
+    """
+    path = folder / "settings.json"
+    if not path.is_file():
+        raise StorageError(
+            f"This is not the folder of a run: it has no settings.json. Received: {str(folder)!r}. Give the folder "
+            "that `keras-qat run` named at its end, such as runs/resnet50-digits-onnxruntime."
+        )
+    settings = replace(Settings.from_dict(read_json(path)), run_folder=folder)
+    return SavedRun(folder, settings if data is None else replace(settings, data=data))

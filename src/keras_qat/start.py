@@ -1,0 +1,125 @@
+"""What a run starts from: the float model, by name or from a file of the user's own, and its images."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from keras_qat.baseline import DIGITS, DIGITS_SIZE, digits_baseline
+from keras_qat.data import Labelled, Preprocessing, Splits, load_data
+from keras_qat.errors import UnsupportedModelError, UserError
+from keras_qat.evaluate_file.open_model import require_classes
+from keras_qat.layers import FakeQuantize
+from keras_qat.model_file import load_model_file
+from keras_qat.own_model import input_preprocessing
+from keras_qat.settings import Settings
+from keras_qat.zoo import ZooEntry, build_model, check_finite, find
+
+_IMAGENET_CLASSES = 1000
+
+_SCORES = 2
+"""Axes of a classifier's output: images and classes."""
+
+
+@dataclass(frozen=True, eq=False)
+class Start:
+    """What a run starts from.
+
+    Args:
+        model: the float model, trained.
+        data: its images, at the network's size.
+    """
+
+    model: Any
+    data: Splits
+
+
+def open_start(settings: Settings) -> Start:
+    """The float model and the images that the settings name.
+
+    Args:
+        settings: the run's; `model`, `weights`, `data`, `preprocessing`, `seed` and `embed_preprocessing` decide.
+
+    Raises:
+        DataError: the data can't be read as images, or has other classes than the model.
+        StorageError: the model file can't be read.
+        UnsupportedModelError: the model is no classifier of images.
+        UserError: there are no weights, and the data is not the embedded set; or settings exclude each other.
+        WeightsError: the weights can't be used.
+    """
+    return _named(settings) if settings.own_model is None else _own(settings, settings.own_model)
+
+
+def load_splits(settings: Settings, preprocessing: Preprocessing) -> Splits:
+    """The run's images, prepared for its network.
+
+    Args:
+        settings: the run's; `data`, `seed` and `embed_preprocessing` decide.
+        preprocessing: of the network.
+
+    Raises:
+        DataError: the data can't be read as images.
+    """
+    whole = replace(preprocessing, whole_pixels=settings.embed_preprocessing)
+    return load_data(settings.data, whole, settings.seed)
+
+
+def _named(settings: Settings) -> Start:
+    entry = find(settings.model)
+    if settings.preprocessing is not None:
+        raise UserError(
+            f"How images are prepared for {entry.name} is known. Received: --preprocessing {settings.preprocessing}. "
+            "Drop it, or give the path of a .keras file as the model."
+        )
+    # The embedded digits are small, and so is the network for them.
+    preprocessing = entry.preprocessing.for_size(DIGITS_SIZE) if settings.data == DIGITS else entry.preprocessing
+    data = load_splits(settings, preprocessing)
+    return Start(_float_model(settings, entry, data), data)
+
+
+def _float_model(settings: Settings, entry: ZooEntry, data: Splits) -> Any:
+    """Build the network of that name with its trained weights."""
+    if settings.weights is None and settings.data == DIGITS:
+        return digits_baseline(settings, entry, data)
+    if settings.weights is None:
+        raise UserError(
+            f"{entry.name} has random weights, and nothing trained can come of quantizing those. Received: "
+            f"weights=None with data={settings.data!r}. Give `--weights imagenet` or the path of your weights."
+        )
+    # Images without labels don't say how many classes there are.
+    num_classes = data.num_classes or _IMAGENET_CLASSES
+    return build_model(entry, weights=settings.weights, num_classes=num_classes, size=data.train.preprocessing.size)
+
+
+def _own(settings: Settings, path: Path) -> Start:
+    if settings.weights is not None:
+        raise UserError(
+            f"A .keras file has its weights in it. Received: {str(path)!r} with --weights {settings.weights}. Drop one."
+        )
+    model = load_model_file(path)
+    _require_float_classifier(model, path)
+    check_finite(model)
+    data = load_splits(settings, input_preprocessing(model, settings.preprocessing, path))
+    if data.train.labelled:
+        require_classes(path, int(model.output_shape[-1]), Labelled(data.validation, data.class_names))
+    return Start(model, data)
+
+
+def _require_float_classifier(model: Any, path: Path) -> None:
+    """Refuse what a run can't judge; the stages in Python take more."""
+    if not isinstance(model, keras.Sequential | keras.Model) or not hasattr(model, "output_shape"):
+        shape: Any = None
+    else:
+        shape = model.output_shape
+    if not (isinstance(shape, tuple) and len(shape) == _SCORES and isinstance(shape[1], int)):
+        raise UnsupportedModelError(
+            f"A run judges a model by the classes it finds, so it must give one score for each class. Received: "
+            f"{str(path)!r}, whose output has the shape {shape}. From Python, `keras_qat.quantize` and "
+            "`keras_qat.export_onnx` take models of any output."
+        )
+    if any(isinstance(layer, FakeQuantize) for layer in model.layers):
+        raise UserError(
+            f"This model is quantized already. Received: {str(path)!r}. Give the float model that it was made from, or "
+            "write this one to a file with `keras-qat export`."
+        )

@@ -1,0 +1,73 @@
+"""A verification on the terminal: a row for each file."""
+
+from collections.abc import Callable
+
+from rich.table import Table
+from rich.text import Text
+
+from keras_qat.evaluation import TensorError
+from keras_qat.verify_files.record import FileCheck, Verification
+
+_NONE = "–"
+
+
+def verification_table(verification: Verification) -> Table:
+    """The table for the terminal, with its footnotes.
+
+    Example:
+        >>> verification_table(Verification("random numbers", ())).title
+        'Files against their Keras models'
+    """
+    notes = Text("\n".join(filter(None, _notes(verification))))
+    table = Table(title="Files against their Keras models", caption=notes, caption_justify="left")
+    table.add_column("File", overflow="fold")
+    for name, _ in _COLUMNS:
+        table.add_column(name, justify="right")
+    for file in verification.files:
+        table.add_row(Text(file.name), *(Text(cell(file)) for _, cell in _COLUMNS))
+    return table
+
+
+def describe_proof(file: FileCheck, inputs: str) -> list[str]:
+    """What came of comparing one file with its model, in lines."""
+    worst = file.worst
+    tensors = f"Tensor by tensor, {_worst(worst)}." if worst is not None else ""
+    equal = "" if file.agreement is None else f", the same class on {100 * file.agreement:.1f}%"
+    sqnr = "outputs that aren't finite" if file.sqnr is None else f"an SQNR of {file.sqnr:.1f} dB"
+    outputs = f"Outputs against the Keras model's, on {file.images} x {inputs}: {sqnr}{equal}."
+    verdict = "The file computes what the model computes." if file.held and file.ok else ""
+    return [line for line in (tensors, outputs, verdict) if line]
+
+
+def _worst(error: TensorError) -> str:
+    if not error.worst:
+        return "all are equal"
+    share = f"{100 * error.differing:.2g}% of its numbers differ"
+    return f"the worst is {error.tensor!r}: {share}, by up to {error.worst:.2g} steps"
+
+
+def _edges(file: FileCheck) -> str:
+    if file.edges is None:
+        return _NONE
+    return f"{len(file.findings)} wrong" if file.findings else f"{file.edges} ok"
+
+
+_COLUMNS: tuple[tuple[str, Callable[[FileCheck], str]], ...] = (
+    ("Q/DQ pairs", lambda file: str(file.pairs)),
+    ("Edges", _edges),
+    ("Steps off", lambda file: _NONE if file.worst is None else f"{file.worst.worst:.2g}"),
+    ("Numbers off", lambda file: _NONE if file.worst is None else f"{100 * file.worst.differing:.2g}%"),
+    ("Same class", lambda file: _NONE if file.agreement is None else f"{100 * file.agreement:.2f}%"),
+    ("SQNR (dB)", lambda file: _NONE if file.sqnr is None else f"{file.sqnr:.1f}"),
+    ("", lambda file: "ok" if file.ok else "missed"),
+)
+
+
+def _notes(verification: Verification) -> tuple[str, ...]:
+    images = max((file.images for file in verification.files), default=0)
+    worst = ", ".join(f"{file.worst.tensor} ({file.name})" for file in verification.files if file.worst is not None)
+    return (
+        f"Compared in ONNX Runtime on {images} x {verification.inputs}. Edges: those of the placement.",
+        f"Off: at the worst tensor, given the same integers before it: {worst}." if worst else "",
+        "Same class, SQNR: end to end, where two right engines drift apart (docs/architecture.md).",
+    )

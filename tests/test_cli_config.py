@@ -1,0 +1,155 @@
+"""`--config`: options from a file. Command lines are only read here, nothing runs."""
+
+import inspect
+import json
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from keras_qat.cli.config_file import with_config
+from keras_qat.cli.main import COMMANDS, app, run_program
+from keras_qat.settings import Settings
+
+Write = Callable[[str, str], str]
+
+COMMAND_NAMES = [name for commands in COMMANDS.values() for name in commands]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Write a file of options; its path."""
+
+    def call(name: str, text: str) -> str:
+        (tmp_path / name).write_text(text)
+        return str(tmp_path / name)
+
+    return call
+
+
+def options_of(*arguments: str) -> dict[str, Any]:
+    """What a command would be called with."""
+    _, bound, _ = app.parse_args(arguments, exit_on_error=False, print_error=False)
+    return dict(bound.arguments)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.yaml", "target: tensorrt\nlearning_rate: 1.0e-5\nuse-cache: false\noutput: made\n"),
+        ("a.yml", "run:\n  target: tensorrt\n  learning-rate: 1.0e-5\n  use_cache: false\n  output: made\n"),
+        ("a.toml", 'output = "made"\n[run]\ntarget = "tensorrt"\nlearning_rate = 1e-5\nuse_cache = false\n'),
+        ("a.JSON", '{"target": "tensorrt", "learning_rate": 1e-5, "use_cache": false, "output": "made"}'),
+    ],
+)
+def test_every_format_gives_the_same_settings(write: Write, name: str, text: str) -> None:
+    read = options_of("run", "--config", write(name, text))["settings"]
+    assert read == Settings(target="tensorrt", learning_rate=1e-5, use_cache=False, output=Path("made"))
+
+
+def test_the_command_line_goes_before_the_file(write: Write) -> None:
+    path = write("a.yaml", "target: tensorrt\nepochs: 3\nuse_cache: false\n")
+    read = options_of("run", "--epochs", "5", "--config", path, "--use-cache")["settings"]
+    assert (read.target, read.epochs, read.use_cache) == ("tensorrt", 5, True)
+
+
+def test_tables_are_for_their_commands_and_the_rest_for_all(write: Write) -> None:
+    path = write("a.yaml", "seed: 7\nrun:\n  epochs: 2\nevaluate:\n  images: 50\n  seed: 8\nbenchmark:\n  runs: 9\n")
+    assert options_of("run", "--config", path)["settings"] == Settings(seed=7, epochs=2)
+    evaluation = options_of("evaluate", "qat.onnx", "--config", path)
+    assert (evaluation["images"], evaluation["seed"]) == (50, 8)
+    assert "images" not in options_of("verify", "qat.onnx", "--config", path)
+    assert options_of("verify", "qat.onnx", "--config", path)["seed"] == 7
+
+
+def test_the_settings_of_a_run_repeat_it(write: Write) -> None:
+    changed = Settings(
+        model="resnet101",
+        weights="imagenet",
+        data="photos",
+        target="openvino",
+        overrides=Path("rules.json"),
+        use_cache=False,
+        steps_per_epoch=4,
+        clip_norm=0.5,
+        range_mode="learned",
+        seed=3,
+        precision="fp16",
+        embed_preprocessing=True,
+        skip_saved_model=True,
+    )
+    for settings in (Settings(), changed):
+        path = write("settings.json", json.dumps(settings.to_dict()))
+        assert options_of("run", "--config", path).get("settings", Settings()) == settings
+
+
+def test_every_setting_can_stand_in_a_file() -> None:
+    names = {argument.name for argument in app["run"].assemble_argument_collection()}
+    assert {f"--{field.name.replace('_', '-')}" for field in fields(Settings)} <= names
+
+
+def test_lists_and_required_options(write: Write) -> None:
+    path = write("a.toml", 'batch_sizes = [1, 4]\njson = true\noutput = "latency.json"\n')
+    read = options_of("benchmark", "a.onnx", "b.onnx", "--config", path)
+    assert (read["batch_sizes"], read["as_json"], read["output"]) == ((1, 4), True, Path("latency.json"))
+    path = write("b.yaml", "engine: openvino\n")
+    assert options_of("build-engine", "a.onnx", "--config", path)["engine"] == "openvino"
+
+
+@pytest.mark.parametrize("name", COMMAND_NAMES)
+def test_every_command_takes_it(name: str) -> None:
+    assert "--config" in {argument.name for argument in app[name].assemble_argument_collection()}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "parts"),
+    [
+        ("a.yaml", "modle: resnet101\n", ("Received: 'modle'", "Did you mean 'model'?")),
+        ("a.toml", "[run]\nxyzzy = 3\n", ("Received: 'xyzzy'", "`keras-qat run --help`")),
+        ("a.json", '{"epochs": "many"}', ("[epochs]", '"many" into int')),
+        ("a.yaml", "epochs: [1, 2]\n", ("[epochs]", "into int")),
+        ("a.yaml", "range_mode: fast\n", ("[range_mode]", '"fast"')),
+        ("a.yaml", "run: {target: {name: tensorrt}}\n", ("target",)),
+        ("a.yaml", "seed: [1,\n", ("Can't read the options", "line 2")),
+        ("a.json", '{"seed" 1}', ("Can't read the options", "line 1 column 9")),
+        ("a.toml", "seed = \n", ("Can't read the options", "line 1")),
+        ("a.yaml", "- seed\n", ("which holds list",)),
+        ("a.yaml", "just text\n", ("which holds str",)),
+        ("a.yaml", "1: 2\n", ("has a name for each",)),
+        ("a.ini", "seed=1\n", (".yaml, .yml, .toml, .json",)),
+    ],
+)
+def test_mistakes_name_the_file_and_the_key(
+    write: Write, capfd: pytest.CaptureFixture[str], name: str, text: str, parts: tuple[str, ...]
+) -> None:
+    path = write(name, text)
+    assert run_program(["run", "--config", path], app) == 2
+    printed = capfd.readouterr()
+    assert printed.out == ""
+    assert printed.err.count("error:") == 1
+    for part in (path, *parts):
+        assert part in " ".join(printed.err.split())
+
+
+@pytest.mark.parametrize("name", ["none.yaml", "."])
+def test_no_such_file(capfd: pytest.CaptureFixture[str], tmp_path: Path, name: str) -> None:
+    assert run_program(["explain", "--config", str(tmp_path / name)], app) == 2
+    assert f"Received: {str(tmp_path / name)!r}" in " ".join(capfd.readouterr().err.split())
+
+
+def test_an_empty_file_sets_nothing(write: Write) -> None:
+    assert "settings" not in options_of("run", "--config", write("a.json", "{}"))
+    assert "settings" not in options_of("run", "--config", write("a.yaml", ""))
+
+
+def test_the_command_itself_never_sees_the_option() -> None:
+    seen = []
+
+    def command(*, target: str = "onnxruntime") -> None:
+        seen.append(target)
+
+    with_config(command)(target="tensorrt", config=Path("a.yaml"))
+    assert seen == ["tensorrt"]
+    assert list(inspect.signature(command).parameters) == ["target"]
