@@ -3,20 +3,24 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: demo test lint unit golden lock clean
+.PHONY: demo test lint docs unit golden lock clean
 
 demo: $(INSTALLED)
 	$(BIN)/keras-qat run --epochs 2
 
-test: lint unit
+test: lint docs unit
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# The site, in site/; a link to nowhere, a page outside the navigation or an unknown name stops it.
+docs: $(INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 unit: $(INSTALLED)
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 # Writes the golden placements anew: read the difference before you commit it.
 golden: $(INSTALLED)
@@ -36,4 +40,4 @@ lock:
 		--output-file requirements.lock
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache dist
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache dist site

@@ -7,7 +7,16 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from keras_qat.calibration import METHODS, OBSERVERS, Histogram, calibrate, calibrate_by_all, find_observer, merge
+from keras_qat.calibration import (
+    METHODS,
+    OBSERVERS,
+    Histogram,
+    calibrate,
+    calibrate_by_all,
+    find_observer,
+    merge,
+    register_observer,
+)
 from keras_qat.calibration.histogram import EDGES
 from keras_qat.calibration.methods import squared_errors
 from keras_qat.calibration.probe import build_probe, largest_magnitude, sampled_columns
@@ -542,3 +551,9 @@ def test_one_pixel_that_is_not_finite_names_the_image(model: keras.Model, placem
 def test_unknown_method_lists_the_known(model: keras.Model, placement: Placement) -> None:
     with pytest.raises(UserError, match=r"'entrophy'.*minmax, ema, percentile, entropy, mse, auto"):
         calibrate(model, placement, [images(4)], method="entrophy")
+
+
+def test_the_name_of_an_observer_is_not_taken_twice() -> None:
+    with pytest.raises(UserError, match="Received: 'mse'"):
+        register_observer("mse", find_observer("minmax"))
+    assert find_observer("mse") is not find_observer("minmax")
