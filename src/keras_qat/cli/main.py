@@ -118,7 +118,10 @@ def run_program(arguments: Sequence[str], command: cyclopts.App) -> int:
 
 @contextmanager
 def _logging_to_terminal() -> Iterator[None]:
-    """Show the package's log on standard error, once: TensorFlow gives the root logger a handler of its own."""
+    """Show the package's log on standard error, once: TensorFlow gives the root logger a handler of its own.
+
+    TensorFlow's warnings are for whoever writes its models: that several are run in turn, it calls retracing.
+    """
     # Rich wraps lines to the terminal; in a log file a line stays a line.
     rich = RichHandler(console=CONSOLE, show_path=False, show_level=False) if CONSOLE.is_terminal else None
     handler = rich or logging.StreamHandler()
@@ -126,9 +129,13 @@ def _logging_to_terminal() -> Iterator[None]:
     package.addHandler(handler)
     package.setLevel(logging.INFO)
     package.propagate = False
+    tensorflow = logging.getLogger("tensorflow")
+    level = tensorflow.level
+    tensorflow.setLevel(logging.ERROR)
     try:
         yield
     finally:
+        tensorflow.setLevel(level)
         package.removeHandler(handler)
         package.propagate = True
 

@@ -11,8 +11,8 @@ from keras_qat.settings import Settings
 
 
 def run_command(
-    settings: Annotated[Settings, Parameter(name="*")] | None = None,
     *,
+    settings: Annotated[Settings, Parameter(name="*")] | None = None,
     models: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = (),
     as_json: Annotated[bool, Json] = False,
 ) -> None:

@@ -8,12 +8,14 @@ from rich.text import Text
 
 from keras_qat.evaluation import Classification, Evaluation, Proportion, ScoredFile
 
+_NO_LABELS = "–"
+
 _COLUMNS: tuple[tuple[str, Callable[[ScoredFile, Evaluation], str]], ...] = (
     ("Engine", lambda file, _: f"{file.engine} ({file.device})"),
     ("Images", lambda _, evaluation: str(evaluation.images)),
-    ("Top-1", lambda file, _: _percent(file.top1.value)),
-    ("95% interval", lambda file, _: _interval(file.top1)),
-    ("Top-k", lambda file, _: _percent(file.top_k.value)),
+    ("Top-1", lambda file, _: _NO_LABELS if file.top1 is None else _percent(file.top1.value)),
+    ("95% interval", lambda file, _: _NO_LABELS if file.top1 is None else _interval(file.top1)),
+    ("Top-k", lambda file, _: _NO_LABELS if file.top_k is None else _percent(file.top_k.value)),
     ("Images/s", lambda file, _: f"{file.images_per_second:.1f}"),
 )
 
@@ -21,12 +23,16 @@ _COLUMNS: tuple[tuple[str, Callable[[ScoredFile, Evaluation], str]], ...] = (
 def evaluation_table(evaluation: Evaluation) -> Table:
     """The table for the terminal, with its footnotes."""
     notes = Text("\n".join(evaluation_notes(evaluation)))
-    table = Table(title=f"Accuracy on {evaluation.data}", caption=notes, caption_justify="left")
+    rows = [[cell(file, evaluation) for _, cell in _COLUMNS] for file in evaluation.files]
+    labelled = all(file.top1 is not None for file in evaluation.files)
+    shown = [i for i in range(len(_COLUMNS)) if any(row[i] != _NO_LABELS for row in rows)]
+    title = f"{'Accuracy' if labelled else 'Agreement'} on {evaluation.data}"
+    table = Table(title=title, caption=notes, caption_justify="left")
     table.add_column("File", overflow="fold")
-    for name, _ in _COLUMNS:
+    for name in (_COLUMNS[i][0] for i in shown):
         table.add_column(name.replace("-k", f"-{evaluation.k}"), justify="left" if name == "Engine" else "right")
-    for file in evaluation.files:
-        table.add_row(Text(file.name), *(Text(cell(file, evaluation)) for _, cell in _COLUMNS))
+    for file, row in zip(evaluation.files, rows, strict=True):
+        table.add_row(Text(file.name), *(Text(row[i]) for i in shown))
     return table
 
 
@@ -51,15 +57,17 @@ def evaluation_notes(evaluation: Evaluation) -> tuple[str, ...]:
 
 
 def _compared(evaluation: Evaluation) -> Sequence[str]:
-    found = evaluation.comparison
-    if found is None:
+    found, same = evaluation.comparison, evaluation.agreement
+    if same is None:
         return ()
+    alike = f"Same class on {_percent(same.value)} of the images ({_interval(same)})."
+    if found is None:
+        return (f"{alike} They have no labels, so nobody knows which is right.",)
     first, second = (file.name for file in evaluation.files)
     better, worse = (first, second) if found.difference > 0 else (second, first)
     verdict = f"{better} is better than {worse}" if found.shown else "no difference shown"
     agreement = (
-        f"Same class on {_percent(found.agreement.value)} of the images ({_interval(found.agreement)}). "
-        f"Only {first} is right on {found.only_first}, only {second} on {found.only_second}; "
+        f"{alike} Only {first} is right on {found.only_first}, only {second} on {found.only_second}; "
         f"both on {found.both_right}, neither on {found.both_wrong}."
     )
     difference = (

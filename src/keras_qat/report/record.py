@@ -5,6 +5,7 @@ from typing import Any
 
 from keras_qat.evaluation import Latency, TensorError
 from keras_qat.report.environment import Environment
+from keras_qat.training import EpochRecord
 
 
 @dataclass(frozen=True)
@@ -15,7 +16,7 @@ class Row:
 
     Args:
         name: of the variant.
-        keras_top1: accuracy of the Keras model.
+        keras_top1: accuracy of the Keras model; as the other three, `None` for images without labels.
         keras_top5: the label is among its five best.
         keras_latency: of the Keras model, batch 1.
         deployed_top1: accuracy of the ONNX file in its engine.
@@ -30,11 +31,11 @@ class Row:
     """
 
     name: str
-    keras_top1: float
-    keras_top5: float
+    keras_top1: float | None
+    keras_top5: float | None
     keras_latency: Latency
-    deployed_top1: float
-    deployed_top5: float
+    deployed_top1: float | None
+    deployed_top5: float | None
     deployed_latency: Latency
     agreement: float | None
     simulation_agreement: float
@@ -56,6 +57,7 @@ class Record:
         engine: where the deployed files ran.
         rows: the variants.
         best_epoch: which epoch of fine-tuning the QAT row is; 0 is PTQ as it was, `None` if not fine-tuned.
+        history: the epochs of fine-tuning, from 0 on.
         settings: all settings.
         environment: machine and versions.
         seconds: how long each stage took.
@@ -68,6 +70,7 @@ class Record:
     engine: str
     rows: tuple[Row, ...]
     best_epoch: int | None
+    history: tuple[EpochRecord, ...]
     settings: dict[str, Any]
     environment: Environment
     seconds: dict[str, float]

@@ -1,0 +1,90 @@
+"""The JSON files of a run, read back; and why those that are missing are."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from keras_qat.calibration import Ranges
+from keras_qat.errors import StorageError, UserError
+from keras_qat.placement import load_placement
+from keras_qat.report.diagnosis_file import DiagnosisFile, load_diagnosis
+from keras_qat.report.record import Record
+from keras_qat.report.record_file import load_record
+from keras_qat.types import Placement
+
+RESULTS = "results.json"
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """All that a report is made of.
+
+    Args:
+        folder: of the run.
+        record: of `results.json`.
+        placement: of `placement.json`, or `None`.
+        ranges: of `ranges.json`, or `None`.
+        diagnoses: {name of a row: its diagnosis}, of `ptq_diagnosis.json` and `qat_diagnosis.json`.
+        absent: {name of a file: why it isn't there, one line}.
+    """
+
+    folder: Path
+    record: Record
+    placement: Placement | None
+    ranges: Ranges | None
+    diagnoses: Mapping[str, DiagnosisFile]
+    absent: Mapping[str, str]
+
+
+def is_run(folder: Path) -> bool:
+    """Whether that is the folder of a finished run."""
+    return (folder / RESULTS).is_file()
+
+
+def read_run(folder: Path) -> RunFiles:
+    """Read the files of a run. All but `results.json` may be missing or damaged: a report does without.
+
+    Raises:
+        StorageError: it isn't the folder of a run, or `results.json` can't be read.
+        UserError: `results.json` doesn't hold a record.
+    """
+    if not is_run(folder):
+        unfinished = "the run hasn't finished: it" if (folder / "settings.json").is_file() else "it"
+        raise StorageError(
+            f"This is not the folder of a finished run: {unfinished} has no {RESULTS}. Received: {str(folder)!r}. Give "
+            "the folder that `keras-qat run` named at its end, such as runs/resnet50-digits-onnxruntime."
+        )
+    record = load_record(folder / RESULTS)
+    found = {name: _read(folder, name, load, hint) for name, (load, hint) in _OPTIONAL.items()}
+    values = {name: value for name, (value, _) in found.items()}
+    diagnoses = {name.partition("_")[0].upper(): value for name, value in values.items() if "diagnosis" in name}
+    return RunFiles(
+        folder=folder,
+        record=record,
+        placement=values["placement.json"],
+        ranges=values["ranges.json"],
+        diagnoses={name: value for name, value in diagnoses.items() if value is not None},
+        absent={name: reason for name, (_, reason) in found.items() if reason},
+    )
+
+
+_AGAIN = "Runs of this version write it."
+
+_OPTIONAL: Mapping[str, tuple[Callable[[Path], Any], str]] = {
+    "placement.json": (load_placement, _AGAIN),
+    "ranges.json": (Ranges.load, _AGAIN),
+    "ptq_diagnosis.json": (load_diagnosis, "`keras-qat diagnose {folder} --output {path}` writes it."),
+    "qat_diagnosis.json": (load_diagnosis, "`keras-qat diagnose {folder} --variant qat --output {path}` writes it."),
+}
+
+
+def _read(folder: Path, name: str, load: Callable[[Path], Any], hint: str) -> tuple[Any, str]:
+    """The value of a file and no reason, or `None` and why."""
+    path = folder / name
+    if not path.is_file():
+        return None, f"The run has no {name}. {hint.format(folder=folder, path=path)}"
+    try:
+        return load(path), ""
+    except UserError as error:
+        return None, str(error)
