@@ -14,6 +14,7 @@ from keras_qat.cpu import Cpu
 from keras_qat.doctor import Severity, examine
 from keras_qat.doctor.checks import CHECKS, integers
 from keras_qat.doctor.onnx_file import read_onnx_file
+from keras_qat.doctor.operations import ACTIVATIONS, CONVOLUTIONS, INTEGER, MOVES, PAIR
 from keras_qat.errors import StorageError, UserError
 
 Node = onnx.NodeProto
@@ -338,6 +339,84 @@ def test_uint8_around_128_is_said_to_be_the_same_numbers(tmp_path: Path) -> None
     aside = _checks(SOUND.change(z=np.uint8(120)).write(tmp_path / "aside.onnx"), "tensorrt")["zero-point"]
     assert "same numbers as int8" in middle.problem
     assert "same numbers" not in aside.problem
+
+
+SEEN = (PAIR | MOVES | ACTIVATIONS | CONVOLUTIONS | INTEGER) - {"FusedConv", "QGemm"} | {
+    *("Gemm", "MatMul", "Add", "Sum", "Mul", "Concat", "MaxPool", "GlobalMaxPool", "AveragePool", "GlobalAveragePool"),
+    *("BatchNormalization", "Cast", "Constant", "DynamicQuantizeLinear"),
+}
+"""The operators of ONNX that checks look at."""
+
+INPUTS = {
+    "DequantizeLinear": "a_q s z",
+    "QLinearConv": "a_q s z w_q w_s w_z s z",
+    "QLinearMatMul": "a_q s z w_q w_s w_z s z",
+    "ConvInteger": "a_q w_q z w_z",
+    "MatMulInteger": "a_q w_q z w_z",
+    "QuantizeLinear": "r s z",
+}
+
+
+def _with(op_type: str) -> Sketch:
+    """The sound file with one more operator, before the last pair."""
+    given = node(op_type, INPUTS.get(op_type, "r w b s z"), "extra")
+    return SOUND.put(given, *pair("extra", "y"), before="y_q")
+
+
+def _stripped(sketch: Sketch, name: str, inputs: int) -> tuple[Sketch, bool]:
+    """With the first few inputs of one node alone, and whether ONNX's own definition wants more."""
+    whole = sketch.nodes[name]
+    changed = Node()
+    changed.CopyFrom(whole)
+    del changed.input[inputs:]
+    known = not whole.domain
+    return sketch.put(changed), known and inputs < onnx.defs.get_schema(whole.op_type, 17).min_input
+
+
+@pytest.mark.parametrize(
+    ("sketch", "name"),
+    [
+        *(pytest.param(_with(op_type), "extra", id=op_type) for op_type in sorted(SEEN)),
+        *(pytest.param(RESIDUAL, name, id=f"residual block: {name}") for name in RESIDUAL.nodes),
+        pytest.param(PROVOKED["parted-activation"][0], "r", id="ReLU behind a pair"),
+        pytest.param(PROVOKED["unfused-batch-norm"][0], "norm", id="batch norm behind a convolution"),
+        pytest.param(PROVOKED["strided-pointwise"][0], "conv", id="strided convolution"),
+        pytest.param(PROVOKED["float-bias"][0], "dense", id="dense layer"),
+    ],
+)
+def test_a_node_that_lacks_inputs_is_reported_as_invalid(sketch: Sketch, name: str, tmp_path: Path) -> None:
+    for inputs in range(len(sketch.nodes[name].input)):
+        stripped, invalid = _stripped(sketch, name, inputs)
+        found = {finding.check for finding in examine(stripped.write(tmp_path / "model.onnx")).findings}
+        assert "invalid-model" in found or not invalid, inputs
+
+
+@pytest.mark.parametrize("op_type", sorted(PAIR | CONVOLUTIONS | INTEGER | ACTIVATIONS))
+def test_operators_of_other_domains_may_have_any_inputs(op_type: str, tmp_path: Path) -> None:
+    """Of these ONNX's checker says nothing."""
+    domain = "com.microsoft"
+    for inputs in ("", "a_q", "a_q s z w_q"):
+        other = node(op_type, inputs, "extra", domain=domain)
+        sketch = replace(SOUND.put(other, *pair("extra", "y"), before="y_q"), domains=(domain,))
+        assert "invalid-model" not in _checks(sketch.write(tmp_path / "model.onnx"), "onnxruntime")
+
+
+@pytest.mark.parametrize("op_type", sorted(PAIR | INTEGER - {"QGemm"} | {"Conv", "Relu", "Identity", "MaxPool", "Add"}))
+def test_nodes_without_outputs_are_reported_as_invalid(op_type: str, tmp_path: Path) -> None:
+    sketch = _with(op_type)
+    mute = Node()
+    mute.CopyFrom(sketch.nodes["extra"])
+    del mute.output[:]
+    assert "invalid-model" in {one.check for one in examine(sketch.put(mute).write(tmp_path / "mute.onnx")).findings}
+
+
+@pytest.mark.parametrize("zero", [TensorProto.INT4, TensorProto.FLOAT8E4M3FN])
+def test_zero_points_of_types_that_numpy_lacks(zero: int, tmp_path: Path) -> None:
+    model = onnx.load(replace(SOUND, opset=21, ir_version=10).write(tmp_path / "model.onnx"))
+    (z,) = (one for one in model.graph.initializer if one.name == "z")
+    z.CopyFrom(helper.make_tensor("z", zero, [], [0]))
+    onnx.save(model, tmp_path / "model.onnx")
+    assert "float-output" in _checks(tmp_path / "model.onnx", "onnxruntime")
 
 
 @pytest.mark.parametrize(

@@ -93,6 +93,12 @@ def test_on_arm_vnni_is_no_matter(sound: Machine) -> None:
     assert advise(replace(sound, architecture="aarch64", cpu=Cpu("arm", vnni=None))) == {}
 
 
+@pytest.mark.parametrize("architecture", ["x86_64", "AMD64", "amd64", "i386", "i686"])
+def test_x86_is_known_under_all_its_names(architecture: str, sound: Machine) -> None:
+    assert set(advise(replace(sound, architecture=architecture, cpu=Cpu("some", vnni=None)))) == {"unknown-vnni"}
+    assert set(advise(replace(sound, architecture=architecture, cpu=Cpu("some", vnni=False)))) == {"no-vnni"}
+
+
 def test_the_engines_are_those_that_keras_qat_opens() -> None:
     assert {engine.name for engine in read_engines(())} == set(ENGINES)
     titles = {engine.name: engine.title for engine in read_engines(())}

@@ -27,6 +27,7 @@ ORDER: tuple[frozenset[str], ...] = tuple(
         "report doctor",
         "gates",
         "settings model_facts model_file quantization stages",
+        "run_folder",
         "baseline judging ptq evaluate_file own_model",
         "qat start",
         "saved_run results",

@@ -149,7 +149,10 @@ def test_mistakes(
 def test_a_model_that_is_no_classifier(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     x = keras.Input((SIZE, SIZE, 3))
     keras.Model(x, keras.layers.Conv2D(1, 3)(keras.layers.Rescaling(1 / 255)(x))).save(work / "map.keras")
-    assert run_program(["quantize", str(work / "map.keras"), "--data", str(work / "photos")], app) == 2
+    assert (
+        run_program(["quantize", str(work / "map.keras"), "--data", str(work / "photos"), "--output", str(work)], app)
+        == 2
+    )
     assert "one score for each class" in capsys.readouterr().err
 
 
@@ -157,7 +160,10 @@ def test_weights_that_are_not_numbers(work: Path, capsys: pytest.CaptureFixture[
     model = keras.models.load_model(work / "my.keras")
     model.layers[1].bias.assign(np.full(8, np.nan, np.float32))
     model.save(work / "nan.keras")
-    assert run_program(["quantize", str(work / "nan.keras"), "--data", str(work / "photos")], app) == 2
+    assert (
+        run_program(["quantize", str(work / "nan.keras"), "--data", str(work / "photos"), "--output", str(work)], app)
+        == 2
+    )
     assert "not finite" in capsys.readouterr().err
 
 

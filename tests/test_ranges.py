@@ -260,7 +260,7 @@ def test_diff_command(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None
         (["{folder}/none.json", "{folder}/good.json"], "Can't read"),
         (["{folder}/good.json", "{folder}/bad.json"], "doesn't hold ranges"),
         (["{folder}/good.json"], "requires an argument"),
-        (["{folder}/good.json", "{folder}/good.json", "--worst", "0"], "`worst` must be at least 1"),
+        (["{folder}/good.json", "{folder}/good.json", "--worst", "0"], "Must be >= 1"),
     ],
 )
 def test_mistakes_of_the_diff_command(

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from importlib.resources import files
@@ -243,6 +244,23 @@ def test_markdown_for_a_pull_request(folder: Path) -> None:
     assert "| CPU | a CPU |" in text
     assert text.count("<details>") == text.count("</details>") == 3
     assert "<img" not in text
+
+
+def test_markdown_starts_no_html_by_the_name_of_data_or_a_tensor(tmp_path: Path) -> None:
+    errors = (TensorError(EVIL, 0.001, 1.0),)
+    hostile = replace(record(BASELINE, replace(PTQ, tensor_errors=errors), data=EVIL), data="`<b>``", model="\\`<i>`")
+    write_json(tmp_path / "results.json", hostile.to_dict())
+    text = pull_request(read_run(tmp_path))
+    assert text.startswith("## \\`&lt;i>` on `&lt;b>``, target")
+    assert "differ (&lt;/script>&lt;img src=x" in text
+    assert set(re.findall(r"<[^ >]*", text)) == {"<details", "</details", "<summary", "</summary"}
+
+
+def test_a_diagnosis_of_a_row_that_the_results_lack_is_not_read(folder: Path) -> None:
+    write_json(folder / "results.json", record(BASELINE, PTQ).to_dict())
+    found = read_run(folder)
+    assert found.diagnoses == {}
+    assert set(found.absent) == {"placement.json", "ranges.json", "ptq_diagnosis.json"}
 
 
 def test_markdown_without_labels_or_diagnosis(tmp_path: Path) -> None:

@@ -363,10 +363,10 @@ def test_file_of_another_model_names_its_first_layer(exported: Exported, tmp_pat
 def test_run_fails_at_the_first_layer_that_is_not_as_planned(
     tiny_network: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    from keras_qat import pipeline
+    from keras_qat import results
     from keras_qat.cli.main import app, run_program
 
-    original = pipeline.export_onnx
+    original = results.export_onnx
 
     def export_broken(*arguments: Any, **options: Any) -> Path:
         path = original(*arguments, **options)
@@ -376,7 +376,7 @@ def test_run_fails_at_the_first_layer_that_is_not_as_planned(
             onnx.save(file.proto, path)
         return path
 
-    monkeypatch.setattr(pipeline, "export_onnx", export_broken)
+    monkeypatch.setattr(results, "export_onnx", export_broken)
     arguments = ["--model", tiny_network, "--skip-fine-tuning", "--skip-saved-model", "--calibration-images", "32"]
     assert run_program(["run", *arguments, "--output", str(tmp_path)], app) == 3
     assert "isn't quantized as was planned, first at 'head_conv'" in " ".join(capfd.readouterr().err.split())

@@ -85,7 +85,7 @@ def class_miss(name: str, agreement: float, images: int, keras_agreement: float 
     Example:
         >>> class_miss("PTQ", 0.98, 100, keras_agreement=0.97)
     """
-    promised = min(MIN_SIMULATION_AGREEMENT, keras_agreement or 1.0)
+    promised = min(MIN_SIMULATION_AGREEMENT, 1.0 if keras_agreement is None else keras_agreement)
     misses = round((1 - agreement) * images)
     if binomtest(misses, images, 1 - promised, alternative="greater").pvalue >= _SIGNIFICANCE:
         return None
@@ -101,7 +101,7 @@ def score_miss(name: str, sqnr: float | None, *, half: bool = False) -> str | No
 
     Args:
         name: what the message calls the file.
-        sqnr: of its outputs against those of the Keras model, in dB; `None` where they aren't finite.
+        sqnr: of its outputs against those of the Keras model, in dB; `None` where they aren't finite, or the model's are all 0.
         half: the file is in FP16.
 
     Example:
@@ -110,7 +110,11 @@ def score_miss(name: str, sqnr: float | None, *, half: bool = False) -> str | No
     least = MIN_FLOAT_SQNR_FP16 if half else MIN_FLOAT_SQNR
     if sqnr is not None and sqnr >= least:
         return None
-    received = "outputs that aren't finite" if sqnr is None else f"a signal-to-noise ratio of {sqnr:.1f} dB"
+    received = (
+        "no signal-to-noise ratio (outputs not finite, or all 0 in the model)"
+        if sqnr is None
+        else f"a signal-to-noise ratio of {sqnr:.1f} dB"
+    )
     return (
         f"The deployed {name} file doesn't compute what its Keras model computes. Received: {received}; at least "
         f"{least:.0f} dB is required. Don't deploy it; please report the model."

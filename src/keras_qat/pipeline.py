@@ -6,25 +6,27 @@ baseline ── plan ── calibrate ── apply ──▶ PTQ ── fine_tun
 """
 
 from dataclasses import replace
+from typing import Any
 
 from keras_qat.calibration import find_observer, find_weight_method
-from keras_qat.data import find_augmentation
+from keras_qat.data import Splits, find_augmentation
 from keras_qat.export import require_opset
 from keras_qat.graph import trace
-from keras_qat.model_facts import FACTS_FILE, ModelFacts
+from keras_qat.model_facts import ModelFacts
 from keras_qat.placement import Overrides, plan
 from keras_qat.ptq import quantize_after_training
 from keras_qat.qat import recipe_of, train_quantized
 from keras_qat.report import Record
 from keras_qat.results import Variants, conclude
+from keras_qat.run_folder import clear, require_same_run
 from keras_qat.runtimes import choose_judge
 from keras_qat.saved_run import SavedRun
 from keras_qat.settings import Settings
 from keras_qat.stages import Stages
 from keras_qat.start import open_start
-from keras_qat.storage import require_writable, write_json
+from keras_qat.storage import require_writable
 from keras_qat.targets import find_target
-from keras_qat.training import find_devices, require_device_recipe
+from keras_qat.training import find_devices, require_device_recipe, require_label_free, require_probabilities
 
 
 def run(settings: Settings) -> Record:
@@ -42,13 +44,14 @@ def run(settings: Settings) -> Record:
     """
     folder, stages = settings.folder, Stages()
     _check_early(settings)
+    require_same_run(settings)
     overrides = Overrides() if settings.overrides is None else Overrides.load(settings.overrides)
     with stages.timed("load"):
         start = open_start(settings)
         preprocessing = start.data.train.preprocessing
         facts = ModelFacts(preprocessing, settings.embed_preprocessing, start.data.class_names)
-        write_json(folder / "settings.json", settings.to_dict())
-        write_json(folder / FACTS_FILE, facts.to_dict())
+        _require_trainable(start.model, start.data, settings)
+        clear(folder)
         overrides.save(folder / "overrides.json")
     with stages.timed("calibrate"):
         placement = plan(trace(start.model).graph, settings.target, overrides=overrides)
@@ -80,14 +83,14 @@ def train(saved: SavedRun, settings: Settings) -> Record:
     with stages.timed("load"):
         variants = Variants(saved.model("baseline"), saved.model("ptq"), saved.placement())
         data, facts = saved.data(), saved.facts()
-    write_json(settings.folder / "settings.json", settings.to_dict())
+        _require_trainable(variants.baseline, data, settings)
     with stages.timed("fine-tune"):
         tuned = train_quantized(variants.ptq, variants.baseline, data, settings)
     return conclude(replace(variants, tuned=tuned), data, facts, settings, stages)
 
 
 def _check_early(settings: Settings) -> None:
-    """Find the mistakes that would otherwise show after minutes or hours of work."""
+    """Find the mistakes in settings that would otherwise show after minutes or hours of work."""
     require_device_recipe(recipe_of(settings), find_devices(settings.devices))
     find_augmentation(settings.augment)
     choose_judge(find_target(settings.target).name)
@@ -95,3 +98,13 @@ def _check_early(settings: Settings) -> None:
     find_weight_method(settings.weight_method)
     require_opset(settings.opset, settings.precision)
     require_writable(settings.folder)
+
+
+def _require_trainable(model: Any, data: Splits, settings: Settings) -> None:
+    """Likewise the mistakes that only the model and its images show; none where nothing will be trained."""
+    if settings.skip_fine_tuning:
+        return
+    if not data.train.labelled:
+        require_label_free(recipe_of(settings))
+    images, _ = next(data.selection.arrays(1))
+    require_probabilities(model, images)

@@ -58,7 +58,7 @@ def recipe_of(settings: Settings) -> Recipe:
 def training_folder(settings: Settings) -> Path:
     """Where the checkpoints are kept: one folder for each augmentation.
 
-    `fine_tune` can't compare data, and would go on with other images from a checkpoint that it finds.
+    Going back to an earlier one, a run finds its checkpoints.
 
     Example:
         >>> training_folder(Settings(augment="crop")).name, training_folder(Settings()).name
@@ -92,6 +92,7 @@ def train_quantized(quantized: Any, teacher: Any, data: Splits, settings: Settin
             recipe,
             teacher=teacher,
             folder=training_folder(settings),
+            data_id=f"{train_images.fingerprint()} {selection.fingerprint()}",
         )
 
 

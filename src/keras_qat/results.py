@@ -13,8 +13,9 @@ from keras_qat.evaluation import advise, diagnose
 from keras_qat.export import export_keras, export_onnx, require_verified
 from keras_qat.export.saved_model import export_saved_model
 from keras_qat.judging import BASELINE, judge_variants
-from keras_qat.model_facts import ModelFacts
+from keras_qat.model_facts import FACTS_FILE, ModelFacts
 from keras_qat.report import Record, markdown, read_environment, write_report
+from keras_qat.run_folder import DATA_FILE
 from keras_qat.settings import Settings
 from keras_qat.stages import Stages
 from keras_qat.storage import write_json, write_text
@@ -68,6 +69,9 @@ def conclude(variants: Variants, data: Splits, facts: ModelFacts, settings: Sett
         GateMissedError: a quantized file's Q/DQ pairs are not those of the placement. The files are kept.
     """
     models = variants.models
+    write_json(settings.folder / "settings.json", settings.to_dict())
+    write_json(settings.folder / FACTS_FILE, facts.to_dict())
+    write_json(settings.folder / DATA_FILE, data.fingerprints())
     with stages.timed("export"):
         files = {name: _export(model, name, facts, settings) for name, model in models.items()}
         for name in files.keys() - {BASELINE}:

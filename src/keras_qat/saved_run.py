@@ -9,6 +9,7 @@ from keras_qat.errors import DataError, StorageError
 from keras_qat.model_facts import FACTS_FILE, ModelFacts, read_model_facts
 from keras_qat.model_file import load_model_file
 from keras_qat.placement import load_placement
+from keras_qat.run_folder import DATA_FILE, SETTINGS_FILE
 from keras_qat.settings import Settings
 from keras_qat.start import load_splits
 from keras_qat.storage import read_json
@@ -78,15 +79,23 @@ class SavedRun:
         """The run's images, cut and prepared as they were.
 
         Raises:
-            DataError: they can't be read.
+            DataError: they can't be read, or aren't the run's: images that calibrated would judge.
         """
         try:
-            return load_splits(self.settings, self.facts().preprocessing)
+            found = load_splits(self.settings, self.facts().preprocessing)
         except DataError as error:
             raise DataError(
                 f"The run's images can't be read. {error} If they were moved, or given relative to another "
                 f"folder than {str(Path.cwd())!r}, say where they are now with --data."
             ) from error
+        known = self.folder / DATA_FILE
+        if known.is_file() and read_json(known) != found.fingerprints():
+            raise DataError(
+                "The images aren't those that the run was made with: some were added, removed or changed, and those "
+                f"that judge may now be among those that calibrated. Received: {self.settings.data}, with "
+                f"{len(found.train)} images to train. Make the run again, or say with --data where its images are."
+            )
+        return found
 
 
 def open_run(folder: Path, *, data: str | None = None) -> SavedRun:
@@ -100,7 +109,7 @@ def open_run(folder: Path, *, data: str | None = None) -> SavedRun:
         StorageError: it is no folder of a run.
         UserError: its settings can't be understood.
     """
-    path = folder / "settings.json"
+    path = folder / SETTINGS_FILE
     if not path.is_file():
         raise StorageError(
             f"This is not the folder of a run: it has no settings.json. Received: {str(folder)!r}. Give the folder "
@@ -108,3 +117,19 @@ def open_run(folder: Path, *, data: str | None = None) -> SavedRun:
         )
     settings = replace(Settings.from_dict(read_json(path)), run_folder=folder)
     return SavedRun(folder, settings if data is None else replace(settings, data=data))
+
+
+def setting_beside(file: Path, name: str) -> Any:
+    """A setting of the run that a file belongs to; `None` where there is no settings.json beside it, or none in it.
+
+    Args:
+        file: of a model; or the folder of a run.
+        name: of the setting, such as `"seed"`.
+
+    Raises:
+        StorageError: the settings can't be read.
+        UserError: they aren't JSON.
+    """
+    path = (file if (file / SETTINGS_FILE).is_file() else file.parent) / SETTINGS_FILE
+    value = read_json(path) if path.is_file() else None
+    return value.get(name) if isinstance(value, dict) else None

@@ -28,7 +28,10 @@ _OPTION = "--config"
 
 _READERS: Mapping[str, Callable[..., Any]] = {".yaml": Yaml, ".yml": Yaml, ".toml": Toml, ".json": Json}
 
-_HELP = "Take options from this .yaml, .toml or .json file, such as the settings.json of a run; those given here win."
+_HELP = (
+    "Take options from this .yaml, .toml or .json file; those given here win. `run` takes the settings.json of a run, "
+    "and repeats it."
+)
 
 
 def with_config(command: Callable[..., None]) -> Callable[..., None]:

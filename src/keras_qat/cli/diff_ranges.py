@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from keras_qat.cli.options import Json
+from keras_qat.cli.options import AtLeastOne, Json
 from keras_qat.cli.show import show
 
 if TYPE_CHECKING:
@@ -11,7 +11,12 @@ if TYPE_CHECKING:
 
 
 def diff_ranges_command(
-    before: Path, after: Path, /, *, worst: int = 20, as_json: Annotated[bool, Json] = False
+    before: Path,
+    after: Path,
+    /,
+    *,
+    worst: Annotated[int, AtLeastOne] = 20,
+    as_json: Annotated[bool, Json] = False,
 ) -> None:
     """Compare two files of ranges tensor by tensor; print a table, the largest ratio first.
 
@@ -25,10 +30,7 @@ def diff_ranges_command(
         as_json: Print JSON with all tensors instead of the table.
     """
     from keras_qat.calibration.ranges import Ranges
-    from keras_qat.errors import UserError
 
-    if worst < 1:
-        raise UserError(f"`worst` must be at least 1. Received: {worst}. Give a larger number.")
     found = Ranges.load(before).diff(Ranges.load(after))
     show(lambda: found.describe(worst) + "\n", _record(found), as_json=as_json)
 

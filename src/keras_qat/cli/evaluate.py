@@ -26,7 +26,7 @@ def evaluate_command(
     batch_size: Annotated[int, AtLeastOne] = 32,
     k: Annotated[int, Parameter(name=["-k", "--k"], validator=Number(gte=1))] = 5,
     images: Annotated[int | None, AtLeastOne] = None,
-    seed: int = 0,
+    seed: int | None = None,
     threads: Annotated[int | None, AtLeastOne] = None,
     compare: Path | None = None,
     compare_engine: str | None = None,
@@ -49,7 +49,8 @@ def evaluate_command(
 
     Args:
         file: The .keras, .onnx, .xml, .engine or .plan file, or SavedModel folder.
-        data: As in `keras-qat run`: "digits", a folder with val/CLASS/IMAGE, TFRecord shards, or tfds:NAME.
+        data: As in `keras-qat run`: "digits", a folder with val/CLASS/IMAGE, a folder of photos (the fifth that a run
+            judges on), TFRecord shards, or tfds:NAME.
         engine: What runs the file: keras, onnxruntime, openvino, tensorrt, tensorrt-rtx, onnxruntime-cuda or
             tensorflow; by the file if not given.
         preprocessing: How images are prepared, as MODE:SIZE or MODE:SIZE:RESIZE, such as caffe:224:256; what is written
@@ -57,7 +58,8 @@ def evaluate_command(
         batch_size: Images in a run; a file with a fixed batch has its own.
         k: Of top-k; with fewer classes than that, their number.
         images: Evaluate on that many images; on all if not given.
-        seed: That of the run. It decides which digits are validation images, and which images are taken with --images.
+        seed: That of the run; by the settings.json beside the file, or 0, if not given. It decides which digits or
+            photos are validation images, and which images are taken with --images.
         threads: Threads of one inference, for ONNX Runtime and OpenVINO on the CPU; all cores if not given.
         compare: Another file, to compare with on the same images.
         compare_engine: What runs that.
@@ -92,6 +94,7 @@ def evaluate_command(
             table, record = _classified(file, image, engine=engine, preprocessing=prepared, k=k, threads=threads)
         else:
             from keras_qat.evaluate_file import EvaluationSettings
+            from keras_qat.saved_run import setting_beside
 
             settings = EvaluationSettings(
                 file=file,
@@ -101,7 +104,7 @@ def evaluate_command(
                 batch_size=batch_size,
                 k=k,
                 images=images,
-                seed=seed,
+                seed=int(setting_beside(file, "seed") or 0) if seed is None else seed,
                 threads=threads,
                 compare=compare,
                 compare_engine=compare_engine,

@@ -19,7 +19,7 @@ def export_command(
     model: Path,
     /,
     *,
-    target: str = "onnxruntime",
+    target: str | None = None,
     output: Path | None = None,
     form: Annotated[Literal["onnx", "saved-model"], Parameter(name="--format")] = "onnx",
     opset: int | None = None,
@@ -41,8 +41,9 @@ def export_command(
 
     Args:
         model: The .keras file. A preprocessing.json beside it, as a run leaves it, is written into the ONNX file.
-        target: The engine to deploy to: onnxruntime, openvino or tensorrt.
-        output: Where to write; beside the model if not given.
+        target: The engine to deploy to: onnxruntime, openvino or tensorrt; that of the run whose settings.json is
+            beside the model, or onnxruntime, if not given.
+        output: Where to write; beside the model if not given, where that replaces no file of a run.
         form: An ONNX file, or the folder of a TensorFlow SavedModel.
         opset: ONNX operator set, 13 to 21; 17 if not given, 19 for fp16.
         precision: Floating-point type of what an ONNX file doesn't quantize: fp32 or fp16.
@@ -53,13 +54,14 @@ def export_command(
     """
     from keras_qat.errors import GateMissedError
     from keras_qat.export_file import ExportSettings, export_file
+    from keras_qat.saved_run import setting_beside
 
     found = export_file(
         ExportSettings(
             model=model,
             output=output,
             form=form,
-            target=target,
+            target=target or str(setting_beside(model, "target") or "onnxruntime"),
             opset=opset,
             precision=precision,
             embed_preprocessing=embed_preprocessing,

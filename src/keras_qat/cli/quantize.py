@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 from keras_qat.cli.options import AtLeastOne, Flag, Json
+from keras_qat.errors import UserError
 from keras_qat.settings import Settings
 from keras_qat.types import Precision
 
@@ -62,6 +63,11 @@ def quantize_command(
         seed: The same seed takes the same images.
         as_json: Print JSON instead of the table.
     """
+    if model.suffix.lower() != ".keras":
+        raise UserError(
+            f"A model is quantized from its .keras file. Received: {str(model)!r}. Save it with "
+            "`model.save('my.keras')`; networks by name, such as resnet50, go with `keras-qat run`."
+        )
     settings = Settings(
         model=str(model),
         data=data,

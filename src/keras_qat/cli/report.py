@@ -1,6 +1,5 @@
 """`keras-qat report`: a run, or several, as one page of HTML, or as Markdown for a pull request."""
 
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -9,7 +8,8 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from keras_qat.cli.options import require_output_file
+from keras_qat.cli.options import Json, require_output_file
+from keras_qat.cli.show import to_json
 from keras_qat.errors import UserError
 from keras_qat.progress import CONSOLE
 
@@ -18,7 +18,7 @@ def report_command(
     *runs: Path,
     output: Path | None = None,
     form: Annotated[Literal["html", "markdown"], Parameter(name="--format")] = "html",
-    as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
+    as_json: Annotated[bool, Json] = False,
 ) -> None:
     """Make a page of a run's results: one file that needs no network. Or print Markdown for a pull request.
 
@@ -58,7 +58,7 @@ def report_command(
         if output is not None:
             write_text(output, text)
             written, text = output, ""
-    sys.stdout.write(json.dumps(_summary(found, written), indent=2) + "\n" if as_json else text)
+    sys.stdout.write(to_json(_summary(found, written)) if as_json else text)
 
 
 def _folders(runs: Sequence[Path]) -> Sequence[Path]:

@@ -16,7 +16,7 @@ def verify_command(
     data: str | None = None,
     preprocessing: str | None = None,
     images: Annotated[int, AtLeastOne] = 128,
-    seed: int = 0,
+    seed: int | None = None,
     output: Path | None = None,
     as_json: Annotated[bool, Json] = False,
 ) -> None:
@@ -39,12 +39,14 @@ def verify_command(
         preprocessing: How images are prepared, as MODE:SIZE or MODE:SIZE:RESIZE, such as caffe:224:256; what is written
             in the file or beside it if not given.
         images: How many images to compare classes on.
-        seed: It chooses the images, and draws the random numbers.
+        seed: That of the run; by the settings.json beside the file, or 0, if not given. It decides which digits or
+            photos are validation images, chooses among them, and draws the random numbers.
         output: Write all figures to this JSON file, too.
         as_json: Print JSON instead of the table.
     """
     from keras_qat.data import Preprocessing
     from keras_qat.errors import GateMissedError
+    from keras_qat.saved_run import setting_beside
     from keras_qat.storage import write_json
     from keras_qat.verify_files import VerificationSettings, verification_table, verify_files
 
@@ -55,7 +57,7 @@ def verify_command(
         data=data,
         preprocessing=None if preprocessing is None else Preprocessing.parse(preprocessing),
         images=images,
-        seed=seed,
+        seed=int(setting_beside(path, "seed") or 0) if seed is None else seed,
     )
     if output is not None:
         require_output_file(output, ".json")

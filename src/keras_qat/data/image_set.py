@@ -14,7 +14,7 @@ from keras_qat.data.decode import decode_errors
 from keras_qat.data.passes import passes
 from keras_qat.data.preprocessing import Preprocessing
 from keras_qat.data.skipped import Skipped
-from keras_qat.data.sources import ArraySource, FileSource, ImageSource
+from keras_qat.data.sources import ArraySource, FileSource, ImageSource, digest
 from keras_qat.data.stratify import stratified_order
 from keras_qat.errors import DataError, UserError
 from keras_qat.types import UNLABELLED
@@ -182,6 +182,10 @@ class ImageSet:
         if n < 1:
             raise UserError(f"A subset needs at least 1 image. Received: n={n}. Give 1 or more.")
         return self.select(stratified_order(self.labels, seed)[:n])
+
+    def fingerprint(self) -> str:
+        """What tells these images and labels, in this order, from others; preprocessing doesn't count."""
+        return digest(self.labels.tobytes(), self.source.fingerprint().encode())
 
     def select(self, indices: NDArray[np.int64], name: str | None = None) -> "ImageSet":
         """The images at `indices`, in that order, under another name if one is given."""

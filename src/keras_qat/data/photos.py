@@ -34,9 +34,15 @@ _CUT = "a data set that is cut already has train/CLASS/IMAGE and val/CLASS/IMAGE
 
 
 def is_photos(source: str | Path) -> bool:
-    """Whether a folder is to be cut here: it is there, and has neither `train/` nor `val/`."""
+    """Whether a folder is to be cut here: it is there, and isn't one that was cut into `train/` and `val/` already.
+
+    With other folders beside it, `train/` is a class, of locomotives.
+    """
     root = Path(source)
-    return root.is_dir() and not any((root / split).is_dir() for split in _SPLITS)
+    if not root.is_dir():
+        return False
+    folders = {entry.name for entry in visible(root) if entry.is_dir()}
+    return not folders & set(_SPLITS) or bool(folders - {*_SPLITS, "test"})
 
 
 def load_photos(folder: str | Path, preprocessing: Preprocessing, seed: int, skip_bad: bool = False) -> Splits:

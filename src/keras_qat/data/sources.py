@@ -1,7 +1,9 @@
 """Where the pixels come from: arrays in memory, or files on disk."""
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -23,6 +25,9 @@ class ImageSource(Protocol):
 
     def select(self, indices: NDArray[np.int64]) -> "ImageSource":
         """The images at `indices`, in that order."""
+
+    def fingerprint(self) -> str:
+        """What tells these images, in this order, from others; the same where the data set was moved as a whole."""
 
     def reader(self, skipped: Skipped | None = None) -> Callable[[Any], Any]:
         """A function from a scalar int64 index to a uint8 RGB tensor (height, width, 3), for `tf.data`.
@@ -49,6 +54,10 @@ class ArraySource:
         """The images at `indices`, in that order."""
         return ArraySource(self.images[indices])
 
+    def fingerprint(self) -> str:
+        """A digest of the pixels."""
+        return digest(str(self.images.shape).encode(), np.ascontiguousarray(self.images).tobytes())
+
     def reader(self, skipped: Skipped | None = None) -> Callable[[Any], Any]:  # noqa: ARG002 - these are decoded
         """A function from an index to the image."""
         with tf.device("CPU:0"):
@@ -74,9 +83,22 @@ class FileSource:
         """The files at `indices`, in that order."""
         return FileSource(tuple(self.paths[i] for i in indices))
 
+    def fingerprint(self) -> str:
+        """A digest of each file's name and size, which is quick: no file is read."""
+        files = map(Path, self.paths)
+        return digest(*(f"{file.name} {file.stat().st_size if file.exists() else None}\n".encode() for file in files))
+
     def reader(self, skipped: Skipped | None = None) -> Callable[[Any], Any]:
         """A function from an index to the decoded file."""
         return decoding_reader(lambda index: decode_file(self.paths[index]), skipped)
+
+
+def digest(*parts: bytes) -> str:
+    """A SHA-256 of all parts together: 64 hexadecimal digits."""
+    found = hashlib.sha256()
+    for part in parts:
+        found.update(part)
+    return found.hexdigest()
 
 
 def decoding_reader(decode: Callable[[int], NDArray[np.uint8]], skipped: Skipped | None) -> Callable[[Any], Any]:

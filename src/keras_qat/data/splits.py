@@ -25,6 +25,10 @@ class Splits:
     num_classes: int
     class_names: tuple[str, ...]
 
+    def fingerprints(self) -> dict[str, str]:
+        """What tells each set from others, by its name."""
+        return {name: getattr(self, name).fingerprint() for name in ("train", "selection", "validation")}
+
 
 @dataclass(frozen=True, eq=False)
 class Labelled:

@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
+from keras_qat.doctor.node_inputs import input_at
+
 
 def stored_tensor(value: ir.Value | None) -> ir.TensorProtocol | None:
     """The tensor behind a value, `None` for one that is computed or read.
@@ -19,7 +21,7 @@ def stored_tensor(value: ir.Value | None) -> ir.TensorProtocol | None:
             return None
         if node.op_type == "Constant" and "value" in node.attributes:
             return node.attributes["value"].as_tensor()
-        value = node.inputs[0] if node.op_type == "Identity" else None
+        value = input_at(node, 0) if node.op_type == "Identity" else None
     return None if value is None else value.const_value
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
+from keras_qat.doctor.node_inputs import input_at
 from keras_qat.doctor.operations import ACTIVATIONS, CONVOLUTIONS, moves
 
 _PRECISION_PRESERVED = frozenset({"MaxPool", "GlobalMaxPool"})
@@ -13,21 +14,23 @@ _PRECISION_PRESERVED = frozenset({"MaxPool", "GlobalMaxPool"})
 def pair_above(value: ir.Value) -> ir.Node | None:
     """The DequantizeLinear that a tensor comes from, seen through moves, max-pools and concatenations of pairs."""
     node = value.producer()
-    if node is None or not node.inputs or node.inputs[0] is None:
+    first = None if node is None else input_at(node, 0)
+    if node is None or first is None:
         return None
     if node.op_type == "DequantizeLinear":
         return node
     if node.op_type == "Concat":
         above = [pair_above(one) for one in node.inputs if one is not None]
         return above[0] if all(pair is not None for pair in above) else None
-    return pair_above(node.inputs[0]) if moves(node) or node.op_type in _PRECISION_PRESERVED else None
+    return pair_above(first) if moves(node) or node.op_type in _PRECISION_PRESERVED else None
 
 
 def made_by(value: ir.Value) -> ir.Node | None:
     """The node that computes a tensor, seen through moves and Q/DQ pairs."""
     node = value.producer()
     while node is not None and (moves(node) or node.op_type in {"QuantizeLinear", "DequantizeLinear"}):
-        node = node.inputs[0].producer() if node.inputs and node.inputs[0] is not None else None
+        above = input_at(node, 0)
+        node = None if above is None else above.producer()
     return node
 
 
@@ -36,7 +39,7 @@ def readers(value: ir.Value) -> Iterator[ir.Node | None]:
     if value.is_graph_output():
         yield None
     for use in value.uses():
-        if moves(use.node) and use.idx == 0:
+        if moves(use.node) and use.idx == 0 and use.node.outputs:
             yield from readers(use.node.outputs[0])
         else:
             yield use.node
@@ -46,7 +49,7 @@ def fused_output(node: ir.Node) -> tuple[ir.Value, ir.Node | None]:
     """The tensor that a node makes together with the ReLU or Clip that alone reads it, and that activation."""
     output = node.outputs[0]
     below = list(readers(output))
-    if len(below) == 1 and below[0] is not None and below[0].op_type in ACTIVATIONS:
+    if len(below) == 1 and below[0] is not None and below[0].op_type in ACTIVATIONS and below[0].outputs:
         return below[0].outputs[0], below[0]
     return output, None
 

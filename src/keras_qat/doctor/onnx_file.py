@@ -35,8 +35,8 @@ class OnnxFile:
         return any(op.integer for op in self.operations) or any(self.nodes("QuantizeLinear", "DequantizeLinear"))
 
     def nodes(self, *op_types: str) -> list[ir.Node]:
-        """All nodes of these types, in the order of the file."""
-        return [node for node in self.model.graph if node.op_type in op_types]
+        """All nodes of these types that have an output, in the order of the file."""
+        return [node for node in self.model.graph if node.op_type in op_types and node.outputs]
 
     @property
     def missing_data(self) -> tuple[str, ...]:

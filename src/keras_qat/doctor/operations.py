@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from keras_qat.doctor.constants import stored_tensor
+from keras_qat.doctor.node_inputs import input_at
 from keras_qat.types import OpKind
 
 PAIR = frozenset({"QuantizeLinear", "DequantizeLinear"})
@@ -105,11 +106,11 @@ def operations_of(graph: ir.Graph) -> Iterator[Operation]:
     """
     for node in graph:
         kind = _KINDS.get(node.op_type)
-        if kind is None or moves(node):
+        if kind is None or moves(node) or not node.outputs:
             continue
         read = tuple(value for value in node.inputs if value is not None and not from_stored(value))
         if kind in WEIGHTED:
-            kernel = node.inputs[_KERNEL[node.op_type]] if len(node.inputs) > _KERNEL[node.op_type] else None
+            kernel = input_at(node, _KERNEL[node.op_type])
             if kernel is not None and (kind is OpKind.CONV or from_stored(kernel)):
                 yield Operation(node, kind, read[:1], kernel)
         elif len(read) > 1 or kind not in {OpKind.ADD, OpKind.MULTIPLY}:
@@ -120,7 +121,7 @@ def from_stored(value: ir.Value) -> bool:
     """Whether a value is stored, or made of what is stored alone by Q/DQ pairs and moves."""
     while stored_tensor(value) is None:
         node = value.producer()
-        above = node.inputs[0] if node is not None and node.inputs else None
+        above = None if node is None else input_at(node, 0)
         if node is None or above is None or not (node.op_type in PAIR or node.op_type == "Cast" or moves(node)):
             return False
         value = above

@@ -8,6 +8,7 @@ from typing import Any
 import onnx_ir as ir
 
 from keras_qat.doctor.checks.kernels import integer_kernel
+from keras_qat.doctor.node_inputs import input_at
 from keras_qat.doctor.onnx_file import OnnxFile
 from keras_qat.doctor.operations import WEIGHTED, from_stored
 from keras_qat.types import OpKind
@@ -66,7 +67,7 @@ def summarize(file: OnnxFile) -> Summary:
     graph, model = file.model.graph, file.model
     tensors = [value.const_value for value in graph.initializers.values() if value.const_value is not None]
     outside = sum(tensor.nbytes for tensor in tensors if isinstance(tensor, ir.ExternalTensor))
-    quantizes = [node for node in file.nodes("QuantizeLinear") if node.inputs[0] and not from_stored(node.inputs[0])]
+    quantized = [value for node in file.nodes("QuantizeLinear") if (value := input_at(node, 0)) is not None]
     return Summary(
         producer=" ".join(filter(None, (model.producer_name, model.producer_version))) or "unknown",
         opset=graph.opset_imports.get(""),
@@ -75,7 +76,7 @@ def summarize(file: OnnxFile) -> Summary:
         outputs=_described(graph.outputs),
         parameters=sum(math.prod(tensor.shape.numpy()) for tensor in tensors),
         size_bytes=file.size_bytes + outside,
-        pairs=len(quantizes),
+        pairs=sum(not from_stored(value) for value in quantized),
         convolutions=_count(file, OpKind.CONV),
         dense=_count(file, OpKind.DENSE),
         target=model.metadata_props.get("keras_qat.target", ""),

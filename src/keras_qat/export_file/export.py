@@ -10,6 +10,7 @@ from keras_qat.export import export_onnx
 from keras_qat.export_file.settings import ExportSettings, Form
 from keras_qat.model_facts import FACTS_FILE, ModelFacts, read_model_facts
 from keras_qat.model_file import load_model_file
+from keras_qat.run_folder import SETTINGS_FILE
 from keras_qat.runtimes import KerasRuntime
 from keras_qat.storage import require_writable
 from keras_qat.verify_files import (
@@ -114,6 +115,11 @@ def _facts(settings: ExportSettings) -> ModelFacts | None:
 def _require_free(settings: ExportSettings) -> None:
     """Refuse an output that can't be written, or would replace something else."""
     path: Path = settings.path
+    if settings.output is None and path.exists() and (path.parent / SETTINGS_FILE).is_file():
+        raise StorageError(
+            "A file of a run would be replaced, and its results would be those of another file. Received: "
+            f"{str(path)!r}. Name another file with --output."
+        )
     if settings.form == "onnx" and path.is_dir():
         raise StorageError(f"An ONNX file is no folder. Received: the folder {str(path)!r}. Name a file.")
     if settings.form == "saved-model" and path.exists() and not (path / "saved_model.pb").is_file():

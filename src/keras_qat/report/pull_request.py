@@ -28,7 +28,7 @@ def pull_request(files: RunFiles) -> str:
     chosen = chosen_row(record)
     found = None if chosen is None else files.diagnoses.get(chosen.name)
     sentences = verdict(record, None if found is None else found.diagnosis)
-    heading, _, rest = markdown(record).partition("\n")
+    heading, _, rest = _plain(markdown(record)).partition("\n")
     parts = [heading, f"**{_plain(sentences[0])}** {_plain(' '.join(sentences[1:]))}".strip(), rest.strip()]
     parts += _intervals(record)
     if found is not None and chosen is not None:
@@ -45,7 +45,8 @@ def _intervals(record: Record) -> list[str]:
         return []
     lines = ["| Top-1 | in | share | 95% interval |", "| --- | --- | --- | --- |"]
     lines += [
-        f"| {one.variant} | {one.where} | {100 * one.top1.value:.2f}% | {interval_text(one.top1)} |" for one in shares
+        f"| {_cell(one.variant)} | {one.where} | {100 * one.top1.value:.2f}% | {interval_text(one.top1)} |"
+        for one in shares
     ]
     return ["\n".join(lines)]
 
@@ -65,5 +66,5 @@ def _cell(text: str) -> str:
 
 def _plain(text: str) -> str:
     """Text whose `<` starts no HTML: names of layers are whatever their author liked. Code spans keep theirs."""
-    parts = re.split(r"(`[^`\n]*`)", text)
+    parts = re.split(r"(?<![`\\])(`[^`\n]+`)(?!`)", text)
     return "".join(part if i % 2 else part.replace("<", "&lt;") for i, part in enumerate(parts))

@@ -25,7 +25,8 @@ class RunFiles:
         record: of `results.json`.
         placement: of `placement.json`, or `None`.
         ranges: of `ranges.json`, or `None`.
-        diagnoses: {name of a row: its diagnosis}, of `ptq_diagnosis.json` and `qat_diagnosis.json`.
+        diagnoses: {name of a row: its diagnosis}, of `ptq_diagnosis.json` and `qat_diagnosis.json`, as far as
+            the record has such rows.
         absent: {name of a file: why it isn't there, one line}.
     """
 
@@ -56,18 +57,22 @@ def read_run(folder: Path) -> RunFiles:
             "the folder that `keras-qat run` named at its end, such as runs/resnet50-digits-onnxruntime."
         )
     record = load_record(folder / RESULTS)
-    found = {name: _read(folder, name, load, hint) for name, (load, hint) in _OPTIONAL.items()}
+    files = {row.name: _DIAGNOSES[row.name] for row in record.rows if row.name in _DIAGNOSES}
+    optional = {name: _OPTIONAL[name] for name in ("placement.json", "ranges.json", *files.values())}
+    found = {name: _read(folder, name, load, hint) for name, (load, hint) in optional.items()}
     values = {name: value for name, (value, _) in found.items()}
-    diagnoses = {name.partition("_")[0].upper(): value for name, value in values.items() if "diagnosis" in name}
     return RunFiles(
         folder=folder,
         record=record,
         placement=values["placement.json"],
         ranges=values["ranges.json"],
-        diagnoses={name: value for name, value in diagnoses.items() if value is not None},
+        diagnoses={row: values[name] for row, name in files.items() if values[name] is not None},
         absent={name: reason for name, (_, reason) in found.items() if reason},
     )
 
+
+_DIAGNOSES: Mapping[str, str] = {"PTQ": "ptq_diagnosis.json", "QAT": "qat_diagnosis.json"}
+"""The diagnosis of each row that can have one."""
 
 _AGAIN = "Runs of this version write it."
 
@@ -77,6 +82,7 @@ _OPTIONAL: Mapping[str, tuple[Callable[[Path], Any], str]] = {
     "ptq_diagnosis.json": (load_diagnosis, "`keras-qat diagnose {folder} --output {path}` writes it."),
     "qat_diagnosis.json": (load_diagnosis, "`keras-qat diagnose {folder} --variant qat --output {path}` writes it."),
 }
+"""{name: (how it is read, what writes it)}."""
 
 
 def _read(folder: Path, name: str, load: Callable[[Path], Any], hint: str) -> tuple[Any, str]:

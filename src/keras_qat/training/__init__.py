@@ -1,7 +1,7 @@
 """Training: fine-tuning of fake-quantized models, schedules, checkpoints, the float baseline."""
 
 from keras_qat.training.baseline import train_baseline
-from keras_qat.training.checks import require_label_free
+from keras_qat.training.checks import require_label_free, require_probabilities
 from keras_qat.training.devices import device_scope, find_devices, require_device_recipe, shareable
 from keras_qat.training.distiller import Distiller
 from keras_qat.training.fine_tune import FineTuned, fine_tune
@@ -33,6 +33,7 @@ __all__ = [
     "parse_schedule",
     "require_device_recipe",
     "require_label_free",
+    "require_probabilities",
     "shareable",
     "train_baseline",
 ]

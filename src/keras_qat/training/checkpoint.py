@@ -38,6 +38,7 @@ class RunIdentity:
         model: fingerprint of the model as given.
         teacher: fingerprint of the teacher; empty without one.
         labelled: whether the images have labels, which decides what is measured.
+        data: what the caller knows the images by; empty if nothing.
     """
 
     recipe: Recipe
@@ -45,6 +46,7 @@ class RunIdentity:
     model: str
     teacher: str = ""
     labelled: bool = True
+    data: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the identity, as JSON holds it."""
@@ -54,6 +56,7 @@ class RunIdentity:
             "model": self.model,
             "teacher": self.teacher,
             "labelled": self.labelled,
+            "data": self.data,
         }
         return dict(json.loads(json.dumps(plain)))  # tuples become lists, as in a file that was read
 

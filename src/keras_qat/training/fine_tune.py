@@ -50,6 +50,7 @@ def fine_tune(
     teacher: keras.Model | None = None,
     folder: str | Path | None = None,
     resume: bool = True,
+    data_id: str = "",
     keep_every_s: float = 600.0,
     progress: bool = True,
     callbacks: Sequence[keras.callbacks.Callback] = (),
@@ -69,8 +70,9 @@ def fine_tune(
         teacher: the float model that `model` was made from, which the recipe's distillation asks; it isn't touched.
         folder: where to keep `last.npz`, `best.keras`, `history.json` and TensorBoard's logs; `None` keeps nothing.
         resume: go on from what `folder` holds of the same recipe, models and number of steps; a run that had
-            finished returns at once. On a CPU the weights equal those of an uninterrupted run. The data can't be
-            compared: use another folder for other data. What can't be gone on from is moved to `earlier-1` and so on.
+            finished returns at once. On a CPU the weights equal those of an uninterrupted run. The data
+            can't be compared, but by `data_id`. What can't be gone on from is moved to `earlier-1` and so on.
+        data_id: what you know the images by; a run of others isn't gone on from.
         keep_every_s: within an epoch the state is kept that often, in seconds.
         progress: show a bar on a terminal, a line an epoch elsewhere.
         callbacks: of Keras, besides ours. They see one `fit` an epoch, so what they count from `on_train_begin` begins
@@ -103,7 +105,7 @@ def fine_tune(
     keras.utils.set_random_seed(recipe.seed)
 
     taught_by = "" if teacher is None else fingerprint(teacher)
-    identity = RunIdentity(recipe, data.steps, fingerprint(model), taught_by, data.labelled)
+    identity = RunIdentity(recipe, data.steps, fingerprint(model), taught_by, data.labelled, data_id)
     session, position = _start(model, teacher, schedule, identity, place if resume else None)
     logs: list[keras.callbacks.Callback] = []
     if place is not None and position.history.last_epoch < recipe.epochs:

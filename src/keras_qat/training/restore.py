@@ -68,7 +68,7 @@ def _read(folder: Path, identity: RunIdentity, session: Session) -> tuple[Positi
         arrays = {name: file[name] for name in file.files}
     with _damage_named(folder / LAST):
         # Checkpoints that don't say so are of a time when all images had labels.
-        state = {"labelled": True, **json.loads(str(arrays[STATE]))}
+        state = {"labelled": True, "data": "", **json.loads(str(arrays[STATE]))}
         differing = [name for name, value in identity.to_dict().items() if state[name] != value]
     if differing:
         raise _UnusableError(f"being of another run ({', '.join(differing)} differs)")

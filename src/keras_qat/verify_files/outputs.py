@@ -18,7 +18,8 @@ class OutputErrors:
 
     Args:
         sqnr: 10 log₁₀ (Σ r² / Σ (r - x)²) over all outputs in dB, at most 200, where r is Keras's and x the file's;
-            `None` where they aren't finite, or r is 0 alone.
+            200 where both are equal, so where both are 0 throughout; `None` where they aren't finite, or r is 0
+            throughout and x isn't.
         agreement: share of images with the same best class, 0 to 1; `None` for a model that isn't one classifier.
         keras_agreement: likewise, of the Keras model with the float one; `None` without one.
     """

@@ -33,7 +33,9 @@ def describe_proof(file: FileCheck, inputs: str) -> list[str]:
     worst = file.worst
     tensors = f"Tensor by tensor, {_worst(worst)}." if worst is not None else ""
     equal = "" if file.agreement is None else f", the same class on {100 * file.agreement:.1f}%"
-    sqnr = "outputs that aren't finite" if file.sqnr is None else f"an SQNR of {file.sqnr:.1f} dB"
+    sqnr = (
+        "no SQNR (outputs not finite, or all 0 in the model)" if file.sqnr is None else f"an SQNR of {file.sqnr:.1f} dB"
+    )
     outputs = f"Outputs against the Keras model's, on {file.images} x {inputs}: {sqnr}{equal}."
     verdict = "The file computes what the model computes." if file.held and file.ok else ""
     return [line for line in (tensors, outputs, verdict) if line]

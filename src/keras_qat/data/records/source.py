@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from keras_qat.data.records.bad_record import ADVICE, record_error
 from keras_qat.data.records.framing import read_record
 from keras_qat.data.records.layout import bytes_of, parse_features
 from keras_qat.data.skipped import Skipped
-from keras_qat.data.sources import decoding_reader
+from keras_qat.data.sources import decoding_reader, digest
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +41,11 @@ class RecordSource:
     def select(self, indices: NDArray[np.int64]) -> "RecordSource":
         """The images at `indices`, in that order."""
         return replace(self, shard=self.shard[indices], offset=self.offset[indices], length=self.length[indices])
+
+    def fingerprint(self) -> str:
+        """A digest of the shards' names and of where each record lies."""
+        names = "\n".join(Path(path).name for path in self.paths)
+        return digest(names.encode(), *(array.tobytes() for array in (self.shard, self.offset, self.length)))
 
     def reader(self, skipped: Skipped | None = None) -> Callable[[Any], Any]:
         """A function from an index to the decoded image."""

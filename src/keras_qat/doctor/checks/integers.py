@@ -10,6 +10,7 @@ from keras_qat.doctor.constants import numbers, stored_tensor
 from keras_qat.doctor.engines import Engine
 from keras_qat.doctor.finding import Severity, Symptom
 from keras_qat.doctor.flow import readers
+from keras_qat.doctor.node_inputs import input_at
 from keras_qat.doctor.onnx_file import OnnxFile
 from keras_qat.doctor.operations import WEIGHTED, from_stored, name_of
 
@@ -30,7 +31,7 @@ def int32_bias(file: OnnxFile, engine: Engine) -> Iterator[Symptom]:
     """
     if engine.limits.int32_dequantize:
         return
-    stored = [(node, stored_tensor(node.inputs[0])) for node in file.nodes("DequantizeLinear")]
+    stored = [(node, stored_tensor(input_at(node, 0))) for node in file.nodes("DequantizeLinear")]
     names = [name_of(node) for node, tensor in stored if tensor is not None and tensor.dtype is ir.DataType.INT32]
     if names:
         yield Symptom(
@@ -126,24 +127,24 @@ def saturation(file: OnnxFile, engine: Engine) -> Iterator[Symptom]:
 
 def _zero_point(node: ir.Node) -> np.ndarray:
     """The zero-point, in the type of the integers: uint8 0 if there is none."""
-    given = node.inputs[2] if len(node.inputs) > 2 else None  # noqa: PLR2004
-    found = numbers(given)
+    found = numbers(input_at(node, 2))
     if found is not None:
         return found
-    stored = numbers(node.inputs[0]) if node.op_type == "DequantizeLinear" else None
+    stored = numbers(input_at(node, 0)) if node.op_type == "DequantizeLinear" else None
     return np.zeros((), np.uint8 if stored is None else stored.dtype)
 
 
 def _readers(quantize: ir.Node) -> int:
     """How many nodes read a tensor behind its pair."""
-    return sum(len(list(readers(use.node.outputs[0]))) for use in quantize.outputs[0].uses())
+    return sum(len(list(readers(output))) for use in quantize.outputs[0].uses() for output in use.node.outputs[:1])
 
 
 def _of_stored(node: ir.Node) -> bool:
-    return node.inputs[0] is not None and from_stored(node.inputs[0])
+    value = input_at(node, 0)
+    return value is not None and from_stored(value)
 
 
 def _full_range(kernel: ir.Value | None) -> bool:
     node = None if kernel is None else kernel.producer()
-    stored = numbers(node.inputs[0] if node is not None and node.op_type == "DequantizeLinear" else kernel)
+    stored = numbers(input_at(node, 0) if node is not None and node.op_type == "DequantizeLinear" else kernel)
     return stored is not None and stored.dtype == np.int8 and bool(np.any(np.abs(stored.astype(int)) > _SEVEN_BITS))

@@ -9,6 +9,7 @@ from keras_qat.doctor.constants import numbers, stored_tensor
 from keras_qat.doctor.engines import Engine
 from keras_qat.doctor.finding import Severity, Symptom
 from keras_qat.doctor.flow import fused_output, pair_above, quantizers
+from keras_qat.doctor.node_inputs import input_at
 from keras_qat.doctor.onnx_file import OnnxFile
 from keras_qat.doctor.operations import WEIGHTED, Operation, name_of
 from keras_qat.targets import Inputs
@@ -148,7 +149,7 @@ def tensor_wide_weights(file: OnnxFile, _: Engine) -> Iterator[Symptom]:
 
 def float_weights(file: OnnxFile, _: Engine) -> Iterator[Symptom]:
     """Weights stored in float before a QuantizeLinear."""
-    stored = [(node, stored_tensor(node.inputs[0])) for node in file.nodes("QuantizeLinear")]
+    stored = [(node, stored_tensor(input_at(node, 0))) for node in file.nodes("QuantizeLinear")]
     names = [name_of(node) for node, tensor in stored if tensor is not None]
     if names:
         yield Symptom(
@@ -165,20 +166,20 @@ def _paired(kernel: ir.Value | None) -> bool:
 
 
 def _at_lowest(quantize: ir.Node) -> bool:
-    z = numbers(quantize.inputs[2]) if len(quantize.inputs) > 2 else np.zeros((), np.uint8)  # noqa: PLR2004
-    return z is None or bool(np.all(z == np.iinfo(z.dtype).min))
+    z = numbers(input_at(quantize, 2))
+    return z is None or bool(np.all(z == ir.DataType.from_numpy(z.dtype).min))  # Without one: uint8 around 0.
 
 
 def _int32(bias: ir.Value | None) -> bool:
     pair = None if bias is None else pair_above(bias)
-    stored = None if pair is None else stored_tensor(pair.inputs[0])
+    stored = None if pair is None else stored_tensor(input_at(pair, 0))
     return bias is None or (stored is not None and stored.dtype is ir.DataType.INT32)
 
 
 def _scales(op: Operation) -> int:
     """How many scales the kernel of a quantized convolution has; 0 if it has none."""
     pair = None if op.kernel is None else pair_above(op.kernel)
-    value = op.node.inputs[4] if op.node.op_type == "QLinearConv" else None if pair is None else pair.inputs[1]
+    value = input_at(op.node, 4) if op.node.op_type == "QLinearConv" else None if pair is None else input_at(pair, 1)
     found = numbers(value)
     return 0 if found is None else found.size
 
@@ -186,6 +187,6 @@ def _scales(op: Operation) -> int:
 def _channels(op: Operation) -> int:
     """Output channels, where the kernel's shape is known; else 0."""
     pair = None if op.kernel is None else pair_above(op.kernel)
-    tensor = stored_tensor(op.kernel if pair is None else pair.inputs[0])
+    tensor = stored_tensor(op.kernel if pair is None else input_at(pair, 0))
     shape = () if tensor is None else tensor.shape.numpy()
     return int(shape[0]) if shape else 0

@@ -7,6 +7,7 @@ import numpy as np
 from keras_qat.doctor.constants import numbers, stored_tensor
 from keras_qat.doctor.engines import Engine
 from keras_qat.doctor.finding import Severity, Symptom
+from keras_qat.doctor.node_inputs import input_at
 from keras_qat.doctor.onnx_file import OnnxFile
 from keras_qat.doctor.operations import PAIR, name_of
 
@@ -32,7 +33,7 @@ def old_opset(file: OnnxFile, _: Engine) -> Iterator[Symptom]:
         return
     found: dict[int, list[str]] = {}
     for node in file.nodes(*PAIR):
-        scale = numbers(node.inputs[1])
+        scale = numbers(input_at(node, 1))
         needed = _PAIRS
         if scale is not None and scale.size > 1:
             needed = _CHANNELS
@@ -79,7 +80,7 @@ def new_opset(file: OnnxFile, engine: Engine) -> Iterator[Symptom]:
 
 def half_scales(file: OnnxFile, engine: Engine) -> Iterator[Symptom]:
     """FP16 Q/DQ files, which ONNX Runtime's CPU optimizer computes wrongly: docs/architecture.md, measured."""
-    tensors = [(node, stored_tensor(node.inputs[1])) for node in file.nodes(*PAIR)]
+    tensors = [(node, stored_tensor(input_at(node, 1))) for node in file.nodes(*PAIR)]
     half = [name_of(node) for node, scale in tensors if scale is not None and scale.dtype.name == "FLOAT16"]
     if half and engine.limits.half_wrong:
         yield Symptom(

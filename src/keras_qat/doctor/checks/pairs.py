@@ -7,6 +7,7 @@ import onnx_ir as ir
 from keras_qat.doctor.engines import Engine
 from keras_qat.doctor.finding import Severity, Symptom
 from keras_qat.doctor.flow import made_by, readers
+from keras_qat.doctor.node_inputs import input_at
 from keras_qat.doctor.onnx_file import OnnxFile
 from keras_qat.doctor.operations import ACTIVATIONS, CONVOLUTIONS, INTEGER, from_stored, moves, name_of
 from keras_qat.types import OpKind
@@ -15,7 +16,7 @@ from keras_qat.types import OpKind
 def half_pair(file: OnnxFile, _: Engine) -> Iterator[Symptom]:
     """A QuantizeLinear that no DequantizeLinear reads, or the other way round."""
     lonely = [name_of(node) for node in file.nodes("QuantizeLinear") if not _read_as_integers(node.outputs[0])]
-    lonely += [name_of(node) for node in file.nodes("DequantizeLinear") if not _integers(node.inputs[0])]
+    lonely += [name_of(node) for node in file.nodes("DequantizeLinear") if not _integers(input_at(node, 0))]
     if lonely:
         yield Symptom(
             Severity.WARNING,
@@ -51,7 +52,8 @@ def unfused_batch_norm(file: OnnxFile, _: Engine) -> Iterator[Symptom]:
     """
     names = []
     for node in file.nodes("BatchNormalization"):
-        above = None if node.inputs[0] is None else made_by(node.inputs[0])
+        value = input_at(node, 0)
+        above = None if value is None else made_by(value)
         if above is not None and above.op_type in CONVOLUTIONS and len(list(readers(above.outputs[0]))) == 1:
             names.append(name_of(node))
     if names:
@@ -68,11 +70,12 @@ def unfused_batch_norm(file: OnnxFile, _: Engine) -> Iterator[Symptom]:
 
 
 def _behind_pair(node: ir.Node, makers: frozenset[str]) -> bool:
-    value = node.inputs[0]
+    value = input_at(node, 0)
     above = None if value is None else value.producer()
     if above is None or above.op_type != "DequantizeLinear" or value is None:
         return False
-    if len(list(readers(above.outputs[0]))) > 1 or (above.inputs[0] is not None and len(above.inputs[0].uses()) > 1):
+    integers = input_at(above, 0)
+    if len(list(readers(above.outputs[0]))) > 1 or (integers is not None and len(integers.uses()) > 1):
         return False  # Others read the tensor before the activation, so that it must exist.
     maker = made_by(value)
     return maker is not None and maker.op_type in makers and len(list(readers(maker.outputs[0]))) == 1
@@ -85,7 +88,7 @@ def _read_as_integers(value: ir.Value) -> bool:
     return any(
         node.op_type == "DequantizeLinear"
         or _computes_in_integers(node)
-        or (_keeps_integers(node) and _read_as_integers(node.outputs[0]))
+        or (_keeps_integers(node) and any(map(_read_as_integers, node.outputs[:1])))
         for node in nodes
     )
 
@@ -97,7 +100,7 @@ def _integers(value: ir.Value | None) -> bool:
     node = value.producer()
     if node is None or node.op_type in {"QuantizeLinear", "DynamicQuantizeLinear"} or _computes_in_integers(node):
         return True
-    return _keeps_integers(node) and _integers(node.inputs[0])
+    return _keeps_integers(node) and _integers(input_at(node, 0))
 
 
 def _keeps_integers(node: ir.Node) -> bool:

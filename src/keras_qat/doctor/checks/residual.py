@@ -7,6 +7,7 @@ import onnx_ir as ir
 from keras_qat.doctor.engines import Engine
 from keras_qat.doctor.finding import Severity, Symptom
 from keras_qat.doctor.flow import conv_branch, fused_output, pair_above, quantizers, readers
+from keras_qat.doctor.node_inputs import input_at
 from keras_qat.doctor.onnx_file import OnnxFile
 from keras_qat.doctor.operations import WEIGHTED, Operation, from_stored, name_of
 from keras_qat.targets import Inputs
@@ -91,7 +92,8 @@ def strided_pointwise(file: OnnxFile, engine: Engine) -> Iterator[Symptom]:
         return
     found: dict[str, None] = {}
     for node in file.nodes("DequantizeLinear"):
-        below = [] if node.inputs[0] is None or from_stored(node.inputs[0]) else list(readers(node.outputs[0]))
+        value = input_at(node, 0)
+        below = [] if value is None or from_stored(value) else list(readers(node.outputs[0]))
         strides = [_pointwise_stride(reader) for reader in below]
         if strides and strides[0] is not None and all(stride == strides[0] for stride in strides):
             found.update((name_of(reader), None) for reader in below if reader is not None)
@@ -128,9 +130,9 @@ def _pointwise_stride(node: ir.Node | None) -> tuple[int, ...] | None:
 
 
 def _kernel_size(node: ir.Node) -> tuple[int, ...]:
-    kernel = node.inputs[1]
+    kernel = input_at(node, 1)
     pair = None if kernel is None else pair_above(kernel)
-    stored = kernel if pair is None else pair.inputs[0]
+    stored = kernel if pair is None else input_at(pair, 0)
     if stored is None or stored.const_value is None:
         return (0,)
     return tuple(int(size) for size in stored.const_value.shape.numpy()[2:])

@@ -9,6 +9,7 @@ from keras_qat.doctor.constants import numbers
 from keras_qat.doctor.engines import Engine
 from keras_qat.doctor.finding import Severity, Symptom
 from keras_qat.doctor.flow import fused_output, pair_above, quantizers
+from keras_qat.doctor.node_inputs import input_at
 from keras_qat.doctor.onnx_file import OnnxFile
 from keras_qat.doctor.operations import PAIR, name_of
 
@@ -43,7 +44,8 @@ def unlike_halves(file: OnnxFile, _: Engine) -> Iterator[Symptom]:
     """A DequantizeLinear with another scale or zero-point than its QuantizeLinear."""
     names = []
     for node in file.nodes("DequantizeLinear"):
-        above = None if node.inputs[0] is None else node.inputs[0].producer()
+        value = input_at(node, 0)
+        above = None if value is None else value.producer()
         if above is not None and above.op_type == "QuantizeLinear" and not _alike(node, above):
             names.append(name_of(node))
     if names:
@@ -82,7 +84,7 @@ def unequal_scales(file: OnnxFile, engine: Engine) -> Iterator[Symptom]:
 
 def _scales(file: OnnxFile) -> Iterator[tuple[str, np.ndarray]]:
     for node in file.nodes(*PAIR):
-        scale = numbers(node.inputs[1]) if len(node.inputs) > 1 else None
+        scale = numbers(input_at(node, 1))
         if scale is not None and scale.dtype.kind == "f":
             yield name_of(node), scale
 

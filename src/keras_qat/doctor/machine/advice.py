@@ -6,7 +6,7 @@ from keras_qat.doctor.finding import Severity, Symptom
 from keras_qat.doctor.machine.machine import Machine
 from keras_qat.doctor.machine.packages import TENSORFLOW, backend_packages, first_installed
 
-_X86 = frozenset({"x86_64", "AMD64", "i686"})
+_X86 = frozenset({"x86_64", "amd64", "i386", "i686"})
 _GIGABYTE = 10**9
 _DISK, _MEMORY = 2 * _GIGABYTE, 4 * _GIGABYTE
 """A run of ResNet50 writes 0.7 GB, its training 0.4 GB of checkpoints (docs/imagenet.md)."""
@@ -16,8 +16,8 @@ _INT8_TENSOR_CORES = (7, 5)
 
 
 def no_vnni(machine: Machine) -> Iterator[Symptom]:
-    """An x86 CPU that doesn't multiply int8 in hardware."""
-    if machine.architecture in _X86 and machine.cpu.vnni is False:
+    """An x86 CPU that doesn't multiply int8 in hardware: of no other are the flags known (keras_qat.cpu)."""
+    if machine.cpu.vnni is False:
         yield Symptom(
             Severity.WARNING,
             f"the CPU has no VNNI ({machine.cpu.name})",
@@ -31,7 +31,7 @@ def no_vnni(machine: Machine) -> Iterator[Symptom]:
 
 def unknown_vnni(machine: Machine) -> Iterator[Symptom]:
     """An x86 CPU of which nobody says whether it has VNNI."""
-    if machine.architecture in _X86 and machine.cpu.vnni is None:
+    if machine.architecture.lower() in _X86 and machine.cpu.vnni is None:
         yield Symptom(
             Severity.NOTE,
             "whether the CPU has VNNI is unknown: this system has no /proc/cpuinfo",

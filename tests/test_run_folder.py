@@ -1,0 +1,172 @@
+"""A run's folder holds one run: nothing of another is lost in it, mixed into it, or taken for it."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_qat.cli.main import app, run_program
+
+SIZE, CLASSES, PHOTOS = 8, 3, 30
+
+
+def _save_model(path: Path, seed: int) -> None:
+    keras.utils.set_random_seed(seed)
+    layers = keras.layers
+    model = keras.Sequential(
+        [
+            keras.Input((SIZE, SIZE, 3)),
+            layers.Rescaling(1 / 255),
+            layers.Conv2D(4, 3, activation="relu"),
+            layers.GlobalAveragePooling2D(),
+            layers.Dense(CLASSES, "softmax"),
+        ]
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    model.save(path)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """a/best.keras, b/best.keras, photos/, and runs/best-photos-tensorrt of the first, with QAT."""
+    folder = tmp_path_factory.mktemp("made")
+    for seed, name in enumerate("ab"):
+        _save_model(folder / name / "best.keras", seed)
+    (folder / "photos").mkdir()
+    for i in range(PHOTOS):
+        _photo(folder / "photos" / f"{i:02}.png", i)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        quick = ("--target", "tensorrt", "--epochs", "1", "--batch-size", "8", "--skip-saved-model", "--seed", "3")
+        assert run_program(["run", "--model", "a/best.keras", "--data", "photos", *quick], app) == 0
+    return folder
+
+
+def _photo(path: Path, seed: int) -> None:
+    pixels = np.random.default_rng(seed).integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+
+
+RUN = Path("runs/best-photos-tensorrt")
+
+
+@pytest.fixture
+def work(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it that a test may spoil; the current folder."""
+    copy = tmp_path / "work"
+    shutil.copytree(made, copy)
+    monkeypatch.chdir(copy)
+    return copy
+
+
+def _quantize(model: str, *more: str) -> int:
+    return run_program(["quantize", model, "--data", "photos", "--target", "tensorrt", *more], app)
+
+
+@pytest.mark.usefixtures("work")
+def test_a_model_of_the_same_name_does_not_take_the_place_of_another(capsys: pytest.CaptureFixture[str]) -> None:
+    before = (RUN / "ptq.onnx").read_bytes()
+    assert _quantize("b/best.keras") == 2
+    assert "holds another run" in (said := capsys.readouterr().err)
+    assert "a/best.keras" in said
+    assert "--run-folder" in said
+    assert (RUN / "ptq.onnx").read_bytes() == before
+    assert _quantize("b/best.keras", "--run-folder", "mine") == 0
+
+
+@pytest.mark.usefixtures("work")
+def test_quantizing_again_leaves_nothing_of_the_fine_tuned_model() -> None:
+    assert (RUN / "qat.onnx").is_file()
+    assert _quantize("./a/best.keras", "--seed", "3") == 0
+    assert not list(RUN.glob("qat*"))
+    assert run_program(["verify", str(RUN)], app) == 0
+
+
+@pytest.mark.usefixtures("work")
+def test_a_run_that_is_cut_off_has_no_results_and_no_settings(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("keras_qat.pipeline.quantize_after_training", interrupted)
+    assert _quantize("a/best.keras", "--calibration-method", "minmax") == 130
+    assert not (RUN / "results.json").exists()
+    assert run_program(["diagnose", str(RUN)], app) == 2
+    assert "not the folder of a run" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("work")
+@pytest.mark.parametrize("command", [("train", "--epochs", "2"), ("verify",), ("diagnose",)])
+def test_images_that_are_others_now_judge_nothing(command: Sequence[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """One photo more, and those that calibrated would be among those that judge."""
+    _photo(Path("photos/new.png"), 99)
+    name, *options = command
+    assert run_program([name, str(RUN), *options], app) == 2
+    said = capsys.readouterr().err
+    assert "aren't those that the run was made with" in said
+    assert "Received: " in said
+
+
+@pytest.mark.usefixtures("work")
+def test_the_same_images_in_another_place_are_the_same() -> None:
+    Path("photos").rename("moved")
+    assert run_program(["verify", str(RUN), "--data", "moved"], app) == 0
+
+
+@pytest.mark.usefixtures("work")
+def test_a_refused_training_changes_no_settings(capsys: pytest.CaptureFixture[str]) -> None:
+    before = (RUN / "settings.json").read_text()
+    assert run_program(["train", str(RUN), "--distillation", "0.5"], app) == 2
+    assert "label" in capsys.readouterr().err
+    assert (RUN / "settings.json").read_text() == before
+
+
+@pytest.mark.usefixtures("work")
+def test_what_cannot_be_trained_is_known_before_calibration(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("keras_qat.pipeline.quantize_after_training", lambda *_: pytest.fail("calibrated"))
+    model = keras.models.load_model("a/best.keras")
+    keras.Sequential([keras.Input((SIZE, SIZE, 3)), *model.layers[:-1], keras.layers.Dense(CLASSES)]).save(
+        "logits.keras"
+    )
+    assert run_program(["run", "--model", "logits.keras", "--data", "photos"], app) == 2
+    assert "probabilities" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("work")
+def test_export_does_not_replace_a_file_of_a_run_and_takes_its_target(capsys: pytest.CaptureFixture[str]) -> None:
+    before = (RUN / "ptq.onnx").read_bytes()
+    assert run_program(["export", str(RUN / "ptq.keras")], app) == 2
+    assert "A file of a run would be replaced" in capsys.readouterr().err
+    assert (RUN / "ptq.onnx").read_bytes() == before
+    assert run_program(["export", str(RUN / "ptq.keras"), "--output", "again.onnx", "--json"], app) == 0
+    assert json.loads(capsys.readouterr().out)["target"] == "tensorrt"
+
+
+@pytest.mark.usefixtures("work")
+def test_evaluate_judges_on_the_images_of_the_run(capsys: pytest.CaptureFixture[str]) -> None:
+    files = ["evaluate", str(RUN / "qat.onnx"), "--data", "photos", "--compare", str(RUN / "ptq.onnx"), "--json"]
+    assert run_program(files, app) == 0
+    by_run = json.loads(capsys.readouterr().out)
+    assert by_run["settings"]["seed"] == 3
+    assert run_program([*files, "--seed", "1"], app) == 0
+    assert json.loads(capsys.readouterr().out)["settings"]["seed"] == 1
+
+
+@pytest.mark.usefixtures("work")
+def test_training_on_other_images_does_not_go_on_from_these(capsys: pytest.CaptureFixture[str]) -> None:
+    """As many, and all of them others: the run is made anew with them, and so is its training."""
+    for i in range(PHOTOS):
+        _photo(Path(f"photos/{i:02}.png"), 1000 + i)
+        Path(f"photos/{i:02}.png").rename(f"photos/x{i:02}.png")
+    arguments = ["run", "--model", "a/best.keras", "--data", "photos", "--target", "tensorrt", "--skip-saved-model"]
+    assert run_program([*arguments, "--epochs", "1", "--batch-size", "8", "--seed", "3"], app) == 0
+    assert "Going on after" not in capsys.readouterr().err
+    assert (RUN / "training" / "earlier-1").is_dir()
