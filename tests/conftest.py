@@ -3,8 +3,8 @@
 import os
 from pathlib import Path
 
-# Before TensorFlow is imported, and test files import Keras first: its C++ log isn't for test output, and without oneDNN,
-# which keras-qat switches on, CPUs before AVX512-VNNI convolve slowly and channels_last only.
+# Before TensorFlow is imported, and test files import Keras first: its C++ log isn't for test output, and without
+# oneDNN, which keras-qat switches on, CPUs before AVX512-VNNI convolve slowly and channels_last only.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 

@@ -101,7 +101,8 @@ def score_miss(name: str, sqnr: float | None, *, half: bool = False) -> str | No
 
     Args:
         name: what the message calls the file.
-        sqnr: of its outputs against those of the Keras model, in dB; `None` where they aren't finite, or the model's are all 0.
+        sqnr: of its outputs against those of the Keras model, in dB; `None` where they aren't finite, or the
+            model's are all 0.
         half: the file is in FP16.
 
     Example:
