@@ -79,7 +79,7 @@ def _network() -> keras.Model:
 
 @pytest.fixture(scope="module")
 def examined(files: dict[str, Path]) -> dict[str, Examination]:
-    return {name: examine(path) for name, path in files.items()}
+    return {name: examine(path, TARGETS) for name, path in files.items()}
 
 
 def _found(examination: Examination, target: str) -> dict[str, Any]:

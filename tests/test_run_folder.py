@@ -170,3 +170,33 @@ def test_training_on_other_images_does_not_go_on_from_these(capsys: pytest.Captu
     assert run_program([*arguments, "--epochs", "1", "--batch-size", "8", "--seed", "3"], app) == 0
     assert "Going on after" not in capsys.readouterr().err
     assert (RUN / "training" / "earlier-1").is_dir()
+
+
+@pytest.mark.usefixtures("work")
+def test_a_file_for_another_engine_than_the_model_was_quantized_for(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _quantize("a/best.keras", "--target", "onnxruntime", "--run-folder", "ort") == 0
+    arguments = ["export", "ort/ptq.keras", "--target", "tensorrt", "--output", "t.onnx"]
+    assert run_program(arguments, app) == 3
+    assert "isn't one for tensorrt" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("work")
+def test_a_mistake_leaves_no_folder(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_program(["quantize", "a/best.keras", "--data", "phtos", "--output", "new"], app) == 2
+    assert "phtos" in capsys.readouterr().err
+    assert not Path("new").exists()
+
+
+@pytest.mark.usefixtures("work")
+@pytest.mark.parametrize("name", ["old.h5", "photos"])
+def test_a_file_that_is_no_keras_file(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("old.h5").write_bytes(b"\x89HDF")
+    assert run_program(["run", "--model", name, "--data", "photos"], app) == 2
+    assert "A model is read from a .keras file" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("work")
+def test_images_are_not_normalized_twice(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _quantize("a/best.keras", "--preprocessing", "unit:8", "--run-folder", "twice") == 2
+    assert "normalized twice: the model begins with the Rescaling" in capsys.readouterr().err
+    assert _quantize("a/best.keras", "--preprocessing", "raw:8:10", "--run-folder", "once") == 0

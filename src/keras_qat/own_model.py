@@ -62,21 +62,29 @@ def input_preprocessing(model: Any, text: str | None, name: str | Path | None = 
 
     Raises:
         UnsupportedModelError: the model has no graph, or isn't one of square images with their channels last.
-        UserError: `text` can't be read or doesn't fit, or is needed.
+        UserError: `text` can't be read, doesn't fit or would normalize twice, or is needed.
 
     Example:
         >>> model = keras.Sequential([keras.Input((28, 28, 1)), keras.layers.Rescaling(1 / 255)])
         >>> input_preprocessing(model, None)
         Preprocessing(mode='raw', size=28, resize=28, whole_pixels=False, channels=1)
-        >>> input_preprocessing(model, "unit:28:32").resize
+        >>> input_preprocessing(model, "raw:28:32").resize
         32
     """
     found = trace(model)
     image = _only_image(found, str(name or model.name))
-    if text is not None:
-        return _said(image, Preprocessing.parse(text), text)
     first = _first_operations(found.graph, image.tensor)
-    if not first or not all(_reads_pixels(found.calls[node.name].operation) for node in first):
+    pixels = bool(first) and all(_reads_pixels(found.calls[node.name].operation) for node in first)
+    if text is not None:
+        said = _said(image, Preprocessing.parse(text), text)
+        if pixels and said.mode != "raw":
+            raise UserError(
+                f"The images would be normalized twice: the model begins with {_layers(first)}, which reads pixels "
+                f"from 0 to 255. Received: --preprocessing {text} for {image.owner}. Leave it out, or give "
+                f"raw:{said.size}."
+            )
+        return said
+    if not pixels:
         raise _unknown(image, first)
     size = image.sides[0]
     if size is None:

@@ -4,8 +4,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import keras
-
 from keras_qat.baseline import DIGITS, DIGITS_SIZE, digits_baseline
 from keras_qat.data import Labelled, Preprocessing, Splits, load_data
 from keras_qat.errors import UnsupportedModelError, UserError
@@ -14,7 +12,7 @@ from keras_qat.layers import FakeQuantize
 from keras_qat.model_file import load_model_file
 from keras_qat.own_model import input_preprocessing
 from keras_qat.settings import Settings
-from keras_qat.zoo import ZooEntry, build_model, check_finite, find
+from keras_qat.zoo import ZooEntry, build_model, check_finite, find, names
 
 _IMAGENET_CLASSES = 1000
 
@@ -66,6 +64,11 @@ def load_splits(settings: Settings, preprocessing: Preprocessing) -> Splits:
 
 
 def _named(settings: Settings) -> Start:
+    if settings.model.lower() not in names() and Path(settings.model).exists():
+        raise UserError(
+            f"A model is read from a .keras file. Received: {settings.model!r}, which is none. Load it in Python, save "
+            "it with `model.save('my.keras')`, and give that."
+        )
     entry = find(settings.model)
     if settings.preprocessing is not None:
         raise UserError(
@@ -108,14 +111,11 @@ def _own(settings: Settings, path: Path) -> Start:
 
 def _require_float_classifier(model: Any, path: Path) -> None:
     """Refuse what a run can't judge; the stages in Python take more."""
-    if not isinstance(model, keras.Sequential | keras.Model) or not hasattr(model, "output_shape"):
-        shape: Any = None
-    else:
-        shape = model.output_shape
-    if not (isinstance(shape, tuple) and len(shape) == _SCORES and isinstance(shape[1], int)):
+    shape = getattr(model, "output_shape", None)
+    if not (isinstance(shape, tuple) and len(shape) == _SCORES and isinstance(shape[1], int) and shape[1] > 1):
         raise UnsupportedModelError(
-            f"A run judges a model by the classes it finds, so it must give one score for each class. Received: "
-            f"{str(path)!r}, whose output has the shape {shape}. From Python, `keras_qat.quantize` and "
+            "A run judges a model by the classes it finds, so it must give one score for each of at least two classes. "
+            f"Received: {str(path)!r}, whose output has the shape {shape}. From Python, `keras_qat.quantize` and "
             "`keras_qat.export_onnx` take models of any output."
         )
     if any(isinstance(layer, FakeQuantize) for layer in model.layers):

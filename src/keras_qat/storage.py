@@ -64,15 +64,20 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def require_writable(folder: Path) -> None:
-    """Make `folder` and prove that a file can be written there, before hours of work go into it.
+    """Prove that a file can be written in `folder`, before hours of work go into it; leave no folder behind.
 
     Raises:
-        StorageError: the folder can't be made or written.
+        StorageError: it can't be made or written.
     """
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
     probe = folder / f".probe-{os.getpid()}"
     with atomic_path(probe) as temporary:
         temporary.write_bytes(b"")
     probe.unlink(missing_ok=True)
+    for place in made:
+        # Somebody may have put something there meanwhile.
+        with suppress(OSError):
+            place.rmdir()
 
 
 def require_space(folder: Path, needed: int) -> None:

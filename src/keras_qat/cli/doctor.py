@@ -31,8 +31,8 @@ def doctor_command(
 
     Args:
         files: The .onnx files to check; without one, the machine is checked.
-        target: The engine to judge files for: onnxruntime, openvino or tensorrt; repeat it for several. All if not
-            given.
+        target: The engine to judge files for: onnxruntime, openvino or tensorrt; repeat it for several. If not given,
+            the one that keras-qat wrote the file for, or all.
         as_json: Print JSON instead of the tables.
         output: Write the JSON to this file, too.
     """

@@ -73,13 +73,15 @@ def examine(path: str | Path, targets: Iterable[str | Target] = ()) -> Examinati
 
     Args:
         path: the file.
-        targets: to judge it for; all that keras-qat knows if none is named.
+        targets: to judge it for; if none is named, the one that keras-qat wrote the file for, or all.
 
     Raises:
         StorageError: the file is missing, or no ONNX model.
         UserError: a target is unknown.
     """
-    engines = find_engines(targets)
+    named = find_engines(targets := tuple(targets))
     file = read_onnx_file(Path(path))
+    written_for = summarize(file).target
+    engines = find_engines([written_for]) if not targets and written_for in {e.name for e in named} else named
     seen = ((name, engine.name, one) for name, see in CHECKS.items() for engine in engines for one in see(file, engine))
     return Examination(Path(path), tuple(engine.name for engine in engines), summarize(file), merge(seen))

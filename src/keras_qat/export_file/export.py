@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from keras_qat.doctor import Severity, examine
 from keras_qat.errors import StorageError, UserError
 from keras_qat.export import export_onnx
 from keras_qat.export_file.settings import ExportSettings, Form
@@ -83,7 +84,20 @@ def _onnx(settings: ExportSettings, model: Any, facts: ModelFacts | None, inputs
         normalization=facts.preprocessing.normalization if facts is not None and facts.embedded else None,
     )
     check = check_file(Case(path.name, path, model), inputs)
+    if check.miss is None and (refused := _refused(path, settings.target)) is not None:
+        check = replace(check, miss=refused)
     return Exported(str(path), "onnx", settings.target, read_contents(path).opset, inputs.name, check)
+
+
+def _refused(path: Path, target: str) -> str | None:
+    """Why the engine won't take the file; a model that was quantized for another one has pairs that it refuses."""
+    errors = [finding for finding in examine(path, [target]).findings if finding.severity is Severity.ERROR]
+    if not errors:
+        return None
+    return (
+        f"The file isn't one for {target}: {errors[0].problem}; {errors[0].cost}. Received: {str(path)!r}, with "
+        f"{len(errors)} such finding(s). Quantize the float model for {target}; `keras-qat doctor` lists them."
+    )
 
 
 def _saved_model(settings: ExportSettings, model: Any, _: ModelFacts | None, inputs: Inputs) -> Exported:
