@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: demo test lint docs unit golden lock clean
+.PHONY: demo test lint docs unit slow golden lock clean
 
 demo: $(INSTALLED)
 	$(BIN)/keras-qat run --epochs 2
@@ -21,6 +21,10 @@ docs: $(INSTALLED)
 
 unit: $(INSTALLED)
 	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+
+# The tests that take minutes each.
+slow: $(INSTALLED)
+	$(BIN)/pytest -m slow
 
 # Writes the golden placements anew: read the difference before you commit it.
 golden: $(INSTALLED)

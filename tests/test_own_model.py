@@ -107,8 +107,10 @@ def test_what_is_said_is_taken(shape: tuple[int | None, ...], text: str, expecte
     assert input_preprocessing(sequential(shape=shape), text) == expected
 
 
-def test_what_is_said_goes_before_what_is_seen() -> None:
-    assert input_preprocessing(sequential(layers.Rescaling(1 / 255)), "unit:16").mode == "unit"
+def test_what_is_said_goes_before_what_is_seen_but_not_twice() -> None:
+    assert input_preprocessing(sequential(layers.Rescaling(1 / 255)), "raw:16:20").resize == 20
+    with pytest.raises(UserError, match=r"normalized twice.*Rescaling.*raw:16"):
+        input_preprocessing(sequential(layers.Rescaling(1 / 255)), "unit:16")
 
 
 @pytest.mark.parametrize(

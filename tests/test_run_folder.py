@@ -174,7 +174,7 @@ def test_training_on_other_images_does_not_go_on_from_these(capsys: pytest.Captu
 
 @pytest.mark.usefixtures("work")
 def test_a_file_for_another_engine_than_the_model_was_quantized_for(capsys: pytest.CaptureFixture[str]) -> None:
-    assert _quantize("a/best.keras", "--target", "onnxruntime", "--run-folder", "ort") == 0
+    assert run_program(["quantize", "a/best.keras", "--data", "photos", "--run-folder", "ort"], app) == 0
     arguments = ["export", "ort/ptq.keras", "--target", "tensorrt", "--output", "t.onnx"]
     assert run_program(arguments, app) == 3
     assert "isn't one for tensorrt" in capsys.readouterr().err

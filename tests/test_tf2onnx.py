@@ -266,6 +266,7 @@ def test_only_the_saved_model_saturates_one_step_earlier(tmp_path: Path) -> None
         assert scores.tolist() == [[-128, 127]]
 
 
+@pytest.mark.slow
 def test_manual_path_of_a_real_resnet50(shared_data: Path, tmp_path: Path) -> None:
     entry = find("resnet50")
     weights = shared_data / "resnet50_imagenet.weights.h5"

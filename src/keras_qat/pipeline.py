@@ -24,7 +24,7 @@ from keras_qat.saved_run import SavedRun
 from keras_qat.settings import Settings
 from keras_qat.stages import Stages
 from keras_qat.start import open_start
-from keras_qat.storage import require_writable
+from keras_qat.storage import require_creatable
 from keras_qat.targets import find_target
 from keras_qat.training import find_devices, require_device_recipe, require_label_free, require_probabilities
 
@@ -97,7 +97,7 @@ def _check_early(settings: Settings) -> None:
     find_observer(settings.calibration_method)
     find_weight_method(settings.weight_method)
     require_opset(settings.opset, settings.precision)
-    require_writable(settings.folder)
+    require_creatable(settings.folder)
 
 
 def _require_trainable(model: Any, data: Splits, settings: Settings) -> None:

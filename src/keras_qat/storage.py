@@ -64,16 +64,25 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def require_writable(folder: Path) -> None:
-    """Prove that a file can be written in `folder`, before hours of work go into it; leave no folder behind.
+    """Make `folder` and prove that a file can be written there, before hours of work go into it.
 
     Raises:
-        StorageError: it can't be made or written.
+        StorageError: the folder can't be made or written.
     """
-    made = [place for place in (folder, *folder.parents) if not place.exists()]
     probe = folder / f".probe-{os.getpid()}"
     with atomic_path(probe) as temporary:
         temporary.write_bytes(b"")
     probe.unlink(missing_ok=True)
+
+
+def require_creatable(folder: Path) -> None:
+    """Prove likewise that a folder can be made and written; leave none behind, since more may turn out to be wrong.
+
+    Raises:
+        StorageError: it can't.
+    """
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
+    require_writable(folder)
     for place in made:
         # Somebody may have put something there meanwhile.
         with suppress(OSError):

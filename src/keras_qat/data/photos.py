@@ -36,13 +36,16 @@ _CUT = "a data set that is cut already has train/CLASS/IMAGE and val/CLASS/IMAGE
 def is_photos(source: str | Path) -> bool:
     """Whether a folder is to be cut here: it is there, and isn't one that was cut into `train/` and `val/` already.
 
-    With other folders beside it, `train/` is a class, of locomotives.
+    A `train/` that holds images itself is a class, of locomotives.
     """
     root = Path(source)
-    if not root.is_dir():
-        return False
-    folders = {entry.name for entry in visible(root) if entry.is_dir()}
-    return not folders & set(_SPLITS) or bool(folders - {*_SPLITS, "test"})
+    splits = [root / split for split in _SPLITS if (root / split).is_dir()]
+    return root.is_dir() and all(_holds_images_alone(split) for split in splits)
+
+
+def _holds_images_alone(folder: Path) -> bool:
+    entries = visible(folder)
+    return bool(entries) and all(map(is_image, entries))
 
 
 def load_photos(folder: str | Path, preprocessing: Preprocessing, seed: int, skip_bad: bool = False) -> Splits:
