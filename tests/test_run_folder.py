@@ -200,3 +200,26 @@ def test_images_are_not_normalized_twice(capsys: pytest.CaptureFixture[str]) -> 
     assert _quantize("a/best.keras", "--preprocessing", "unit:8", "--run-folder", "twice") == 2
     assert "normalized twice: the model begins with the Rescaling" in capsys.readouterr().err
     assert _quantize("a/best.keras", "--preprocessing", "raw:8:10", "--run-folder", "once") == 0
+
+
+WRONG_TYPES = {
+    "epochs": "3",
+    "learning_rate": "x",
+    "seed": True,
+    "data": None,
+    "batch_norm": 7,
+    "validation_images": "7",
+    "overrides": 3,
+    "output": None,
+    "precision": "fp8",
+    "use_cache": 1,
+}
+
+
+@pytest.mark.usefixtures("work")
+@pytest.mark.parametrize("name", WRONG_TYPES)
+def test_settings_that_somebody_spoilt(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = json.loads((RUN / "settings.json").read_text())
+    (RUN / "settings.json").write_text(json.dumps({**settings, name: WRONG_TYPES[name]}))
+    assert run_program(["diagnose", str(RUN)], app) == 2
+    assert f"`{name}` can't be that. Received: {WRONG_TYPES[name]!r}" in capsys.readouterr().err

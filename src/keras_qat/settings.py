@@ -1,9 +1,10 @@
 """What a run is made of: one frozen value, read by the command line, saved with the results."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from keras_qat.errors import UserError
 from keras_qat.types import AugmentationName, Monitor, Precision, RangeMode, TrainingPrecision
@@ -168,8 +169,27 @@ class Settings:
                 f"These aren't the settings of a run. Received: {value!r}. Give the settings.json that "
                 "`keras-qat run` of this version wrote."
             )
+        hints = {**get_type_hints(cls), **_PATHS}
+        wrong = next((name for name, one in value.items() if not _fits(one, hints[name])), None)
+        if wrong is not None:
+            raise UserError(
+                f"These aren't the settings of a run: `{wrong}` can't be that. Received: {value[wrong]!r}. Mend it, or "
+                "give the settings.json that `keras-qat run` of this version wrote."
+            )
         paths = {name: Path(value[name]) for name in _PATHS if value.get(name) is not None}
         return cls(**{**value, **paths})
 
 
-_PATHS = ("output", "overrides", "run_folder")
+_PATHS: Mapping[str, Any] = {"output": str, "overrides": str | None, "run_folder": str | None}
+"""The fields that are text in JSON."""
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value of JSON is of a field's type."""
+    if get_origin(hint) is Literal:
+        return value in get_args(hint)
+    if options := get_args(hint):
+        return any(_fits(value, option) for option in options)
+    if isinstance(value, bool):
+        return hint is bool
+    return isinstance(value, int | float) if hint is float else isinstance(value, hint)
