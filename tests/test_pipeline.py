@@ -137,6 +137,7 @@ def test_stages_can_be_skipped(settings: Settings, tmp_path: Path) -> None:
     assert not list(settings.folder.glob("tmp*"))
 
 
+@pytest.mark.slow
 def test_corrupt_cached_baseline_is_trained_again(
     record: Record, settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -153,7 +153,7 @@ def test_a_model_that_is_no_classifier(work: Path, capsys: pytest.CaptureFixture
         run_program(["quantize", str(work / "map.keras"), "--data", str(work / "photos"), "--output", str(work)], app)
         == 2
     )
-    assert "one score for each class" in capsys.readouterr().err
+    assert "one score for each of at least two classes" in capsys.readouterr().err
 
 
 def test_weights_that_are_not_numbers(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
