@@ -64,12 +64,12 @@ def run(settings: Settings) -> Record:
     return conclude(variants, start.data, facts, settings, stages)
 
 
-def train(saved: SavedRun, settings: Settings) -> Record:
+def train(saved: SavedRun) -> Record:
     """Fine-tune the PTQ model of a run; export and judge again.
 
     Args:
-        saved: a run with `baseline.keras` and `ptq.keras`; `keras-qat quantize` makes them.
-        settings: its own, with what training is to do otherwise.
+        saved: a run with `baseline.keras` and `ptq.keras`; `keras-qat quantize` makes them. Its settings say what
+            training is to do.
 
     Returns:
         The record, with a row for QAT, in place of the run's.
@@ -78,7 +78,7 @@ def train(saved: SavedRun, settings: Settings) -> Record:
         UserError: the settings or data are wrong, or files of the run are missing.
         GateMissedError: as for `run`.
     """
-    stages = Stages()
+    settings, stages = saved.settings, Stages()
     _check_early(settings)
     with stages.timed("load"):
         variants = Variants(saved.model("baseline"), saved.model("ptq"), saved.placement())

@@ -7,7 +7,7 @@ import numpy as np
 
 from keras_qat.calibration import Ranges, cached_ranges, calibrate, digest, ranges_key
 from keras_qat.data import ImageSet
-from keras_qat.placement import explain, save_placement
+from keras_qat.placement import PLACEMENT_FILE, explain, save_placement
 from keras_qat.quantization import Quantized, insert
 from keras_qat.settings import Settings
 from keras_qat.storage import write_json, write_text
@@ -40,7 +40,7 @@ def quantize_after_training(model: Any, placement: Placement, train: ImageSet, s
     ranges = _ranges(model, placement, images, settings)
     write_text(settings.folder / "placement.md", explain(placement, ranges=ranges) + "\n")
     ranges.save(settings.folder / "ranges.json")
-    save_placement(placement, settings.folder / "placement.json")
+    save_placement(placement, settings.folder / PLACEMENT_FILE)
     quantized = _insert(model, placement, ranges, train, settings)
     _report_repairs(quantized, settings)
     return quantized.model

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from keras_qat.data import ImageSet, Splits
-from keras_qat.evaluation import advise, diagnose
+from keras_qat.evaluation import diagnose, diagnosis_record
 from keras_qat.export import export_keras, export_onnx, require_verified
 from keras_qat.export.saved_model import export_saved_model
 from keras_qat.judging import BASELINE, judge_variants
 from keras_qat.model_facts import FACTS_FILE, ModelFacts
 from keras_qat.report import Record, markdown, read_environment, write_report
-from keras_qat.run_folder import DATA_FILE
+from keras_qat.run_folder import DATA_FILE, SETTINGS_FILE
 from keras_qat.settings import Settings
 from keras_qat.stages import Stages
 from keras_qat.storage import write_json, write_text
@@ -69,7 +69,7 @@ def conclude(variants: Variants, data: Splits, facts: ModelFacts, settings: Sett
         GateMissedError: a quantized file's Q/DQ pairs are not those of the placement. The files are kept.
     """
     models = variants.models
-    write_json(settings.folder / "settings.json", settings.to_dict())
+    write_json(settings.folder / SETTINGS_FILE, settings.to_dict())
     write_json(settings.folder / FACTS_FILE, facts.to_dict())
     write_json(settings.folder / DATA_FILE, data.fingerprints())
     with stages.timed("export"):
@@ -131,8 +131,7 @@ def _diagnose(baseline: Any, quantized: Any, held_out: ImageSet, path: Path) -> 
     """Where a variant loses accuracy, on images that nothing was calibrated or trained on."""
     images = held_out.take(_DIAGNOSED_IMAGES, seed=0)
     batches, total = images.arrays(_DIAGNOSED_BATCH), images.steps(_DIAGNOSED_BATCH)
-    diagnosis = diagnose(baseline, quantized, batches, total=total)
-    write_json(path, {**diagnosis.to_dict(), "advice": [advice.to_dict() for advice in advise(diagnosis)]})
+    write_json(path, diagnosis_record(diagnose(baseline, quantized, batches, total=total)))
 
 
 def _validation(data: Splits, settings: Settings) -> ImageSet:

@@ -8,7 +8,7 @@ from keras_qat.data import Splits
 from keras_qat.errors import DataError, StorageError
 from keras_qat.model_facts import FACTS_FILE, ModelFacts, read_model_facts
 from keras_qat.model_file import load_model_file
-from keras_qat.placement import load_placement
+from keras_qat.placement import PLACEMENT_FILE, load_placement
 from keras_qat.run_folder import DATA_FILE, SETTINGS_FILE
 from keras_qat.settings import Settings
 from keras_qat.start import load_splits
@@ -58,7 +58,7 @@ class SavedRun:
             StorageError: the run has no placement.json.
             UserError: the file can't be understood.
         """
-        return load_placement(self.folder / "placement.json")
+        return load_placement(self.folder / PLACEMENT_FILE)
 
     def facts(self) -> ModelFacts:
         """What the run's files expect of their images.
@@ -117,6 +117,20 @@ def open_run(folder: Path, *, data: str | None = None) -> SavedRun:
         )
     settings = replace(Settings.from_dict(read_json(path)), run_folder=folder)
     return SavedRun(folder, settings if data is None else replace(settings, data=data))
+
+
+def seed_for(file: Path, given: int | None) -> int:
+    """The seed that was given; else that of the run that a file belongs to; else 0.
+
+    Raises:
+        StorageError: the settings can't be read.
+        UserError: they aren't JSON.
+
+    Example:
+        >>> seed_for(Path("nowhere/qat.onnx"), None), seed_for(Path("nowhere/qat.onnx"), 7)
+        (0, 7)
+    """
+    return int(setting_beside(file, "seed") or 0) if given is None else given
 
 
 def setting_beside(file: Path, name: str) -> Any:

@@ -40,7 +40,7 @@ def diagnose_command(
         output: Write all figures and all advice to this JSON file, too.
         as_json: Print JSON instead of the tables.
     """
-    from keras_qat.evaluation import advise, diagnose
+    from keras_qat.evaluation import diagnose, diagnosis_record
     from keras_qat.model_file import load_model_file
     from keras_qat.report import describe_diagnosis
     from keras_qat.saved_run import open_run
@@ -53,7 +53,7 @@ def diagnose_command(
     chosen = saved.data().selection.take(images, saved.settings.seed)
     baseline, quantized = map(load_model_file, files)
     diagnosis = diagnose(baseline, quantized, chosen.arrays(_BATCH), total=chosen.steps(_BATCH))
-    record = {**diagnosis.to_dict(), "advice": [advice.to_dict() for advice in advise(diagnosis)]}
+    record = diagnosis_record(diagnosis)
     head = f"{variant.upper()} of {_described(saved.settings)}.\n\n"
     show(lambda: head + describe_diagnosis(diagnosis, worst=worst), record, as_json=as_json)
     if output is not None:

@@ -94,7 +94,7 @@ def evaluate_command(
             table, record = _classified(file, image, engine=engine, preprocessing=prepared, k=k, threads=threads)
         else:
             from keras_qat.evaluate_file import EvaluationSettings
-            from keras_qat.saved_run import setting_beside
+            from keras_qat.saved_run import seed_for
 
             settings = EvaluationSettings(
                 file=file,
@@ -104,7 +104,7 @@ def evaluate_command(
                 batch_size=batch_size,
                 k=k,
                 images=images,
-                seed=int(setting_beside(file, "seed") or 0) if seed is None else seed,
+                seed=seed_for(file, seed),
                 threads=threads,
                 compare=compare,
                 compare_engine=compare_engine,

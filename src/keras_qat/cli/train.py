@@ -78,4 +78,4 @@ def train_command(
     saved = open_run(run, data=data)
     given = {name: value for name, value in changes.items() if value is not None}
     settings = replace(saved.settings, skip_fine_tuning=False, **given)
-    show_results([(train(replace(saved, settings=settings), settings), run)], as_json=as_json)
+    show_results([(train(replace(saved, settings=settings)), run)], as_json=as_json)

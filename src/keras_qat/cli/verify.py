@@ -46,7 +46,7 @@ def verify_command(
     """
     from keras_qat.data import Preprocessing
     from keras_qat.errors import GateMissedError
-    from keras_qat.saved_run import setting_beside
+    from keras_qat.saved_run import seed_for
     from keras_qat.storage import write_json
     from keras_qat.verify_files import VerificationSettings, verification_table, verify_files
 
@@ -57,7 +57,7 @@ def verify_command(
         data=data,
         preprocessing=None if preprocessing is None else Preprocessing.parse(preprocessing),
         images=images,
-        seed=int(setting_beside(path, "seed") or 0) if seed is None else seed,
+        seed=seed_for(path, seed),
     )
     if output is not None:
         require_output_file(output, ".json")

@@ -81,7 +81,8 @@ def examine(path: str | Path, targets: Iterable[str | Target] = ()) -> Examinati
     """
     named = find_engines(targets := tuple(targets))
     file = read_onnx_file(Path(path))
-    written_for = summarize(file).target
-    engines = find_engines([written_for]) if not targets and written_for in {e.name for e in named} else named
+    summary = summarize(file)
+    own = [engine for engine in named if not targets and engine.name == summary.target]
+    engines = tuple(own) or named
     seen = ((name, engine.name, one) for name, see in CHECKS.items() for engine in engines for one in see(file, engine))
-    return Examination(Path(path), tuple(engine.name for engine in engines), summarize(file), merge(seen))
+    return Examination(Path(path), tuple(engine.name for engine in engines), summary, merge(seen))

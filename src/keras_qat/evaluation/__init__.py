@@ -1,6 +1,6 @@
 """Accuracy, agreement and latency of a model in any engine; where quantization loses accuracy."""
 
-from keras_qat.evaluation.advice import Advice, advise
+from keras_qat.evaluation.advice import Advice, advise, diagnosis_record
 from keras_qat.evaluation.benchmark import benchmark, benchmark_files
 from keras_qat.evaluation.benchmark_record import Benchmark, Skip, TimedFile, Timing
 from keras_qat.evaluation.classification import Classification, RankedClass, rank
@@ -40,6 +40,7 @@ __all__ = [
     "class_scores",
     "compare",
     "diagnose",
+    "diagnosis_record",
     "measure_latency",
     "predict",
     "proportion",

@@ -159,6 +159,11 @@ def advise(diagnosis: Diagnosis, *, worst: int | None = None) -> tuple[Advice, .
     return tuple(advice for advice in (*advices, _first(_NETWORK, diagnosis, None)) if advice is not None)
 
 
+def diagnosis_record(diagnosis: Diagnosis) -> dict[str, Any]:
+    """The figures and the advice as JSON can hold them: what `keras-qat diagnose --output` and a run write."""
+    return {**diagnosis.to_dict(), "advice": [advice.to_dict() for advice in advise(diagnosis)]}
+
+
 _TABLES: Mapping[type, tuple[Symptom, ...]] = {TensorDiagnosis: _TENSOR, KernelDiagnosis: _KERNEL}
 
 

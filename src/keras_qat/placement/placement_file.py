@@ -17,6 +17,9 @@ from keras_qat.types import (
     WeightDecision,
 )
 
+PLACEMENT_FILE = "placement.json"
+"""What a run calls it."""
+
 _FORMAT = "keras-qat placement"
 _VERSION = 1
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from keras_qat.calibration import Ranges
 from keras_qat.errors import StorageError, UserError
-from keras_qat.placement import load_placement
+from keras_qat.placement import PLACEMENT_FILE, load_placement
 from keras_qat.report.diagnosis_file import DiagnosisFile, load_diagnosis
 from keras_qat.report.record import Record
 from keras_qat.report.record_file import load_record
@@ -58,13 +58,13 @@ def read_run(folder: Path) -> RunFiles:
         )
     record = load_record(folder / RESULTS)
     files = {row.name: _DIAGNOSES[row.name] for row in record.rows if row.name in _DIAGNOSES}
-    optional = {name: _OPTIONAL[name] for name in ("placement.json", "ranges.json", *files.values())}
+    optional = {name: _OPTIONAL[name] for name in (PLACEMENT_FILE, "ranges.json", *files.values())}
     found = {name: _read(folder, name, load, hint) for name, (load, hint) in optional.items()}
     values = {name: value for name, (value, _) in found.items()}
     return RunFiles(
         folder=folder,
         record=record,
-        placement=values["placement.json"],
+        placement=values[PLACEMENT_FILE],
         ranges=values["ranges.json"],
         diagnoses={row: values[name] for row, name in files.items() if values[name] is not None},
         absent={name: reason for name, (_, reason) in found.items() if reason},
@@ -77,7 +77,7 @@ _DIAGNOSES: Mapping[str, str] = {"PTQ": "ptq_diagnosis.json", "QAT": "qat_diagno
 _AGAIN = "Runs of this version write it."
 
 _OPTIONAL: Mapping[str, tuple[Callable[[Path], Any], str]] = {
-    "placement.json": (load_placement, _AGAIN),
+    PLACEMENT_FILE: (load_placement, _AGAIN),
     "ranges.json": (Ranges.load, _AGAIN),
     "ptq_diagnosis.json": (load_diagnosis, "`keras-qat diagnose {folder} --output {path}` writes it."),
     "qat_diagnosis.json": (load_diagnosis, "`keras-qat diagnose {folder} --variant qat --output {path}` writes it."),

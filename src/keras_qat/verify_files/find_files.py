@@ -2,12 +2,11 @@
 
 from keras_qat.errors import StorageError
 from keras_qat.model_file import load_model_file
-from keras_qat.placement import load_placement
+from keras_qat.placement import PLACEMENT_FILE, load_placement
 from keras_qat.saved_run import SavedRun
 from keras_qat.verify_files.case import Case, is_quantized
 from keras_qat.verify_files.settings import VerificationSettings
 
-_PLACEMENT_FILE = "placement.json"
 _BASELINE = "baseline"
 _QUANTIZED = ("ptq", "qat")
 """The files of a run, by the stem of their names, in the order in which they are made."""
@@ -59,7 +58,7 @@ def case_of_file(settings: VerificationSettings) -> Case:
         )
     model = load_model_file(path)
     quantized = is_quantized(model)
-    beside, baseline = file.with_name(_PLACEMENT_FILE), path.with_name(f"{_BASELINE}.keras")
+    beside, baseline = file.with_name(PLACEMENT_FILE), path.with_name(f"{_BASELINE}.keras")
     placement = settings.placement or (beside if quantized and beside.is_file() else None)
     return Case(
         file.name,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from keras_qat.evaluation import Advice
+from keras_qat.placement import PLACEMENT_FILE
 from keras_qat.placement.rule import rule_to_json
 from keras_qat.report.diagnosis_file import DiagnosisFile
 from keras_qat.report.facts import environment_facts, setting_facts
@@ -146,7 +147,7 @@ def _notes(files: RunFiles, figures: dict[str, Any]) -> dict[str, str]:
         "layers": " ".join(absent[name] for name in diagnosable if name in absent),
         "tensors": absent.get("ranges.json", ""),
         "histograms": "",
-        "graph": absent.get("placement.json", ""),
+        "graph": absent.get(PLACEMENT_FILE, ""),
         "training": best_epoch_note(files.record),
     }
     if figures["tensors"] and not any(tensor["histogram"] for tensor in figures["tensors"]):
