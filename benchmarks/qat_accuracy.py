@@ -15,7 +15,7 @@ of the logits are finer, and the divergence is compared image by image.
 import json
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -23,8 +23,8 @@ import cyclopts
 import numpy as np
 from cyclopts import Parameter
 from rich.console import Console
-from rich.table import Table
-from scores import OPEN, SMALLEST, score, sqnr
+from rows import Row, make_row, print_rows
+from scores import OPEN, score
 
 from keras_qat import Overrides, export_onnx, plan, trace
 from keras_qat.ptq import quantize_after_training
@@ -33,37 +33,6 @@ from keras_qat.settings import Settings
 from keras_qat.start import open_start
 
 _BATCH = 20
-
-
-@dataclass(frozen=True)
-class Row:
-    """One file, or the float model.
-
-    Args:
-        model: of the zoo.
-        target: of the file; empty for the float model.
-        name: float, PTQ or QAT.
-        seed: of the calibration, and of the fine-tuning; `None` for float.
-        best_epoch: of the fine-tuning; 0 is PTQ as it was.
-        agreement: share of images with float's class.
-        top1: share of images with their label.
-        kl: mean over the images of KL(float ‖ file).
-        gain: mean over the images of the divergence of the same seed's PTQ less this one's.
-        gain_error: the standard error of that.
-        sqnr: of the logits, in dB.
-    """
-
-    model: str
-    target: str
-    name: str
-    seed: int | None
-    best_epoch: int | None
-    agreement: float
-    top1: float
-    kl: float
-    gain: float
-    gain_error: float
-    sqnr: float
 
 
 def main(
@@ -99,7 +68,7 @@ def main(
                 Console(stderr=True, width=160).print(row)
                 if report is not None:
                     report.write_text(json.dumps([asdict(row) for row in rows], indent=2), encoding="utf-8")
-    _print(rows)
+    print_rows(rows)
 
 
 def _rows(
@@ -125,17 +94,7 @@ def _rows(
         return score(OPEN[target](file, threads), x, _BATCH)
 
     def row(found: np.ndarray, ptq: np.ndarray, **names: Any) -> Row:
-        gains = _divergence(exact, ptq) - _divergence(exact, found)
-        return Row(
-            model=settings.model,
-            agreement=float(np.mean(found.argmax(axis=1) == exact.argmax(axis=1))),
-            top1=float(np.mean(found.argmax(axis=1) == labels)),
-            kl=float(_divergence(exact, found).mean()),
-            gain=float(gains.mean()),
-            gain_error=float(gains.std() / np.sqrt(len(gains))),
-            sqnr=sqnr(exact, found),
-            **names,
-        )
+        return make_row(exact, ptq, found, labels, model=settings.model, **names)
 
     yield row(exact, exact, target="", name="float", seed=None, best_epoch=None)
     for target in targets:
@@ -149,35 +108,6 @@ def _rows(
                 tuned = train_quantized(quantized, net, data, one)
             found = scores(tuned.model, target)
             yield row(found, ptq, target=target, name="QAT", seed=seed, best_epoch=tuned.best_epoch)
-
-
-def _divergence(exact: np.ndarray, found: np.ndarray) -> np.ndarray:
-    """KL(exact ‖ found) of each image, in nats."""
-    p, q = exact.astype(np.float64), found.astype(np.float64)
-    return np.asarray(np.sum(p * (np.log(p + SMALLEST) - np.log(q + SMALLEST)), axis=1))
-
-
-def _print(rows: list[Row]) -> None:
-    table = Table("model", "target", "", "seed", "epoch", "agreement", "top-1", "KL", "gain over PTQ", "SQNR")
-    for row in rows:
-        own = row.name == "QAT"
-        table.add_row(
-            row.model,
-            row.target,
-            row.name,
-            "" if row.seed is None else str(row.seed),
-            str(row.best_epoch) if own else "",
-            f"{row.agreement:.1%}",
-            f"{row.top1:.2%}",
-            f"{row.kl:.5f}",
-            f"{row.gain:+.5f} ± {row.gain_error:.5f}" if own else "",
-            f"{row.sqnr:.2f} dB",
-        )
-    Console(width=140).print(table)
-    for key in dict.fromkeys((row.model, row.target, row.name) for row in rows if row.seed is not None):
-        found = [row for row in rows if (row.model, row.target, row.name) == key]
-        agreement, top1 = (np.mean([getattr(row, name) for row in found]) for name in ("agreement", "top1"))
-        print(f"{', '.join(key)}, mean of {len(found)} seeds: agreement {agreement:.2%}, top-1 {top1:.2%}")
 
 
 if __name__ == "__main__":
