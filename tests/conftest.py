@@ -1,5 +1,6 @@
 """What all tests share."""
 
+import fcntl
 import os
 from pathlib import Path
 
@@ -24,15 +25,18 @@ def shared_data() -> Path:
 
 @pytest.fixture(autouse=True, scope="session")
 def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Baselines trained by tests don't touch the user's cache."""
-    path = tmp_path_factory.mktemp("cache")
+    """Baselines trained by tests don't touch the user's cache; all processes of pytest-xdist have the same."""
+    path = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        path = path.parent
+    path = path / "cache"
+    path.mkdir(exist_ok=True)
     os.environ["XDG_CACHE_HOME"] = str(path)
     return path
 
 
-@pytest.fixture(scope="session")
-def tiny_network() -> str:
-    """The name of a residual network small enough to train in seconds, known to the zoo."""
+def _register_network(name: str, strides: int) -> str:
+    """Make a residual network small enough to train in seconds known to the zoo, its first layer with these strides."""
     import keras
 
     from keras_qat.data import Preprocessing
@@ -42,7 +46,7 @@ def tiny_network() -> str:
         layers = keras.layers
         x = inputs = keras.Input((size, size, 3), name="image")
         x = layers.ZeroPadding2D(1, name="stem_pad")(x)
-        x = layers.Conv2D(32, 3, strides=2, name="stem_conv")(x)
+        x = layers.Conv2D(32, 3, strides=strides, name="stem_conv")(x)
         x = layers.BatchNormalization(name="stem_bn")(x)
         x = shortcut = layers.ReLU(name="stem_relu")(x)
         x = layers.Conv2D(32, 3, padding="same", name="block_conv")(x)
@@ -52,7 +56,29 @@ def tiny_network() -> str:
         x = layers.MaxPooling2D(2, name="pool")(x)
         x = layers.Conv2D(64, 3, activation="relu", name="head_conv")(x)
         x = layers.GlobalAveragePooling2D(name="avg_pool")(x)
-        return keras.Model(inputs, layers.Dense(num_classes, "softmax", name="predictions")(x), name="tinyresnet")
+        return keras.Model(inputs, layers.Dense(num_classes, "softmax", name="predictions")(x), name=name)
 
-    register(ZooEntry("tinyresnet", build, Preprocessing("tf", 32, 32)))
-    return "tinyresnet"
+    register(ZooEntry(name, build, Preprocessing("tf", 32, 32)))
+    return name
+
+
+@pytest.fixture(scope="session")
+def tiny_network() -> str:
+    """The name of a network with random weights."""
+    return _register_network("tinyresnet", strides=2)
+
+
+@pytest.fixture(scope="session")
+def trained_network(cache_folder: Path) -> str:
+    """The name of one whose digits baseline is in the cache: one process trains it, the others wait for that.
+
+    The digits are of 8 x 8 pixels, enlarged; with larger strides it learns them sooner, and as well.
+    """
+    from keras_qat.settings import Settings
+    from keras_qat.start import open_start
+
+    name = _register_network("tinydigits", strides=4)
+    with (cache_folder / "baseline.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        open_start(Settings(model=name))
+    return name

@@ -308,8 +308,8 @@ def test_outputs_that_would_be_lost_are_refused_before_any_run(program: Program,
     path = relu(tmp_path / "a.onnx", "batch", 3)
     before = path.read_bytes()
     (tmp_path / "folder.json").mkdir()
-    _expect(program(path, "--output", path), "Figures go to a", str(path))
-    _expect(program(path, "--output", tmp_path / "folder.json"), "Figures go to a")
+    _expect(program(path, "--output", path), "The output is a", str(path))
+    _expect(program(path, "--output", tmp_path / "folder.json"), "The output is a")
     _expect(program(path, "--plot", tmp_path / "a.pdf"), ".png or .svg", "a.png")
     _expect(program(path, "--plot", path / "a.png"), "Can't write")
     assert path.read_bytes() == before

@@ -1,6 +1,7 @@
 """Calibration: histograms, the choice of a range, and the pass over the images."""
 
 from collections.abc import Sequence
+from itertools import product
 
 import keras
 import numpy as np
@@ -11,6 +12,7 @@ from keras_qat.calibration import (
     METHODS,
     OBSERVERS,
     Histogram,
+    Ranges,
     calibrate,
     calibrate_by_all,
     find_observer,
@@ -70,7 +72,7 @@ def split(x: np.ndarray, size: int) -> list[np.ndarray]:
 def activations(model: keras.Model, names: Sequence[str], x: np.ndarray) -> dict[str, np.ndarray]:
     """What Keras itself computes for each layer."""
     outputs = {name: model.get_layer(name).output for name in names}
-    return {k: np.asarray(v) for k, v in keras.Model(model.input, outputs).predict_on_batch(x).items()}
+    return {k: np.asarray(v) for k, v in keras.Model(model.input, outputs)(x).items()}
 
 
 def assert_same_histogram(a: Histogram, b: Histogram) -> None:
@@ -328,17 +330,24 @@ def test_updating_leaves_the_old_state_alone() -> None:
 # --- the pass over the images -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_ranges_are_those_of_the_activations_in_numpy(model: keras.Model, placement: Placement, method: str) -> None:
+@pytest.fixture(scope="module")
+def alone(model: keras.Model, placement: Placement) -> dict[str, Ranges]:
+    """The ranges by each method in a pass of its own, over batches of 8."""
+    return {method: calibrate(model, placement, split(images(), 8), method=method) for method in OBSERVERS}
+
+
+def test_ranges_are_those_of_the_activations_in_numpy(
+    model: keras.Model, placement: Placement, alone: dict[str, Ranges]
+) -> None:
     """The probe counts inside the compiled forward pass; here Keras hands out the activations and NumPy counts."""
-    x = images()
-    ranges = calibrate(model, placement, split(x, 8), method=method)
-    assert list(ranges) == list(placement.observed)
-    specs = placement.specs
-    for name, values in activations(model, placement.observed, x).items():
-        expected = METHODS[method](Histogram.of(values), specs[name])
-        assert ranges[name].amax == pytest.approx(expected, rel=1e-5)
-        assert (ranges[name].method, ranges[name].images) == (method, len(x))
+    x, specs = images(), placement.specs
+    histograms = {name: Histogram.of(values) for name, values in activations(model, placement.observed, x).items()}
+    for method in METHODS:
+        ranges = alone[method]
+        assert list(ranges) == list(placement.observed)
+        for name, histogram in histograms.items():
+            assert ranges[name].amax == pytest.approx(METHODS[method](histogram, specs[name]), rel=1e-5), (method, name)
+            assert (ranges[name].method, ranges[name].images) == (method, len(x))
 
 
 def test_minmax_is_exact(model: keras.Model, placement: Placement) -> None:
@@ -423,42 +432,41 @@ def test_largest_magnitude_is_not_finite_where_a_number_is_not(value: float) -> 
     assert not np.isfinite(largest_magnitude(bits.max(), bits.view(np.uint32).max()))
 
 
-def test_all_methods_in_one_pass_are_each_alone(model: keras.Model, placement: Placement) -> None:
-    batches = split(images(), 8)
-    together = calibrate_by_all(model, placement, iter(batches), tuple(OBSERVERS))
+def test_all_methods_in_one_pass_are_each_alone(
+    model: keras.Model, placement: Placement, alone: dict[str, Ranges]
+) -> None:
+    together = calibrate_by_all(model, placement, iter(split(images(), 8)), tuple(OBSERVERS))
     for method in OBSERVERS:
-        alone = calibrate(model, placement, batches, method=method)
-        assert {n: r.amax for n, r in together[method].items()} == {n: r.amax for n, r in alone.items()}
+        assert {n: r.amax for n, r in together[method].items()} == {n: r.amax for n, r in alone[method].items()}
 
 
-@pytest.mark.parametrize("method", ORDERLESS)
-def test_order_of_the_images_makes_no_difference(model: keras.Model, placement: Placement, method: str) -> None:
+def test_order_of_the_images_makes_no_difference(model: keras.Model, placement: Placement) -> None:
     batches = split(images(), 4)
-    expected = calibrate(model, placement, batches, method=method)
-    assert calibrate(model, placement, batches[::-1], method=method) == expected
+    expected = calibrate_by_all(model, placement, batches, ORDERLESS)
+    assert calibrate_by_all(model, placement, batches[::-1], ORDERLESS) == expected
     shuffled = [batches[i] for i in np.random.default_rng(13).permutation(len(batches))]
-    assert calibrate(model, placement, shuffled, method=method) == expected
+    assert calibrate_by_all(model, placement, shuffled, ORDERLESS) == expected
 
 
-@pytest.mark.parametrize("method", ORDERLESS)
-def test_batch_size_makes_no_difference(model: keras.Model, placement: Placement, method: str) -> None:
+def test_batch_size_makes_no_difference(model: keras.Model, placement: Placement) -> None:
     """Up to the last bits of float32: a convolution over another batch size may add in another order."""
     x = images()
-    whole = calibrate(model, placement, [x], method=method)
+    whole = calibrate_by_all(model, placement, [x], ORDERLESS)
     for size in (1, 7):
-        parts = calibrate(model, placement, split(x, size), method=method)
-        for name in placement.observed:
-            assert parts[name].amax == pytest.approx(whole[name].amax, rel=1e-5), (name, size)
-            assert parts[name].images == len(x)
+        parts = calibrate_by_all(model, placement, split(x, size), ORDERLESS)
+        for method, name in product(ORDERLESS, placement.observed):
+            found = parts[method][name]
+            assert found.amax == pytest.approx(whole[method][name].amax, rel=1e-5), (method, name, size)
+            assert found.images == len(x)
 
 
 def test_input_on_powers_of_two_is_counted_alike_in_any_batch_size(model: keras.Model, placement: Placement) -> None:
     """Numbers exactly on the edges of bins."""
     values = 2.0 ** np.arange(-10, 14)
     x = np.ones((24, 8, 8, 3), "float32") * values[:, None, None, None].astype("float32")
+    one_by_one, at_once = (calibrate_by_all(model, placement, batches, ORDERLESS) for batches in (split(x, 1), [x]))
     for method in ORDERLESS:
-        one_by_one = calibrate(model, placement, split(x, 1), method=method)["image"].amax
-        assert one_by_one == calibrate(model, placement, [x], method=method)["image"].amax
+        assert one_by_one[method]["image"].amax == at_once[method]["image"].amax
 
 
 def test_labels_beside_the_images_are_passed_over(model: keras.Model, placement: Placement) -> None:
@@ -474,8 +482,8 @@ def test_dead_tensor_gets_range_zero() -> None:
     image = keras.Input((8, 8, 3), name="image")
     dead = layers.Conv2D(2, 1, activation="relu", kernel_initializer="zeros", name="dead")(image)
     model = keras.Model(image, layers.Conv2D(2, 1, name="last")(dead))
-    for method in OBSERVERS:
-        ranges = calibrate(model, plan(trace(model).graph, "tensorrt"), [images(4)], method=method)
+    found = calibrate_by_all(model, plan(trace(model).graph, "tensorrt"), [images(4)], tuple(OBSERVERS))
+    for ranges in found.values():
         assert ranges["dead"].amax == 0
         assert ranges["image"].amax > 1
 

@@ -17,8 +17,9 @@ Program = Callable[..., tuple[int, str]]
 
 
 @pytest.fixture
-def program(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Program:
-    """Run `keras-qat run …` in this process: (exit code, what stood on standard error)."""
+def program(capfd: pytest.CaptureFixture[str], tmp_path: Path, tiny_network: str) -> Program:
+    """Run `keras-qat run …` in this process, where the tiny network is known: (exit code, standard error)."""
+    assert tiny_network == "tinyresnet"
 
     def call(*arguments: str) -> tuple[int, str]:
         output = () if "--output" in arguments else ("--output", str(tmp_path / "runs"))
@@ -61,23 +62,19 @@ def _expect(result: tuple[int, str], *parts: str) -> None:
 
 
 def test_folder_of_photos_from_end_to_end(program: Program, folder: Path, weights: Path, tmp_path: Path) -> None:
+    """With a file of overrides, which are kept with the run."""
+    (tmp_path / "rules.json").write_text('{"rules": [{"select": "stem_conv", "inputs": false, "weights": false}]}')
     code, _ = program(
-        *(
-            "--model",
-            "tinyresnet",
-            "--weights",
-            str(weights),
-            "--data",
-            str(folder),
-            "--epochs",
-            "1",
-            "--batch-size",
-            "4",
-        ),
-        *("--calibration-images", "8", "--skip-saved-model"),
+        *("--model", "tinyresnet", "--weights", str(weights), "--data", str(folder)),
+        *("--epochs", "1", "--batch-size", "4", "--calibration-images", "8"),
+        *("--skip-saved-model", "--skip-diagnosis"),
+        *("--overrides", str(tmp_path / "rules.json")),
     )
     assert code in {0, 3}  # random weights: a tie between classes may miss the agreement gate on 6 images
-    assert (tmp_path / "runs" / "tinyresnet-photos-onnxruntime" / "qat.onnx").is_file()
+    made = tmp_path / "runs" / "tinyresnet-photos-onnxruntime"
+    assert (made / "qat.onnx").is_file()
+    assert "rule 1, 'stem_conv': inputs=False" in (made / "placement.md").read_text(encoding="utf-8")
+    assert Overrides.load(made / "overrides.json") == Overrides.load(tmp_path / "rules.json")
 
 
 def test_unknown_model(program: Program) -> None:
@@ -161,21 +158,6 @@ def test_bad_settings_fail_before_any_work(
     assert not list((tmp_path / "runs").rglob("*.onnx"))
 
 
-def test_overrides_of_a_run_are_kept_with_it(
-    program: Program, folder: Path, weights: Path, tmp_path: Path, tiny_network: str
-) -> None:
-    (tmp_path / "rules.json").write_text('{"rules": [{"select": "stem_conv", "inputs": false, "weights": false}]}')
-    code, _ = program(
-        *("--model", tiny_network, "--weights", str(weights), "--data", str(folder), "--batch-size", "4"),
-        *("--calibration-images", "8", "--skip-saved-model", "--skip-fine-tuning"),
-        *("--overrides", str(tmp_path / "rules.json")),
-    )
-    assert code in {0, 3}  # as above
-    made = tmp_path / "runs" / "tinyresnet-photos-onnxruntime"
-    assert "rule 1, 'stem_conv': inputs=False" in (made / "placement.md").read_text(encoding="utf-8")
-    assert Overrides.load(made / "overrides.json") == Overrides.load(tmp_path / "rules.json")
-
-
 @pytest.mark.parametrize(
     ("text", "part"), [("{", "aren't JSON"), ('{"rules": [{"select": "stem_cnov", "inputs": false}]}', "'stem_conv'")]
 )
@@ -188,17 +170,19 @@ def test_bad_overrides(
 
 
 def test_interrupt_during_fine_tuning_keeps_the_last_checkpoint(
-    program: Program, tiny_network: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    program: Program, trained_network: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batches_seen = []
     original = keras.callbacks.CallbackList.on_train_batch_end
-    options = ("--model", tiny_network, "--epochs", "3", "--skip-saved-model", "--calibration-images", "32")
-    # The baseline is trained and cached first, so that the interrupt falls into fine-tuning.
-    assert program(*options, "--skip-fine-tuning")[0] == 0
+    # The baseline is in the cache, so the interrupt falls into fine-tuning.
+    options = (
+        *("--model", trained_network, "--epochs", "3", "--steps-per-epoch", "4", "--calibration-images", "32"),
+        *("--skip-baseline", "--skip-saved-model", "--skip-diagnosis", "--validation-images", "64"),
+    )
 
     def interrupt(self: keras.callbacks.CallbackList, batch: int, logs: dict[str, float] | None = None) -> None:
         batches_seen.append(batch)
-        if len(batches_seen) == 30:  # 20 batches an epoch: in the middle of the second
+        if len(batches_seen) == 6:  # In the middle of the second epoch.
             raise KeyboardInterrupt
         original(self, batch, logs)
 
@@ -206,7 +190,7 @@ def test_interrupt_during_fine_tuning_keeps_the_last_checkpoint(
     code, message = program(*options)
     assert code == 130
     assert "goes on from its last checkpoint" in " ".join(message.split())
-    training = tmp_path / "runs" / f"{tiny_network}-digits-onnxruntime" / "training"
+    training = tmp_path / "runs" / f"{trained_network}-digits-onnxruntime" / "training"
     assert (training / "last.npz").is_file()
     monkeypatch.undo()
     before = len(batches_seen)

@@ -74,7 +74,8 @@ def test_diff_ranges(program: Program, tmp_path: Path) -> None:
 def test_build_engine(program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = build.EngineBuild(tmp_path / "a.engine", "tensorrt", "TensorRT 11", ("8.6",), 1.5, 1000, ("slow",))
     monkeypatch.setattr("keras_qat.runtimes.build_engine", lambda *_, **__: made)
-    assert program("build-engine", "a.onnx", "--engine", "tensorrt") == {
+    (tmp_path / "a.onnx").touch()
+    assert program("build-engine", tmp_path / "a.onnx", "--engine", "tensorrt") == {
         "path": str(tmp_path / "a.engine"),
         "engine": "tensorrt",
         "version": "TensorRT 11",

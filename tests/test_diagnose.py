@@ -52,10 +52,21 @@ def quantize(model: keras.Model, x: Any, target: str = "tensorrt", **options: An
     return apply_placement(model, placement, calibrate(model, placement, [(x, None)]))
 
 
+@pytest.fixture(scope="module")
+def quantized(model: keras.Model, images: np.ndarray) -> keras.Model:
+    """For tests that don't change it."""
+    return quantize(model, images)
+
+
+@pytest.fixture(scope="module")
+def healthy(model: keras.Model, quantized: keras.Model, images: np.ndarray) -> Diagnosis:
+    return diagnose(model, quantized, [images])
+
+
 def outputs_of(model: keras.Model, names: Iterable[str], x: np.ndarray) -> dict[str, np.ndarray]:
     """What layers compute, in float64."""
     tensors = {name: model.get_layer(name).output for name in names}
-    found = keras.Model(model.inputs, tensors).predict(x, verbose=0)
+    found = keras.Model(model.inputs[0], tensors)(x)
     return {name: np.asarray(y, np.float64) for name, y in found.items()}
 
 
@@ -95,8 +106,8 @@ def test_tensors_are_as_in_numpy(model: keras.Model, images: np.ndarray, target:
     assert output.cumulative == pytest.approx(sqnr(exact["dense"], simulated["dense"]), abs=1e-2)
 
 
-def test_kernels_are_as_in_numpy(model: keras.Model, images: np.ndarray) -> None:
-    found = {k.name: k for k in diagnose(model, quantize(model, images), [images]).kernels}
+def test_kernels_are_as_in_numpy(model: keras.Model, images: np.ndarray, healthy: Diagnosis) -> None:
+    found = {k.name: k for k in healthy.kernels}
     assert list(found) == ["conv", "branch", "dense"]
     padded = np.pad(images.astype(np.float64), ((0, 0), (1, 1), (1, 1), (0, 0)))
     windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(1, 2))  # (n, h, w, channels, 3, 3)
@@ -166,8 +177,7 @@ def test_range_that_clips_is_the_worst_and_named(model: keras.Model, images: np.
     assert advice.to_dict()["rule"] == {"select": "add", "output": False}
 
 
-def test_range_blown_up_by_outliers_is_named(model: keras.Model, images: np.ndarray) -> None:
-    healthy = diagnose(model, quantize(model, images), [images])
+def test_range_blown_up_by_outliers_is_named(model: keras.Model, images: np.ndarray, healthy: Diagnosis) -> None:
     found = diagnose(model, ruined(model, images, "relu_quantize", 64.0), [images])
     (worst,), advice = found.worst(1), advise(found)[0]
     assert isinstance(worst, TensorDiagnosis)
@@ -252,16 +262,16 @@ def _read(advice: Advice) -> Rule:
     return rule_from_json(json.loads(json.dumps(advice.to_dict()["rule"])))
 
 
-def test_batches_make_no_difference_and_models_stay(model: keras.Model, images: np.ndarray) -> None:
-    quantized = quantize(model, images)
+def test_batches_make_no_difference_and_models_stay(
+    model: keras.Model, quantized: keras.Model, images: np.ndarray, healthy: Diagnosis
+) -> None:
     before = [[w.copy() for w in m.get_weights()] for m in (model, quantized)]
     nodes = [[len(layer._inbound_nodes) for layer in m.layers] for m in (model, quantized)]
-    whole = diagnose(model, quantized, [images])
     parts = diagnose(model, quantized, [images[15:], images[:0], images[10:15], images[:10]])
-    assert parts.images == whole.images
-    for one, other in zip(whole.worst(99), parts.worst(99), strict=True):
+    assert parts.images == healthy.images
+    for one, other in zip(healthy.worst(99), parts.worst(99), strict=True):
         assert (one.name, other.alone) == (other.name, pytest.approx(one.alone, abs=1e-3))
-    for one, other in zip(whole.tensors, parts.tensors, strict=True):
+    for one, other in zip(healthy.tensors, parts.tensors, strict=True):
         assert other.cumulative == pytest.approx(one.cumulative, abs=1e-2)
         assert other.saturated == pytest.approx(one.saturated)
     for m, weights in zip((model, quantized), before, strict=True):
@@ -283,18 +293,24 @@ def intricate() -> keras.Model:
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_nested_shared_and_several_outputs(images: np.ndarray, target: str, tmp_path: Path) -> None:
+def test_nested_shared_and_several_outputs(images: np.ndarray, target: str) -> None:
     model, x = intricate(), [images, images[::-1] * 2]
     quantized = quantize(model, x, target)
     found = diagnose(model, quantized, [(x, None)])
-    wanted = [sqnr(*pair) for pair in zip(*(m.predict(x, verbose=0) for m in (model, quantized)), strict=True)]
+    wanted = [sqnr(*pair) for pair in zip(*(m(x) for m in (model, quantized)), strict=True)]
     assert [o.cumulative for o in found.outputs] == pytest.approx(wanted, abs=1e-2)
     assert [k.name for k in found.kernels] == ["shared", "kernel_0", "tensor_errors"]
     names = {t.name for t in found.tensors}
     assert {"a", "b"} <= names
     assert all(t.alone > 30 for t in found.tensors)
     assert advise(found) == ()
-    # Keras itself can't load a float model whose layer is shared with a model inside it.
+
+
+def test_a_quantized_model_of_a_file(images: np.ndarray, tmp_path: Path) -> None:
+    """Keras itself can't load a float model whose layer is shared with a model inside it."""
+    model, x = intricate(), [images, images[::-1] * 2]
+    quantized = quantize(model, x)
+    found = diagnose(model, quantized, [(x, None)])
     again = diagnose(model, keras.saving.load_model(export_keras(quantized, tmp_path / "ptq.keras")), [(x, None)])
     assert [(k.name, k.alone) for k in again.worst(99)] == [(k.name, pytest.approx(k.alone)) for k in found.worst(99)]
 
@@ -316,9 +332,11 @@ def test_shared_kernel_is_judged_by_all_its_calls(images: np.ndarray) -> None:
     assert found.alone == pytest.approx(sqnr(y, y_hat), abs=1e-2)
 
 
-def test_fine_tuned_weights_are_no_error_of_rounding(model: keras.Model, images: np.ndarray) -> None:
+def test_fine_tuned_weights_are_no_error_of_rounding(
+    model: keras.Model, images: np.ndarray, healthy: Diagnosis
+) -> None:
     quantized = quantize(model, images)
-    before = {k.name: k.alone for k in diagnose(model, quantized, [images]).kernels}
+    before = {k.name: k.alone for k in healthy.kernels}
     for name in before:
         kernel = quantized.get_layer(name).kernel
         kernel.assign(kernel * -2)
@@ -336,8 +354,7 @@ def test_channels_first(images: np.ndarray) -> None:
     assert found.kernels[0].alone > 35
 
 
-def test_bad_input(model: keras.Model, images: np.ndarray) -> None:
-    quantized = quantize(model, images)
+def test_bad_input(model: keras.Model, quantized: keras.Model, images: np.ndarray) -> None:
     with pytest.raises(DataError, match="Received: 0 images"):
         diagnose(model, quantized, [])
     with pytest.raises(DataError, match=r"Received: a batch of shape \(24, 7, 6, 2\)"):
@@ -403,8 +420,6 @@ def test_command_names_the_ruined_range(program: Program, finished_run: Path) ->
     assert len(figures["tensors"]) > 3
     assert figures["advice"][0]["about"] == "block_out"
     assert figures["images"] == 20
-    code, printed, _ = program(finished_run, *arguments[:2], "--json")
-    assert (code, json.loads(printed)) == (0, figures)
 
 
 def test_command_says_what_is_missing(program: Program, finished_run: Path, tmp_path: Path) -> None:
@@ -448,8 +463,10 @@ def test_data_that_moved(program: Program, tiny_network: str, tmp_path: Path, mo
     assert "Received: 'photos'" in message
     assert "--data" in message
     assert str(tmp_path) in message
-    code, printed, _ = program(run, "--data", "elsewhere/photos")
+    figures = tmp_path / "figures.json"
+    code, printed, _ = program(run, "--data", "elsewhere/photos", "--output", figures)
     assert code == 0
     assert "on 2 images" in printed
     monkeypatch.chdir(tmp_path / "elsewhere")
-    assert program(run)[1] == printed
+    code, printed, _ = program(run, "--json")
+    assert (code, json.loads(printed)) == (0, json.loads(figures.read_text(encoding="utf-8")))

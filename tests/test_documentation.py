@@ -187,12 +187,15 @@ def test_json_of_the_docs_is_read() -> None:
 
 
 def test_example_script_is_the_same_program(
-    tiny_network: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    trained_network: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["--model", tiny_network, "--skip-fine-tuning", "--skip-saved-model", "--validation-images", "40"]
+    arguments = [
+        *("--model", trained_network, "--calibration-images", "32", "--validation-images", "32"),
+        *("--skip-fine-tuning", "--skip-saved-model", "--skip-diagnosis"),
+    ]
     monkeypatch.setattr("sys.argv", ["run_qat_workflow.py", *arguments, "--output", str(tmp_path)])
     with pytest.raises(SystemExit) as stopped:
         runpy.run_path(str(ROOT / "examples" / "resnet" / "run_qat_workflow.py"), run_name="__main__")
     assert stopped.value.code == 0
     assert "Baseline" in capsys.readouterr().out
-    assert (tmp_path / f"{tiny_network}-digits-onnxruntime" / "ptq.onnx").is_file()
+    assert (tmp_path / f"{trained_network}-digits-onnxruntime" / "ptq.onnx").is_file()

@@ -19,6 +19,7 @@ from keras_qat.cpu import read_cpu
 from keras_qat.data import Preprocessing
 from keras_qat.data.preprocessing import NORMALIZATIONS, Mode
 from keras_qat.errors import DataError, UserError
+from keras_qat.evaluate_file import EvaluationSettings, evaluate_file
 from keras_qat.evaluation import TensorError, tensor_errors
 from keras_qat.evaluation.inputs import convert
 from keras_qat.evaluation.predict import class_scores
@@ -242,14 +243,16 @@ def test_conversion_keeps_numbers() -> None:
 
 
 @pytest.fixture(scope="module")
-def settings(tiny_network: str, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+def settings(trained_network: str, tmp_path_factory: pytest.TempPathFactory) -> Settings:
     return Settings(
-        model=tiny_network,
+        model=trained_network,
         batch_size=32,
         calibration_images=64,
         embed_preprocessing=True,
         skip_fine_tuning=True,
         skip_saved_model=True,
+        skip_diagnosis=True,
+        validation_images=180,
         output=tmp_path_factory.mktemp("runs"),
     )
 
@@ -293,6 +296,18 @@ def test_the_deployed_file_scores_the_pixels_of_the_data_set(record: Record, set
     top1 = float(np.mean(scores(settings.folder / "ptq.onnx", batch).argmax(1) == digits.target))
     # These include the training images: at least as good as on the validation images, less what few images say.
     assert top1 > record.rows[1].deployed_top1 - 0.03
+
+
+def test_evaluate_finds_the_figures_of_the_run(record: Record, settings: Settings) -> None:
+    """On the same half of the validation images, in the file that reads pixels and in the model that doesn't."""
+    path = settings.folder / "ptq.onnx"
+    found = evaluate_file(
+        EvaluationSettings(path, "digits", images=180, compare=settings.folder / "ptq.keras", batch_size=40)
+    )
+    told = record.rows[1]
+    assert [file.top1.value for file in found.files] == [told.deployed_top1, told.keras_top1]
+    assert found.comparison is not None
+    assert found.comparison.agreement.value == told.simulation_agreement
 
 
 def test_the_cached_baseline_is_trained_on_the_same_images_either_way(

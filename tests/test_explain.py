@@ -203,8 +203,9 @@ def test_command_with_everything(
 
 
 def test_command_knows_the_zoo(program: Program, tiny_network: str) -> None:
-    code, out, _ = program("--model", tiny_network, "--format", "mermaid")
+    code, out, _ = program(tiny_network, "--format", "mermaid")
     assert code == 0
+    assert program("--model", tiny_network, "--format", "mermaid") == (code, out, "")
     assert "stem_conv (conv)<br/>stem_bn (batch norm)<br/>stem_relu (relu)<br/>int8 weights" in out
 
 

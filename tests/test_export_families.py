@@ -66,7 +66,7 @@ def test_float_file_is_the_model_and_int8_file_the_simulation(
 ) -> None:
     model = _built(block)
     with OnnxRuntime(export_onnx(model, tmp_path / "float.onnx")) as runtime:
-        np.testing.assert_allclose(runtime.run(images)[0], model.predict(images, verbose=0), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(runtime.run(images)[0], model(images), rtol=1e-5, atol=1e-6)
     for target in ("onnxruntime", "openvino", "tensorrt"):
         placement = plan(trace(model).graph, target)
         quantized = apply_placement(model, placement, calibrate(model, placement, [images]))

@@ -15,7 +15,7 @@ ORDER: tuple[frozenset[str], ...] = tuple(
     frozenset(rung.split())
     for rung in (
         "types errors _version _backend",
-        "storage progress cpu seeds",
+        "storage progress cpu seeds scores paths sizes",
         "graph targets",
         "placement",
         "layers",
@@ -26,9 +26,9 @@ ORDER: tuple[frozenset[str], ...] = tuple(
         "evaluation",
         "report doctor",
         "gates",
-        "settings model_facts model_file quantization stages",
+        "settings model_facts model_file own_model quantization stages",
         "run_folder",
-        "baseline judging ptq evaluate_file own_model",
+        "baseline judging ptq evaluate_file",
         "qat start",
         "saved_run results",
         "pipeline verify_files",
@@ -40,8 +40,8 @@ ORDER: tuple[frozenset[str], ...] = tuple(
 """From the bottom up: a part imports only from lower rungs, and never from its neighbours on its own."""
 
 ASIDE: Mapping[str, frozenset[str]] = {
-    "data": frozenset({"types", "errors", "storage", "progress"}),
-    "zoo": frozenset({"types", "errors", "storage", "data"}),
+    "data": frozenset({"types", "errors", "storage", "progress", "paths"}),
+    "zoo": frozenset({"types", "errors", "storage", "paths", "data"}),
 }
 """Parts beside the ladder, and all that they may import."""
 

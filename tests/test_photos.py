@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from keras_qat.cli.main import app, run_program
-from keras_qat.data import ImageSet, Labelled, Preprocessing, load_data, load_validation
+from keras_qat.data import ImageSet, Labelled, Preprocessing, Splits, load_data, load_validation
 from keras_qat.errors import DataError
 from keras_qat.evaluate_file import EvaluationSettings, evaluate_file, require_classes
 from keras_qat.evaluation import Predictions, compare
@@ -110,13 +110,48 @@ def test_at_most_a_thousand_judge(tmp_path: Path) -> None:
 
 def test_broken_photos_are_named_or_left_out(flat: Path, caplog: pytest.LogCaptureFixture) -> None:
     (flat / "00.png").write_text("<html>")
-    with pytest.raises(DataError, match=r"Can't read the image .*00\.png"):
+    with pytest.raises(DataError, match=r"Can't read the image .*00\.png.* leave such files out with --skip-bad"):
         load_data(flat, EIGHT, seed=0)
     with caplog.at_level(logging.WARNING):
         splits = load_data(flat, EIGHT, seed=0, skip_bad=True)
     assert "1 file(s) that are no image are left out" in caplog.text
     assert sum(len(part) for part in (splits.train, splits.selection, splits.validation)) == 39
     assert load_validation(flat, EIGHT, seed=0, skip_bad=True).skipped == 1
+
+
+def test_files_that_are_no_photos_stop_a_run_or_are_left_out(
+    classes: Path, flat: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    strays = {flat: flat / "labels.csv", classes: classes / "bee" / "Thumbs.db"}
+    for folder, stray in strays.items():
+        whole = load_data(folder, EIGHT, seed=0)
+        stray.write_text("x")
+        with pytest.raises(DataError, match=rf"{stray.name}'\. Move it away, or leave such files out with --skip-bad"):
+            load_data(folder, EIGHT, seed=0)
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            assert load_data(folder, EIGHT, seed=0, skip_bad=True).fingerprints() == whole.fingerprints()
+        assert f"1 file(s) of {stray.parent} that aren't named as images are left out: {stray.name}." in caplog.text
+    (classes / "bee" / "drones").mkdir()
+    with pytest.raises(DataError, match="one level deep"):
+        load_data(classes, EIGHT, seed=0, skip_bad=True)
+
+
+def test_half_a_photo_is_found_before_it_is_read(flat: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    for suffix in ("jpg", "png"):
+        path = flat / f"half.{suffix}"
+        Image.fromarray(noise).save(path)
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+    def read(splits: Splits) -> int:
+        parts = (splits.train, splits.selection, splits.validation)
+        return sum(len(x) for part in parts for x, _ in part.arrays(8))
+
+    stopped = load_data(flat, EIGHT, seed=0)
+    with pytest.raises(DataError, match=r"half\.(jpg|png).* leave such files out with --skip-bad"):
+        read(stopped)
+    assert read(load_data(flat, EIGHT, seed=0, skip_bad=True)) == 40
 
 
 def test_a_handful_is_the_least(tmp_path: Path) -> None:

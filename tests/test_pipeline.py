@@ -23,9 +23,10 @@ from keras_qat.settings import Settings
 
 
 @pytest.fixture(scope="module")
-def settings(tiny_network: str, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+def settings(trained_network: str, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    output = tmp_path_factory.mktemp("runs")
     return Settings(
-        model=tiny_network, epochs=2, batch_size=32, calibration_images=64, output=tmp_path_factory.mktemp("runs")
+        model=trained_network, epochs=2, steps_per_epoch=10, batch_size=32, calibration_images=64, output=output
     )
 
 
@@ -112,37 +113,47 @@ def _shares(record: Record) -> list[tuple[Any, ...]]:
     ]
 
 
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache that is empty, and that a test may spoil: the other one is for all tests."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.mark.usefixtures("own_cache")
 def test_same_seed_same_table(record: Record, settings: Settings, tmp_path: Path) -> None:
-    # From the start: another folder, no cached ranges, and the cached baseline thrown away.
-    cache_path(settings.model, settings.seed).unlink()
-    again = run(replace(settings, output=tmp_path, use_cache=False))
+    # From the start: another folder, no cached ranges, no cached baseline. What isn't in the table is left out.
+    again = run(replace(settings, output=tmp_path, skip_saved_model=True, skip_diagnosis=True))
     assert _shares(again) == _shares(record)
 
 
 def test_stages_can_be_skipped(settings: Settings, tmp_path: Path) -> None:
-    record = run(
-        replace(
-            settings,
-            output=tmp_path,
-            target="tensorrt",
-            skip_baseline=True,
-            skip_fine_tuning=True,
-            skip_saved_model=True,
-            validation_images=50,
-        )
+    short = replace(
+        settings,
+        output=tmp_path,
+        target="tensorrt",
+        skip_baseline=True,
+        skip_fine_tuning=True,
+        skip_saved_model=True,
+        skip_diagnosis=True,
+        validation_images=50,
     )
+    record = run(short)
     assert [row.name for row in record.rows] == ["PTQ"]
     assert record.rows[0].agreement is None
     assert (record.images, record.best_epoch) == (50, None)
-    assert not list(settings.folder.glob("tmp*"))
+    assert not {"ptq_saved_model", "ptq_diagnosis.json", "training"} & {path.name for path in short.folder.iterdir()}
+    assert not list(short.folder.glob("tmp*"))
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("own_cache")
 def test_corrupt_cached_baseline_is_trained_again(
     record: Record, settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    cache_path(settings.model, settings.seed).write_bytes(b"not a model")
-    again = run(replace(settings, output=tmp_path, skip_fine_tuning=True, skip_saved_model=True))
+    path = cache_path(settings.model, settings.seed)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"not a model")
+    again = run(replace(settings, output=tmp_path, skip_fine_tuning=True, skip_saved_model=True, skip_diagnosis=True))
     assert "can't be read" in caplog.text
     assert _shares(again) == _shares(record)[:2]
 

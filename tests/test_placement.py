@@ -432,3 +432,55 @@ def test_range_of_a_concatenation_holds_an_input_that_stays_float() -> None:
     graph = trace(keras.Model(image, layers.Conv2D(1, 1, name="last")(joined))).graph
     placement = plan(graph, "openvino", overrides=Overrides(rules=(Rule("b", output=False),)))
     assert placement.sources == {"image": ("image",), "a": ("a", "joined")}
+
+
+def residual_with_dropout(*behind: object) -> keras.Model:
+    """MBConv's residual: the convolution's branch goes through dropout before the Add."""
+    image = keras.Input((8, 8, 4), name="image")
+    x = layers.BatchNormalization(name="bn")(layers.Conv2D(4, 1, name="conv")(image))
+    for layer in behind:
+        x = layer(x)  # type: ignore[operator]
+    return keras.Model(image, layers.Add(name="add")([x, image]))
+
+
+@pytest.mark.parametrize("target", ["tensorrt", "openvino"])
+def test_the_residual_add_sees_past_dropout(target: str) -> None:
+    dropout = (layers.Dropout(0.2, name="drop", noise_shape=(None, 1, 1, 1)), layers.Activation("linear", name="same"))
+    placement = plan(trace(residual_with_dropout(*dropout)).graph, target)
+    assert placement.quantized_edges == {("image", "conv", 0), ("image", "add", 1)}
+    (branch,) = (edge for edge in placement.edges if (edge.consumer, edge.index) == ("add", 0))
+    assert "runs inside the kernel of this convolution" in branch.reason
+
+
+@pytest.mark.parametrize("target", ["tensorrt", "openvino"])
+def test_dropout_that_somebody_else_reads_is_no_branch_of_the_kernel(target: str) -> None:
+    model = residual_with_dropout(layers.Dropout(0.2, name="drop"))
+    other = layers.Conv2D(2, 1, name="other")(model.get_layer("drop").output)
+    placement = plan(trace(keras.Model(model.input, [model.output, other])).graph, target)
+    assert ("bn", "drop", 0) in placement.quantized_edges
+    assert ("image", "add", 1) in placement.quantized_edges
+
+
+def gated(activation: str) -> keras.Model:
+    """A convolution with an activation of its own, and a depthwise one."""
+    x = image = keras.Input((8, 8, 4), name="image")
+    x = layers.Conv2D(4, 3, activation=activation, name="conv")(x)
+    return keras.Model(image, layers.DepthwiseConv2D(3, activation=activation, name="depth")(x))
+
+
+@pytest.mark.parametrize("activation", ["swish", "sigmoid", "gelu", "leaky_relu", "tanh"])
+def test_a_convolutions_own_activation_is_placed_as_a_layer_behind_it(activation: str) -> None:
+    """ONNX Runtime convolves in integers only between two pairs; the other engines need none behind it."""
+    image = keras.Input((8, 8, 4), name="image")
+    x = layers.Activation(activation, name="conv_activation")(layers.Conv2D(4, 3, name="conv")(image))
+    x = layers.Activation(activation, name="depth_activation")(layers.DepthwiseConv2D(3, name="depth")(x))
+    for target in TARGETS:
+        found, expected = (plan(trace(m).graph, target) for m in (gated(activation), keras.Model(image, x)))
+        assert found == expected
+        assert (("conv", "conv_activation", 0) in found.quantized_edges) == (target == "onnxruntime")
+        assert ("conv_activation", "depth", 0) in found.quantized_edges
+
+
+@pytest.mark.parametrize("activation", ["relu", "relu6", "linear", None])
+def test_an_activation_that_runs_inside_the_kernel_stays_there(activation: str) -> None:
+    assert [node.name for node in trace(gated(activation)).graph.nodes] == ["image", "conv", "depth"]

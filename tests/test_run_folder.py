@@ -14,6 +14,11 @@ from keras_qat.cli.main import app, run_program
 
 SIZE, CLASSES, PHOTOS = 8, 3, 30
 
+RUN_COMMAND = (
+    *("run", "--model", "a/best.keras", "--data", "photos", "--target", "tensorrt", "--seed", "3"),
+    *("--epochs", "1", "--batch-size", "8", "--skip-saved-model", "--skip-diagnosis"),
+)
+
 
 def _save_model(path: Path, seed: int) -> None:
     keras.utils.set_random_seed(seed)
@@ -42,8 +47,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         _photo(folder / "photos" / f"{i:02}.png", i)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        quick = ("--target", "tensorrt", "--epochs", "1", "--batch-size", "8", "--skip-saved-model", "--seed", "3")
-        assert run_program(["run", "--model", "a/best.keras", "--data", "photos", *quick], app) == 0
+        assert run_program(RUN_COMMAND, app) == 0
     return folder
 
 
@@ -166,8 +170,7 @@ def test_training_on_other_images_does_not_go_on_from_these(capsys: pytest.Captu
     for i in range(PHOTOS):
         _photo(Path(f"photos/{i:02}.png"), 1000 + i)
         Path(f"photos/{i:02}.png").rename(f"photos/x{i:02}.png")
-    arguments = ["run", "--model", "a/best.keras", "--data", "photos", "--target", "tensorrt", "--skip-saved-model"]
-    assert run_program([*arguments, "--epochs", "1", "--batch-size", "8", "--seed", "3"], app) == 0
+    assert run_program(RUN_COMMAND, app) == 0
     assert "Going on after" not in capsys.readouterr().err
     assert (RUN / "training" / "earlier-1").is_dir()
 

@@ -86,7 +86,7 @@ OPENED = [
 
 @pytest.mark.parametrize(("name", "engine"), OPENED)
 def test_float_file_gives_the_numbers_of_the_model(files: Files, name: str, engine: str) -> None:
-    expected = files.model.predict(files.images, verbose=0)
+    expected = files.model(files.images)
     actual = scores(open_runtime(files / name, engine=engine), files.images)
     np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-5)
 

@@ -47,7 +47,7 @@ def test_a_saved_model_gives_the_numbers_of_the_model(
         assert runtime.inputs == (TensorSpec("image", (None, 32, 32, 3), np.dtype("float32")),)
         assert runtime.outputs == (TensorSpec("output_0", (None, 10), np.dtype("float32")),)
         (scores,) = runtime.run(images)
-    np.testing.assert_allclose(scores, model.predict(images, verbose=0), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(scores, model(images), rtol=0, atol=1e-5)
 
 
 def test_a_quantized_saved_model_is_the_simulation(model: keras.Model, images: np.ndarray, tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_threads_of_one_model(folder: Path, engine: str, images: np.ndarray, mod
     with open_runtime(folder / "model.onnx", engine=engine, threads=1) as runtime:
         assert runtime.device == "CPU, 1 threads"
         (scores,) = runtime.run(images)
-    np.testing.assert_allclose(scores, model.predict(images, verbose=0), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(scores, model(images), rtol=0, atol=1e-5)
     with pytest.raises(UserError, match=r"at least 1 thread\. Received: threads=0"):
         open_runtime(folder / "model.onnx", engine=engine, threads=0)
 

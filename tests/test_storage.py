@@ -1,10 +1,16 @@
 """What takes the place of what, and when."""
 
+import json
+import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from keras_qat.errors import StorageError
+from keras_qat.evaluation import Latency, TensorError
+from keras_qat.report import Record, Row, read_environment
+from keras_qat.report.record_file import load_record
 from keras_qat.storage import atomic_path, write_json
 
 
@@ -34,3 +40,48 @@ def test_what_fails_leaves_what_was_there(tmp_path: Path) -> None:
         temporary.write_text(str(1 / 0))
     assert target.read_text() == "1\n"
     assert list(tmp_path.iterdir()) == [target]
+
+
+def strictly_read(path: Path) -> Any:
+    """As a reader that keeps to RFC 8259."""
+
+    def refuse(word: str) -> None:
+        raise AssertionError(f"{word} is no JSON")
+
+    return json.loads(path.read_text(), parse_constant=refuse)
+
+
+def test_json_is_strict(tmp_path: Path) -> None:
+    path = tmp_path / "value.json"
+    write_json(path, {"a": math.nan, "b": [1.5, (math.inf, {"c": -math.inf})], "d": "NaN", "e": None, "f": 7})
+    assert strictly_read(path) == {"a": None, "b": [1.5, [None, {"c": None}]], "d": "NaN", "e": None, "f": 7}
+    path.write_text("[NaN]")
+    with pytest.raises(AssertionError, match="NaN is no JSON"):
+        strictly_read(path)
+
+
+@pytest.mark.parametrize("worst", [0.0, 2.5, math.inf])
+def test_an_error_that_is_infinite_is_null_with_a_reason(worst: float, tmp_path: Path) -> None:
+    error, path = TensorError("relu_quantize", 0.25, worst), tmp_path / "error.json"
+    write_json(path, error.to_dict())
+    value = strictly_read(path)
+    assert (value["worst"] is None) == ("reason" in value) == (worst == math.inf)
+    assert TensorError.from_dict(value) == error
+
+
+def test_a_record_with_such_an_error_is_read_back_as_it_was(tmp_path: Path) -> None:
+    timed = Latency(1.0, 2.0, 60, "CPU")
+    errors = (TensorError("conv_quantize", 0.0, 1.0), TensorError("relu_quantize", 1.0, math.inf))
+    row = Row("PTQ", 0.5, 0.5, timed, 0.1, 0.1, timed, 0.1, 0.1, None, 0.5, errors, 7)
+    record = Record(
+        *("net", "photos", "onnxruntime", 10, "ONNX Runtime"),
+        rows=(row,),
+        best_epoch=None,
+        history=(),
+        settings={},
+        environment=read_environment(),
+        seconds={},
+    )
+    write_json(tmp_path / "results.json", record.to_dict())
+    assert strictly_read(tmp_path / "results.json")["rows"][0]["tensor_errors"][1]["worst"] is None
+    assert load_record(tmp_path / "results.json") == record

@@ -6,6 +6,7 @@ that computes with it, seen through what only moves numbers and through the affi
 
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -178,15 +179,29 @@ def _run(
     return scores, {edge: made[name] for edge, name in file.dequantized.items()}
 
 
-def _convert(model: Any, folder: Path, target: str) -> tuple[File, File]:
-    """Our file and the one of the manual path, by exactly the command that is documented."""
-    ours = export_onnx(model, folder / "ours.onnx", target=target, opset=OPSET)
-    saved = export_saved_model(model, folder / "saved")
-    theirs = folder / "tf2onnx.onnx"
-    command = f"python -m tf2onnx.convert --saved-model {saved} --opset {OPSET} --output {theirs}".split()
-    done = subprocess.run([sys.executable, *command[1:]], capture_output=True, text=True, check=False)  # noqa: S603
+_COMMAND = f"python -m tf2onnx.convert --saved-model {{0}}/saved --opset {OPSET} --output {{0}}/tf2onnx.onnx"
+"""As it is documented."""
+
+_RUN_COMMANDS = """
+import runpy, sys
+
+for command in sys.argv[1:]:
+    _, _, module, *sys.argv[1:] = command.split()
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+"""
+"""What `python -m` does, several times in one process, since importing TensorFlow takes longer than to convert."""
+
+
+def _convert(models: Mapping[str, tuple[Any, str]], folder: Path) -> dict[str, tuple[File, File]]:
+    """For each model, quantized for a target, our file and the one of the manual path."""
+    for name, (model, target) in models.items():
+        export_onnx(model, folder / name / "ours.onnx", target=target, opset=OPSET)
+        export_saved_model(model, folder / name / "saved")
+    commands = [_COMMAND.format(folder / name) for name in models]
+    called = [sys.executable, "-c", _RUN_COMMANDS, *commands]
+    done = subprocess.run(called, capture_output=True, text=True, check=False)  # noqa: S603
     assert done.returncode == 0, done.stderr
-    return _read(ours), _read(theirs)
+    return {name: (_read(folder / name / "ours.onnx"), _read(folder / name / "tf2onnx.onnx")) for name in models}
 
 
 def _assert_same(ours: File, theirs: File, images: np.ndarray) -> None:
@@ -220,10 +235,12 @@ def images() -> np.ndarray:
     return np.random.default_rng(2).uniform(-1, 1, size=(64, 32, 32, 3)).astype("float32")
 
 
-@pytest.mark.parametrize("target", ["tensorrt", "onnxruntime"])
-def test_manual_path_gives_our_pairs_scales_and_numbers(
-    target: str, tiny_network: str, images: np.ndarray, tmp_path: Path
-) -> None:
+TARGETS = ("tensorrt", "onnxruntime")
+SATURATING = "saturating"
+
+
+@pytest.fixture(scope="module")
+def network(tiny_network: str) -> keras.Model:
     keras.utils.set_random_seed(0)
     model = build_model(find(tiny_network), weights=None, num_classes=10, size=32)
     rng = np.random.default_rng(1)
@@ -231,8 +248,37 @@ def test_manual_path_gives_our_pairs_scales_and_numbers(
         gamma = rng.normal(size=norm.gamma.shape)
         gamma[0] = 0
         norm.set_weights([gamma, rng.normal(size=gamma.shape), rng.normal(size=gamma.shape), np.ones(gamma.shape)])
-    placement = plan(trace(model).graph, target)
-    ours, theirs = _convert(apply_placement(model, placement, calibrate(model, placement, [images])), tmp_path, target)
+    return model
+
+
+@pytest.fixture(scope="module")
+def one_step() -> keras.Model:
+    inputs = keras.Input((2,), name="x")
+    return keras.Model(inputs, FakeQuantize(QuantSpec(), amax=127.0, name="x_quantize")(inputs))
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("tf2onnx")
+
+
+@pytest.fixture(scope="module")
+def converted(
+    network: keras.Model, one_step: keras.Model, images: np.ndarray, work: Path
+) -> dict[str, tuple[File, File]]:
+    models = {SATURATING: (one_step, "tensorrt")}
+    for target in TARGETS:
+        placement = plan(trace(network).graph, target)
+        models[target] = apply_placement(network, placement, calibrate(network, placement, [images])), target
+    return _convert(models, work)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_manual_path_gives_our_pairs_scales_and_numbers(
+    target: str, network: keras.Model, converted: dict[str, tuple[File, File]], images: np.ndarray
+) -> None:
+    ours, theirs = converted[target]
+    placement = plan(trace(network).graph, target)
     assert len({e[:2] for e, grid in ours.edges.items() if grid is not None}) == len(placement.tensors)
     _assert_same(ours, theirs, images)
     # End to end a number on the border of two steps may take its neighbours along, image by image.
@@ -253,16 +299,16 @@ def test_another_scale_and_a_missing_pair_are_seen(tiny_network: str, images: np
     assert not any(_read(tmp_path / "float.onnx").edges.values())
 
 
-def test_only_the_saved_model_saturates_one_step_earlier(tmp_path: Path) -> None:
+def test_only_the_saved_model_saturates_one_step_earlier(
+    one_step: keras.Model, converted: dict[str, tuple[File, File]], work: Path
+) -> None:
     """TensorFlow's operation is symmetric, -127 to 127; tf2onnx makes it plain int8, as our file and simulation are."""
     import tensorflow as tf
 
-    inputs = keras.Input((2,), name="x")
-    model = keras.Model(inputs, FakeQuantize(QuantSpec(), amax=127.0, name="x_quantize")(inputs))
-    ours, theirs = _convert(model, tmp_path, "tensorrt")
+    ours, theirs = converted[SATURATING]
     x = np.array([[-300.0, 300.0]], np.float32)
-    assert tf.saved_model.load(tmp_path / "saved").serve(x).numpy().tolist() == [[-127, 127]]
-    for scores in (_run(ours, x)[0], _run(theirs, x)[0], model(x).numpy()):
+    assert tf.saved_model.load(work / SATURATING / "saved").serve(x).numpy().tolist() == [[-127, 127]]
+    for scores in (_run(ours, x)[0], _run(theirs, x)[0], one_step(x).numpy()):
         assert scores.tolist() == [[-128, 127]]
 
 
@@ -275,4 +321,5 @@ def test_manual_path_of_a_real_resnet50(shared_data: Path, tmp_path: Path) -> No
     x = next(data.validation.arrays(4))[0]
     placement = plan(trace(model).graph, "onnxruntime")
     quantized = apply_placement(model, placement, calibrate(model, placement, [x], method="minmax"))
-    _assert_same(*_convert(quantized, tmp_path, "onnxruntime"), x)
+    files = _convert({"resnet50": (quantized, "onnxruntime")}, tmp_path)
+    _assert_same(*files["resnet50"], x)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from interrupts import InterruptAt
 from keras_qat.errors import StorageError
 from keras_qat.layers import QuantizedDense
 from keras_qat.training import EpochRecord, FineTuned, Recipe, fine_tune
@@ -58,21 +59,6 @@ def make_model() -> keras.Model:
     x = keras.layers.BatchNormalization()(keras.layers.Conv2D(2, 3)(image))
     x = keras.layers.Dropout(0.3)(keras.layers.Flatten()(x))
     return keras.Model(image, keras.layers.Dense(2, "softmax")(x))
-
-
-class InterruptAt(keras.callbacks.Callback):
-    """Ctrl-C in the middle of an epoch (counted from 1)."""
-
-    def __init__(self, epoch: int) -> None:
-        super().__init__()
-        self.epoch, self.now = epoch, 0
-
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:  # noqa: ARG002
-        self.now = epoch + 1
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:  # noqa: ARG002
-        if self.now == self.epoch and batch == 1:
-            raise KeyboardInterrupt
 
 
 def run(folder: str | Path | None, recipe: Recipe = RECIPE, model: Any = None, **options: Any) -> FineTuned:

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from interrupts import InterruptAt
 from keras_qat.errors import StorageError
 from keras_qat.layers import FakeQuantize, QuantizedDense
 from keras_qat.training import Distillation, FineTuned, Recipe, fine_tune
@@ -59,31 +60,6 @@ RECIPES = {
     "freezing": recipe(range_mode="ema", batch_norm="freeze_after=1", freeze_ranges_after=1),
     "accumulating": recipe(distillation=None, optimizer="adam", accumulate=3),
 }
-
-
-class StopAt(keras.callbacks.Callback):
-    """Ctrl-C, or worse, after a step (from 1) of an epoch (from 1)."""
-
-    def __init__(self, epoch: int, step: int, stop: Any = None) -> None:
-        super().__init__()
-        self.at, self.now, self.stop = (epoch, step), 0, stop
-        self.first = 0
-
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:  # noqa: ARG002
-        self.now = epoch + 1
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:  # noqa: ARG002
-        if (self.now, batch + 1) == self.at:
-            self._end()
-
-    def on_test_begin(self, logs: Any = None) -> None:  # noqa: ARG002
-        if (self.now, STEPS + 1) == self.at:
-            self._end()
-
-    def _end(self) -> None:
-        if self.stop is not None:
-            self.stop()
-        raise KeyboardInterrupt
 
 
 def run(folder: Path | None, settings: Recipe, **options: Any) -> FineTuned:
@@ -130,41 +106,36 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     ("name", "stops"),
     [
         ("labels", [(1, 1), (1, 2), (2, 1)]),  # the second counts from the first
-        ("labels", [(2, STEPS + 1)]),  # after the last step, when the selection data are evaluated
+        ("labels", [(2, None)]),  # after the last step, when the selection data are evaluated
         ("freezing", [(2, 2)]),
         ("accumulating", [(2, 1)]),
     ],
 )
 def test_an_interrupted_run_ends_as_an_uninterrupted_one(
-    name: str, stops: list[tuple[int, int]], whole: dict[str, Path], tmp_path: Path
+    name: str, stops: list[tuple[int, int | None]], whole: dict[str, Path], tmp_path: Path
 ) -> None:
     folder = tmp_path / "cut"
+    taken: list[int] = []
+    count = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: taken.append(batch))  # noqa: ARG005
     for epoch, step in stops:
         with pytest.raises(KeyboardInterrupt):
-            run(folder, RECIPES[name], callbacks=[StopAt(epoch, step)])
+            run(folder, RECIPES[name], callbacks=[count, InterruptAt(epoch, step)])
         keras.utils.set_random_seed(99)  # a new process would start elsewhere
     state, _ = last(folder)
     # The state is kept before the interrupt's callback is called. After an epoch's last step there is nothing to keep.
     assert len(state["history"]) == stops[-1][0]
     assert 0 < state["step"] < STEPS
-    run(folder, RECIPES[name])
+    run(folder, RECIPES[name], callbacks=[count])
     assert_same_end(folder, whole[name])
+    # No step that was kept is taken again.
+    assert len(taken) == 2 * STEPS + (stops[-1][1] is None)
 
 
 def test_nothing_is_kept_within_an_epoch_before_its_time(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path, RECIPES["labels"], keep_every_s=1e9, callbacks=[StopAt(2, 3)])
+        run(tmp_path, RECIPES["labels"], keep_every_s=1e9, callbacks=[InterruptAt(2, 3)])
     state, _ = last(tmp_path)
     assert (len(state["history"]), state["step"]) == (2, 0)
-
-
-def test_steps_that_were_taken_are_not_taken_again(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt):
-        run(tmp_path, RECIPES["labels"], callbacks=[StopAt(1, 3)])
-    seen: list[int] = []
-    count = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: seen.append(batch))  # noqa: ARG005
-    run(tmp_path, RECIPES["labels"], callbacks=[count])
-    assert len(seen) == (STEPS - 3) + STEPS
 
 
 def test_a_selection_that_draws_random_numbers_changes_nothing(tmp_path: Path) -> None:
@@ -185,7 +156,7 @@ def test_a_selection_that_draws_random_numbers_changes_nothing(tmp_path: Path) -
         fine_tune(make_model(), train, selection, settings, folder=folder, progress=False, keep_every_s=0, **options)
 
     with pytest.raises(KeyboardInterrupt):
-        go(tmp_path / "cut", callbacks=[StopAt(2, 2)])
+        go(tmp_path / "cut", callbacks=[InterruptAt(2, 2)])
     go(tmp_path / "cut")
     go(tmp_path / "whole")
     assert_same_end(tmp_path / "cut", tmp_path / "whole")
@@ -226,22 +197,22 @@ def test_a_callback_that_stops_the_training_ends_the_run(
 # --- kill -9 ----------------------------------------------------------------------------------------------------------
 
 _KILLED = """
-import importlib.util, os, signal, sys
+import os, signal, sys
 from pathlib import Path
+from interrupts import InterruptAt
+from test_training_restart import RECIPES, run
 
-path, name, folder = sys.argv[1:]
-spec = importlib.util.spec_from_file_location("restart", path)
-restart = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(restart)
-stop = restart.StopAt(2, 3, stop=lambda: os.kill(os.getpid(), signal.SIGKILL))
-restart.run(Path(folder), restart.RECIPES[name], callbacks=[stop])
+name, folder = sys.argv[1:]
+kill = InterruptAt(2, 3, before=lambda: os.kill(os.getpid(), signal.SIGKILL))
+run(Path(folder), RECIPES[name], callbacks=[kill])
 """
 
 
 def test_a_killed_process_goes_on_in_another(whole: dict[str, Path], tmp_path: Path) -> None:
     name = "teacher, learned ranges"
-    command = [sys.executable, "-W", "ignore", "-c", _KILLED, __file__, name, str(tmp_path / "killed")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ})  # noqa: S603
+    command = [sys.executable, "-W", "ignore", "-c", _KILLED, name, str(tmp_path / "killed")]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)  # noqa: S603
     assert done.returncode == -signal.SIGKILL, done.stderr
     state, _ = last(tmp_path / "killed")
     assert (len(state["history"]), state["step"]) == (2, 3)
@@ -270,18 +241,18 @@ def test_a_disk_that_is_too_full_is_reported_before_training(tmp_path: Path, mon
         run(tmp_path, RECIPES["labels"], callbacks=[NoTraining()])
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**6, 0, 2 * 4 * (2 * numbers + momenta) + 500))
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path, RECIPES["labels"], callbacks=[StopAt(1, 1)])
+        run(tmp_path, RECIPES["labels"], callbacks=[InterruptAt(1, 1)])
 
 
 def test_another_teacher_starts_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for teacher, anew in ((2, False), (3, True)):
         with caplog.at_level(logging.WARNING), pytest.raises(KeyboardInterrupt):
-            run(tmp_path, recipe(), teacher=make_model(teacher), callbacks=[StopAt(1, 1)])
+            run(tmp_path, recipe(), teacher=make_model(teacher), callbacks=[InterruptAt(1, 1)])
         assert ("(teacher differs): starting anew" in caplog.text) == anew
 
 
 def test_a_teacher_that_is_not_asked_makes_no_other_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for teacher in (2, 3):
         with caplog.at_level(logging.WARNING), pytest.raises(KeyboardInterrupt):
-            run(tmp_path, RECIPES["labels"], teacher=make_model(teacher), callbacks=[StopAt(1, 1)])
+            run(tmp_path, RECIPES["labels"], teacher=make_model(teacher), callbacks=[InterruptAt(1, 1)])
     assert "anew" not in caplog.text

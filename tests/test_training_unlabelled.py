@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from interrupts import InterruptAt
 from keras_qat.errors import UserError
 from keras_qat.training import Distillation, FineTuned, Recipe, fine_tune, require_label_free, train_baseline
 
@@ -77,24 +78,9 @@ def test_labels_of_the_training_alone_measure_nothing() -> None:
     assert [record.selection_accuracy for record in tuned.history] == [None, None]
 
 
-class StopAt(keras.callbacks.Callback):
-    """Ctrl-C after two steps of an epoch (counted from 1)."""
-
-    def __init__(self, epoch: int) -> None:
-        super().__init__()
-        self.epoch, self.now = epoch, 0
-
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:  # noqa: ARG002
-        self.now = epoch + 1
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:  # noqa: ARG002
-        if (self.now, batch) == (self.epoch, 1):
-            raise KeyboardInterrupt
-
-
 def test_a_run_goes_on_where_it_was_cut(without: FineTuned, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
-        tune(folder=tmp_path, keep_every_s=0, callbacks=[StopAt(2)])
+        tune(folder=tmp_path, keep_every_s=0, callbacks=[InterruptAt(2)])
     epochs = json.loads((tmp_path / "history.json").read_text())["epochs"]
     assert [epoch["selection_accuracy"] for epoch in epochs] == [None, None]
     resumed = tune(folder=tmp_path)
@@ -109,9 +95,9 @@ def test_no_run_goes_on_from_one_that_measured_otherwise(
     labelled: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
-        tune(folder=tmp_path, labelled=labelled, keep_every_s=0, callbacks=[StopAt(1)])
+        tune(folder=tmp_path, labelled=labelled, keep_every_s=0, callbacks=[InterruptAt(1)])
     with caplog.at_level(logging.WARNING), pytest.raises(KeyboardInterrupt):
-        tune(folder=tmp_path, labelled=not labelled, callbacks=[StopAt(1)])
+        tune(folder=tmp_path, labelled=not labelled, callbacks=[InterruptAt(1)])
     assert "being of another run (labelled differs)" in caplog.text
 
 

@@ -101,7 +101,7 @@ def fakes(model: keras.Model) -> list[FakeQuantize]:
 
 
 def predict(model: keras.Model, x: Any) -> Any:
-    return keras.tree.map_structure(np.asarray, model.predict_on_batch(x))
+    return keras.tree.map_structure(np.asarray, model(x))
 
 
 # --- the new model ----------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,11 @@ def _quantized(model: keras.Model, target: str) -> tuple[keras.Model, Placement]
     return apply_placement(model, placement, calibrate(model, placement, [images])), placement
 
 
+@cache
+def _everything_quantized(target: str) -> tuple[keras.Model, Placement]:
+    return _quantized(_randomized(_everything()), target)
+
+
 @pytest.fixture(scope="module", params=TARGETS)
 def exported(request: pytest.FixtureRequest, tiny_network: str, tmp_path_factory: pytest.TempPathFactory) -> Exported:
     keras.utils.set_random_seed(3)
@@ -80,7 +86,7 @@ def exported(request: pytest.FixtureRequest, tiny_network: str, tmp_path_factory
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize(("opset", "precision"), [(13, "fp32"), (17, "fp32"), (19, "fp16"), (21, "fp32"), (21, "fp16")])
 def test_right_file_is_found_right(target: str, opset: int, precision: Any, tmp_path: Path) -> None:
-    model, placement = _quantized(_randomized(_everything()), target)
+    model, placement = _everything_quantized(target)
     path = export_onnx(model, tmp_path / "model.onnx", target=target, opset=opset, precision=precision)
     verification = verify_file(path, placement, model=model)
     assert verification.findings == ()
@@ -91,7 +97,7 @@ def test_right_file_is_found_right(target: str, opset: int, precision: Any, tmp_
 @pytest.mark.parametrize("target", TARGETS)
 def test_float_file_has_no_pair_where_one_was_planned(target: str, tmp_path: Path) -> None:
     float_model = _randomized(_everything())
-    _, placement = _quantized(float_model, target)
+    _, placement = _everything_quantized(target)
     findings = verify_file(export_onnx(float_model, tmp_path / "float.onnx"), placement).findings
 
     kernels = [f.layer for f in findings if "weights should be int8" in f.problem]
@@ -354,14 +360,14 @@ def test_bad_input(exported: Exported, tmp_path: Path) -> None:
 
 
 def test_file_of_another_model_names_its_first_layer(exported: Exported, tmp_path: Path) -> None:
-    model, _ = _quantized(_randomized(_everything()), exported.placement.target)
+    model, _ = _everything_quantized(exported.placement.target)
     other = export_onnx(model, tmp_path / "other.onnx", target=exported.placement.target)
     with pytest.raises(GateMissedError, match="first at 'stem_"):
         require_verified(other, exported.placement)
 
 
 def test_run_fails_at_the_first_layer_that_is_not_as_planned(
-    tiny_network: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    trained_network: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     from keras_qat import results
     from keras_qat.cli.main import app, run_program
@@ -377,7 +383,7 @@ def test_run_fails_at_the_first_layer_that_is_not_as_planned(
         return path
 
     monkeypatch.setattr(results, "export_onnx", export_broken)
-    arguments = ["--model", tiny_network, "--skip-fine-tuning", "--skip-saved-model", "--calibration-images", "32"]
+    arguments = ["--model", trained_network, "--skip-fine-tuning", "--skip-saved-model", "--calibration-images", "32"]
     assert run_program(["run", *arguments, "--output", str(tmp_path)], app) == 3
     assert "isn't quantized as was planned, first at 'head_conv'" in " ".join(capfd.readouterr().err.split())
-    assert (Settings(model=tiny_network, output=tmp_path).folder / "ptq.onnx").is_file()
+    assert (Settings(model=trained_network, output=tmp_path).folder / "ptq.onnx").is_file()

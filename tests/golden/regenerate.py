@@ -3,11 +3,13 @@
 One line for each edge (`-` where it stays float), then one for each kernel.
 """
 
+from functools import cache
 from pathlib import Path
 
 import keras
 
 from keras_qat import Placement, QuantSpec, plan, trace
+from keras_qat.graph import Graph
 from keras_qat.zoo import build_model, find
 
 FOLDER = Path(__file__).parent
@@ -22,9 +24,13 @@ def golden_path(model: str, target: str) -> Path:
 
 def golden_text(model: str, target: str) -> str:
     """The placement of a network of the zoo, as it is kept."""
+    return render(plan(_graph(model), target), title=f"{model} for {target}")
+
+
+@cache
+def _graph(model: str) -> Graph:
     keras.backend.clear_session()  # layers without a name are numbered from the start
-    network = build_model(find(model), weights=None, num_classes=10, size=32)
-    return render(plan(trace(network).graph, target), title=f"{model} for {target}")
+    return trace(build_model(find(model), weights=None, num_classes=10, size=32)).graph
 
 
 def render(placement: Placement, title: str) -> str:
