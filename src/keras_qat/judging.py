@@ -10,8 +10,10 @@ import numpy as np
 
 from keras_qat.data import ImageSet
 from keras_qat.evaluation import Predictions, TensorError, measure_latency, predict, tensor_errors
+from keras_qat.graph import score_meaning, trace
 from keras_qat.report import Row
 from keras_qat.runtimes import KerasRuntime, Runtime, choose_judge
+from keras_qat.types import ScoreMeaning
 
 BASELINE = "Baseline"
 """The variant that the others are compared with."""
@@ -41,12 +43,17 @@ def judge_variants(
     judge = choose_judge(target)
     fed = _fed(images) if embedded else images
     normalize = images.preprocessing.normalize if embedded else None
+    meanings = {name: score_meaning(trace(model)) or "classes" for name, model in models.items()}
     with ExitStack() as stack:
         simulated = {name: stack.enter_context(KerasRuntime(model)) for name, model in models.items()}
         deployed = {name: stack.enter_context(judge.open(files[name], max_batch=EVALUATION_BATCH)) for name in models}
 
-        in_keras = {name: _scores(runtime, images, f"{name} in Keras") for name, runtime in simulated.items()}
-        in_engine = {name: _scores(runtime, fed, f"{name} deployed") for name, runtime in deployed.items()}
+        in_keras = {
+            name: _scores(runtime, images, f"{name} in Keras", meanings[name]) for name, runtime in simulated.items()
+        }
+        in_engine = {
+            name: _scores(runtime, fed, f"{name} deployed", meanings[name]) for name, runtime in deployed.items()
+        }
         errors = {
             name: _tensor_errors(models[name], files[name], fed, normalize) for name in models if name != BASELINE
         }
@@ -79,9 +86,9 @@ def _fed(images: ImageSet) -> ImageSet:
     return replace(images, preprocessing=images.preprocessing.raw())
 
 
-def _scores(runtime: Runtime, images: ImageSet, name: str) -> Predictions:
-    batches = images.arrays(EVALUATION_BATCH)
-    return predict(runtime, batches, description=f"evaluating {name}", total=images.steps(EVALUATION_BATCH))
+def _scores(runtime: Runtime, images: ImageSet, name: str, meaning: ScoreMeaning) -> Predictions:
+    batches, total = images.arrays(EVALUATION_BATCH), images.steps(EVALUATION_BATCH)
+    return predict(runtime, batches, description=f"evaluating {name}", total=total, meaning=meaning)
 
 
 def _first(images: ImageSet) -> np.ndarray:

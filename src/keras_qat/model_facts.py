@@ -5,19 +5,20 @@ An ONNX file holds both in its metadata. Other files can't, and find them in the
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import onnx
 
 from keras_qat.data import Preprocessing
 from keras_qat.errors import StorageError, UserError
 from keras_qat.storage import read_json
+from keras_qat.types import ScoreMeaning
 
 FACTS_FILE = "preprocessing.json"
 
-_PREPROCESSING, _CLASSES = "keras_qat.preprocessing", "keras_qat.classes"
+_PREPROCESSING, _CLASSES, _SCORES = "keras_qat.preprocessing", "keras_qat.classes", "keras_qat.scores"
 """The keys in an ONNX file's metadata."""
 
 _OF_KERAS = frozenset({".keras", ".h5", ""})
@@ -32,6 +33,7 @@ class ModelFacts:
         preprocessing: what is done to an image; with `embedded`, normalization is done by the file.
         embedded: the file reads uint8 pixels, which are `preprocessing.raw()`.
         class_names: one name for each class, in the order of the scores.
+        scores: what they mean; files say so where there is a single one.
 
     Example:
         >>> facts = ModelFacts(Preprocessing("caffe", 224, 256), embedded=False, class_names=("cat", "dog"))
@@ -42,6 +44,7 @@ class ModelFacts:
     preprocessing: Preprocessing
     embedded: bool
     class_names: tuple[str, ...]
+    scores: ScoreMeaning = "classes"
 
     @property
     def reads(self) -> Preprocessing:
@@ -51,13 +54,16 @@ class ModelFacts:
     def metadata(self) -> dict[str, str]:
         """The facts as an ONNX file's metadata."""
         facts = self.to_dict()
-        return {_PREPROCESSING: json.dumps(facts["preprocessing"]), _CLASSES: json.dumps(facts["classes"])}
+        keys = {"preprocessing": _PREPROCESSING, "classes": _CLASSES, "scores": _SCORES}
+        return {keys[name]: json.dumps(value) for name, value in facts.items()}
 
     def to_dict(self) -> dict[str, Any]:
         """The facts as `preprocessing.json` holds them."""
+        single = {} if self.scores == "classes" else {"scores": self.scores}
         return {
             "preprocessing": {**self.preprocessing.to_dict(), "embedded": self.embedded},
             "classes": list(self.class_names),
+            **single,
         }
 
 
@@ -83,10 +89,9 @@ def read_model_facts(path: Path) -> ModelFacts | None:
     value = read_json(beside)
     if not isinstance(value, dict) or not {"preprocessing", "classes"} <= set(value):
         raise _not_understood(beside, value)
-    facts = _facts(beside, value["preprocessing"], value["classes"])
+    facts = _facts(beside, value["preprocessing"], value["classes"], value.get("scores", "classes"))
     # Engines are built from the run's ONNX files, and read what those read.
-    embedded = facts.embedded and path.suffix not in _OF_KERAS
-    return ModelFacts(facts.preprocessing, embedded, facts.class_names)
+    return replace(facts, embedded=facts.embedded and path.suffix not in _OF_KERAS)
 
 
 def _from_metadata(path: Path) -> ModelFacts | None:
@@ -100,13 +105,18 @@ def _from_metadata(path: Path) -> ModelFacts | None:
         return None
     try:
         preprocessing, classes = (json.loads(metadata.get(key, "[]")) for key in (_PREPROCESSING, _CLASSES))
+        scores = json.loads(metadata.get(_SCORES, '"classes"'))
     except json.JSONDecodeError as error:
         raise _not_understood(path, metadata[_PREPROCESSING]) from error
-    return _facts(path, preprocessing, classes)
+    return _facts(path, preprocessing, classes, scores)
 
 
-def _facts(path: Path, preprocessing: Any, classes: Any) -> ModelFacts:
+def _facts(path: Path, preprocessing: Any, classes: Any, scores: Any) -> ModelFacts:
     """The facts in JSON's terms."""
+    if scores not in get_args(ScoreMeaning):
+        raise UserError(
+            f"Can't understand what the scores of {path} mean. Received: {scores!r}. Export the model again."
+        )
     if not isinstance(preprocessing, Mapping) or not isinstance(classes, list):
         raise _not_understood(path, preprocessing)
     fields = dict(preprocessing)
@@ -114,7 +124,7 @@ def _facts(path: Path, preprocessing: Any, classes: Any) -> ModelFacts:
     if not isinstance(embedded, bool):
         raise _not_understood(path, preprocessing)
     try:
-        return ModelFacts(Preprocessing.from_dict(fields), embedded, tuple(map(str, classes)))
+        return ModelFacts(Preprocessing.from_dict(fields), embedded, tuple(map(str, classes)), scores)
     except UserError as error:
         raise _not_understood(path, preprocessing) from error
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_qat.errors import StorageError
+from keras_qat.paths import require_model_file
 
 
 def load_model_file(path: Path) -> Any:
@@ -20,12 +21,11 @@ def load_model_file(path: Path) -> Any:
         Traceback (most recent call last):
         keras_qat.errors.StorageError: There is no such model file. ...
     """
+    require_model_file(path)
     import keras
 
     import keras_qat.layers  # noqa: F401  (Keras knows quantized layers by that)
 
-    if not path.is_file():
-        raise StorageError(f"There is no such model file. Received: {str(path)!r}. Give the path of a .keras file.")
     try:
         return keras.saving.load_model(path, compile=False)
     except Exception as error:  # zip, JSON, HDF5 and unknown layers each fail in their own way.

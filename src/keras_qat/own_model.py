@@ -19,6 +19,9 @@ _API = (
     "fine_tune, export_onnx."
 )
 
+_SEEN_THROUGH = frozenset({OpKind.IDENTITY, OpKind.FAKE_QUANTIZE})
+"""What may stand before the layer that reads the image."""
+
 _RANK = 4
 _CHANNELS: Mapping[int, Channels] = {1: 1, 3: 3}
 
@@ -46,15 +49,18 @@ class _Image:
     owner: str
 
 
-def input_preprocessing(model: Any, text: str | None, name: str | Path | None = None) -> Preprocessing:
+def input_preprocessing(
+    model: Any, given: str | Preprocessing | None = None, name: str | Path | None = None
+) -> Preprocessing:
     """What must be done to an image before a model of the user's own reads it.
 
-    Nothing is guessed: without `text` only a model that begins with a `Rescaling` or `Normalization` of pixels, as
+    Nothing is guessed: by itself only a model that begins with a `Rescaling` or `Normalization` of pixels, as
     EfficientNet and MobileNetV3 do, says enough. Those read raw pixels.
 
     Args:
         model: a built Functional or Sequential `keras.Model`, which reads images (batch, size, size, 1 or 3).
-        text: as `Preprocessing.parse` reads it; a model of one channel makes it gray, whether or not it says so.
+        given: a preprocessing, or text as `Preprocessing.parse` reads it; a model of one channel makes it gray, whether
+            or not it says so.
         name: what a message calls the model, such as its file; the model's own name if not given.
 
     Returns:
@@ -62,11 +68,11 @@ def input_preprocessing(model: Any, text: str | None, name: str | Path | None = 
 
     Raises:
         UnsupportedModelError: the model has no graph, or isn't one of square images with their channels last.
-        UserError: `text` can't be read, doesn't fit or would normalize twice, or is needed.
+        UserError: what is given can't be read, doesn't fit or would normalize twice, or is needed.
 
     Example:
         >>> model = keras.Sequential([keras.Input((28, 28, 1)), keras.layers.Rescaling(1 / 255)])
-        >>> input_preprocessing(model, None)
+        >>> input_preprocessing(model)
         Preprocessing(mode='raw', size=28, resize=28, whole_pixels=False, channels=1)
         >>> input_preprocessing(model, "raw:28:32").resize
         32
@@ -75,8 +81,10 @@ def input_preprocessing(model: Any, text: str | None, name: str | Path | None = 
     image = _only_image(found, str(name or model.name))
     first = _first_operations(found.graph, image.tensor)
     pixels = bool(first) and all(_reads_pixels(found.calls[node.name].operation) for node in first)
-    if text is not None:
-        said = _said(image, Preprocessing.parse(text), text)
+    if given is not None:
+        wanted = Preprocessing.parse(given) if isinstance(given, str) else given
+        text = given if isinstance(given, str) else f"{wanted.mode}:{wanted.size}:{wanted.resize}"
+        said = _said(image, wanted, text)
         if pixels and said.mode != "raw":
             raise UserError(
                 f"The images would be normalized twice: the model begins with {_layers(first)}, which reads pixels "
@@ -135,12 +143,12 @@ def _said(image: _Image, said: Preprocessing, text: str) -> Preprocessing:
 
 
 def _first_operations(graph: Graph, tensor: str) -> Sequence[Node]:
-    """The nodes that read the image, dropout and other identities seen through."""
+    """The nodes that read the image; dropout and fake quantization are seen through."""
     nodes = [graph.by_name[edge.consumer] for edge in graph.consumers(tensor) if edge.consumer in graph.by_name]
     return [
         first
         for node in nodes
-        for first in (_first_operations(graph, node.outputs[0]) if node.kind is OpKind.IDENTITY else [node])
+        for first in (_first_operations(graph, node.outputs[0]) if node.kind in _SEEN_THROUGH else [node])
     ]
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from keras_qat.calibration import find_observer, find_weight_method
 from keras_qat.data import Splits, find_augmentation
 from keras_qat.export import require_opset
-from keras_qat.graph import trace
+from keras_qat.graph import score_meaning, trace
 from keras_qat.model_facts import ModelFacts
 from keras_qat.placement import Overrides, plan
 from keras_qat.ptq import quantize_after_training
@@ -49,7 +49,8 @@ def run(settings: Settings) -> Record:
     with stages.timed("load"):
         start = open_start(settings)
         preprocessing = start.data.train.preprocessing
-        facts = ModelFacts(preprocessing, settings.embed_preprocessing, start.data.class_names)
+        scores = score_meaning(trace(start.model)) or "classes"
+        facts = ModelFacts(preprocessing, settings.embed_preprocessing, start.data.class_names, scores)
         _require_trainable(start.model, start.data, settings)
         clear(folder)
         overrides.save(folder / "overrides.json")

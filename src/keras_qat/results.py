@@ -14,8 +14,9 @@ from keras_qat.export import export_keras, export_onnx, require_verified
 from keras_qat.export.saved_model import export_saved_model
 from keras_qat.judging import BASELINE, judge_variants
 from keras_qat.model_facts import FACTS_FILE, ModelFacts
+from keras_qat.paths import SETTINGS_FILE
 from keras_qat.report import Record, markdown, read_environment, write_report
-from keras_qat.run_folder import DATA_FILE, SETTINGS_FILE
+from keras_qat.run_folder import DATA_FILE
 from keras_qat.settings import Settings
 from keras_qat.stages import Stages
 from keras_qat.storage import write_json, write_text

@@ -2,25 +2,40 @@
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from keras_qat.errors import UserError
+from keras_qat.paths import RESULTS_FILE, SETTINGS_FILE, require_run
 from keras_qat.settings import Settings
 from keras_qat.storage import read_json
 
-SETTINGS_FILE = "settings.json"
 DATA_FILE = "data.json"
 """The fingerprints of the images, by which a run that is read back knows them."""
 
 _OF_ONE_RUN = ("model", "data", "target")
 
 _MADE = (
-    *(SETTINGS_FILE, DATA_FILE, "results.json", "results.md", "report.html", "recipe.json"),
+    *(SETTINGS_FILE, DATA_FILE, RESULTS_FILE, "results.md", "report.html", "recipe.json"),
     *("bias_correction.json", "weight_ranges.json"),
     *("baseline*", "ptq*", "qat*"),
 )
 """What a run leaves, without its checkpoints: those know by themselves what they belong to."""
+
+
+def saved_settings(folder: Path) -> Settings:
+    """What the run of a folder was made with; its `folder` is this one, wherever it was moved.
+
+    Args:
+        folder: of the run.
+
+    Raises:
+        StorageError: it is no folder of a run.
+        UserError: its settings can't be understood.
+    """
+    require_run(folder)
+    return replace(Settings.from_dict(read_json(folder / SETTINGS_FILE)), run_folder=folder)
 
 
 def require_same_run(settings: Settings) -> None:

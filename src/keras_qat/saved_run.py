@@ -8,8 +8,9 @@ from keras_qat.data import Splits
 from keras_qat.errors import DataError, StorageError
 from keras_qat.model_facts import FACTS_FILE, ModelFacts, read_model_facts
 from keras_qat.model_file import load_model_file
+from keras_qat.paths import SETTINGS_FILE, variant_file
 from keras_qat.placement import PLACEMENT_FILE, load_placement
-from keras_qat.run_folder import DATA_FILE, SETTINGS_FILE
+from keras_qat.run_folder import DATA_FILE, saved_settings
 from keras_qat.settings import Settings
 from keras_qat.start import load_splits
 from keras_qat.storage import read_json
@@ -34,14 +35,7 @@ class SavedRun:
         Raises:
             StorageError: the run has none.
         """
-        path = self.folder / f"{variant}.keras"
-        if not path.is_file():
-            present = ", ".join(sorted(found.name for found in self.folder.glob("*.keras"))) or "no .keras file"
-            raise StorageError(
-                f"The run has no {path.name}. Received: {str(self.folder)!r}, which holds {present}. Let `keras-qat "
-                "run` finish; with --skip-fine-tuning, and by `keras-qat quantize`, it makes no qat.keras."
-            )
-        return path
+        return variant_file(self.folder, variant)
 
     def model(self, variant: str) -> Any:
         """The Keras model of a variant.
@@ -81,8 +75,9 @@ class SavedRun:
         Raises:
             DataError: they can't be read, or aren't the run's: images that calibrated would judge.
         """
+        facts = self.facts()
         try:
-            found = load_splits(self.settings, self.facts().preprocessing)
+            found = load_splits(self.settings, facts.preprocessing, len(facts.class_names) or None)
         except DataError as error:
             raise DataError(
                 f"The run's images can't be read. {error} If they were moved, or given relative to another "
@@ -109,13 +104,7 @@ def open_run(folder: Path, *, data: str | None = None) -> SavedRun:
         StorageError: it is no folder of a run.
         UserError: its settings can't be understood.
     """
-    path = folder / SETTINGS_FILE
-    if not path.is_file():
-        raise StorageError(
-            f"This is not the folder of a run: it has no settings.json. Received: {str(folder)!r}. Give the folder "
-            "that `keras-qat run` named at its end, such as runs/resnet50-digits-onnxruntime."
-        )
-    settings = replace(Settings.from_dict(read_json(path)), run_folder=folder)
+    settings = saved_settings(folder)
     return SavedRun(folder, settings if data is None else replace(settings, data=data))
 
 

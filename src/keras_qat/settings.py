@@ -22,6 +22,7 @@ class Settings:
             folder of TFRecord shards as `keras-qat prepare-imagenet` writes them, or tfds:NAME.
         preprocessing: how images are prepared for a .keras file, as MODE:SIZE or MODE:SIZE:RESIZE, such as unit:96 or
             caffe:224:256. Not needed where the model begins with a Rescaling or Normalization layer.
+        skip_bad: leave out files that are no image or only a part of one, and corrupt records, instead of stopping.
         target: the engine to deploy to: onnxruntime, openvino or tensorrt.
         overrides: a JSON file of rules that change the target's placement (docs/overrides.md).
         calibration_images: how many training images choose the ranges.
@@ -68,6 +69,7 @@ class Settings:
     weights: str | None = None
     data: str = "digits"
     preprocessing: str | None = None
+    skip_bad: bool = False
     target: str = "onnxruntime"
     overrides: Path | None = None
     calibration_images: int = 256

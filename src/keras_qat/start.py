@@ -1,5 +1,7 @@
 """What a run starts from: the float model, by name or from a file of the user's own, and its images."""
 
+import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -8,16 +10,24 @@ from keras_qat.baseline import DIGITS, DIGITS_SIZE, digits_baseline
 from keras_qat.data import Labelled, Preprocessing, Splits, load_data
 from keras_qat.errors import UnsupportedModelError, UserError
 from keras_qat.evaluate_file.open_model import require_classes
+from keras_qat.graph import score_meaning, trace
 from keras_qat.layers import FakeQuantize
 from keras_qat.model_file import load_model_file
 from keras_qat.own_model import input_preprocessing
+from keras_qat.scores import classes_of
 from keras_qat.settings import Settings
+from keras_qat.types import ScoreMeaning
 from keras_qat.zoo import ZooEntry, build_model, check_finite, find, names
 
 _IMAGENET_CLASSES = 1000
 
-_SCORES = 2
-"""Axes of a classifier's output: images and classes."""
+_logger = logging.getLogger(__name__)
+
+_TOLD: Mapping[ScoreMeaning, str] = {
+    "probability": "Its single score is read as the probability of the second of two classes: above 0.5 is that.",
+    "logit": "Its single score is read as the logit of the second of two classes: above 0 is that.",
+}
+"""What is said where the classes aren't the model's own outputs."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,18 +59,19 @@ def open_start(settings: Settings) -> Start:
     return _named(settings) if settings.own_model is None else _own(settings, settings.own_model)
 
 
-def load_splits(settings: Settings, preprocessing: Preprocessing) -> Splits:
+def load_splits(settings: Settings, preprocessing: Preprocessing, num_classes: int | None = None) -> Splits:
     """The run's images, prepared for its network.
 
     Args:
-        settings: the run's; `data`, `seed` and `embed_preprocessing` decide.
+        settings: the run's; `data`, `seed`, `skip_bad` and `embed_preprocessing` decide.
         preprocessing: of the network.
+        num_classes: how many classes it tells apart, where the data doesn't decide that.
 
     Raises:
         DataError: the data can't be read as images.
     """
     whole = replace(preprocessing, whole_pixels=settings.embed_preprocessing)
-    return load_data(settings.data, whole, settings.seed)
+    return load_data(settings.data, whole, settings.seed, settings.skip_bad, num_classes)
 
 
 def _named(settings: Settings) -> Start:
@@ -101,25 +112,30 @@ def _own(settings: Settings, path: Path) -> Start:
             f"A .keras file has its weights in it. Received: {str(path)!r} with --weights {settings.weights}. Drop one."
         )
     model = load_model_file(path)
-    _require_float_classifier(model, path)
+    meaning = _require_float_classifier(model, path)
     check_finite(model)
-    data = load_splits(settings, input_preprocessing(model, settings.preprocessing, path))
+    num_classes = classes_of(int(model.output_shape[-1]), meaning)
+    data = load_splits(settings, input_preprocessing(model, settings.preprocessing, path), num_classes)
     if data.train.labelled:
-        require_classes(path, int(model.output_shape[-1]), Labelled(data.validation, data.class_names))
+        require_classes(path, num_classes, Labelled(data.validation, data.class_names))
+    if meaning in _TOLD:
+        _logger.info(_TOLD[meaning])
     return Start(model, data)
 
 
-def _require_float_classifier(model: Any, path: Path) -> None:
+def _require_float_classifier(model: Any, path: Path) -> ScoreMeaning:
     """Refuse what a run can't judge; the stages in Python take more."""
-    shape = getattr(model, "output_shape", None)
-    if not (isinstance(shape, tuple) and len(shape) == _SCORES and isinstance(shape[1], int) and shape[1] > 1):
+    meaning = score_meaning(trace(model))
+    if meaning is None or not isinstance(model.output_shape, tuple):
         raise UnsupportedModelError(
-            "A run judges a model by the classes it finds, so it must give one score for each of at least two classes. "
-            f"Received: {str(path)!r}, whose output has the shape {shape}. From Python, `keras_qat.quantize` and "
-            "`keras_qat.export_onnx` take models of any output."
+            "A run judges a model by the classes it finds, so it must give one score for each of at least two classes, "
+            "or for two classes a single one: a sigmoid's, or a logit, of a last layer without activation. "
+            f"Received: {str(path)!r}, whose output has the shape {model.output_shape}. From Python, "
+            "`keras_qat.quantize` and `keras_qat.export_onnx` take models of any output."
         )
     if any(isinstance(layer, FakeQuantize) for layer in model.layers):
         raise UserError(
             f"This model is quantized already. Received: {str(path)!r}. Give the float model that it was made from, or "
             "write this one to a file with `keras-qat export`."
         )
+    return meaning

@@ -6,10 +6,11 @@ or the new one and never a part of one.
 
 import errno
 import json
+import math
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,11 @@ def require_writable(folder: Path) -> None:
     Raises:
         StorageError: the folder can't be made or written.
     """
+    blocked = next((place for place in (folder, *folder.parents) if place.exists() and not place.is_dir()), None)
+    if blocked is not None:
+        raise StorageError(
+            f"Can't write to the folder {folder}: {blocked} is a file. Received: {str(folder)!r}. Name another folder."
+        )
     probe = folder / f".probe-{os.getpid()}"
     with atomic_path(probe) as temporary:
         temporary.write_bytes(b"")
@@ -118,12 +124,36 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` to `path` as indented JSON, atomically.
+    """Write `value` to `path` as indented JSON that every reader takes (`to_json`), atomically.
 
     Raises:
         StorageError: `path` can't be written.
     """
-    write_text(path, json.dumps(value, indent=2, sort_keys=False) + "\n")
+    write_text(path, to_json(value))
+
+
+def to_json(value: Any) -> str:
+    """Indented JSON that every reader takes: RFC 8259 has no NaN and no Infinity, and null stands for them.
+
+    Who has something to say of such a number puts the reason beside it, as `TensorError.to_dict` does.
+
+    Example:
+        >>> print(to_json({"count": 2, "worst": float("inf")}), end="")
+        {
+          "count": 2,
+          "worst": null
+        }
+    """
+    return json.dumps(_finite(value), indent=2, allow_nan=False) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    """The value with null where a number is infinite or none."""
+    if isinstance(value, Mapping):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_text(path: Path) -> str:

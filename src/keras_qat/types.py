@@ -35,6 +35,10 @@ Monitor = Literal["loss", "accuracy"]
 TrainingPrecision = Literal["float32", "mixed_bfloat16"]
 """Keras's dtype policy of all layers but the last. Weights, ranges and rounding are float32 in any case."""
 
+ScoreMeaning = Literal["classes", "probability", "logit"]
+"""What a classifier's scores are: one for each class; or a single one, of the second of two classes, behind its sigmoid
+or before it."""
+
 AugmentationName = Literal["none", "flip", "crop"]
 """How training images are varied: not, mirrored, or cut out at random and mirrored."""
 

@@ -7,9 +7,11 @@ from typing import Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from keras_qat.cli.options import AtLeastOne, Json, require_output_file
+from keras_qat.cli.options import AtLeastOne, Json, require_all, require_json_output, require_output_file
 from keras_qat.cli.show import show
 from keras_qat.errors import UserError
+from keras_qat.paths import require_engine_model
+from keras_qat.storage import write_json
 
 
 def benchmark_command(
@@ -51,15 +53,16 @@ def benchmark_command(
     """
     if not files:
         raise UserError("There is nothing to time. Received: no file. Name a model file, such as qat.onnx.")
+    require_all(
+        *((require_engine_model, file) for file in files),
+        (require_json_output, output),
+        (require_output_file, plot),
+    )
     from keras_qat.evaluation import benchmark_files
     from keras_qat.report import benchmark_table, plot_latency, read_environment, require_plot
-    from keras_qat.storage import write_json
 
     if plot is not None:
         require_plot(plot)
-        require_output_file(plot)
-    if output is not None:
-        require_output_file(output, ".json")
     found = benchmark_files(files, engine=engine, threads=threads, batch_sizes=batch_sizes, runs=runs, warm_up=warm_up)
     environment = read_environment()
     record = {**found.to_dict(), "environment": asdict(environment)}

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from keras_qat.cli.options import Json
+from keras_qat.cli.options import Json, require_all, require_output_file
 from keras_qat.cli.show import show
+from keras_qat.paths import require_onnx_file
+from keras_qat.sizes import size_text
 
 if TYPE_CHECKING:
     from keras_qat.runtimes import EngineBuild
-
-_MEGABYTE = 1e6
 
 
 def build_engine_command(
@@ -39,13 +39,14 @@ def build_engine_command(
     Args:
         model: The ONNX file.
         engine: openvino, tensorrt or tensorrt-rtx.
-        output: Where to write; beside the ONNX file if not given.
+        output: The file to write; beside the ONNX file, with the engine's suffix, if not given.
         compute_capability: A GPU to build for, such as 8.6; repeat it for several. TensorRT-RTX only.
         min_batch: The smallest batch that the engine takes: 1 if not given. TensorRT and TensorRT-RTX only.
         opt_batch: The batch that it is fastest at: the smallest if not given.
         max_batch: The largest batch: 8, or `opt-batch` if that is more, if not given.
         as_json: Print JSON instead of text.
     """
+    require_all((require_onnx_file, model), (require_output_file, output))
     from keras_qat.runtimes import BatchRange, build_engine
 
     build = build_engine(
@@ -61,7 +62,7 @@ def build_engine_command(
 def _described(build: "EngineBuild") -> str:
     capabilities = ", ".join(build.compute_capabilities)
     lines = [
-        f"{build.path}: {build.size_bytes / _MEGABYTE:.1f} MB, built in {build.seconds:.1f} s by {build.version}"
+        f"{build.path}: {size_text(build.size_bytes)}, built in {build.seconds:.1f} s by {build.version}"
         + (f" for compute capability {capabilities}" if capabilities else ""),
         *(f"warning: {warning}" for warning in build.warnings),
     ]

@@ -3,9 +3,12 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from keras_qat.cli.options import AtLeastOne, Json, require_output_file
+from keras_qat.cli.options import AtLeastOne, Json, require_all, require_output_file
 from keras_qat.cli.show import show
+from keras_qat.paths import require_source, variant_file
+from keras_qat.run_folder import saved_settings
 from keras_qat.settings import Settings
+from keras_qat.storage import write_json
 
 _BATCH = 16
 
@@ -40,16 +43,14 @@ def diagnose_command(
         output: Write all figures and all advice to this JSON file, too.
         as_json: Print JSON instead of the tables.
     """
+    require_all((saved_settings, run), (require_source, data), (require_output_file, output))
+    files = [variant_file(run, name) for name in ("baseline", variant)]
     from keras_qat.evaluation import diagnose, diagnosis_record
     from keras_qat.model_file import load_model_file
     from keras_qat.report import describe_diagnosis
     from keras_qat.saved_run import open_run
-    from keras_qat.storage import write_json
 
     saved = open_run(run, data=data)
-    files = [saved.model_file(name) for name in ("baseline", variant)]
-    if output is not None:
-        require_output_file(output)
     chosen = saved.data().selection.take(images, saved.settings.seed)
     baseline, quantized = map(load_model_file, files)
     diagnosis = diagnose(baseline, quantized, chosen.arrays(_BATCH), total=chosen.steps(_BATCH))

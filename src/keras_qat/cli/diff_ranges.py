@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from keras_qat.cli.options import AtLeastOne, Json
+from keras_qat.cli.options import AtLeastOne, Json, require_all
 from keras_qat.cli.show import show
+from keras_qat.storage import read_text
 
 if TYPE_CHECKING:
     from keras_qat.calibration.ranges_diff import RangesDiff
@@ -29,6 +30,7 @@ def diff_ranges_command(
         worst: How many tensors to show in the table.
         as_json: Print JSON with all tensors instead of the table.
     """
+    require_all((read_text, before), (read_text, after))
     from keras_qat.calibration.ranges import Ranges
 
     found = Ranges.load(before).diff(Ranges.load(after))

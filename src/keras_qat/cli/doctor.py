@@ -7,9 +7,10 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 from rich.table import Table
 
-from keras_qat.cli.options import Json, require_output_file
+from keras_qat.cli.options import Json, require_all, require_json_output
 from keras_qat.cli.show import show
 from keras_qat.errors import GateMissedError, StorageError
+from keras_qat.storage import write_json
 
 
 def doctor_command(
@@ -36,10 +37,7 @@ def doctor_command(
         as_json: Print JSON instead of the tables.
         output: Write the JSON to this file, too.
     """
-    from keras_qat.storage import write_json
-
-    if output is not None:
-        require_output_file(output, ".json")
+    require_all((require_json_output, output))
     table, record, failure = _files(files, target) if files else _machine(target)
     show(lambda: table, record, as_json=as_json)
     if output is not None:

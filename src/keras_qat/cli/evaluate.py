@@ -11,9 +11,11 @@ from cyclopts.validators import Number
 from rich.table import Table
 
 from keras_qat.cli.log_file import logging_to
-from keras_qat.cli.options import AtLeastOne, Flag, Json, require_output_file
+from keras_qat.cli.options import AtLeastOne, Flag, Json, require_all, require_output_file
 from keras_qat.cli.show import show
 from keras_qat.errors import UserError
+from keras_qat.paths import require_engine_model, require_image, require_source
+from keras_qat.storage import write_json
 
 
 def evaluate_command(
@@ -54,7 +56,7 @@ def evaluate_command(
         engine: What runs the file: keras, onnxruntime, openvino, tensorrt, tensorrt-rtx, onnxruntime-cuda or
             tensorflow; by the file if not given.
         preprocessing: How images are prepared, as MODE:SIZE or MODE:SIZE:RESIZE, such as caffe:224:256; what is written
-            in the file or beside it if not given.
+            in the file or beside it, or what a .keras file's first Rescaling or Normalization shows, if not given.
         batch_size: Images in a run; a file with a fixed batch has its own.
         k: Of top-k; with fewer classes than that, their number.
         images: Evaluate on that many images; on all if not given.
@@ -64,7 +66,7 @@ def evaluate_command(
         compare: Another file, to compare with on the same images.
         compare_engine: What runs that.
         image: Classify this image, instead of --data.
-        skip_bad: Leave out images that can't be decoded.
+        skip_bad: Leave out files that are no image or only a part of one, and corrupt records, instead of stopping.
         as_json: Print JSON instead of the table.
         output: Write the JSON to this file, too.
         log_file: Append log, settings and result to this file, with times.
@@ -74,22 +76,21 @@ def evaluate_command(
             "A model runs either on a data set or on one image. "
             f"Received: --data {data}, --image {image}. Give one of the two."
         )
-    if output is not None:
-        require_output_file(output)
-    from keras_qat.data import Preprocessing
-    from keras_qat.storage import write_json
-
-    prepared = None if preprocessing is None else Preprocessing.parse(preprocessing)
+    if image is not None:
+        only_of_a_set = {"--compare": compare, "--compare-engine": compare_engine, "--images": images}
+        _require_idle({**only_of_a_set, "--skip-bad": skip_bad or None})
     with logging_to(log_file) as note:
+        require_all(
+            (require_engine_model, file),
+            (require_engine_model, compare),
+            (require_source, data),
+            (require_image, image),
+            (require_output_file, output),
+        )
+        from keras_qat.data import Preprocessing
+
+        prepared = None if preprocessing is None else Preprocessing.parse(preprocessing)
         if image is not None:
-            _require_idle(
-                {
-                    "--compare": compare,
-                    "--compare-engine": compare_engine,
-                    "--images": images,
-                    "--skip-bad": skip_bad or None,
-                }
-            )
             note(f"Settings: {json.dumps({'file': str(file), 'image': str(image), 'engine': engine, 'k': k})}")
             table, record = _classified(file, image, engine=engine, preprocessing=prepared, k=k, threads=threads)
         else:

@@ -5,14 +5,17 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from keras_qat.cli.options import Flag, Json
+from keras_qat.cli.options import Flag, Json, require_all, require_output_file
 from keras_qat.cli.show import show
+from keras_qat.errors import GateMissedError
+from keras_qat.paths import require_model_file
+from keras_qat.sizes import size_text
+from keras_qat.storage import require_creatable
+from keras_qat.targets import find_target
 from keras_qat.types import Precision
 
 if TYPE_CHECKING:
     from keras_qat.export_file import Exported
-
-_MEGABYTE = 1e6
 
 
 def export_command(
@@ -43,7 +46,8 @@ def export_command(
         model: The .keras file. A preprocessing.json beside it, as a run leaves it, is written into the ONNX file.
         target: The engine to deploy to: onnxruntime, openvino or tensorrt; that of the run whose settings.json is
             beside the model, or onnxruntime, if not given.
-        output: Where to write; beside the model if not given, where that replaces no file of a run.
+        output: The file to write, or with `--format saved-model` the folder; beside the model if not given, where that
+            replaces no file of a run.
         form: An ONNX file, or the folder of a TensorFlow SavedModel.
         opset: ONNX operator set, 13 to 21; 17 if not given, 19 for fp16.
         precision: Floating-point type of what an ONNX file doesn't quantize: fp32 or fp16.
@@ -52,7 +56,11 @@ def export_command(
         seed: Of the random numbers.
         as_json: Print JSON instead of text.
     """
-    from keras_qat.errors import GateMissedError
+    require_all(
+        (require_model_file, model),
+        (find_target, target),
+        (require_output_file if form == "onnx" else _require_folder, output),
+    )
     from keras_qat.export_file import ExportSettings, export_file
     from keras_qat.saved_run import setting_beside
 
@@ -73,13 +81,18 @@ def export_command(
         raise GateMissedError(found.check.miss)
 
 
+def _require_folder(path: Path) -> None:
+    """A SavedModel may replace another; the folder that it lies in must be writable."""
+    require_creatable(path.parent)
+
+
 def _described(found: "Exported") -> str:
     from keras_qat.verify_files import describe_proof
 
     check = found.check
     kind = "SavedModel" if found.opset is None else f"ONNX opset {found.opset}, {check.precision}, for {found.target}"
     lines = [
-        f"{found.path}: {check.size_bytes / _MEGABYTE:.2f} MB, {kind}",
+        f"{found.path}: {size_text(check.size_bytes)}, {kind}",
         f"Q/DQ pairs: {check.pairs}" if found.form == "onnx" else "",
         *describe_proof(check, found.inputs),
     ]

@@ -37,7 +37,7 @@ def prepare_imagenet_command(
 
     Args:
         archives: The folder of ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar and ILSVRC2012_devkit_t12.tar.gz.
-        output: Where to write train-00000-of-01024 and so on; about 150 GB.
+        output: The folder to write train-00000-of-01024 and so on to; about 150 GB.
         shards: How many shards to train and to validate.
         workers: How many shards are written at a time: 8, or as many as there are processors, if not given.
         seed: Of the order of the images.

@@ -3,9 +3,12 @@
 from pathlib import Path
 from typing import Annotated
 
-from keras_qat.cli.options import AtLeastOne, Flag, Json
+from keras_qat.cli.options import AtLeastOne, Flag, Json, require_all
 from keras_qat.errors import UserError
+from keras_qat.paths import require_model_file, require_source
 from keras_qat.settings import Settings
+from keras_qat.storage import read_text, require_creatable
+from keras_qat.targets import find_target
 from keras_qat.types import Precision
 
 
@@ -16,6 +19,7 @@ def quantize_command(
     data: str,
     target: str = "onnxruntime",
     preprocessing: str | None = None,
+    skip_bad: Annotated[bool, Flag] = False,
     calibration_images: Annotated[int, AtLeastOne] = 256,
     calibration_method: str = "mse",
     weight_method: str = "mse",
@@ -48,6 +52,7 @@ def quantize_command(
         target: The engine to deploy to: onnxruntime, openvino or tensorrt.
         preprocessing: How images are prepared for the model, as MODE:SIZE or MODE:SIZE:RESIZE, such as unit:96 or
             caffe:224:256. Not needed where the model begins with a Rescaling or Normalization layer.
+        skip_bad: Leave out files that are no image or only a part of one, and corrupt records, instead of stopping.
         calibration_images: How many images choose the ranges.
         calibration_method: minmax, ema, percentile, entropy, mse or auto.
         weight_method: The range of each output channel of a kernel: absmax, or mse, with the least squared error.
@@ -73,6 +78,7 @@ def quantize_command(
         data=data,
         target=target,
         preprocessing=preprocessing,
+        skip_bad=skip_bad,
         calibration_images=calibration_images,
         calibration_method=calibration_method,
         weight_method=weight_method,
@@ -88,6 +94,13 @@ def quantize_command(
         seed=seed,
         skip_fine_tuning=True,
         skip_saved_model=True,
+    )
+    require_all(
+        (require_model_file, model),
+        (require_source, data),
+        (find_target, target),
+        (read_text, overrides),
+        (require_creatable, settings.folder),
     )
     from keras_qat.cli.results import show_results
     from keras_qat.pipeline import run

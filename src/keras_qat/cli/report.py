@@ -8,10 +8,11 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from keras_qat.cli.options import Json, require_output_file
-from keras_qat.cli.show import to_json
+from keras_qat.cli.options import Json, require_all, require_output_file
 from keras_qat.errors import UserError
+from keras_qat.paths import RESULTS_FILE, require_finished_run
 from keras_qat.progress import CONSOLE
+from keras_qat.storage import to_json, write_text
 
 
 def report_command(
@@ -35,19 +36,18 @@ def report_command(
     Args:
         runs: The folder of a run, as `keras-qat run` names it at its end; or of several. Of several, those that aren't
             runs are left out.
-        output: Write to this file. If not given, a page goes beside the results, Markdown to standard output.
+        output: The file to write. If not given, a page goes beside the results, Markdown to standard output.
         form: html, or markdown.
         as_json: Print the verdict, the key figures and the table as JSON, and with html where the page is.
     """
-    from keras_qat.report import markdown_report, write_page
-    from keras_qat.report.run_files import read_run
-    from keras_qat.storage import write_text
-
     if not runs:
         raise UserError("A report needs a run. Received: none. Give the folder that `keras-qat run` named at its end.")
-    if output is not None:
-        require_output_file(output)
-    found = [read_run(folder) for folder in _folders(runs)]
+    folders = _folders(runs)
+    require_all(*((require_finished_run, folder) for folder in folders), (require_output_file, output))
+    from keras_qat.report import markdown_report, write_page
+    from keras_qat.report.run_files import read_run
+
+    found = [read_run(folder) for folder in folders]
     written = None
     text = ""
     if form == "html":
@@ -63,9 +63,7 @@ def report_command(
 
 def _folders(runs: Sequence[Path]) -> Sequence[Path]:
     """Those that are runs, if several are given: `runs/*` also names the page of all. One alone must be a run."""
-    from keras_qat.report.run_files import is_run
-
-    chosen = [path for path in runs if is_run(path)]
+    chosen = [path for path in runs if (path / RESULTS_FILE).is_file()]
     if len(runs) == 1 or not chosen:
         return runs[:1]
     for path in runs:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from keras_qat.cli.show import to_json
 from keras_qat.progress import CONSOLE
 from keras_qat.report import Record, terminal_table
+from keras_qat.storage import to_json
 
 
 def show_results(runs: Iterable[tuple[Record, Path]], *, as_json: bool) -> None:

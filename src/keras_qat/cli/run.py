@@ -5,9 +5,14 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from keras_qat.cli.options import Json
+from keras_qat.cli.options import Json, require_all
 from keras_qat.errors import UserError
+from keras_qat.paths import require_model_file, require_source, require_weights
 from keras_qat.settings import Settings
+from keras_qat.storage import read_text, require_creatable
+from keras_qat.targets import find_target
+
+_ALL = ("all",)
 
 
 def run_command(
@@ -36,12 +41,21 @@ def run_command(
         as_json: Print JSON instead of the table.
     """
     settings = settings or Settings()
-    # TensorFlow takes seconds to load; `--help` and a mistyped option needn't wait for it.
+    named = [settings] if models in {(), _ALL} else [replace(settings, model=name) for name in models]
+    require_all(
+        *((require_model_file, one.own_model) for one in named),
+        (require_weights, settings.weights),
+        (require_source, settings.data),
+        (find_target, settings.target),
+        (read_text, settings.overrides),
+        *((require_creatable, one.folder) for one in named),
+    )
+    # TensorFlow takes seconds to load; `--help`, a mistyped option or path needn't wait for it.
     from keras_qat.cli.results import show_results
     from keras_qat.pipeline import run
     from keras_qat.zoo import SEED_MODELS
 
-    names = (SEED_MODELS if models == ("all",) else models) or (settings.model,)
+    names = (SEED_MODELS if models == _ALL else models) or (settings.model,)
     if settings.run_folder is not None and len(names) > 1:
         raise UserError(
             f"Several networks don't fit in one folder. Received: --run-folder {settings.run_folder} with --models "

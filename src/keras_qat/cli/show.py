@@ -1,13 +1,13 @@
 """What a command prints at its end: a table or text, or JSON; nothing else goes to standard output."""
 
-import json
-import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+
+from keras_qat.storage import to_json
 
 
 def show(human: Callable[[], Table | str], record: Any, *, as_json: bool) -> None:
@@ -33,17 +33,3 @@ def show(human: Callable[[], Table | str], record: Any, *, as_json: bool) -> Non
         sys.stdout.write(shown)
     else:
         Console().print(shown)
-
-
-def to_json(value: Any) -> str:
-    """JSON that every reader takes, with null where a number is infinite or none."""
-    return json.dumps(_finite(value), indent=2, allow_nan=False) + "\n"
-
-
-def _finite(value: Any) -> Any:
-    """The value with null where a number is infinite or none, since JSON has no word for these."""
-    if isinstance(value, Mapping):
-        return {key: _finite(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -4,8 +4,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from keras_qat.cli.options import AtLeastOne, Json
-from keras_qat.types import AugmentationName, Monitor, RangeMode
+from keras_qat.cli.options import AtLeastOne, Json, require_all
+from keras_qat.paths import require_source, variant_file
+from keras_qat.run_folder import saved_settings
+from keras_qat.storage import require_creatable
+from keras_qat.types import AugmentationName, Monitor, RangeMode, TrainingPrecision
 
 
 def train_command(
@@ -21,8 +24,14 @@ def train_command(
     optimizer: str | None = None,
     schedule: str | None = None,
     distillation: float | None = None,
+    temperature: float | None = None,
     batch_norm: str | None = None,
     range_mode: RangeMode | None = None,
+    freeze_ranges_after: Annotated[int | None, AtLeastOne] = None,
+    weight_decay: float | None = None,
+    clip_norm: float | None = None,
+    label_smoothing: float | None = None,
+    training_precision: TrainingPrecision | None = None,
     monitor: Monitor | None = None,
     augment: AugmentationName | None = None,
     devices: int | None = None,
@@ -49,8 +58,14 @@ def train_command(
         optimizer: adam, sgd-momentum or sgd.
         schedule: warmup-cosine, cosine, piecewise, constant, or pieces such as 1.0@1,0.1@2,0.01@7.
         distillation: The float model's share in the loss; 1 needs no labels, 0 trains on the labels alone.
+        temperature: Of the distillation.
         batch_norm: freeze, train, or freeze_after=N epochs.
         range_mode: What training does to the ranges of activations: fixed, ema or learned.
+        freeze_ranges_after: Epochs after which ema or learned ranges stay.
+        weight_decay: Of kernels.
+        clip_norm: The most that the norm of all gradients together may be.
+        label_smoothing: Share of a label that is spread over all classes.
+        training_precision: float32 or mixed_bfloat16.
         monitor: Choose the best epoch by loss or by accuracy.
         augment: Vary the images at random: none, flip or crop.
         devices: GPUs that share a batch; 0 takes all.
@@ -65,12 +80,21 @@ def train_command(
         "optimizer": optimizer,
         "schedule": schedule,
         "distillation": distillation,
+        "temperature": temperature,
         "batch_norm": batch_norm,
         "range_mode": range_mode,
+        "freeze_ranges_after": freeze_ranges_after,
+        "weight_decay": weight_decay,
+        "clip_norm": clip_norm,
+        "label_smoothing": label_smoothing,
+        "training_precision": training_precision,
         "monitor": monitor,
         "augment": augment,
         "devices": devices,
     }
+    require_all((saved_settings, run), (require_source, data), (require_creatable, run))
+    for variant in ("baseline", "ptq"):
+        variant_file(run, variant)
     from keras_qat.cli.results import show_results
     from keras_qat.pipeline import train
     from keras_qat.saved_run import open_run

@@ -3,8 +3,11 @@
 from pathlib import Path
 from typing import Annotated
 
-from keras_qat.cli.options import AtLeastOne, Json, require_output_file
+from keras_qat.cli.options import AtLeastOne, Flag, Json, require_all, require_json_output
 from keras_qat.cli.show import show
+from keras_qat.errors import GateMissedError
+from keras_qat.paths import require_model_file, require_onnx_or_run, require_source
+from keras_qat.storage import read_text, write_json
 
 
 def verify_command(
@@ -17,6 +20,7 @@ def verify_command(
     preprocessing: str | None = None,
     images: Annotated[int, AtLeastOne] = 128,
     seed: int | None = None,
+    skip_bad: Annotated[bool, Flag] = False,
     output: Path | None = None,
     as_json: Annotated[bool, Json] = False,
 ) -> None:
@@ -37,17 +41,24 @@ def verify_command(
         data: Images to compare classes on, as in `keras-qat evaluate`. A run has its own: say where they are now, if
             they were moved. One file is compared on random numbers without.
         preprocessing: How images are prepared, as MODE:SIZE or MODE:SIZE:RESIZE, such as caffe:224:256; what is written
-            in the file or beside it if not given.
+            in the file or beside it, or what the model's first Rescaling or Normalization shows, if not given.
         images: How many images to compare classes on.
         seed: That of the run; by the settings.json beside the file, or 0, if not given. It decides which digits or
             photos are validation images, chooses among them, and draws the random numbers.
+        skip_bad: Leave out files that are no image or only a part of one, and corrupt records, instead of stopping; for
+            one file: a run does as its `--skip-bad` said.
         output: Write all figures to this JSON file, too.
         as_json: Print JSON instead of the table.
     """
+    require_all(
+        (require_onnx_or_run, path),
+        (require_model_file, model),
+        (read_text, placement),
+        (require_source, data),
+        (require_json_output, output),
+    )
     from keras_qat.data import Preprocessing
-    from keras_qat.errors import GateMissedError
     from keras_qat.saved_run import seed_for
-    from keras_qat.storage import write_json
     from keras_qat.verify_files import VerificationSettings, verification_table, verify_files
 
     settings = VerificationSettings(
@@ -58,9 +69,8 @@ def verify_command(
         preprocessing=None if preprocessing is None else Preprocessing.parse(preprocessing),
         images=images,
         seed=seed_for(path, seed),
+        skip_bad=skip_bad,
     )
-    if output is not None:
-        require_output_file(output, ".json")
     found = verify_files(settings)
     record = {**found.to_dict(), "settings": settings.to_dict()}
     show(lambda: verification_table(found), record, as_json=as_json)

@@ -1,4 +1,8 @@
-"""From class folders to labels: numbered in sorted order, or as ImageNet's if WordNet ids name them."""
+"""From class folders to labels: numbered in sorted order, or as ImageNet's if WordNet ids name them.
+
+Of folders named by WordNet ids, the model decides: one of ImageNet's 1000 classes has those numbers, and one of as many
+classes as there are folders was trained on them alone, numbered as `keras.utils.image_dataset_from_directory` does.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -10,26 +14,44 @@ from keras_qat.data.preprocessing import Preprocessing
 from keras_qat.errors import DataError
 
 
-def number_classes(folder: Path, names: Iterable[str]) -> tuple[dict[str, int], tuple[str, ...]]:
+def number_classes(
+    folder: Path, names: Iterable[str], num_classes: int | None = None
+) -> tuple[dict[str, int], tuple[str, ...]]:
     """The label of each class folder of `folder`, and the names of all classes.
 
     Args:
         folder: for the message.
         names: of the class folders, sorted.
+        num_classes: how many classes the model tells apart; `None` if that isn't known, and WordNet ids are ImageNet's.
 
     Raises:
-        DataError: all are WordNet ids, but one isn't ImageNet's.
+        DataError: all are WordNet ids, but one isn't ImageNet's, or the model's classes are neither those of the
+            folders nor ImageNet's.
+
+    Example:
+        >>> number_classes(Path("val"), ["n01443537", "n02084071"], 2)
+        ({'n01443537': 0, 'n02084071': 1}, ('goldfish', 'n02084071'))
+        >>> number_classes(Path("val"), ["n01443537"], 1000)[0]["n01443537"]
+        1
     """
     names = tuple(names)
     if not all(map(is_wnid, names)):
         return {name: i for i, name in enumerate(names)}, names
     classes = imagenet_classes()
+    if num_classes == len(names):
+        return {wnid: i for i, wnid in enumerate(names)}, tuple(classes.get(wnid, wnid) for wnid in names)
+    if num_classes not in {None, len(classes)}:
+        raise DataError(
+            f"The folders of {folder} are named by WordNet ids, which are either ImageNet's {len(classes)} classes or "
+            f"the {len(names)} of these folders, numbered in sorted order. Received: a model of {num_classes} classes. "
+            "Give the model that the data is for, or the folders of all classes that the model was trained on."
+        )
     unknown = sorted(set(names) - set(classes))
     if unknown:
         raise DataError(
             f"{folder} has WordNet ids that aren't among ImageNet's 1000 classes. "
             f"Received: {few(unknown)}. "
-            "Remove those folders, or name the classes in words for a network of your own."
+            "Remove those folders, or give a model of as many classes as there are folders, numbered in sorted order."
         )
     return {wnid: i for i, wnid in enumerate(classes)}, tuple(classes.values())
 

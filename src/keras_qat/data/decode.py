@@ -34,15 +34,19 @@ _PILLOW_ERRORS = (
     Image.DecompressionBombError,
 )
 _ADVICE = "Replace the file with a whole image, or remove it."
+SKIP_ADVICE = "Replace the file with a whole image, remove it, or leave such files out with --skip-bad."
+"""What to do of one image among many."""
+
 # TensorFlow puts the Python exception's class, message and traceback into its own message.
 _WRAPPED = re.compile(r"DataError: (?P<message>.+)")
 
 
-def decode_file(path: str | bytes | Path) -> NDArray[np.uint8]:
+def decode_file(path: str | bytes | Path, advice: str = _ADVICE) -> NDArray[np.uint8]:
     """Read one image file.
 
     Args:
         path: a file of any format that Pillow reads; of an animation the first frame is taken.
+        advice: the end of the message of an error.
 
     Returns:
         uint8 RGB array of shape (height, width, 3). Transparency is dropped, the EXIF orientation not
@@ -52,7 +56,7 @@ def decode_file(path: str | bytes | Path) -> NDArray[np.uint8]:
         DataError: the file is missing, truncated, or no image.
     """
     name = os.fsdecode(path)
-    with opened(name, name) as image:
+    with opened(name, name, advice) as image:
         return np.asarray(to_rgb(image), np.uint8)
 
 
@@ -72,8 +76,19 @@ def check_header(path: str | Path) -> None:
     Raises:
         DataError: the content is no image, whatever the file is called.
     """
-    with opened(str(path), str(path)):
+    with opened(str(path), str(path), SKIP_ADVICE):
         pass
+
+
+def check_whole(path: str | Path) -> None:
+    """Read an image file to its end, a JPEG file at an eighth of its size, which is quicker.
+
+    Raises:
+        DataError: it is no image, or only a part of one.
+    """
+    with opened(str(path), str(path)) as image:
+        image.draft(None, (1, 1))
+        image.load()
 
 
 @contextmanager

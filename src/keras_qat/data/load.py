@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from keras_qat.data.digits import load_digits_splits
 from keras_qat.data.folder import load_folder, load_folder_validation
@@ -10,10 +11,10 @@ from keras_qat.data.photos import is_photos, load_photos, load_photos_validation
 from keras_qat.data.preprocessing import Preprocessing
 from keras_qat.data.records import has_shards, load_records, load_records_validation
 from keras_qat.data.splits import Labelled, Splits
-from keras_qat.data.tfds import PREFIX, is_tfds, prepare_tfds, tfds_name
-from keras_qat.errors import DataError
+from keras_qat.data.tfds import is_tfds, prepare_tfds, tfds_name
+from keras_qat.paths import unknown_source
 
-# The data sets that need no folder. Add yours here.
+# The data sets that need no folder. Add yours here, and its name to `paths.EMBEDDED`.
 DATA_SETS: dict[str, Callable[[Preprocessing, int], Splits]] = {"digits": load_digits_splits}
 
 Source = str | Path
@@ -25,37 +26,44 @@ class SourceKind:
 
     Args:
         accepts: whether a source is given in this way.
-        splits: from source, preprocessing, seed and `skip_bad` to the three sets.
+        splits: from source, preprocessing, seed, `skip_bad` and the model's number of classes to the three sets.
         validation: from the same to the validation images alone, with nothing else needed.
     """
 
     accepts: Callable[[Source], bool]
-    splits: Callable[[Source, Preprocessing, int, bool], Splits]
-    validation: Callable[[Source, Preprocessing, int, bool], Labelled]
+    splits: Callable[[Source, Preprocessing, int, bool, int | None], Splits]
+    validation: Callable[[Source, Preprocessing, int, bool, int | None], Labelled]
 
 
-def _embedded(source: Source, preprocessing: Preprocessing, seed: int, _: bool) -> Splits:
+def _embedded(source: Source, preprocessing: Preprocessing, seed: int, *_: Any) -> Splits:
     return DATA_SETS[str(source).lower()](preprocessing, seed)
 
 
-def _embedded_validation(source: Source, preprocessing: Preprocessing, seed: int, skip_bad: bool) -> Labelled:
-    splits = _embedded(source, preprocessing, seed, skip_bad)
+def _embedded_validation(source: Source, preprocessing: Preprocessing, seed: int, *_: Any) -> Labelled:
+    splits = _embedded(source, preprocessing, seed)
     return Labelled(splits.validation, splits.class_names)
 
 
-def _folder_validation(source: Source, preprocessing: Preprocessing, _: int, skip_bad: bool) -> Labelled:
-    return load_folder_validation(source, preprocessing, skip_bad)
+def _folder_validation(
+    source: Source, preprocessing: Preprocessing, _: int, skip_bad: bool, num_classes: int | None
+) -> Labelled:
+    return load_folder_validation(source, preprocessing, skip_bad, num_classes)
 
 
-def _records_validation(source: Source, preprocessing: Preprocessing, _: int, skip_bad: bool) -> Labelled:
+# Labels of records are numbers already, or names in order; those of synsets are ImageNet's.
+def _records(source: Source, preprocessing: Preprocessing, seed: int, skip_bad: bool, _: int | None) -> Splits:
+    return load_records(source, preprocessing, seed, skip_bad)
+
+
+def _records_validation(source: Source, preprocessing: Preprocessing, _: int, skip_bad: bool, *__: Any) -> Labelled:
     return load_records_validation(source, preprocessing, skip_bad)
 
 
-def _tfds(source: Source, preprocessing: Preprocessing, seed: int, skip_bad: bool) -> Splits:
+def _tfds(source: Source, preprocessing: Preprocessing, seed: int, skip_bad: bool, _: int | None) -> Splits:
     return load_records(prepare_tfds(str(source)), preprocessing, seed, skip_bad, name=tfds_name(str(source)))
 
 
-def _tfds_validation(source: Source, preprocessing: Preprocessing, _: int, skip_bad: bool) -> Labelled:
+def _tfds_validation(source: Source, preprocessing: Preprocessing, _: int, skip_bad: bool, *__: Any) -> Labelled:
     return load_records_validation(prepare_tfds(str(source)), preprocessing, skip_bad, name=tfds_name(str(source)))
 
 
@@ -63,13 +71,19 @@ def _tfds_validation(source: Source, preprocessing: Preprocessing, _: int, skip_
 SOURCE_KINDS: tuple[SourceKind, ...] = (
     SourceKind(lambda source: isinstance(source, str) and source.lower() in DATA_SETS, _embedded, _embedded_validation),
     SourceKind(is_tfds, _tfds, _tfds_validation),
-    SourceKind(lambda source: Path(source).is_dir() and has_shards(Path(source)), load_records, _records_validation),
+    SourceKind(lambda source: Path(source).is_dir() and has_shards(Path(source)), _records, _records_validation),
     SourceKind(is_photos, load_photos, load_photos_validation),
     SourceKind(lambda source: Path(source).is_dir(), load_folder, _folder_validation),
 )
 
 
-def load_data(source: Source, preprocessing: Preprocessing, seed: int, skip_bad: bool = False) -> Splits:
+def load_data(
+    source: Source,
+    preprocessing: Preprocessing,
+    seed: int,
+    skip_bad: bool = False,
+    num_classes: int | None = None,
+) -> Splits:
     """Load a data set and cut it into training, selection and validation images.
 
     Args:
@@ -81,6 +95,8 @@ def load_data(source: Source, preprocessing: Preprocessing, seed: int, skip_bad:
         seed: of the split.
         skip_bad: leave out the images that are found to be broken now, and log how many; give
             `ImageSet.batches` a `Skipped` for those that turn out so later.
+        num_classes: how many classes the model tells apart, if that is known; it decides how class folders that are
+            named by WordNet ids are numbered (`number_classes`).
 
     Returns:
         The three sets.
@@ -92,10 +108,16 @@ def load_data(source: Source, preprocessing: Preprocessing, seed: int, skip_bad:
         >>> load_data("digits", Preprocessing("tf", 32, 32), seed=0).num_classes
         10
     """
-    return _kind(source).splits(source, preprocessing, seed, skip_bad)
+    return _kind(source).splits(source, preprocessing, seed, skip_bad, num_classes)
 
 
-def load_validation(source: Source, preprocessing: Preprocessing, seed: int, skip_bad: bool = False) -> Labelled:
+def load_validation(
+    source: Source,
+    preprocessing: Preprocessing,
+    seed: int,
+    skip_bad: bool = False,
+    num_classes: int | None = None,
+) -> Labelled:
     """Load the validation images alone, of a data set that needs to have nothing else.
 
     They are those of `load_data(…).validation`, with the same labels.
@@ -106,6 +128,7 @@ def load_validation(source: Source, preprocessing: Preprocessing, seed: int, ski
         seed: of the split, where the data set has no validation images of its own: that of the run, or images that
             calibrated would judge.
         skip_bad: as for `load_data`.
+        num_classes: likewise.
 
     Returns:
         The images, and the names of the classes.
@@ -118,16 +141,11 @@ def load_validation(source: Source, preprocessing: Preprocessing, seed: int, ski
         >>> len(validation.images), validation.class_names[:3]
         (360, ('0', '1', '2'))
     """
-    return _kind(source).validation(source, preprocessing, seed, skip_bad)
+    return _kind(source).validation(source, preprocessing, seed, skip_bad, num_classes)
 
 
 def _kind(source: Source) -> SourceKind:
     for kind in SOURCE_KINDS:
         if kind.accepts(source):
             return kind
-    known = ", ".join(map(repr, sorted(DATA_SETS)))
-    raise DataError(
-        f"There is no data set or folder of that name. Received: {str(source)!r}. "
-        f"Give {known}, a folder of images (IMAGE, CLASS/IMAGE, or train/CLASS/IMAGE and val/CLASS/IMAGE) or of "
-        f"TFRecord shards, or {PREFIX}NAME."
-    )
+    raise unknown_source(source)

@@ -9,7 +9,7 @@ import numpy as np
 from keras_qat.data.class_folders import labelled_files, number_classes
 from keras_qat.data.hold_out import hold_out
 from keras_qat.data.image_set import ImageSet
-from keras_qat.data.listing import Files, check_headers, is_image, list_images, visible
+from keras_qat.data.listing import Files, check_images, is_image, list_images, pass_over, visible
 from keras_qat.data.preprocessing import Preprocessing
 from keras_qat.data.splits import Labelled, Splits
 from keras_qat.data.stratify import stratified_order
@@ -48,18 +48,25 @@ def _holds_images_alone(folder: Path) -> bool:
     return bool(entries) and all(map(is_image, entries))
 
 
-def load_photos(folder: str | Path, preprocessing: Preprocessing, seed: int, skip_bad: bool = False) -> Splits:
+def load_photos(
+    folder: str | Path,
+    preprocessing: Preprocessing,
+    seed: int,
+    skip_bad: bool = False,
+    num_classes: int | None = None,
+) -> Splits:
     """Load the images of `folder/IMAGE`, which have no labels, or of `folder/CLASS/IMAGE`, and cut them.
 
     Classes are numbered in sorted order, as `keras.utils.image_dataset_from_directory` does, or as ImageNet's if
-    WordNet ids name them all. A fifth of the images, at most 1000, is for validation; of the others a tenth is held
-    out for selection. Both are stratified.
+    WordNet ids name them all and the model doesn't have exactly as many classes as there are folders. A fifth of the
+    images, at most 1000, is for validation; of the others a tenth is held out for selection. Both are stratified.
 
     Args:
         folder: of the photos; names that begin with a dot are ignored.
         preprocessing: of the network.
         seed: of the cut.
-        skip_bad: leave out the files whose first bytes are no image's, and log how many.
+        skip_bad: leave out the files that are no whole image, and log how many.
+        num_classes: how many classes the model tells apart, if that is known.
 
     Returns:
         The three sets; without labels with no classes, and -1 in place of each label.
@@ -69,7 +76,7 @@ def load_photos(folder: str | Path, preprocessing: Preprocessing, seed: int, ski
             something that isn't an image; or a WordNet id isn't ImageNet's.
     """
     root = Path(folder)
-    photos = _read(root, preprocessing, skip_bad)
+    photos = _read(root, preprocessing, skip_bad, num_classes)
     rest, validation = _cut(photos.images, seed)
     name = photos.images.name
     train, selection = hold_out(photos.images.select(rest, f"{name}/train"), f"{name}/selection", root, seed)
@@ -83,13 +90,19 @@ def load_photos(folder: str | Path, preprocessing: Preprocessing, seed: int, ski
     )
 
 
-def load_photos_validation(folder: str | Path, preprocessing: Preprocessing, seed: int, skip_bad: bool) -> Labelled:
+def load_photos_validation(
+    folder: str | Path,
+    preprocessing: Preprocessing,
+    seed: int,
+    skip_bad: bool = False,
+    num_classes: int | None = None,
+) -> Labelled:
     """The validation images of `load_photos`, with the same seed: none of those that a run calibrates with.
 
     Raises:
         DataError: as from `load_photos`.
     """
-    photos = _read(Path(folder), preprocessing, skip_bad)
+    photos = _read(Path(folder), preprocessing, skip_bad, num_classes)
     _, validation = _cut(photos.images, seed)
     images = photos.images.select(validation, f"{photos.images.name}/validation")
     return Labelled(images, photos.class_names, photos.skipped)
@@ -102,9 +115,9 @@ class _Photos:
     skipped: int
 
 
-def _read(root: Path, preprocessing: Preprocessing, skip_bad: bool) -> _Photos:
-    listed = _list_photos(root)
-    (files,), skipped = check_headers([listed], skip_bad)
+def _read(root: Path, preprocessing: Preprocessing, skip_bad: bool, num_classes: int | None) -> _Photos:
+    listed = _list_photos(root, skip_bad)
+    (files,), skipped = check_images([listed], skip_bad)
     count = sum(map(len, files.values()))
     if count < _LEAST:
         raise DataError(
@@ -112,7 +125,7 @@ def _read(root: Path, preprocessing: Preprocessing, skip_bad: bool) -> _Photos:
             f"Received: {count} image(s). Give at least {_LEAST}, better some hundreds."
         )
     flat = _NO_CLASS in files
-    index, class_names = ({_NO_CLASS: UNLABELLED}, ()) if flat else number_classes(root, files)
+    index, class_names = ({_NO_CLASS: UNLABELLED}, ()) if flat else number_classes(root, files, num_classes)
     return _Photos(labelled_files(root.resolve().name, files, index, preprocessing), class_names, skipped)
 
 
@@ -123,32 +136,29 @@ def _cut(images: ImageSet, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return np.sort(order[count:]), np.sort(order[:count])
 
 
-def _list_photos(root: Path) -> Files:
+def _list_photos(root: Path, skip_bad: bool) -> Files:
     """The images by class folder; by none where they lie in the folder itself."""
     entries = visible(root)
     folders = [Path(entry.path) for entry in entries if entry.is_dir()]
     images = [entry.path for entry in entries if is_image(entry)]
-    others = [entry.path for entry in entries if not entry.is_dir() and not is_image(entry)]
+    others = [entry for entry in entries if not entry.is_dir() and not is_image(entry)]
     if not folders and not images:
-        received = f"{others[0]!r}, which is no image" if others else f"{str(root)!r}, which is empty"
+        received = f"{others[0].path!r}, which is no image" if others else f"{str(root)!r}, which is empty"
         raise DataError(f"There are no images in {root}. Received: {received}. {_LAYOUT}; {_CUT}.")
-    if others:
-        raise DataError(
-            f"A folder of photos holds something that isn't an image. Received: {others[0]!r}. Move it away."
-        )
+    pass_over(others, root, skip_bad)
     if folders and images:
         raise DataError(
             "Images lie beside folders, so it isn't clear whether folders are classes. "
             f"Received: {images[0]!r} beside {str(folders[0])!r}. {_LAYOUT}."
         )
-    return {folder.name: _list_class(folder) for folder in folders} if folders else {_NO_CLASS: images}
+    return {folder.name: _list_class(folder, skip_bad) for folder in folders} if folders else {_NO_CLASS: images}
 
 
-def _list_class(folder: Path) -> Sequence[str]:
+def _list_class(folder: Path, skip_bad: bool) -> Sequence[str]:
     nested = next((entry.path for entry in visible(folder) if entry.is_dir()), None)
     if nested is not None:
         raise DataError(
             f"A class folder holds a folder, and images are looked for one level deep. Received: {nested!r}. "
             f"{_LAYOUT}; {_CUT}."
         )
-    return list_images(folder)
+    return list_images(folder, skip_bad)

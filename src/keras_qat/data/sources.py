@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from keras_qat.data.decode import decode_file
+from keras_qat.data.decode import SKIP_ADVICE, decode_file
 from keras_qat.data.skipped import Skipped
 from keras_qat.errors import DataError
 
@@ -90,7 +90,7 @@ class FileSource:
 
     def reader(self, skipped: Skipped | None = None) -> Callable[[Any], Any]:
         """A function from an index to the decoded file."""
-        return decoding_reader(lambda index: decode_file(self.paths[index]), skipped)
+        return decoding_reader(lambda index: decode_file(self.paths[index], SKIP_ADVICE), skipped)
 
 
 def digest(*parts: bytes) -> str:

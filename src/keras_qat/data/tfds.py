@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_qat.errors import DataError
-
-PREFIX = "tfds:"
+from keras_qat.paths import TFDS_PREFIX
 
 
 def is_tfds(source: str | Path) -> bool:
@@ -18,7 +17,7 @@ def is_tfds(source: str | Path) -> bool:
         >>> is_tfds("tfds:imagenet_v2"), is_tfds("digits")
         (True, False)
     """
-    return isinstance(source, str) and source.startswith(PREFIX)
+    return isinstance(source, str) and source.startswith(TFDS_PREFIX)
 
 
 def tfds_name(source: str) -> str:
@@ -44,7 +43,7 @@ def prepare_tfds(source: str) -> Path:
         DataError: the package isn't installed, or can't prepare a data set of that name.
     """
     datasets = _package()
-    name = source.removeprefix(PREFIX)
+    name = source.removeprefix(TFDS_PREFIX)
     try:
         builder = datasets.builder(name)
         builder.download_and_prepare()
@@ -63,7 +62,7 @@ def _package() -> Any:
         import tensorflow_datasets
     except ImportError as error:
         raise DataError(
-            f"{PREFIX}NAME needs the package tensorflow-datasets. Received: {error}. "
+            f"{TFDS_PREFIX}NAME needs the package tensorflow-datasets. Received: {error}. "
             "Install it with: pip install 'keras-qat[tfds]'."
         ) from error
     return tensorflow_datasets

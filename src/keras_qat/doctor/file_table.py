@@ -6,8 +6,9 @@ from rich.text import Text
 from keras_qat.doctor.examination import Examination
 from keras_qat.doctor.finding import Finding, Severity, Symptom
 from keras_qat.doctor.summary import Summary
+from keras_qat.sizes import size_text
 
-_MEGABYTE, _MILLION = 1e6, 1e6
+_MILLION = 1e6
 
 STYLES = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.NOTE: "cyan"}
 
@@ -57,6 +58,10 @@ def _findings_table(found: Examination) -> Table:
     return table
 
 
+def _count(number: int) -> str:
+    return f"{number / _MILLION:.2f} million" if number >= _MILLION / 10 else f"{number:,}"
+
+
 def _facts(summary: Summary) -> dict[str, str]:
     opset = "none" if summary.opset is None else str(summary.opset)
     return {
@@ -64,6 +69,6 @@ def _facts(summary: Summary) -> dict[str, str]:
         "opset": f"{opset}, IR version {summary.ir_version}",
         "inputs": "; ".join(summary.inputs) or "none",
         "outputs": "; ".join(summary.outputs) or "none",
-        "size": f"{summary.size_bytes / _MEGABYTE:.1f} MB, {summary.parameters / _MILLION:.2f} million stored numbers",
+        "size": f"{size_text(summary.size_bytes)}, {_count(summary.parameters)} stored numbers",
         "in int8": f"{summary.convolutions} convolutions, {summary.dense} dense layers; {summary.pairs} Q/DQ pairs",
     }

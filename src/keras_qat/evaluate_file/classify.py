@@ -6,6 +6,7 @@ import numpy as np
 
 from keras_qat.data import Preprocessing
 from keras_qat.data.decode import decode_file
+from keras_qat.evaluate_file.finite_scores import warn_unless_finite
 from keras_qat.evaluate_file.open_model import open_model
 from keras_qat.evaluation import Classification, class_scores, rank
 
@@ -40,5 +41,7 @@ def classify(
     pixels = decode_file(image)
     model = open_model(file, engine=engine, threads=threads, preprocessing=preprocessing)
     with model.runtime as runtime:
-        (scores,) = class_scores(runtime, np.asarray(model.preprocessing.prepare(pixels))[np.newaxis])
+        prepared = np.asarray(model.preprocessing.prepare(pixels))[np.newaxis]
+        (scores,) = class_scores(runtime, prepared, model.meaning)
+    warn_unless_finite(file, scores)
     return Classification(str(file), runtime.engine, runtime.device, str(image), rank(scores, model.class_names, k))

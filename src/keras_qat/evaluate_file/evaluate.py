@@ -11,6 +11,7 @@ import numpy as np
 
 from keras_qat.data import ImageSet, Labelled, Skipped, load_validation
 from keras_qat.errors import DataError, UserError
+from keras_qat.evaluate_file.finite_scores import warn_unless_finite
 from keras_qat.evaluate_file.open_model import ServedModel, open_model, require_classes
 from keras_qat.evaluate_file.settings import EvaluationSettings
 from keras_qat.evaluation import (
@@ -90,7 +91,8 @@ def _require_other(model: ServedModel, others: Sequence[ServedModel]) -> None:
 
 def _validation(models: Sequence[ServedModel], settings: EvaluationSettings) -> Labelled:
     """The images, of the classes of all models; each model prepares them in its own way."""
-    loaded = load_validation(settings.data, models[0].preprocessing, settings.seed, skip_bad=settings.skip_bad)
+    first = models[0]
+    loaded = load_validation(settings.data, first.preprocessing, settings.seed, settings.skip_bad, first.num_classes)
     if not loaded.images.labelled and settings.compare is None:
         raise DataError(
             f"Without labels nothing tells how good a file is. Received: {settings.data}, images without class "
@@ -120,6 +122,7 @@ def _score(
         description=f"evaluating {name}",
         total=images.steps(size),
         best=settings.k,
+        meaning=model.meaning,
     )
     _check_scores(model, found, data)
     return found, ScoredFile(
@@ -144,11 +147,7 @@ def _check_scores(model: ServedModel, found: Predictions, data: Labelled) -> Non
     if found.scores is None:
         return
     require_classes(model.path, found.scores.shape[1], data)
-    if not np.all(np.isfinite(found.scores)):
-        _logger.warning(
-            "%s gives scores that aren't finite, so its classes mean nothing. Is it fed what it was trained on?",
-            model.path,
-        )
+    warn_unless_finite(model.path, found.scores)
 
 
 def _few(reasons: Sequence[str]) -> str:

@@ -10,8 +10,12 @@ import numpy as np
 from keras_qat.data import Labelled, Preprocessing
 from keras_qat.data.preprocessing import Mode
 from keras_qat.errors import DataError, UnsupportedModelError, UserError
+from keras_qat.evaluate_file.single_score import single_score
 from keras_qat.model_facts import FACTS_FILE, ModelFacts, read_model_facts
-from keras_qat.runtimes import Runtime, open_runtime
+from keras_qat.own_model import input_preprocessing
+from keras_qat.runtimes import KerasRuntime, Runtime, open_runtime
+from keras_qat.scores import classes_of
+from keras_qat.types import ScoreMeaning
 
 _PIXELS = np.dtype("uint8")
 _READ = frozenset({"float16", "float32", "float64", _PIXELS.name})
@@ -27,7 +31,8 @@ class ServedModel:
         runtime: it, opened.
         preprocessing: of what the file is fed: whole pixels if it normalizes by itself.
         class_names: as the file has them; empty where it says nothing.
-        num_classes: how many scores it gives; `None` where the file doesn't say before it runs.
+        num_classes: how many it tells apart; `None` where the file doesn't say before it runs.
+        meaning: of its scores.
     """
 
     path: Path
@@ -35,6 +40,7 @@ class ServedModel:
     preprocessing: Preprocessing
     class_names: tuple[str, ...]
     num_classes: int | None
+    meaning: ScoreMeaning = "classes"
 
     def require_fit(self, data: Labelled) -> None:
         """Refuse data of other classes.
@@ -61,7 +67,8 @@ def open_model(
         path: the model file, or the folder of a SavedModel.
         engine: what runs it; by its suffix if not given.
         threads: of one inference; what the engine chooses if not given.
-        preprocessing: of the images; what is written in or beside the file if not given.
+        preprocessing: of the images; what is written in or beside the file, or what a Keras model begins with, if not
+            given.
 
     Raises:
         StorageError: the file is missing or corrupt.
@@ -72,12 +79,32 @@ def open_model(
         runtime = undo.enter_context(open_runtime(path, engine=engine, threads=threads))
         _require_classifier(path, runtime)
         facts = _facts(path, given=preprocessing is not None)
-        known = _known(path, facts) if preprocessing is None else _of_channels(preprocessing, runtime)
+        written = None if facts is None or preprocessing is not None else facts.preprocessing
+        known = _prepared(path, runtime, preprocessing) if written is None else written
         _require_prepared(path, runtime, known)
+        meaning = _meaning(path, runtime, facts)
         undo.pop_all()
     # Files that normalize by themselves read pixels.
     fed = known.raw() if runtime.inputs[0].dtype == _PIXELS else known
-    return ServedModel(path, runtime, fed, () if facts is None else facts.class_names, runtime.outputs[0].shape[1])
+    width = runtime.outputs[0].shape[1]
+    num_classes = None if width is None else classes_of(width, meaning)
+    return ServedModel(path, runtime, fed, () if facts is None else facts.class_names, num_classes, meaning)
+
+
+def _meaning(path: Path, runtime: Runtime, facts: ModelFacts | None) -> ScoreMeaning:
+    """What stands in or beside the file; else what a single score shows by itself."""
+    if facts is not None and facts.scores != "classes":
+        return facts.scores
+    if runtime.outputs[0].shape[1] != 1:
+        return "classes"
+    found = single_score(path)
+    if found is None:
+        raise UnsupportedModelError(
+            "A single score is read as that of the second of two classes, a probability behind a sigmoid or a logit "
+            f"before it, and this file doesn't show which. Received: {_described(path, runtime)}. Export the model "
+            f"with a sigmoid at its end, or put the {FACTS_FILE} of its run beside it."
+        )
+    return found
 
 
 def _facts(path: Path, *, given: bool) -> ModelFacts | None:
@@ -90,19 +117,18 @@ def _facts(path: Path, *, given: bool) -> ModelFacts | None:
         return None
 
 
-def _known(path: Path, facts: ModelFacts | None) -> Preprocessing:
-    if facts is None:
+def _prepared(path: Path, runtime: Runtime, given: Preprocessing | None) -> Preprocessing:
+    """What the user says; else what a Keras model shows by its first layer."""
+    if isinstance(runtime, KerasRuntime):
+        return input_preprocessing(runtime.model, given, path)
+    if given is None:
         raise UserError(
             f"Nothing says how images are prepared for this model. Received: {str(path)!r}, with nothing in it and no "
             f"{FACTS_FILE} beside it. Say it with --preprocessing MODE:SIZE or MODE:SIZE:RESIZE, such as "
             f"caffe:224:256: the mode ({', '.join(get_args(Mode))}), the side of the network's input, and that of the "
             "image's shorter side before the crop."
         )
-    return facts.preprocessing
-
-
-def _of_channels(given: Preprocessing, runtime: Runtime) -> Preprocessing:
-    """A file of one channel reads gray, which the user needn't say."""
+    # A file of one channel reads gray, which the user needn't say.
     return replace(given, channels=1) if runtime.inputs[0].shape[3] == 1 else given
 
 
@@ -110,7 +136,7 @@ def require_classes(path: Path, num_classes: int, data: Labelled) -> None:
     """Refuse data whose labels a model doesn't tell apart; there may be none.
 
     Raises:
-        DataError: another number of classes, where the data's is known, or a label without a score.
+        DataError: another number of classes, where the data's is known, or a label without a class.
     """
     name, labels = data.images.name, data.images.labels
     if data.class_names and num_classes != len(data.class_names):
@@ -120,7 +146,7 @@ def require_classes(path: Path, num_classes: int, data: Labelled) -> None:
         )
     if len(labels) and data.images.labelled and not 0 <= labels.min() <= labels.max() < num_classes:
         raise DataError(
-            f"{name} has labels that none of the model's {num_classes} scores is for. "
+            f"{name} has labels that none of the model's {num_classes} classes is for. "
             f"Received: labels from {labels.min()} to {labels.max()}. Number the classes from 0 to {num_classes - 1}."
         )
 

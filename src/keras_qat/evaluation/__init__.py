@@ -11,7 +11,8 @@ from keras_qat.evaluation.evaluation_record import Evaluation, ScoredFile
 from keras_qat.evaluation.latency import Latency, measure_latency
 from keras_qat.evaluation.predict import Predictions, class_scores, predict
 from keras_qat.evaluation.proportion import Proportion, proportion
-from keras_qat.evaluation.tensor_errors import TensorError, tensor_errors
+from keras_qat.evaluation.tensor_error import TensorError
+from keras_qat.evaluation.tensor_errors import tensor_errors
 from keras_qat.evaluation.timed_runtime import TimedRuntime
 
 __all__ = [

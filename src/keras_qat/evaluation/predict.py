@@ -9,7 +9,8 @@ from keras_qat.errors import DataError, UserError
 from keras_qat.evaluation.inputs import convert, fixed_batch
 from keras_qat.progress import track
 from keras_qat.runtimes import Runtime
-from keras_qat.types import UNLABELLED
+from keras_qat.scores import per_class
+from keras_qat.types import UNLABELLED, ScoreMeaning
 
 _SCORED = 256
 """Images whose scores are kept: those of all of ImageNet's validation set are 200 MB."""
@@ -25,7 +26,8 @@ class Predictions:
     Args:
         classes: int, shape (images, as many as were kept), best first.
         labels: int, shape (images,); all -1 where nobody knows them.
-        scores: float32, shape (up to 256 images, classes): of the first images; `None` if they weren't kept.
+        scores: float32, shape (up to 256 images, classes): of the first images, one for each class; `None` if they
+            weren't kept.
     """
 
     classes: np.ndarray
@@ -116,6 +118,7 @@ def predict(
     description: str = "evaluating",
     total: int = 0,
     best: int = 5,
+    meaning: ScoreMeaning = "classes",
 ) -> Predictions:
     """Score all images.
 
@@ -125,6 +128,7 @@ def predict(
         description: for the progress bar.
         total: number of batches, for the progress bar.
         best: how many of the best classes are kept of each image; all, if there are fewer.
+        meaning: of the scores that the model writes.
 
     Raises:
         DataError: there are no images.
@@ -136,7 +140,7 @@ def predict(
     labels: list[np.ndarray] = []
     kept: list[np.ndarray] = []
     for images, truth in track(batches, description, total or None):
-        scores = class_scores(runtime, images)
+        scores = class_scores(runtime, images, meaning)
         classes.append(np.argsort(-scores, axis=1, kind="stable")[:, :best])
         labels.append(np.asarray(truth))
         room = _SCORED - sum(len(s) for s in kept)
@@ -147,16 +151,17 @@ def predict(
     return Predictions(np.concatenate(classes), np.concatenate(labels), np.concatenate(kept))
 
 
-def class_scores(runtime: Runtime, images: np.ndarray) -> np.ndarray:
+def class_scores(runtime: Runtime, images: np.ndarray, meaning: ScoreMeaning = "classes") -> np.ndarray:
     """Score a batch, whatever type the model reads and writes, and whatever batch it was made for.
 
     Args:
         runtime: the model in an engine, with one input and one output.
         images: float32, shape (batch, height, width, channels). A model with a fixed batch gets batches of that
             size, the last one filled up with zeros, whose scores are dropped.
+        meaning: of the scores that the model writes.
 
     Returns:
-        float32, shape (batch, classes).
+        float32, shape (batch, classes): two for a model of a single score.
 
     Raises:
         DataError: the model has several outputs, there are no images, or they don't fit it.
@@ -170,7 +175,8 @@ def class_scores(runtime: Runtime, images: np.ndarray) -> np.ndarray:
         raise DataError("There is nothing to score. Received: a batch of 0 images. Give at least one.")
     fixed = fixed_batch(runtime.inputs) or len(images)
     scores = [_run(runtime, images[start : start + fixed], fixed) for start in range(0, len(images), fixed)]
-    return np.asarray(np.concatenate(scores), np.float32)
+    found: np.ndarray = per_class(np.asarray(np.concatenate(scores), np.float32), meaning)
+    return found
 
 
 def _run(runtime: Runtime, images: np.ndarray, batch: int) -> np.ndarray:

@@ -25,6 +25,7 @@ import onnx_ir as ir
 
 from keras_qat.errors import DataError, StorageError
 from keras_qat.evaluation.inputs import convert
+from keras_qat.evaluation.tensor_error import TensorError
 from keras_qat.export.onnx.layout import Layout, layout_of
 from keras_qat.graph import trace
 from keras_qat.layers import FakeQuantize
@@ -34,22 +35,6 @@ from keras_qat.runtimes.onnxruntime_runtime import open_session
 
 _OUTPUT_STEPS = 127
 _DIFFERS = 0.5
-
-
-@dataclass(frozen=True)
-class TensorError:
-    """How far one tensor of the file is from the simulation, when all that it is computed from is equal.
-
-    Args:
-        tensor: name of the FakeQuantize layer, or of the model's output.
-        differing: share of its numbers that are half a step or more away, 0 to 1.
-        worst: the largest error, in steps. An output, which no step is defined for, counts in 1/127 of its largest
-            magnitude.
-    """
-
-    tensor: str
-    differing: float
-    worst: float
 
 
 def tensor_errors(

@@ -11,7 +11,7 @@ from keras_qat.export import export_onnx
 from keras_qat.export_file.settings import ExportSettings, Form
 from keras_qat.model_facts import FACTS_FILE, ModelFacts, read_model_facts
 from keras_qat.model_file import load_model_file
-from keras_qat.run_folder import SETTINGS_FILE
+from keras_qat.paths import SETTINGS_FILE
 from keras_qat.runtimes import KerasRuntime
 from keras_qat.storage import require_writable
 from keras_qat.verify_files import (

@@ -1,6 +1,8 @@
 """Layers that stand for several: read as the small model of simpler layers that computes the same.
 
-Between the two convolutions of a SeparableConv2D engines want a Q/DQ pair, so the graph must show both.
+Between the two convolutions of a SeparableConv2D engines want a Q/DQ pair, so the graph must show both. So it is with a
+convolution and its own activation, such as swish, that doesn't run inside it: ONNX Runtime convolves in integers only
+where the convolution's own result is quantized.
 """
 
 from collections.abc import Callable
@@ -12,14 +14,23 @@ from keras.src.applications.inception_resnet_v2 import CustomScaleLayer  # the l
 Expansion = Callable[[Any, list[tuple[int | None, ...]]], keras.Model]
 """(layer, shapes of its inputs) → a Functional model of the layer's inputs, with the layer's weights."""
 
-_EXPANSIONS: dict[type, Expansion] = {}
+_EXPANSIONS: dict[type, tuple[Expansion, Callable[[Any], bool]]] = {}
 
 
-def register_composite(layer_type: type) -> Callable[[Expansion], Expansion]:
-    """Decorate the function that expands this layer type; subclasses, which may compute otherwise, aren't included."""
+def _always(_: Any) -> bool:
+    return True
+
+
+def register_composite(*layer_types: type, when: Callable[[Any], bool] = _always) -> Callable[[Expansion], Expansion]:
+    """Decorate the function that expands these layer types; subclasses, which may compute otherwise, aren't included.
+
+    Args:
+        layer_types: of `keras.layers`.
+        when: which layers of the types; the others are one operation.
+    """
 
     def register(function: Expansion) -> Expansion:
-        _EXPANSIONS[layer_type] = function
+        _EXPANSIONS.update(dict.fromkeys(layer_types, (function, when)))
         return function
 
     return register
@@ -27,7 +38,8 @@ def register_composite(layer_type: type) -> Callable[[Expansion], Expansion]:
 
 def find_expansion(layer: Any) -> Expansion | None:
     """How the layer is expanded, or `None` for a layer that is one operation."""
-    return _EXPANSIONS.get(type(layer))
+    expansion, when = _EXPANSIONS.get(type(layer), (None, _always))
+    return expansion if when(layer) else None
 
 
 @register_composite(keras.layers.SeparableConv2D)
@@ -68,3 +80,24 @@ def expand_scaled_residual(layer: Any, shapes: list[tuple[int | None, ...]]) -> 
     scaled = keras.layers.Rescaling(layer.scale, dtype=layer.dtype_policy, name=f"{layer.name}_scale")(branch)
     added = keras.layers.Add(dtype=layer.dtype_policy, name=layer.name)([x, scaled])
     return keras.Model([x, branch], added, name=f"{layer.name}_composite")
+
+
+_INSIDE = frozenset({keras.activations.linear, keras.activations.relu, keras.activations.relu6, None})
+"""What runs inside a convolution's kernel: nothing, or a clip of its result."""
+
+
+def _ends_outside(layer: Any) -> bool:
+    return layer.activation not in _INSIDE
+
+
+@register_composite(keras.layers.Conv2D, keras.layers.DepthwiseConv2D, when=_ends_outside)
+def expand_inner_activation(layer: Any, shapes: list[tuple[int | None, ...]]) -> keras.Model:
+    """A convolution, which keeps the layer's name, and its activation as a layer of its own."""
+    convolution = type(layer).from_config({**layer.get_config(), "activation": None})
+    activation = layer.activation
+    if not isinstance(activation, keras.layers.Layer):
+        activation = keras.layers.Activation(activation, dtype=layer.dtype_policy, name=f"{layer.name}_activation")
+    inputs = keras.Input(batch_shape=shapes[0])
+    model = keras.Model(inputs, activation(convolution(inputs)), name=f"{layer.name}_composite")
+    convolution.set_weights(layer.get_weights())
+    return model

@@ -72,10 +72,17 @@ class Flow:
     def fused_branch(self, add: Node) -> int | None:
         """Which input of a residual Add the engine adds inside a convolution: the last that qualifies."""
         for index in reversed(range(len(add.inputs))):
-            tensor = add.inputs[index]
+            tensor, reader = self._past_identities(add.inputs[index], add)
             group = self.groups[self.graph.producer(tensor).name]
             convolves = group.root.kind in {OpKind.CONV, OpKind.DEPTHWISE_CONV} and group.root.activation is None
             activated = group.members[-1].kind in self.target.fused_activations
-            if convolves and not activated and self.graph.sole_consumer(tensor) is add:
+            if convolves and not activated and self.graph.sole_consumer(tensor) is reader:
                 return index
         return None
+
+    def _past_identities(self, tensor: str, reader: Node) -> tuple[str, Node]:
+        """The tensor and its reader before all dropout between: the file has none, so the kernel sees past it."""
+        producer = self.graph.producer(tensor)
+        if producer.kind is OpKind.IDENTITY and self.graph.sole_consumer(tensor) is reader:
+            return self._past_identities(producer.inputs[0], producer)
+        return tensor, reader

@@ -44,6 +44,10 @@ class Row:
     tensor_errors: tuple[TensorError, ...]
     size_bytes: int
 
+    def to_dict(self) -> dict[str, Any]:
+        """The row as JSON can hold it."""
+        return {**asdict(self), "tensor_errors": [error.to_dict() for error in self.tensor_errors]}
+
 
 @dataclass(frozen=True)
 class Record:
@@ -77,4 +81,4 @@ class Record:
 
     def to_dict(self) -> dict[str, Any]:
         """The record as JSON can hold it."""
-        return asdict(self)
+        return {**asdict(self), "rows": [row.to_dict() for row in self.rows]}

@@ -43,5 +43,5 @@ def _record(value: Mapping[str, Any]) -> Record:
 
 def _row(value: Mapping[str, Any]) -> Row:
     latencies = {key: Latency(**value[key]) for key in ("keras_latency", "deployed_latency")}
-    errors = tuple(TensorError(**error) for error in value["tensor_errors"])
+    errors = tuple(TensorError.from_dict(error) for error in value["tensor_errors"])
     return Row(**{**value, **latencies, "tensor_errors": errors})

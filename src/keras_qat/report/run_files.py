@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from keras_qat.calibration import Ranges
-from keras_qat.errors import StorageError, UserError
+from keras_qat.errors import UserError
+from keras_qat.paths import RESULTS_FILE, require_finished_run
 from keras_qat.placement import PLACEMENT_FILE, load_placement
 from keras_qat.report.diagnosis_file import DiagnosisFile, load_diagnosis
 from keras_qat.report.record import Record
 from keras_qat.report.record_file import load_record
 from keras_qat.types import Placement
-
-RESULTS = "results.json"
 
 
 @dataclass(frozen=True)
@@ -38,11 +37,6 @@ class RunFiles:
     absent: Mapping[str, str]
 
 
-def is_run(folder: Path) -> bool:
-    """Whether that is the folder of a finished run."""
-    return (folder / RESULTS).is_file()
-
-
 def read_run(folder: Path) -> RunFiles:
     """Read the files of a run. All but `results.json` may be missing or damaged: a report does without.
 
@@ -50,13 +44,8 @@ def read_run(folder: Path) -> RunFiles:
         StorageError: it isn't the folder of a run, or `results.json` can't be read.
         UserError: `results.json` doesn't hold a record.
     """
-    if not is_run(folder):
-        unfinished = "the run hasn't finished: it" if (folder / "settings.json").is_file() else "it"
-        raise StorageError(
-            f"This is not the folder of a finished run: {unfinished} has no {RESULTS}. Received: {str(folder)!r}. Give "
-            "the folder that `keras-qat run` named at its end, such as runs/resnet50-digits-onnxruntime."
-        )
-    record = load_record(folder / RESULTS)
+    require_finished_run(folder)
+    record = load_record(folder / RESULTS_FILE)
     files = {row.name: _DIAGNOSES[row.name] for row in record.rows if row.name in _DIAGNOSES}
     optional = {name: _OPTIONAL[name] for name in (PLACEMENT_FILE, "ranges.json", *files.values())}
     found = {name: _read(folder, name, load, hint) for name, (load, hint) in optional.items()}

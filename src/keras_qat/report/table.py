@@ -6,8 +6,7 @@ from rich.table import Table
 
 from keras_qat.evaluation import Latency
 from keras_qat.report.record import Record, Row
-
-_MEGABYTE = 1e6
+from keras_qat.sizes import size_text
 
 
 def _percent(share: float | None) -> str:
@@ -25,7 +24,7 @@ COLUMNS: tuple[tuple[str, Callable[[Row], str]], ...] = (
     ("Deployed top-1", lambda row: _percent(row.deployed_top1)),
     ("Deployed latency", lambda row: _milliseconds(row.deployed_latency)),
     ("Agreement with float", lambda row: _percent(row.agreement)),
-    ("Size", lambda row: f"{row.size_bytes / _MEGABYTE:.1f} MB"),
+    ("Size", lambda row: size_text(row.size_bytes)),
 )
 
 

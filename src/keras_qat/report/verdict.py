@@ -6,6 +6,7 @@ from keras_qat.evaluation import Diagnosis
 from keras_qat.report.intervals import interval_text, share_of
 from keras_qat.report.record import Record, Row
 from keras_qat.report.variants import chosen_row, float_row
+from keras_qat.sizes import size_text
 
 _SAME = 1.05
 """Ratios up to this are called the same: medians of a busy machine move by so much."""
@@ -40,7 +41,7 @@ def verdict(record: Record, diagnosis: Diagnosis | None = None) -> tuple[str, ..
         return ("Only the float model was evaluated.",)
     name = f"INT8 ({chosen.name})"
     if baseline is None:
-        costs = f"takes {chosen.deployed_latency.median_ms:.1f} ms an image and {chosen.size_bytes / 1e6:.1f} MB"
+        costs = f"takes {chosen.deployed_latency.median_ms:.1f} ms an image and {size_text(chosen.size_bytes)}"
         first = f"{name} {costs}{_alone_accuracy(record, chosen)}. The run skipped the float model: nothing to compare."
     else:
         first = f"{name} is {_gains(record, chosen, baseline)}; {_accuracy(record, chosen, baseline)}."
@@ -60,7 +61,7 @@ def key_figures(record: Record) -> tuple[KeyFigure, ...]:
         speed = _ratio(before / after, "faster", "slower", "as float")
         figures.append(KeyFigure("Speed", speed, f"{before:.1f} → {after:.1f} ms"))
     size = _ratio(baseline.size_bytes / chosen.size_bytes, "smaller", "larger", "as float")
-    figures.append(KeyFigure("Size", size, f"{baseline.size_bytes / 1e6:.1f} → {chosen.size_bytes / 1e6:.1f} MB"))
+    figures.append(KeyFigure("Size", size, f"{size_text(baseline.size_bytes)} → {size_text(chosen.size_bytes)}"))
     if chosen.deployed_top1 is not None and baseline.deployed_top1 is not None:
         points = 100 * (chosen.deployed_top1 - baseline.deployed_top1)
         note = f"{_percent(baseline.deployed_top1)} → {_percent(chosen.deployed_top1)}"

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from keras_qat.errors import StorageError, UserError
+from keras_qat.paths import require_onnx_file
 from keras_qat.runtimes.options import BatchRange, BuildOptions
 from keras_qat.runtimes.registry import ENGINES, find_engine
 from keras_qat.storage import require_writable
@@ -63,8 +64,7 @@ def build_engine(
             f"{chosen.title} has no engine files: it runs what was exported. Received: {engine!r}. "
             f"Choose one of: {able}."
         )
-    if not source.is_file():
-        raise StorageError(f"There is no ONNX file of that name. Received: {str(source)!r}. Export the model first.")
+    require_onnx_file(source)
     output = source.with_suffix(chosen.suffixes[0]) if output is None else Path(output)
     if output.is_dir() or output.resolve() == source.resolve():
         raise StorageError(f"The engine needs a file of its own. Received: {str(output)!r}. Name another output.")

@@ -45,6 +45,11 @@ class KerasRuntime(Runtime):
                 f"Keras can't load the model. Received: {str(path)!r}: {error}. Save it again."
             ) from error
 
+    @property
+    def model(self) -> Any:
+        """The model that it runs."""
+        return self._model
+
     def _run(self, inputs: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
         # Several inputs go in as the model was given them: a list, or a dictionary of names.
         batch = inputs[0] if len(inputs) == 1 else keras.tree.pack_sequence_as(self._model.input, list(inputs))

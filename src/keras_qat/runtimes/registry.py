@@ -8,7 +8,8 @@ from functools import partial
 from pathlib import Path
 
 from keras_qat.cpu import read_cpu
-from keras_qat.errors import StorageError, UserError
+from keras_qat.errors import UserError
+from keras_qat.paths import require_engine_model
 from keras_qat.runtimes.keras_runtime import KerasRuntime
 from keras_qat.runtimes.onnxruntime_runtime import OnnxRuntime, why_no_cuda
 from keras_qat.runtimes.openvino import OpenVINORuntime, build_ir
@@ -138,8 +139,7 @@ def open_runtime(path: str | Path, engine: str | None = None, threads: int | Non
         UserError: the engine is unknown, not installed, can't run here, doesn't open such files, or takes no threads.
     """
     path = Path(path)
-    if not path.exists():
-        raise StorageError(f"There is no model file of that name. Received: {str(path)!r}. Export or build it first.")
+    require_engine_model(path)
     chosen = _engine_of(path) if engine is None else find_engine(engine)
     if not chosen.opens(path):
         kind = " and ".join(chosen.suffixes) + " files" if chosen.suffixes else "the folders of SavedModels"

@@ -6,6 +6,8 @@ import keras
 import numpy as np
 
 from keras_qat.errors import UserError
+from keras_qat.graph import score_meaning, trace
+from keras_qat.scores import classes_of
 from keras_qat.training.recipe import Recipe
 from keras_qat.types import UNLABELLED
 
@@ -14,7 +16,7 @@ _NAMED = 5  # of many broken weights
 
 
 def require_probabilities(model: keras.Model, images: Any, what: str = "model") -> int:
-    """Run one image to see that the model ends in a softmax; logits would train to nonsense.
+    """Run one image to see that the model ends in a softmax, or a sigmoid; logits would train to nonsense.
 
     Args:
         model: gives one row an image.
@@ -26,6 +28,7 @@ def require_probabilities(model: keras.Model, images: Any, what: str = "model") 
 
     Raises:
         UserError: the output isn't one row of finite probabilities an image.
+        UnsupportedModelError: it is a single score, and the model has no graph that shows which.
     """
     output = model(images[:1], training=False)
     row: Any = np.asarray(keras.ops.convert_to_numpy(output)) if keras.ops.is_tensor(output) else np.zeros(0)
@@ -38,12 +41,25 @@ def require_probabilities(model: keras.Model, images: Any, what: str = "model") 
             f"The {what} gives numbers that aren't finite. Received: {cause}. "
             + ("Load sound weights." if broken else "Check its ranges, and that the images are finite.")
         )
+    if shaped and row.shape[1] == 1:
+        _require_sigmoid(model, what)
+        return classes_of(1, "probability")
     if not shaped or row.min() < -_NEGATIVE or abs(float(row.sum()) - 1) > _SUM:
         raise UserError(
             f"The {what} must give one row of class probabilities an image. Received: an output of shape "
             f"{row.shape} that sums to {float(row.sum()):.3g}. Add a softmax as the last layer."
         )
     return int(row.shape[1])
+
+
+def _require_sigmoid(model: keras.Model, what: str) -> None:
+    """One image doesn't tell a probability from a logit that happens to lie between 0 and 1; the last layer does."""
+    if score_meaning(trace(model)) != "probability":
+        raise UserError(
+            f"A {what} of a single score must give the probability of the second of two classes. Received: "
+            f"{model.name!r}, which doesn't end in a sigmoid. Add one as the last layer, or a Dense of two units with "
+            "a softmax."
+        )
 
 
 def labels_missing(labels: Any) -> bool:

@@ -7,9 +7,10 @@ import keras
 from keras import ops
 
 from keras_qat.errors import UserError
+from keras_qat.scores import best_class
 from keras_qat.training.cloning import clone, require_graph
-from keras_qat.training.features import common_features
-from keras_qat.training.losses import distillation_loss, feature_loss
+from keras_qat.training.features import common_features, with_layers_of
+from keras_qat.training.losses import class_probabilities, distillation_loss, feature_loss
 from keras_qat.training.recipe import Distillation
 from keras_qat.types import TrainingPrecision
 
@@ -25,7 +26,7 @@ class Distiller(keras.Model):
     aren't touched, a frozen copy is asked.
 
     Args:
-        student: a classifier, `(batch, …) → (batch, classes)` of probabilities.
+        student: a classifier, `(batch, …) → (batch, classes)` of probabilities, or `(batch, 1)` of a sigmoid's.
         teacher: a classifier of the same inputs and classes.
         distillation: how much, at which temperature, and which features.
         precision: the dtype policy of the copy of the teacher.
@@ -57,12 +58,21 @@ class Distiller(keras.Model):
         super().__init__(name="distiller")
         require_teacher(student, teacher)
         self.distillation = distillation
+        teacher = with_layers_of(teacher, student)
         names = distillation.features
         self._features = common_features(teacher, student) if names == "auto" else names
         self.student = _with_features(student, self._features, "model")
         self.teacher = _with_features(clone(teacher, precision=precision), self._features, "teacher")
         self.teacher.trainable = False
         self.agreement = keras.metrics.Mean("agreement")
+
+    def compile(self, optimizer: Any = "rmsprop", loss: Any = None, **options: Any) -> None:
+        """As of any model; the loss of the labels is left out where the teacher alone teaches.
+
+        A loss that is never computed is never built, and JAX's `train_on_batch` would trace the model at every step to
+        build it.
+        """
+        super().compile(optimizer, None if self.distillation.weight == 1 else loss, **options)
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """The student's outputs by name: the probabilities, and the features."""
@@ -83,7 +93,8 @@ class Distiller(keras.Model):
         loss = d.weight * distillation_loss(t, p, d.temperature)
         for name in self._features:
             loss = loss + d.weight * d.feature_weight * feature_loss(taught[name], y_pred[name])
-        same = ops.equal(ops.argmax(t, axis=-1), ops.argmax(p, axis=-1))
+        best_t, best_p = (best_class(class_probabilities(outputs), "classes") for outputs in (t, p))
+        same = ops.equal(best_t, best_p)
         self.agreement.update_state(ops.cast(same, "float32"))
         own = sum((ops.sum(ops.cast(term, "float32")) for term in self.losses), 0.0)
         # Keras adds the layers' own losses to that of the labels; they count once, whatever the weight.

@@ -9,6 +9,7 @@ what went wrong in a block is seen there as a whole. A network without branches 
 import keras
 
 from keras_qat.graph import Graph, Node, trace
+from keras_qat.transform.rebuild import copy_layer, rebuild
 from keras_qat.types import OpKind
 
 _JOINS = frozenset({OpKind.ADD, OpKind.CONCAT})
@@ -41,6 +42,27 @@ def common_features(teacher: keras.Model, student: keras.Model) -> tuple[str, ..
         return tuple(dict.fromkeys(name for name in names if name in known))
 
     return places(_JOINS) or places(_KERNELS)
+
+
+def with_layers_of(teacher: keras.Model, student: keras.Model) -> keras.Model:
+    """The teacher with the layers that a student was quantized with, so that a name is the same tensor in both.
+
+    A nested model's layers, and those that a layer such as SeparableConv2D stands for, are layers of their own in a
+    quantized model: of `Conv2D(activation="swish")` the name is the convolution's alone there.
+
+    Args:
+        teacher: the float model. It isn't touched.
+        student: a model made from it.
+
+    Returns:
+        A flat copy, or the teacher itself where that has these layers already, or the student lacks them too.
+    """
+    found = trace(teacher)
+    calls = [(node.layer, found.calls[node.name].operation) for node in found.graph.nodes]
+    flat = {name for name, operation in calls if isinstance(operation, keras.layers.Layer)}
+    if flat == {layer.name for layer in teacher.layers} or not flat <= {layer.name for layer in student.layers}:
+        return teacher
+    return rebuild(found, copy_layer, lambda _, tensor: tensor)
 
 
 def _activated(graph: Graph, node: Node) -> Node:

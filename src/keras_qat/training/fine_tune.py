@@ -61,7 +61,8 @@ def fine_tune(
     teacher's probabilities, cross-entropy with the labels, or a mixture (see `Distillation`).
 
     Args:
-        model: a classifier with softmax output, float images in, `(images, classes)` out. It isn't touched.
+        model: a classifier with softmax output, float images in, `(images, classes)` out; or with a sigmoid,
+            `(images, 1)` out. It isn't touched.
         train: epoch (from 1) → a `tf.data.Dataset` of (images, integer labels) batches, finite and shuffled
             for that epoch: `lambda epoch: image_set.batches(64, shuffle_seed=seed + epoch)`. Labels of -1 stand for
             images without, which are enough where the recipe only distills; accuracies are `None` then.

@@ -6,12 +6,15 @@
 
 with t the teacher's and p (or s) the student's outputs, C classes, ε the label smoothing, T the temperature. T² keeps
 the gradient at the size it has at T = 1 (Hinton et al. 2015, https://arxiv.org/abs/1503.02531, section 2). The
-logarithm of a softmax is its logits up to a constant, which the next softmax doesn't see.
+logarithm of a softmax is its logits up to a constant, which the next softmax doesn't see. A single score, a sigmoid's
+p, stands for the probabilities 1 - p and p: the first term is then binary cross-entropy, the second that of Bernoulli.
 """
 
 from typing import Any
 
 from keras import ops
+
+from keras_qat.scores import per_class
 
 _SMALLEST = 1e-30
 """Stands for a probability that underflows, or that an engine's rounding made zero."""
@@ -22,24 +25,25 @@ def labels_loss(labels: Any, probabilities: Any, smoothing: float = 0.0) -> Any:
 
     Args:
         labels: int, shape (batch,).
-        probabilities: float, shape (batch, classes).
+        probabilities: float, shape (batch, classes), or (batch, 1) for a single score.
         smoothing: ε.
 
     Returns:
         float32, shape (batch,).
     """
-    classes = probabilities.shape[-1]
+    log_p = _log(probabilities)
+    classes = log_p.shape[-1]
     target = ops.one_hot(ops.cast(ops.reshape(labels, (-1,)), "int32"), classes, dtype="float32")
     target = (1 - smoothing) * target + smoothing / classes
-    return -ops.sum(target * _log(probabilities), axis=-1)
+    return -ops.sum(target * log_p, axis=-1)
 
 
 def distillation_loss(teacher: Any, student: Any, temperature: float = 1.0) -> Any:
     """Kullback-Leibler divergence of the student's probabilities from the teacher's, at a temperature.
 
     Args:
-        teacher: float, shape (batch, classes).
-        student: float, shape (batch, classes).
+        teacher: float, shape (batch, classes), or (batch, 1) for a single score.
+        student: float, that shape.
         temperature: T.
 
     Returns:
@@ -69,5 +73,23 @@ def feature_loss(teacher: Any, student: Any) -> Any:
     return ops.sum(ops.square(t - s)) / (ops.sum(ops.square(t)) + _SMALLEST)
 
 
-def _log(probabilities: Any) -> Any:
-    return ops.log(ops.maximum(ops.cast(probabilities, "float32"), _SMALLEST))
+def class_probabilities(outputs: Any) -> Any:
+    """One probability for each class, of a classifier's outputs.
+
+    Args:
+        outputs: float, shape (batch, classes), or (batch, 1) for a single score.
+
+    Returns:
+        float32, shape (batch, classes), at least two.
+
+    Example:
+        >>> from keras import ops
+        >>> class_probabilities(ops.array([[0.25]])).numpy().tolist()
+        [[0.75, 0.25]]
+    """
+    probabilities = ops.cast(outputs, "float32")
+    return per_class(probabilities, "probability" if probabilities.shape[-1] == 1 else "classes")
+
+
+def _log(outputs: Any) -> Any:
+    return ops.log(ops.maximum(class_probabilities(outputs), _SMALLEST))

@@ -9,7 +9,7 @@ from keras_qat.errors import UserError
 from keras_qat.training.cloning import all_layers, clone
 from keras_qat.training.distiller import Distiller
 from keras_qat.training.freezing import freeze_batch_norms, parse_batch_norm
-from keras_qat.training.losses import labels_loss
+from keras_qat.training.losses import class_probabilities, labels_loss
 from keras_qat.training.optimizers import build_optimizer, make_optimizer
 from keras_qat.training.recipe import Recipe
 
@@ -51,7 +51,7 @@ def open_session(
     """Clone `model` twice and compile the copy that trains.
 
     Args:
-        model: a classifier with softmax output, `(images, ...) → (images, classes)`; it isn't touched.
+        model: a classifier with softmax or sigmoid output, `(images, ...) → (images, classes)`; it isn't touched.
         recipe: the settings.
         schedule: the learning rate of each step.
         teacher: the float model, if the recipe distills; it isn't touched.
@@ -85,7 +85,7 @@ def open_session(
     trainer.compile(
         optimizer=optimizer,
         loss=_smoothed(recipe.label_smoothing),
-        metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")] if labelled else [],
+        metrics=[keras.metrics.MeanMetricWrapper(_right, name="accuracy")] if labelled else [],
         jit_compile=keras.backend.backend() == "jax",
     )
     # Built now, so that a checkpoint of epoch 0 holds the optimizer's state as those of later epochs do.
@@ -98,3 +98,7 @@ def _smoothed(smoothing: float) -> Any:
         return labels_loss(labels, probabilities, smoothing)
 
     return loss
+
+
+def _right(labels: Any, probabilities: Any) -> Any:
+    return keras.metrics.sparse_categorical_accuracy(labels, class_probabilities(probabilities))

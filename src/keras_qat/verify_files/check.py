@@ -6,6 +6,7 @@ from itertools import islice
 from keras_qat.evaluation import TensorError, tensor_errors
 from keras_qat.export import Finding, verify_file
 from keras_qat.gates import class_miss, score_miss, tensor_miss
+from keras_qat.graph import score_meaning, trace
 from keras_qat.runtimes import KerasRuntime, open_runtime
 from keras_qat.verify_files.case import Case
 from keras_qat.verify_files.contents import read_contents
@@ -69,7 +70,7 @@ def _outputs(case: Case, inputs: Inputs) -> OutputErrors:
         simulated = stack.enter_context(KerasRuntime(case.model))
         known = case.baseline is not None and inputs.real
         baseline = stack.enter_context(KerasRuntime(case.baseline)) if known else None
-        return compare_outputs(deployed, simulated, inputs, baseline)
+        return compare_outputs(deployed, simulated, inputs, baseline, score_meaning(trace(case.model)))
 
 
 def _structural_miss(case: Case, findings: tuple[Finding, ...]) -> str | None:

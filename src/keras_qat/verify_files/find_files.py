@@ -2,6 +2,7 @@
 
 from keras_qat.errors import StorageError
 from keras_qat.model_file import load_model_file
+from keras_qat.paths import require_onnx_or_run
 from keras_qat.placement import PLACEMENT_FILE, load_placement
 from keras_qat.saved_run import SavedRun
 from keras_qat.verify_files.case import Case, is_quantized
@@ -46,10 +47,7 @@ def case_of_file(settings: VerificationSettings) -> Case:
         UserError: the placement can't be understood.
     """
     file = settings.path
-    if not file.is_file():
-        raise StorageError(
-            f"There is no such file or folder. Received: {str(file)!r}. Give an ONNX file, or the folder of a run."
-        )
+    require_onnx_or_run(file)
     path = settings.model or file.with_suffix(".keras")
     if settings.model is None and not path.is_file():
         raise StorageError(

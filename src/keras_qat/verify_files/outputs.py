@@ -6,6 +6,8 @@ import numpy as np
 
 from keras_qat.evaluation.inputs import convert
 from keras_qat.runtimes import Runtime
+from keras_qat.scores import best_class
+from keras_qat.types import ScoreMeaning
 from keras_qat.verify_files.inputs import Batch, Inputs
 
 _EQUAL_DB = 200.0
@@ -43,7 +45,13 @@ class _Sums:
             self.noise += float(np.sum((wide - x.astype(np.float64)) ** 2))
 
 
-def compare_outputs(deployed: Runtime, simulated: Runtime, inputs: Inputs, baseline: Runtime | None) -> OutputErrors:
+def compare_outputs(
+    deployed: Runtime,
+    simulated: Runtime,
+    inputs: Inputs,
+    baseline: Runtime | None,
+    meaning: ScoreMeaning | None = None,
+) -> OutputErrors:
     """Run all three on all inputs.
 
     Args:
@@ -51,6 +59,7 @@ def compare_outputs(deployed: Runtime, simulated: Runtime, inputs: Inputs, basel
         simulated: its Keras model.
         inputs: what they are fed.
         baseline: the float Keras model, if it is known.
+        meaning: of the scores; `None` for models that aren't classifiers, whose classes aren't compared.
 
     Raises:
         DataError: the inputs don't fit.
@@ -61,10 +70,11 @@ def compare_outputs(deployed: Runtime, simulated: Runtime, inputs: Inputs, basel
         fed = (convert(x, spec.dtype, spec.name) for x, spec in zip(batch, deployed.inputs, strict=True))
         x, r = deployed.run(*fed), simulated.run(*normalized)
         sums.add(x, r)
-        if len(r) == 1 and r[0].ndim == 2 and r[0].shape[1] > 1:  # noqa: PLR2004
-            sums.same.append(x[0].argmax(axis=1) == r[0].argmax(axis=1))
+        if meaning is not None:
+            best = best_class(r[0], meaning)
+            sums.same.append(best_class(x[0], meaning) == best)
             if baseline is not None:
-                sums.same_in_keras.append(baseline.run(*normalized)[0].argmax(axis=1) == r[0].argmax(axis=1))
+                sums.same_in_keras.append(best_class(baseline.run(*normalized)[0], meaning) == best)
     return OutputErrors(_decibels(sums.signal, sums.noise), _share(sums.same), _share(sums.same_in_keras))
 
 

@@ -58,7 +58,7 @@ class FileCheck:
 
     def to_dict(self) -> dict[str, Any]:
         """All of it as JSON can hold it."""
-        return {**asdict(self), "ok": self.ok}
+        return {**asdict(self), "tensors": [error.to_dict() for error in self.tensors], "ok": self.ok}
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from keras_qat.gates import score_miss
+from keras_qat.graph import score_meaning, trace
 from keras_qat.runtimes import KerasRuntime, Runtime, TensorSpec, open_runtime
 from keras_qat.verify_files.case import is_quantized
 from keras_qat.verify_files.inputs import Inputs
@@ -32,7 +33,8 @@ def check_saved_model(path: Path, model: Any, inputs: Inputs) -> FileCheck:
     with ExitStack() as stack:
         deployed = stack.enter_context(open_runtime(path, "tensorflow"))
         simulated = stack.enter_context(KerasRuntime(model))
-        outputs = compare_outputs(_InOrder(deployed, simulated.inputs), simulated, inputs, None)
+        meaning = score_meaning(trace(model))
+        outputs = compare_outputs(_InOrder(deployed, simulated.inputs), simulated, inputs, None, meaning)
     return FileCheck(
         name=path.name,
         path=str(path),

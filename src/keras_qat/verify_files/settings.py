@@ -22,6 +22,7 @@ class VerificationSettings:
         preprocessing: of those images; what stands in the file or beside it if not given.
         images: how many of them.
         seed: it chooses the images, and draws the random numbers.
+        skip_bad: leave out what is no image; a run has its own word on it.
 
     Raises:
         UserError: a number is out of range, or a folder is given files that only go with one file.
@@ -38,6 +39,7 @@ class VerificationSettings:
     preprocessing: Preprocessing | None = None
     images: int = 128
     seed: int = 0
+    skip_bad: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what no verification can be."""

@@ -1,11 +1,11 @@
 """The files of a run, or one file, held to what they were made from."""
 
 from dataclasses import replace
-from pathlib import Path
 
 from keras_qat.data import ImageSet, Preprocessing, load_validation
 from keras_qat.errors import UserError
 from keras_qat.model_facts import ModelFacts, read_model_facts
+from keras_qat.own_model import input_preprocessing
 from keras_qat.runtimes import KerasRuntime
 from keras_qat.saved_run import open_run
 from keras_qat.verify_files.case import Case
@@ -46,28 +46,34 @@ def _verify_run(settings: VerificationSettings) -> Verification:
 def _verify_file(settings: VerificationSettings) -> Verification:
     case = case_of_file(settings)
     read_contents(case.file)
-    facts = _facts(case.file, settings.preprocessing)
     if settings.data is None:
         return Verification(RANDOM_NUMBERS, (check_file(case, _inputs(case, None, settings)),))
-    if facts is None:
-        raise UserError(
-            f"Nothing says how images are prepared for this model. Received: {str(case.file)!r}, with nothing in it. "
-            "Say it with --preprocessing MODE:SIZE or MODE:SIZE:RESIZE, such as caffe:224:256."
-        )
-    images = load_validation(settings.data, facts.preprocessing, settings.seed).images
+    facts = _facts(case, settings.preprocessing)
+    prepared = input_preprocessing(case.model, None, case.file) if facts is None else facts.preprocessing
+    known = None if facts is None else len(facts.class_names) or None
+    images = load_validation(settings.data, prepared, settings.seed, settings.skip_bad, known).images
     return Verification(images.name, (check_file(case, _inputs(case, images, settings)),))
 
 
 def _inputs(case: Case, images: ImageSet | None, settings: VerificationSettings) -> Inputs:
-    facts = _facts(case.file, settings.preprocessing)
+    facts = _facts(case, settings.preprocessing)
     if images is None or facts is None:
         return random_numbers(case.model, KerasRuntime(case.model).inputs, facts, settings.seed)
     return images_of(images, facts, settings.images, settings.seed)
 
 
-def _facts(file: Path, given: Preprocessing | None) -> ModelFacts | None:
-    """What the file expects; what the user says of it goes before what it says itself."""
-    found = read_model_facts(file.absolute())
-    if given is None:
-        return found
-    return ModelFacts(given, embedded=False, class_names=()) if found is None else replace(found, preprocessing=given)
+def _facts(case: Case, given: Preprocessing | None) -> ModelFacts | None:
+    """What the user says of the file's images goes before what it says itself, and that before what its model shows."""
+    found = read_model_facts(case.file.absolute())
+    if found is None:
+        prepared = given or _shown(case)
+        return None if prepared is None else ModelFacts(prepared, embedded=False, class_names=())
+    return found if given is None else replace(found, preprocessing=given)
+
+
+def _shown(case: Case) -> Preprocessing | None:
+    """What the Keras model's first layer shows; `None` for models of other inputs, and where it shows nothing."""
+    try:
+        return input_preprocessing(case.model, None, case.file)
+    except UserError:
+        return None

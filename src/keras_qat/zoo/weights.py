@@ -14,6 +14,7 @@ import h5py
 import keras
 
 from keras_qat.errors import WeightsError
+from keras_qat.paths import require_weights
 
 _Shapes = Counter[tuple[int, ...]]
 
@@ -29,12 +30,12 @@ def load_weights(model: Any, path: Path) -> None:
         WeightsError: the file is missing, truncated, of another network, or of an unknown kind.
     """
     loader = _LOADERS.get(path.suffix.lower())
-    if loader is None or not path.is_file():
-        problem = "There is no such file of weights" if loader else "Weights of that kind can't be read"
+    if loader is None:
         raise WeightsError(
-            f"{problem}. Received: {str(path)!r}. "
+            f"Weights of that kind can't be read. Received: {str(path)!r}. "
             "Give a .weights.h5, .h5 or .keras file, 'imagenet' to download, or None for random weights."
         )
+    require_weights(path)
     loader(model, path)
 
 

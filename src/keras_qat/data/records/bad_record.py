@@ -5,9 +5,7 @@ from pathlib import Path
 
 from keras_qat.errors import DataError
 
-ADVICE = (
-    "Copy the shard anew from where it came, or write it again; `keras-qat evaluate` can pass over it (--skip-bad)."
-)
+ADVICE = "Copy the shard anew from where it came, write it again, or pass over it with --skip-bad."
 # The first bytes of a gzip file, and of the usual zlib streams.
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"\x78\x01": "zlib", b"\x78\x9c": "zlib", b"\x78\xda": "zlib"}
 

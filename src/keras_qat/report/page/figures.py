@@ -5,6 +5,7 @@ from typing import Any
 
 from keras_qat.report.intervals import Accuracy, accuracies
 from keras_qat.report.record import Record, Row
+from keras_qat.sizes import size_text, size_unit
 
 
 def accuracy_figure(record: Record) -> dict[str, Any] | None:
@@ -40,19 +41,20 @@ def latency_figure(record: Record, where: str) -> dict[str, Any]:
     for row in record.rows:
         latency = {"Keras": row.keras_latency, "deployed": row.deployed_latency}[where]
         text = f"{row.name}: median {latency.median_ms:.2f} ms, p90 {latency.p90_ms:.2f} ms"
-        bars.append(_bar(row, latency.median_ms, "ms", text) | {"p90": latency.p90_ms})
+        bars.append(_bar(row, latency.median_ms, f"{latency.median_ms:.1f} ms", text) | {"p90": latency.p90_ms})
     return {"bars": bars, "alt": f"Latency of one image, {where}. {_said(bars)}"}
 
 
 def size_figure(record: Record) -> dict[str, Any]:
-    """A bar for each row's file, in megabytes."""
-    sizes = [(row, row.size_bytes / 1e6) for row in record.rows]
-    bars = [_bar(row, size, "MB", f"{row.name}: {size:.1f} MB") for row, size in sizes]
-    return {"bars": bars, "alt": f"Size of the file. {_said(bars)}"}
+    """A bar for each row's file, all in the unit of the largest."""
+    size, unit = size_unit(max((row.size_bytes for row in record.rows), default=0))
+    texts = [(row, size_text(row.size_bytes)) for row in record.rows]
+    bars = [_bar(row, row.size_bytes / size, text, f"{row.name}: {text}") for row, text in texts]
+    return {"bars": bars, "unit": unit, "alt": f"Size of the file. {_said(bars)}"}
 
 
-def _bar(row: Row, value: float, unit: str, text: str) -> dict[str, Any]:
-    return {"variant": row.name, "value": value, "label": f"{value:.1f} {unit}", "text": text}
+def _bar(row: Row, value: float, label: str, text: str) -> dict[str, Any]:
+    return {"variant": row.name, "value": value, "label": label, "text": text}
 
 
 def _said(marks: Sequence[Mapping[str, Any]]) -> str:

@@ -1,0 +1,60 @@
+"""What the scores of a model mean, as its last layer shows."""
+
+from collections.abc import Mapping
+
+from keras.src.ops import nn  # the operations behind `keras.ops` calls in a graph
+
+from keras_qat.graph.facts import Graph, Node
+from keras_qat.graph.trace import Trace
+from keras_qat.types import OpKind, ScoreMeaning
+
+_AXES = 2
+"""Of scores: images and classes."""
+
+_SEEN_THROUGH = frozenset({OpKind.RESHAPE, OpKind.IDENTITY, OpKind.FAKE_QUANTIZE, OpKind.AVERAGE_POOL})
+"""What lies behind a score and leaves its threshold where it is: a mean of probabilities, or of logits, is one, too."""
+
+_ENDS_IN_ACTIVATION = frozenset({OpKind.CONV, OpKind.DENSE, OpKind.ACTIVATION})
+
+_MEANINGS: Mapping[str | None, ScoreMeaning] = {"sigmoid": "probability", None: "logit"}
+"""By the activation of the last layer."""
+
+_OPERATIONS: Mapping[type, str] = {nn.Sigmoid: "sigmoid"}
+"""Activations that are `keras.ops` calls, and so have no name of their own."""
+
+
+def score_meaning(found: Trace) -> ScoreMeaning | None:
+    """What a classifier's scores mean.
+
+    Args:
+        found: the model.
+
+    Returns:
+        `None` for a model that is no classifier: of several outputs, of another shape than (batch, classes), or of a
+        single score whose last layer has neither a sigmoid nor no activation.
+
+    Example:
+        >>> import keras
+        >>> from keras_qat.graph.trace import trace
+        >>> score_meaning(trace(keras.Sequential([keras.Input((4,)), keras.layers.Dense(1, "sigmoid")])))
+        'probability'
+    """
+    outputs = found.graph.outputs
+    shape = found.shape(outputs[0])
+    if len(outputs) != 1 or len(shape) != _AXES or shape[1] is None:
+        return None
+    return "classes" if shape[1] > 1 else _of_one(_last(found.graph, outputs[0]))
+
+
+def _of_one(node: Node) -> ScoreMeaning | None:
+    if node.kind not in _ENDS_IN_ACTIVATION:
+        return None
+    activation = _OPERATIONS.get(node.layer_type, node.activation) if node.layer_type else node.activation
+    # An activation without a name is an operation that isn't in the table.
+    return None if node.kind is OpKind.ACTIVATION and activation is None else _MEANINGS.get(activation)
+
+
+def _last(graph: Graph, tensor: str) -> Node:
+    """The node that makes a tensor, seen through what only moves or averages it."""
+    node = graph.producer(tensor)
+    return _last(graph, node.inputs[0]) if node.kind in _SEEN_THROUGH and node.inputs else node

@@ -1,0 +1,84 @@
+"""`keras-qat train` offers the whole recipe, as `run` does; what isn't given is as the run was."""
+
+import inspect
+import json
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from keras_qat import Recipe
+from keras_qat.cli.main import app, run_program
+from keras_qat.cli.train import train_command
+from keras_qat.errors import UserError
+from keras_qat.saved_run import SavedRun
+from keras_qat.settings import Settings
+
+# The seed also cuts the images, so a run keeps it.
+OPTIONS = {
+    *({field.name for field in fields(Recipe)} - {"seed", "precision"}),
+    *("temperature", "training_precision", "augment", "devices"),
+}
+
+GIVEN: dict[str, Any] = {
+    "epochs": 3,
+    "steps_per_epoch": 7,
+    "batch_size": 16,
+    "accumulate": 2,
+    "learning_rate": 1e-5,
+    "optimizer": "sgd",
+    "schedule": "cosine",
+    "distillation": 0.5,
+    "temperature": 2.0,
+    "batch_norm": "train",
+    "range_mode": "ema",
+    "freeze_ranges_after": 2,
+    "weight_decay": 1e-4,
+    "clip_norm": 1.5,
+    "label_smoothing": 0.1,
+    "training_precision": "mixed_bfloat16",
+    "monitor": "accuracy",
+    "augment": "flip",
+    "devices": 0,
+}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A folder of a run, as far as the command looks before it trains."""
+    (tmp_path / "settings.json").write_text(json.dumps({"target": "tensorrt", "skip_fine_tuning": True}))
+    for name in ("baseline", "ptq"):
+        (tmp_path / f"{name}.keras").touch()
+    return tmp_path
+
+
+def trained(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Settings:
+    """The settings that the command would train with."""
+    asked = []
+
+    def train(saved: SavedRun) -> None:
+        asked.append(saved.settings)
+        message = "That is far enough."
+        raise UserError(message)
+
+    monkeypatch.setattr("keras_qat.pipeline.train", train)
+    assert run_program(["train", *arguments], app) == 2
+    (settings,) = asked
+    return settings
+
+
+def test_every_setting_of_a_recipe_is_an_option() -> None:
+    assert set(GIVEN) == OPTIONS
+    assert set(inspect.signature(train_command).parameters) >= OPTIONS
+    assert {field.name for field in fields(Settings)} >= OPTIONS
+
+
+def test_what_is_given_is_trained_with(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = [text for name, value in GIVEN.items() for text in (f"--{name.replace('_', '-')}", str(value))]
+    expected = replace(Settings(target="tensorrt", run_folder=run), **GIVEN)
+    assert trained(monkeypatch, str(run), *options) == expected
+
+
+def test_what_is_not_given_is_as_the_run_was(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert trained(monkeypatch, str(run)) == Settings(target="tensorrt", run_folder=run)
