@@ -10,7 +10,6 @@ that is studied here. The files are scored in ONNX Runtime.
 """
 
 import json
-import math
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -30,16 +29,15 @@ os.environ.setdefault("JAX_DEFAULT_MATMUL_PRECISION", "highest")
 
 import keras
 from engines import open_onnxruntime
+from image_arrays import BATCH, Batches, prepared, save_arrays
 
 from keras_qat import Recipe, calibrate, export_onnx, fine_tune, plan, trace
 from keras_qat.quantization import insert
 from keras_qat.training import Distillation
 
-_BATCH, _SIZE = 20, 224
 _CALIBRATION, _CORRECTION = 256, 128
 """Images that choose ranges and correct biases, as in a run."""
 
-_BGR_MEAN = np.array([103.939, 116.779, 123.68], "float32")
 _LABELS = {"distillation": None}
 
 RECIPES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
@@ -71,36 +69,6 @@ RECIPES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 app = cyclopts.App()
 
 
-class Batches(keras.utils.PyDataset):
-    """Batches of arrays, in an order of their own, with what `fine_tune` asks of a dataset."""
-
-    def __init__(self, images: np.ndarray, labels: np.ndarray, size: int, order: np.ndarray, first: int = 0) -> None:
-        super().__init__()
-        self.images, self.labels, self.size, self.order, self.first = images, labels, size, order, first
-
-    def __len__(self) -> int:
-        return self.cardinality()
-
-    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        if index >= len(self):
-            raise IndexError(index)
-        some = self.order[(self.first + index) * self.size :][: self.size]
-        return prepared(self.images[some]), self.labels[some]
-
-    def cardinality(self) -> int:
-        """How many batches there are."""
-        return math.ceil(len(self.order) / self.size) - self.first
-
-    def skip(self, count: int) -> "Batches":
-        """All batches but the first."""
-        return Batches(self.images, self.labels, self.size, self.order, self.first + count)
-
-
-def prepared(pixels: np.ndarray) -> np.ndarray:
-    """RGB, uint8 → BGR less ImageNet's mean, float32: what the weights of ResNet v1 were trained on."""
-    return pixels[..., ::-1].astype("float32") - _BGR_MEAN
-
-
 @app.command
 def arrays(folder: str, *, output: Path, seed: int = 0) -> None:
     """Prepare the images of a folder.
@@ -110,14 +78,7 @@ def arrays(folder: str, *, output: Path, seed: int = 0) -> None:
         output: .npz file; uint8 images and their labels, of each split.
         seed: of the split.
     """
-    from keras_qat.data import Preprocessing, load_data
-
-    splits = load_data(folder, Preprocessing("raw", size=_SIZE, resize=256, whole_pixels=True), seed)
-    found: dict[str, np.ndarray] = {}
-    for name in ("train", "selection", "validation"):
-        x, y = (np.concatenate(part) for part in zip(*getattr(splits, name).arrays(_BATCH), strict=True))
-        found[name], found[f"{name}_labels"] = x.astype("uint8"), y
-    np.savez(output, **found)
+    save_arrays(folder, output, seed)
 
 
 @app.default
@@ -175,18 +136,18 @@ def _rows(
     threads: int,
 ) -> Iterator[Row]:
     x, labels = prepared(images[scored_on]), images[f"{scored_on}_labels"]
-    exact = net.predict(x, batch_size=_BATCH, verbose=0)
+    exact = net.predict(x, batch_size=BATCH, verbose=0)
     names = {"model": "resnet50", "target": target}
     yield make_row(exact, exact, exact, labels, name="float", seed=None, best_epoch=None, **names)
     placement = plan(trace(net).graph, target, weight_bits=weight_bits)
     selection = Batches(
-        images["selection"], images["selection_labels"], _BATCH, np.arange(len(images["selection_labels"]))
+        images["selection"], images["selection_labels"], BATCH, np.arange(len(images["selection_labels"]))
     )
 
     def scores(quantized: keras.Model) -> np.ndarray:
         with tempfile.TemporaryDirectory() as folder:
             file = export_onnx(quantized, Path(folder) / "file.onnx", target=target)
-            return score(open_onnxruntime(file, threads), x, _BATCH)
+            return score(open_onnxruntime(file, threads), x, BATCH)
 
     for seed in seeds:
         order = np.random.default_rng(seed).permutation(len(images["train"]))

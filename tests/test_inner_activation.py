@@ -13,6 +13,7 @@ from keras_qat import quantize, trace
 from keras_qat.evaluation import tensor_errors
 from keras_qat.export import export_onnx, verify_file
 from keras_qat.training import Distillation, Distiller
+from keras_qat.training.features import common_features
 from keras_qat.transform.rebuild import copy_layer, rebuild
 
 layers = keras.layers
@@ -40,6 +41,15 @@ def test_the_model_as_read_computes_the_same(model: keras.Model) -> None:
     assert not flat.get_layer("depth").trainable
     assert flat.get_layer("conv").trainable
     assert flat.count_params() == model.count_params()
+
+
+def test_reading_a_model_leaves_its_activation_layers_alone() -> None:
+    keras.utils.set_random_seed(0)
+    leaky = layers.LeakyReLU(0.2, name="leaky")
+    conv = layers.Conv2D(4, 3, activation=leaky, name="conv")
+    found = trace(keras.Sequential([keras.Input((12, 12, 3)), conv]))
+    assert [node.layer for node in found.graph.nodes][-2:] == ["conv", "leaky"]
+    assert not {id(found.calls[node.name].operation) for node in found.graph.nodes} & {id(conv), id(leaky)}
 
 
 def test_onnx_runtime_convolves_in_integers(model: keras.Model, tmp_path: Path) -> None:
@@ -75,3 +85,11 @@ def test_features_of_a_model_beside_itself(model: keras.Model) -> None:
     np.testing.assert_allclose(
         distiller.teacher(IMAGES)["conv"], keras.Model(model.inputs[0], model.get_layer("conv").output)(IMAGES)
     )
+
+
+def test_features_of_a_network_without_branches_that_was_not_quantized() -> None:
+    """Its layers are those of its own, so the convolution with its activation is one place."""
+    image = keras.Input((12, 12, 3), name="image")
+    x = layers.Conv2D(3, 3, activation="swish", name="conv")(image)
+    model = keras.Model(image, layers.Dense(4, "softmax", name="head")(layers.Flatten()(x)))
+    assert common_features(model, keras.models.clone_model(model)) == ("conv",)

@@ -137,9 +137,8 @@ def test_what_cannot_be_trained_is_known_before_calibration(
 ) -> None:
     monkeypatch.setattr("keras_qat.pipeline.quantize_after_training", lambda *_: pytest.fail("calibrated"))
     model = keras.models.load_model("a/best.keras")
-    keras.Sequential([keras.Input((SIZE, SIZE, 3)), *model.layers[:-1], keras.layers.Dense(CLASSES)]).save(
-        "logits.keras"
-    )
+    logits = keras.layers.Dense(CLASSES, bias_initializer=keras.initializers.Constant(-9))
+    keras.Sequential([keras.Input((SIZE, SIZE, 3)), *model.layers[:-1], logits]).save("logits.keras")
     assert run_program(["run", "--model", "logits.keras", "--data", "photos"], app) == 2
     assert "probabilities" in capsys.readouterr().err
 

@@ -6,12 +6,14 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+import keras
 import pytest
 
 from keras_qat import Recipe
 from keras_qat.cli.main import app, run_program
 from keras_qat.cli.train import train_command
 from keras_qat.errors import UserError
+from keras_qat.pipeline import train
 from keras_qat.saved_run import SavedRun
 from keras_qat.settings import Settings
 
@@ -82,3 +84,19 @@ def test_what_is_given_is_trained_with(run: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_what_is_not_given_is_as_the_run_was(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert trained(monkeypatch, str(run)) == Settings(target="tensorrt", run_folder=run)
+
+
+def test_models_that_do_not_belong_together_are_refused_before_training(tmp_path: Path) -> None:
+    """Such as those of a run that an earlier version made, which read the float model otherwise."""
+
+    class Saved:
+        settings = Settings(run_folder=tmp_path, skip_fine_tuning=True)
+
+        def model(self, variant: str) -> keras.Model:
+            return keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, "softmax", name=variant)])
+
+        def __getattr__(self, _: str) -> Any:
+            return lambda: None
+
+    with pytest.raises(UserError, match=r"made of another float model.* or quantize again"):
+        train(Saved())  # type: ignore[arg-type]

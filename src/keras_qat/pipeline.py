@@ -9,9 +9,11 @@ from dataclasses import replace
 from typing import Any
 
 from keras_qat.calibration import find_observer, find_weight_method
+from keras_qat.calibration.pairs import require_made_of
 from keras_qat.data import Splits, find_augmentation
 from keras_qat.export import require_opset
 from keras_qat.graph import score_meaning, trace
+from keras_qat.judging import EVALUATION_BATCH
 from keras_qat.model_facts import ModelFacts
 from keras_qat.placement import Overrides, plan
 from keras_qat.ptq import quantize_after_training
@@ -85,6 +87,7 @@ def train(saved: SavedRun) -> Record:
         variants = Variants(saved.model("baseline"), saved.model("ptq"), saved.placement())
         data, facts = saved.data(), saved.facts()
         _require_trainable(variants.baseline, data, settings)
+        require_made_of(trace(variants.baseline), trace(variants.ptq))
     with stages.timed("fine-tune"):
         tuned = train_quantized(variants.ptq, variants.baseline, data, settings)
     return conclude(replace(variants, tuned=tuned), data, facts, settings, stages)
@@ -107,5 +110,5 @@ def _require_trainable(model: Any, data: Splits, settings: Settings) -> None:
         return
     if not data.train.labelled:
         require_label_free(recipe_of(settings))
-    images, _ = next(data.selection.arrays(1))
+    images, _ = next(data.selection.arrays(EVALUATION_BATCH))
     require_probabilities(model, images)

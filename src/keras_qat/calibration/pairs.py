@@ -53,7 +53,7 @@ def require_made_of(exact: Trace, simulated: Trace) -> None:
         simulated: the quantized one.
 
     Raises:
-        UserError: `simulated` was made of another model.
+        UserError: `simulated` was made of another model, or by a version that read it otherwise.
     """
     wanted = {node.name: exact.calls[node.name].output_shapes for node in exact.graph.nodes}
     found = {
@@ -66,7 +66,8 @@ def require_made_of(exact: Trace, simulated: Trace) -> None:
         raise UserError(
             f"The quantized model was made of another float model. Received: {different[0]!r} with the output shapes "
             f"{wanted.get(different[0])} in the float model and {found.get(different[0])} in the quantized one. Give "
-            "the model that `apply_placement` was given."
+            "the model that `apply_placement` was given, or quantize again: so it is, too, with models that another "
+            "version of keras-qat read otherwise."
         )
 
 

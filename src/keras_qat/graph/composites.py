@@ -94,10 +94,16 @@ def _ends_outside(layer: Any) -> bool:
 def expand_inner_activation(layer: Any, shapes: list[tuple[int | None, ...]]) -> keras.Model:
     """A convolution, which keeps the layer's name, and its activation as a layer of its own."""
     convolution = type(layer).from_config({**layer.get_config(), "activation": None})
-    activation = layer.activation
-    if not isinstance(activation, keras.layers.Layer):
-        activation = keras.layers.Activation(activation, dtype=layer.dtype_policy, name=f"{layer.name}_activation")
+    own = layer.activation
+    named = isinstance(own, keras.layers.Layer)
+    activation = (
+        type(own).from_config(own.get_config())
+        if named
+        else keras.layers.Activation(own, dtype=layer.dtype_policy, name=f"{layer.name}_activation")
+    )
     inputs = keras.Input(batch_shape=shapes[0])
     model = keras.Model(inputs, activation(convolution(inputs)), name=f"{layer.name}_composite")
-    convolution.set_weights(layer.get_weights())
+    convolution.set_weights(layer.get_weights()[: len(convolution.weights)])
+    if named and own.weights:  # such as a PReLU's
+        activation.set_weights(own.get_weights())
     return model

@@ -12,11 +12,12 @@ from keras_qat.training.recipe import Recipe
 from keras_qat.types import UNLABELLED
 
 _NEGATIVE, _SUM = 1e-3, 0.25  # room for outputs that are themselves quantized
+_TRIED = 8  # images: the logits of one may look like probabilities by chance
 _NAMED = 5  # of many broken weights
 
 
 def require_probabilities(model: keras.Model, images: Any, what: str = "model") -> int:
-    """Run one image to see that the model ends in a softmax, or a sigmoid; logits would train to nonsense.
+    """Run some images to see that the model ends in a softmax, or a sigmoid; logits would train to nonsense.
 
     Args:
         model: gives one row an image.
@@ -30,10 +31,10 @@ def require_probabilities(model: keras.Model, images: Any, what: str = "model") 
         UserError: the output isn't one row of finite probabilities an image.
         UnsupportedModelError: it is a single score, and the model has no graph that shows which.
     """
-    output = model(images[:1], training=False)
-    row: Any = np.asarray(keras.ops.convert_to_numpy(output)) if keras.ops.is_tensor(output) else np.zeros(0)
-    shaped = row.ndim == 2  # noqa: PLR2004
-    if shaped and not np.isfinite(row).all():
+    output = model(images[:_TRIED], training=False)
+    rows: Any = np.asarray(keras.ops.convert_to_numpy(output)) if keras.ops.is_tensor(output) else np.zeros(0)
+    shaped = rows.ndim == 2  # noqa: PLR2004
+    if shaped and not np.isfinite(rows).all():
         broken = [w.path for w in model.weights if not np.isfinite(keras.ops.convert_to_numpy(w)).all()]
         more = ", …" if len(broken) > _NAMED else ""
         cause = f"weights that aren't finite: {', '.join(broken[:_NAMED])}{more}" if broken else "finite weights"
@@ -41,15 +42,16 @@ def require_probabilities(model: keras.Model, images: Any, what: str = "model") 
             f"The {what} gives numbers that aren't finite. Received: {cause}. "
             + ("Load sound weights." if broken else "Check its ranges, and that the images are finite.")
         )
-    if shaped and row.shape[1] == 1:
+    if shaped and rows.shape[1] == 1:
         _require_sigmoid(model, what)
         return classes_of(1, "probability")
-    if not shaped or row.min() < -_NEGATIVE or abs(float(row.sum()) - 1) > _SUM:
+    sums = rows.sum(axis=-1, keepdims=True)
+    if not shaped or rows.min() < -_NEGATIVE or np.abs(sums - 1).max() > _SUM:
         raise UserError(
             f"The {what} must give one row of class probabilities an image. Received: an output of shape "
-            f"{row.shape} that sums to {float(row.sum()):.3g}. Add a softmax as the last layer."
+            f"{rows.shape} whose first row sums to {float(sums.flat[0]):.3g}. Add a softmax as the last layer."
         )
-    return int(row.shape[1])
+    return int(rows.shape[1])
 
 
 def _require_sigmoid(model: keras.Model, what: str) -> None:

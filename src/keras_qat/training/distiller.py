@@ -66,13 +66,13 @@ class Distiller(keras.Model):
         self.teacher.trainable = False
         self.agreement = keras.metrics.Mean("agreement")
 
-    def compile(self, optimizer: Any = "rmsprop", loss: Any = None, **options: Any) -> None:
+    def compile(self, optimizer: Any = "rmsprop", loss: Any = None, *arguments: Any, **options: Any) -> None:
         """As of any model; the loss of the labels is left out where the teacher alone teaches.
 
         A loss that is never computed is never built, and JAX's `train_on_batch` would trace the model at every step to
         build it.
         """
-        super().compile(optimizer, None if self.distillation.weight == 1 else loss, **options)
+        super().compile(optimizer, None if self.distillation.weight == 1 else loss, *arguments, **options)
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """The student's outputs by name: the probabilities, and the features."""

@@ -6,6 +6,8 @@ https://arxiv.org/abs/2102.05426). The natural places are where the branches of 
 what went wrong in a block is seen there as a whole. A network without branches is compared at each kernel's activation.
 """
 
+from collections.abc import Set as AbstractSet
+
 import keras
 
 from keras_qat.graph import Graph, Node, trace
@@ -37,9 +39,10 @@ def common_features(teacher: keras.Model, student: keras.Model) -> tuple[str, ..
     known = {layer.name for layer in teacher.layers} & {layer.name for layer in student.layers}
 
     def places(kinds: frozenset[OpKind]) -> tuple[str, ...]:
-        ends = (_activated(graph, node) for node in graph.nodes if node.kind in kinds)
+        ways = (_activated(graph, node, known) for node in graph.nodes if node.kind in kinds)
+        ends = (way[-1] for way in ways if way)
         names = (node.layer for node in ends if calls.count(node.layer) == 1 and not _leaves(graph, node))
-        return tuple(dict.fromkeys(name for name in names if name in known))
+        return tuple(dict.fromkeys(names))
 
     return places(_JOINS) or places(_KERNELS)
 
@@ -65,11 +68,12 @@ def with_layers_of(teacher: keras.Model, student: keras.Model) -> keras.Model:
     return rebuild(found, copy_layer, lambda _, tensor: tensor)
 
 
-def _activated(graph: Graph, node: Node) -> Node:
-    """The last of the batch norms and activations that only this node's output goes through."""
-    while (reader := graph.sole_consumer(node.outputs[0])) is not None and reader.kind in _BEHIND:
-        node = reader
-    return node
+def _activated(graph: Graph, node: Node, known: AbstractSet[str]) -> list[Node]:
+    """The node, and the batch norms and activations that only its output goes through; those of known layers."""
+    way = [node]
+    while (reader := graph.sole_consumer(way[-1].outputs[0])) is not None and reader.kind in _BEHIND:
+        way.append(reader)
+    return [node for node in way if node.layer in known]
 
 
 def _leaves(graph: Graph, node: Node) -> bool:
