@@ -10,12 +10,16 @@ from PIL import Image
 
 from keras_qat.cli.main import app, run_program
 from keras_qat.data import Preprocessing, load_data, load_validation
+from keras_qat.data.class_folders import number_classes
+from keras_qat.data.imagenet import imagenet_classes
 from keras_qat.errors import DataError
 from keras_qat.evaluate_file import EvaluationSettings, evaluate_file
+from keras_qat.export import export_onnx
 from keras_qat.model_facts import ModelFacts
 from keras_qat.saved_run import open_run
 from keras_qat.settings import Settings
 from keras_qat.storage import write_json
+from keras_qat.verify_files import VerificationSettings, verify_files
 
 SIDE = 4
 RAW = Preprocessing("raw", SIDE, SIDE)
@@ -104,6 +108,27 @@ def test_ids_outside_of_imagenet_may_be_a_models_own(tmp_path: Path) -> None:
         load_data(tmp_path / "data", RAW, 0, num_classes=1000)
 
 
+def test_one_misspelt_of_imagenets_ids_moves_no_other(tmp_path: Path) -> None:
+    """As many folders as ImageNet has classes, one digit of the second wrong: in sorted order all but one move."""
+    names = list(imagenet_classes())
+    assert names == sorted(names)
+    misspelt = sorted([*names[:1], *names[2:], "n09999999"])
+    message = r"'n09999999'.*Correct or remove.*the 1000 of these folders alone, in sorted order, .*my-n09999999"
+    with pytest.raises(DataError, match=message):
+        number_classes(tmp_path, misspelt, 1000)
+    assert number_classes(tmp_path, names, 1000)[0] == {name: i for i, name in enumerate(names)}
+    # The way out that the message names keeps the order.
+    prefixed = [f"my-{name}" for name in misspelt]
+    assert number_classes(tmp_path, prefixed, 1000) == ({name: i for i, name in enumerate(prefixed)}, tuple(prefixed))
+
+
+def test_labels_that_do_not_matter_are_refused_for_nothing(folder: Path) -> None:
+    """Verification has no use for labels, whatever the folders are called."""
+    for split in ("train", "val") if (folder / "val").exists() else (".",):
+        (folder / split / "n15075141").rename(folder / split / "n99999999")
+    assert sorted(map(set, labels_by_wnid(folder, 0).values())) == [{0}, {1}, {2}]
+
+
 def test_names_in_words_are_numbered_whatever_the_model(tmp_path: Path) -> None:
     paint(tmp_path / "data", 8)
     (tmp_path / "data" / "n15075141").rename(tmp_path / "data" / "tissue")
@@ -147,3 +172,15 @@ def test_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert run_program(["quantize", str(other), "--data", str(root), "--run-folder", str(tmp_path / "run")], app) == 2
     assert "either ImageNet's 1000 classes or the 3 of these folders" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("classes", [3, 5])
+def test_a_file_is_verified_on_folders_of_any_ids(classes: int, tmp_path: Path) -> None:
+    """A model of ids that aren't ImageNet's, and one of more classes than there are folders."""
+    root = cut(tmp_path / "data")
+    for split in ("train", "val"):
+        (root / split / "n15075141").rename(root / split / "n99999999")
+    model = keras.models.load_model(colours(tmp_path / "mine.keras", classes))
+    file = export_onnx(model, tmp_path / "mine.onnx")
+    found = verify_files(VerificationSettings(file, data=str(root), preprocessing=RAW))
+    assert (found.miss, found.inputs, found.files[0].images, found.files[0].agreement) == (None, "data/val", 12, 1)

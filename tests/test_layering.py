@@ -15,7 +15,8 @@ ORDER: tuple[frozenset[str], ...] = tuple(
     frozenset(rung.split())
     for rung in (
         "types errors _version _backend",
-        "storage progress cpu seeds scores paths sizes",
+        "file_system sizes",
+        "storage progress cpu seeds scores paths data_names",
         "graph targets",
         "placement",
         "layers",
@@ -40,7 +41,7 @@ ORDER: tuple[frozenset[str], ...] = tuple(
 """From the bottom up: a part imports only from lower rungs, and never from its neighbours on its own."""
 
 ASIDE: Mapping[str, frozenset[str]] = {
-    "data": frozenset({"types", "errors", "storage", "progress", "paths"}),
+    "data": frozenset({"types", "errors", "file_system", "storage", "progress", "data_names"}),
     "zoo": frozenset({"types", "errors", "storage", "paths", "data"}),
 }
 """Parts beside the ladder, and all that they may import."""

@@ -12,8 +12,9 @@ import pytest
 from PIL import Image
 
 from keras_qat.cli.main import app, run_program
+from keras_qat.cli.options import SKIP_NOW, offering_skip_bad
 from keras_qat.data import ImageSet, Labelled, Preprocessing, Splits, load_data, load_validation
-from keras_qat.errors import DataError
+from keras_qat.errors import BrokenImageError, DataError
 from keras_qat.evaluate_file import EvaluationSettings, evaluate_file, require_classes
 from keras_qat.evaluation import Predictions, compare
 from keras_qat.export import export_onnx
@@ -25,6 +26,14 @@ EIGHT = Preprocessing("unit", 8, 8)
 def photo(path: Path, level: int = 100) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (10, 9), (level, level, level)).save(path)
+    return path
+
+
+def half(path: Path) -> Path:
+    """Cut a photo off: it still begins as one."""
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    Image.fromarray(noise).save(path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     return path
 
 
@@ -110,13 +119,12 @@ def test_at_most_a_thousand_judge(tmp_path: Path) -> None:
 
 def test_broken_photos_are_named_or_left_out(flat: Path, caplog: pytest.LogCaptureFixture) -> None:
     (flat / "00.png").write_text("<html>")
-    with pytest.raises(DataError, match=r"Can't read the image .*00\.png.* leave such files out with --skip-bad"):
+    with pytest.raises(DataError, match=r"Can't read the image .*00\.png.*Replace the file"):
         load_data(flat, EIGHT, seed=0)
     with caplog.at_level(logging.WARNING):
         splits = load_data(flat, EIGHT, seed=0, skip_bad=True)
     assert "1 file(s) that are no image are left out" in caplog.text
     assert sum(len(part) for part in (splits.train, splits.selection, splits.validation)) == 39
-    assert load_validation(flat, EIGHT, seed=0, skip_bad=True).skipped == 1
 
 
 def test_files_that_are_no_photos_stop_a_run_or_are_left_out(
@@ -126,7 +134,7 @@ def test_files_that_are_no_photos_stop_a_run_or_are_left_out(
     for folder, stray in strays.items():
         whole = load_data(folder, EIGHT, seed=0)
         stray.write_text("x")
-        with pytest.raises(DataError, match=rf"{stray.name}'\. Move it away, or leave such files out with --skip-bad"):
+        with pytest.raises(DataError, match=rf"{stray.name}'\. Move it away"):
             load_data(folder, EIGHT, seed=0)
         caplog.clear()
         with caplog.at_level(logging.WARNING):
@@ -138,20 +146,69 @@ def test_files_that_are_no_photos_stop_a_run_or_are_left_out(
 
 
 def test_half_a_photo_is_found_before_it_is_read(flat: Path) -> None:
-    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     for suffix in ("jpg", "png"):
-        path = flat / f"half.{suffix}"
-        Image.fromarray(noise).save(path)
-        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        half(flat / f"half.{suffix}")
 
     def read(splits: Splits) -> int:
         parts = (splits.train, splits.selection, splits.validation)
         return sum(len(x) for part in parts for x, _ in part.arrays(8))
 
     stopped = load_data(flat, EIGHT, seed=0)
-    with pytest.raises(DataError, match=r"half\.(jpg|png).* leave such files out with --skip-bad"):
+    with pytest.raises(DataError, match=r"half\.(jpg|png).* truncated"):
         read(stopped)
     assert read(load_data(flat, EIGHT, seed=0, skip_bad=True)) == 40
+
+
+@pytest.mark.parametrize("part", ["train", "selection", "validation"])
+def test_the_cut_does_not_depend_on_skip_bad(tmp_path: Path, part: str) -> None:
+    """Else images that calibrated a run judge it, when `evaluate` is asked with the option and the run wasn't."""
+    for i in range(60):
+        photo(tmp_path / "photos" / f"{i % 3}" / f"{i:02}.jpg")
+    cut = load_data(tmp_path / "photos", EIGHT, seed=5)
+    broken = str(half(Path(paths(getattr(cut, part))[1])))
+    skipping = load_data(tmp_path / "photos", EIGHT, seed=5, skip_bad=True)
+    for name in ("train", "selection", "validation"):
+        assert paths(getattr(skipping, name)) == [path for path in paths(getattr(cut, name)) if path != broken]
+        assert (broken in paths(getattr(cut, name))) == (name == part)
+    for skip_bad, run in ((False, cut), (True, skipping)):
+        judged = load_validation(tmp_path / "photos", EIGHT, seed=5, skip_bad=skip_bad)
+        assert paths(judged.images) == paths(run.validation)
+        assert judged.images.labels.tolist() == run.validation.labels.tolist()
+        assert judged.skipped == (skip_bad and part == "validation")
+
+
+def test_a_set_of_broken_photos_alone_is_refused(flat: Path) -> None:
+    for path in paths(load_data(flat, EIGHT, seed=0).selection):
+        half(Path(path))
+    with pytest.raises(DataError, match=r"nothing is left of photos/selection\. Received: 3 file\(s\)"):
+        load_data(flat, EIGHT, seed=0, skip_bad=True)
+
+
+def test_every_file_of_a_large_folder_is_looked_at(
+    flat: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("keras_qat.data.whole_images._LOOKED_AT", 10)
+    monkeypatch.setattr("keras_qat.data.whole_images._AT_ONCE", 7)
+    for name in ("03", "30"):
+        half(flat / f"{name}.png")
+    with caplog.at_level(logging.WARNING):
+        splits = load_data(flat, EIGHT, seed=0, skip_bad=True)
+    assert sum(len(part) for part in (splits.train, splits.selection, splits.validation)) == 38
+    assert "2 file(s) that are no image are left out. The first: Can't read the image" in caplog.text
+    assert "03.png" in caplog.text
+    (flat / "30.png").write_text("<html>")
+    load_data(flat, EIGHT, seed=0)  # too many files to look at, if nobody asked to
+
+
+def test_a_stray_file_does_not_decide_the_layout(tmp_path: Path) -> None:
+    """Two classes, one of them of locomotives and named train."""
+    for name in ("train", "tram"):
+        for i in range(5):
+            photo(tmp_path / name / f"{i}.jpg")
+    (tmp_path / "train" / "Thumbs.db").write_text("x")
+    assert load_data(tmp_path, EIGHT, seed=0, skip_bad=True).class_names == ("train", "tram")
+    with pytest.raises(DataError, match=r"isn't an image\. Received: '.*Thumbs\.db'"):
+        load_data(tmp_path, EIGHT, seed=0)
 
 
 def test_a_handful_is_the_least(tmp_path: Path) -> None:
@@ -244,6 +301,21 @@ def test_two_files_agree_on_photos_without_labels(flat: Path, files: tuple[Path,
     record = json.loads(json.dumps(found.to_dict()))
     assert (record["files"][0]["top1"], record["agreement"]["count"]) == (None, alike)
     assert "no labels, so nobody knows which is right" in " ".join(evaluation_notes(found))
+
+
+def test_the_command_speaks_of_skip_bad_where_it_is_not_given(
+    flat: Path, files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    half(Path(paths(load_data(flat, EIGHT, seed=0).validation)[0]))
+    command = ["evaluate", str(files[0]), "--data", str(flat), "--preprocessing", "unit:8", "--compare", str(files[1])]
+    assert run_program(command, app) == 2
+    error = " ".join(capsys.readouterr().err.split())
+    assert "truncated" in error
+    assert error.endswith("Replace the file with a whole image, or remove it. Or leave such files out with --skip-bad.")
+    assert run_program([*command, "--skip-bad"], app) == 0
+    # Whole when it was looked at: the option is of no more use.
+    with pytest.raises(BrokenImageError), offering_skip_bad(SKIP_NOW, given=True):
+        raise BrokenImageError
 
 
 def test_the_command_says_what_photos_without_labels_can_tell(

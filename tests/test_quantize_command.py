@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from keras_qat.cli.main import app, run_program
+from keras_qat.saved_run import open_run
 
 SIZE = 16
 CLASS_NAMES = ("blue", "green", "red")
@@ -131,6 +132,23 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "already quantized": (["runs/my-photos-onnxruntime/ptq.keras", "--data", "photos"], "quantized already"),
     "classes of another number": (["my.keras", "--data", "digits"], "classes"),
 }
+
+
+def test_a_photo_that_broke_since_is_told_with_what_can_be_done(
+    quantized: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`diagnose` and `train` have no --skip-bad: the run had."""
+    held_out = Path(open_run(quantized).data().selection.source.paths[0])
+    whole = held_out.read_bytes()
+    held_out.write_bytes(whole[:60] + bytes(len(whole) - 60))  # as long as before, and begins as an image
+    try:
+        for command in ("diagnose", "train"):
+            assert run_program([command, str(quantized)], app) == 2
+            error = " ".join(capsys.readouterr().err.split())
+            assert f"Can't read the image {held_out}" in error
+            assert error.endswith("Or make the run anew with --skip-bad, which leaves such files out.")
+    finally:
+        held_out.write_bytes(whole)
 
 
 @pytest.mark.usefixtures("quantized")

@@ -1,6 +1,8 @@
 """A classifier of two classes by a single score: read as what its last layer says, and judged by that threshold."""
 
 import json
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from keras_qat.cli.main import app, run_program
 from keras_qat.data import Preprocessing, load_validation
 from keras_qat.errors import UnsupportedModelError, UserError
 from keras_qat.evaluate_file import EvaluationSettings, classify, evaluate_file, open_model
-from keras_qat.evaluate_file.single_score import single_score
+from keras_qat.evaluate_file.onnx_score import onnx_score
 from keras_qat.export import export_onnx
 from keras_qat.gates import check_gates
 from keras_qat.graph import score_meaning
@@ -29,6 +31,7 @@ from keras_qat.scores import best_class, per_class
 from keras_qat.settings import Settings
 from keras_qat.training import Distillation, Recipe, fine_tune, require_probabilities
 from keras_qat.training.losses import distillation_loss, labels_loss
+from keras_qat.types import ScoreMeaning
 from keras_qat.verify_files import VerificationSettings, verify_files
 
 layers = keras.layers
@@ -93,6 +96,26 @@ def test_operations_and_maps_of_scores() -> None:
     assert score_meaning(trace(keras.Model(image, keras.ops.sigmoid(score)))) == "probability"
     assert score_meaning(trace(keras.Model(image, keras.ops.tanh(score)))) is None
     assert score_meaning(trace(keras.Model(image, [score, score]))) is None
+
+
+@pytest.mark.parametrize(
+    "some",
+    [
+        lambda x: layers.Dense(2)(layers.Flatten()(x))[:, :1],
+        lambda x: layers.Flatten()(layers.Cropping2D(((0, 5), (0, 5)))(layers.Conv2D(1, 3)(x))),
+        lambda x: layers.GlobalAveragePooling2D()(layers.Conv2D(2, 3)(x)[..., 1:]),
+    ],
+    ids=["one of two", "a corner", "a map of two"],
+)
+def test_a_part_of_several_scores_is_no_single_score(some: Callable[[Any], Any]) -> None:
+    image = keras.Input((SIDE, SIDE, 1))
+    assert score_meaning(trace(keras.Model(image, some(image)))) is None
+
+
+def test_all_of_it_in_another_order_is_the_same() -> None:
+    image = keras.Input((SIDE, SIDE, 1))
+    maps = layers.Permute((2, 1, 3))(layers.Conv2D(1, 3, activation="sigmoid")(image))
+    assert score_meaning(trace(keras.Model(image, layers.GlobalAveragePooling2D()(maps[:, ::-1])))) == "probability"
 
 
 def test_a_quantized_model_means_the_same() -> None:
@@ -199,7 +222,7 @@ def foreign(path: Path, *operators: str) -> Path:
 )
 def test_an_onnx_file_shows_it_by_its_last_operator(operators: tuple[str, ...], meaning: str, tmp_path: Path) -> None:
     path = foreign(tmp_path / "m.onnx", *operators)
-    assert single_score(path) == meaning
+    assert onnx_score(path) == meaning
     if meaning is None:
         with pytest.raises(UnsupportedModelError, match="a probability behind a sigmoid or a logit before it"):
             open_model(path, preprocessing=RAW)
@@ -221,6 +244,57 @@ def test_foreign_files_are_judged_by_their_threshold(operators: tuple[str, ...],
     ranked = classify(path, tmp_path / "photos/val/b/0.png", preprocessing=RAW)
     assert [found.index for found in ranked.classes] == [1, 0]
     assert classify(path, tmp_path / "photos/val/b/3.png", preprocessing=RAW).classes[0].index == 0
+
+
+def facts_beside(folder: Path, scores: ScoreMeaning) -> None:
+    facts = ModelFacts(RAW, embedded=False, class_names=("no", "yes"), scores=scores)
+    (folder / "preprocessing.json").write_text(json.dumps(facts.to_dict()))
+
+
+def test_what_stands_beside_a_file_of_several_scores_is_not_of_it(tmp_path: Path) -> None:
+    facts_beside(tmp_path, "probability")
+    network("relu", layers.Dense(10, "softmax")).save(tmp_path / "ten.keras")
+    with (model := open_model(tmp_path / "ten.keras")).runtime:
+        assert (model.num_classes, model.meaning) == (10, "classes")
+
+
+def test_what_a_saved_model_cannot_show_stands_beside_it(tmp_path: Path) -> None:
+    network("tanh").export(tmp_path / "saved", verbose=False)
+    with pytest.raises(
+        UnsupportedModelError,
+        match=r'doesn\'t show it: put a preprocessing\.json beside it.*"scores": "probability" or',
+    ):
+        open_model(tmp_path / "saved", preprocessing=RAW)
+    facts_beside(tmp_path, "logit")
+    with (model := open_model(tmp_path / "saved", preprocessing=RAW)).runtime:
+        assert (model.num_classes, model.meaning) == (2, "logit")
+
+
+def test_the_documented_file_is_read(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[1] / "docs" / "preprocessing.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```json\n(.*?)```", text, re.DOTALL)
+    (tmp_path / "preprocessing.json").write_text(block)
+    facts = ModelFacts(Preprocessing("unit", 224, 256), embedded=False, class_names=("no", "yes"), scores="probability")
+    assert read_model_facts(tmp_path / "saved") == facts
+
+
+def test_a_keras_file_is_loaded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network("sigmoid").save(tmp_path / "m.keras")
+    network("tanh").save(tmp_path / "tanh.keras")
+    loaded: list[Path] = []
+    load = keras.saving.load_model
+
+    def count(path: Path, **options: Any) -> Any:
+        loaded.append(path)
+        return load(path, **options)
+
+    for module in (keras.saving, keras.models):
+        monkeypatch.setattr(module, "load_model", count)
+    with (model := open_model(tmp_path / "m.keras")).runtime:
+        assert model.meaning == "probability"
+    with pytest.raises(UnsupportedModelError, match="End the model with a sigmoid"):
+        open_model(tmp_path / "tanh.keras")
+    assert loaded == [tmp_path / "m.keras", tmp_path / "tanh.keras"]
 
 
 @pytest.fixture(scope="module")

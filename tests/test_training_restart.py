@@ -231,7 +231,7 @@ class NoTraining(keras.callbacks.Callback):
 def test_a_disk_that_is_too_full_is_reported_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "total used free")  # noqa: PYI024
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**6, 10**6, 100))
-    with pytest.raises(StorageError, match=r"too full.*Received: 0 MB free.*Make room"):
+    with pytest.raises(StorageError, match=r"too full.*Received: 0\.1 kB free.*Make room"):
         run(tmp_path, RECIPES["labels"], callbacks=[NoTraining()])
     # Twice what both files hold, for the new ones are written beside the old.
     numbers = make_model().count_params()

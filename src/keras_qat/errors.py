@@ -21,6 +21,10 @@ class DataError(UserError):
     """The images or labels can't be read or don't fit the model."""
 
 
+class BrokenImageError(DataError):
+    """One image among many, or the record that holds it, is broken or none: the others could do without."""
+
+
 class WeightsError(UserError):
     """The weights are missing, truncated, of another model, or not finite."""
 

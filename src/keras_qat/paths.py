@@ -7,16 +7,13 @@ import zipfile
 from pathlib import Path
 
 from keras_qat.errors import DataError, StorageError, WeightsError
+from keras_qat.file_system import is_file, is_folder, is_there
 
 SETTINGS_FILE = "settings.json"
+"""What a run was made with: in its folder from its start."""
+
 RESULTS_FILE = "results.json"
-"""Of a run's folder: there from its start, and at its end."""
-
-EMBEDDED = frozenset({"digits"})
-"""The data sets that need no folder; `keras_qat.data.DATA_SETS` loads them."""
-
-TFDS_PREFIX = "tfds:"
-"""Before the name of a data set of TensorFlow Datasets."""
+"""What came of a run: in its folder at its end."""
 
 IMAGENET = "imagenet"
 """The weights that Keras has itself."""
@@ -33,7 +30,7 @@ def require_model_file(path: Path) -> None:
         Traceback (most recent call last):
         keras_qat.errors.StorageError: There is no such model file. ...
     """
-    if not path.is_file():
+    if not is_file(path):
         raise StorageError(f"There is no such model file. Received: {str(path)!r}. Give the path of a .keras file.")
     if path.suffix.lower() == ".keras" and not zipfile.is_zipfile(path):
         raise StorageError(
@@ -47,8 +44,13 @@ def require_engine_model(path: Path) -> None:
 
     Raises:
         StorageError: there is none.
+
+    Example:
+        >>> require_engine_model(Path("nowhere.engine"))
+        Traceback (most recent call last):
+        keras_qat.errors.StorageError: There is no model file of that name. ...
     """
-    if not path.exists():
+    if not is_there(path):
         raise StorageError(f"There is no model file of that name. Received: {str(path)!r}. Export or build it first.")
 
 
@@ -57,8 +59,13 @@ def require_onnx_file(path: Path) -> None:
 
     Raises:
         StorageError: there is none.
+
+    Example:
+        >>> require_onnx_file(Path("nowhere.onnx"))
+        Traceback (most recent call last):
+        keras_qat.errors.StorageError: There is no ONNX file of that name. ...
     """
-    if not path.is_file():
+    if not is_file(path):
         raise StorageError(f"There is no ONNX file of that name. Received: {str(path)!r}. Export the model first.")
 
 
@@ -67,10 +74,15 @@ def require_onnx_or_run(path: Path) -> None:
 
     Raises:
         StorageError: it isn't.
+
+    Example:
+        >>> require_onnx_or_run(Path("nowhere"))
+        Traceback (most recent call last):
+        keras_qat.errors.StorageError: There is no such file or folder. ...
     """
-    if path.is_dir():
+    if is_folder(path):
         require_run(path)
-    elif not path.is_file():
+    elif not is_file(path):
         raise StorageError(
             f"There is no such file or folder. Received: {str(path)!r}. Give an ONNX file, or the folder of a run."
         )
@@ -81,8 +93,13 @@ def require_run(folder: Path) -> None:
 
     Raises:
         StorageError: it has no settings.json.
+
+    Example:
+        >>> require_run(Path("nowhere"))
+        Traceback (most recent call last):
+        keras_qat.errors.StorageError: This is not the folder of a run: it has no settings.json. ...
     """
-    if not (folder / SETTINGS_FILE).is_file():
+    if not is_file(folder / SETTINGS_FILE):
         raise StorageError(
             f"This is not the folder of a run: it has no {SETTINGS_FILE}. Received: {str(folder)!r}. Give the folder "
             "that `keras-qat run` named at its end, such as runs/resnet50-digits-onnxruntime."
@@ -94,9 +111,14 @@ def require_finished_run(folder: Path) -> None:
 
     Raises:
         StorageError: it has no results.json.
+
+    Example:
+        >>> require_finished_run(Path("nowhere"))
+        Traceback (most recent call last):
+        keras_qat.errors.StorageError: This is not the folder of a finished run: it has no results.json. ...
     """
-    if not (folder / RESULTS_FILE).is_file():
-        unfinished = "the run hasn't finished: it" if (folder / SETTINGS_FILE).is_file() else "it"
+    if not is_file(folder / RESULTS_FILE):
+        unfinished = "the run hasn't finished: it" if is_file(folder / SETTINGS_FILE) else "it"
         raise StorageError(
             f"This is not the folder of a finished run: {unfinished} has no {RESULTS_FILE}. Received: "
             f"{str(folder)!r}. Give the folder that `keras-qat run` named at its end, such as "
@@ -105,13 +127,22 @@ def require_finished_run(folder: Path) -> None:
 
 
 def variant_file(folder: Path, variant: str) -> Path:
-    """The `.keras` file of a run's variant: baseline, ptq or qat.
+    """The `.keras` file of a run's variant.
+
+    Args:
+        folder: of the run.
+        variant: baseline, ptq or qat.
 
     Raises:
         StorageError: the run has none.
+
+    Example:
+        >>> variant_file(Path("nowhere"), "qat")
+        Traceback (most recent call last):
+        keras_qat.errors.StorageError: The run has no qat.keras. ...
     """
     path = folder / f"{variant}.keras"
-    if not path.is_file():
+    if not is_file(path):
         present = ", ".join(sorted(found.name for found in folder.glob("*.keras"))) or "no .keras file"
         raise StorageError(
             f"The run has no {path.name}. Received: {str(folder)!r}, which holds {present}. Let `keras-qat "
@@ -120,39 +151,18 @@ def variant_file(folder: Path, variant: str) -> Path:
     return path
 
 
-def require_source(source: str | Path) -> None:
-    """Refuse what is neither the name of a data set nor a folder.
-
-    Raises:
-        DataError: it isn't.
-
-    Example:
-        >>> require_source("digits")
-        >>> require_source("nowhere")
-        Traceback (most recent call last):
-        keras_qat.errors.DataError: There is no data set or folder of that name. ...
-    """
-    name = str(source)
-    if name.lower() not in EMBEDDED and not name.startswith(TFDS_PREFIX) and not Path(source).is_dir():
-        raise unknown_source(source)
-
-
-def unknown_source(source: str | Path) -> DataError:
-    """What to say of a data set that isn't there."""
-    return DataError(
-        f"There is no data set or folder of that name. Received: {str(source)!r}. "
-        f"Give {', '.join(map(repr, sorted(EMBEDDED)))}, a folder of images (IMAGE, CLASS/IMAGE, or train/CLASS/IMAGE "
-        f"and val/CLASS/IMAGE) or of TFRecord shards, or {TFDS_PREFIX}NAME."
-    )
-
-
 def require_image(path: Path) -> None:
     """Refuse what is no file.
 
     Raises:
         DataError: there is none.
+
+    Example:
+        >>> require_image(Path("nowhere.png"))
+        Traceback (most recent call last):
+        keras_qat.errors.DataError: Can't read the image nowhere.png: there is no such file. ...
     """
-    if not path.is_file():
+    if not is_file(path, DataError):
         raise DataError(
             f"Can't read the image {path}: there is no such file. Received: {str(path)!r}. Give the path of an image."
         )
@@ -163,9 +173,15 @@ def require_weights(weights: str | Path) -> None:
 
     Raises:
         WeightsError: there is no such file.
+
+    Example:
+        >>> require_weights("imagenet")
+        >>> require_weights("nowhere.weights.h5")
+        Traceback (most recent call last):
+        keras_qat.errors.WeightsError: There is no such file of weights. ...
     """
-    if str(weights) != IMAGENET and not Path(weights).is_file():
+    if str(weights) != IMAGENET and not is_file(Path(weights), WeightsError):
         raise WeightsError(
             f"There is no such file of weights. Received: {str(weights)!r}. Give a .weights.h5, .h5 or .keras file, "
-            f"{IMAGENET!r} to download, or None for random weights."
+            f"or {IMAGENET!r} to download."
         )

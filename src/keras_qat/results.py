@@ -14,7 +14,7 @@ from keras_qat.export import export_keras, export_onnx, require_verified
 from keras_qat.export.saved_model import export_saved_model
 from keras_qat.judging import BASELINE, judge_variants
 from keras_qat.model_facts import FACTS_FILE, ModelFacts
-from keras_qat.paths import SETTINGS_FILE
+from keras_qat.paths import RESULTS_FILE, SETTINGS_FILE
 from keras_qat.report import Record, markdown, read_environment, write_report
 from keras_qat.run_folder import DATA_FILE
 from keras_qat.settings import Settings
@@ -98,7 +98,7 @@ def conclude(variants: Variants, data: Splits, facts: ModelFacts, settings: Sett
         environment=read_environment(),
         seconds=dict(stages.seconds),
     )
-    write_json(settings.folder / "results.json", record.to_dict())
+    write_json(settings.folder / RESULTS_FILE, record.to_dict())
     write_text(settings.folder / "results.md", markdown(record))
     write_report(settings.folder)
     return record

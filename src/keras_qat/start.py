@@ -10,6 +10,7 @@ from keras_qat.baseline import DIGITS, DIGITS_SIZE, digits_baseline
 from keras_qat.data import Labelled, Preprocessing, Splits, load_data
 from keras_qat.errors import UnsupportedModelError, UserError
 from keras_qat.evaluate_file.open_model import require_classes
+from keras_qat.file_system import is_there
 from keras_qat.graph import score_meaning, trace
 from keras_qat.layers import FakeQuantize
 from keras_qat.model_file import load_model_file
@@ -47,7 +48,8 @@ def open_start(settings: Settings) -> Start:
     """The float model and the images that the settings name.
 
     Args:
-        settings: the run's; `model`, `weights`, `data`, `preprocessing`, `seed` and `embed_preprocessing` decide.
+        settings: the run's; `model`, `weights`, `data`, `preprocessing`, `skip_bad`, `seed` and `embed_preprocessing`
+            decide.
 
     Raises:
         DataError: the data can't be read as images, or has other classes than the model.
@@ -75,7 +77,7 @@ def load_splits(settings: Settings, preprocessing: Preprocessing, num_classes: i
 
 
 def _named(settings: Settings) -> Start:
-    if settings.model.lower() not in names() and Path(settings.model).exists():
+    if settings.model.lower() not in names() and is_there(Path(settings.model)):
         raise UserError(
             f"A model is read from a .keras file. Received: {settings.model!r}, which is none. Load it in Python, save "
             "it with `model.save('my.keras')`, and give that."

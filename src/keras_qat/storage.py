@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from keras_qat.errors import StorageError, UserError
+from keras_qat.file_system import is_folder, is_there
+from keras_qat.sizes import size_text
 
 
 @contextmanager
@@ -56,11 +58,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
             "Choose a folder that you may write to, on a disk with room left."
         ) from error
     finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary, ignore_errors=True)
-        else:
-            # Below a file the path can't even be looked at; the error that matters is already on its way.
-            with suppress(OSError):
+        # Below a file, or with too long a name, it can't even be looked at; the error that matters is on its way.
+        with suppress(OSError):
+            if temporary.is_dir():
+                shutil.rmtree(temporary, ignore_errors=True)
+            else:
                 temporary.unlink(missing_ok=True)
 
 
@@ -70,7 +72,7 @@ def require_writable(folder: Path) -> None:
     Raises:
         StorageError: the folder can't be made or written.
     """
-    blocked = next((place for place in (folder, *folder.parents) if place.exists() and not place.is_dir()), None)
+    blocked = next((place for place in (folder, *folder.parents) if is_there(place) and not is_folder(place)), None)
     if blocked is not None:
         raise StorageError(
             f"Can't write to the folder {folder}: {blocked} is a file. Received: {str(folder)!r}. Name another folder."
@@ -87,12 +89,14 @@ def require_creatable(folder: Path) -> None:
     Raises:
         StorageError: it can't.
     """
-    made = [place for place in (folder, *folder.parents) if not place.exists()]
-    require_writable(folder)
-    for place in made:
-        # Somebody may have put something there meanwhile.
-        with suppress(OSError):
-            place.rmdir()
+    made = [place for place in (folder, *folder.parents) if not is_there(place)]
+    try:
+        require_writable(folder)
+    finally:
+        for place in made:
+            # Not made, or somebody put something there meanwhile.
+            with suppress(OSError):
+                place.rmdir()
 
 
 def require_space(folder: Path, needed: int) -> None:
@@ -108,7 +112,7 @@ def require_space(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise StorageError(
-            f"The disk of {folder} is too full: {needed / 1e6:.0f} MB are needed. Received: {free / 1e6:.0f} MB free. "
+            f"The disk of {folder} is too full: {size_text(needed)} are needed. Received: {size_text(free)} free. "
             "Make room, or choose a folder on another disk."
         )
 

@@ -23,6 +23,7 @@ from cyclopts import Parameter
 from cyclopts.config import Dict, Json, Toml, Yaml
 
 from keras_qat.errors import StorageError, UserError
+from keras_qat.file_system import is_file
 
 _OPTION = "--config"
 
@@ -94,7 +95,7 @@ def _unknown(
 
 
 def _read(path: Path) -> Mapping[str, Any]:
-    if not path.is_file():
+    if not is_file(path):
         raise StorageError(f"There is no such file of options. Received: {str(path)!r}. Name a file.")
     reader = _READERS.get(path.suffix.lower())
     if reader is None:

@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from keras_qat.cli.options import AtLeastOne, Json, require_all, require_output_file
+from keras_qat.cli.options import SKIP_ANEW, AtLeastOne, Json, offering_skip_bad, require_all, require_output_file
 from keras_qat.cli.show import show
-from keras_qat.paths import require_source, variant_file
+from keras_qat.data_names import require_source
+from keras_qat.paths import variant_file
 from keras_qat.run_folder import saved_settings
 from keras_qat.settings import Settings
 from keras_qat.storage import write_json
@@ -51,9 +52,10 @@ def diagnose_command(
     from keras_qat.saved_run import open_run
 
     saved = open_run(run, data=data)
-    chosen = saved.data().selection.take(images, saved.settings.seed)
-    baseline, quantized = map(load_model_file, files)
-    diagnosis = diagnose(baseline, quantized, chosen.arrays(_BATCH), total=chosen.steps(_BATCH))
+    with offering_skip_bad(SKIP_ANEW, given=saved.settings.skip_bad):
+        chosen = saved.data().selection.take(images, saved.settings.seed)
+        baseline, quantized = map(load_model_file, files)
+        diagnosis = diagnose(baseline, quantized, chosen.arrays(_BATCH), total=chosen.steps(_BATCH))
     record = diagnosis_record(diagnosis)
     head = f"{variant.upper()} of {_described(saved.settings)}.\n\n"
     show(lambda: head + describe_diagnosis(diagnosis, worst=worst), record, as_json=as_json)

@@ -11,10 +11,11 @@ from cyclopts.validators import Number
 from rich.table import Table
 
 from keras_qat.cli.log_file import logging_to
-from keras_qat.cli.options import AtLeastOne, Flag, Json, require_all, require_output_file
+from keras_qat.cli.options import SKIP_NOW, AtLeastOne, Flag, Json, offering_skip_bad, require_all, require_output_file
 from keras_qat.cli.show import show
+from keras_qat.data_names import require_source
 from keras_qat.errors import UserError
-from keras_qat.paths import require_engine_model, require_image, require_source
+from keras_qat.paths import require_engine_model, require_image
 from keras_qat.storage import write_json
 
 
@@ -131,7 +132,8 @@ def _evaluated(settings: Any) -> tuple[Table, dict[str, Any]]:
     from keras_qat.evaluate_file import evaluate_file
     from keras_qat.report import evaluation_table, read_environment
 
-    found = evaluate_file(settings)
+    with offering_skip_bad(SKIP_NOW, given=settings.skip_bad):
+        found = evaluate_file(settings)
     record = {**found.to_dict(), "settings": settings.to_dict(), "environment": asdict(read_environment())}
     return evaluation_table(found), record
 

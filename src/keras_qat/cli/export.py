@@ -7,7 +7,8 @@ from cyclopts import Parameter
 
 from keras_qat.cli.options import Flag, Json, require_all, require_output_file
 from keras_qat.cli.show import show
-from keras_qat.errors import GateMissedError
+from keras_qat.errors import GateMissedError, StorageError
+from keras_qat.file_system import is_file
 from keras_qat.paths import require_model_file
 from keras_qat.sizes import size_text
 from keras_qat.storage import require_creatable
@@ -82,7 +83,9 @@ def export_command(
 
 
 def _require_folder(path: Path) -> None:
-    """A SavedModel may replace another; the folder that it lies in must be writable."""
+    """A SavedModel may replace another, but no file; the folder that it lies in must be writable."""
+    if is_file(path):
+        raise StorageError(f"A SavedModel is a folder. Received: the file {str(path)!r}. Name a folder.")
     require_creatable(path.parent)
 
 

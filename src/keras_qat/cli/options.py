@@ -1,13 +1,15 @@
 """What several subcommands ask of their options."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from keras_qat.errors import StorageError
+from keras_qat.errors import BrokenImageError, DataError, StorageError
+from keras_qat.file_system import is_folder
 from keras_qat.storage import require_creatable
 
 AtLeastOne = Parameter(validator=Number(gte=1))
@@ -15,6 +17,12 @@ AtLeastOne = Parameter(validator=Number(gte=1))
 
 Flag = Parameter(negative=())
 """A switch that is off if not given: `Annotated[bool, Flag]`."""
+
+SKIP_NOW = "Or leave such files out with --skip-bad."
+"""What else can be done about a broken image, if the command has that option."""
+
+SKIP_ANEW = "Or make the run anew with --skip-bad, which leaves such files out."
+"""Likewise, if only the command that made the run has it."""
 
 Json = Parameter(name="--json", negative=())
 """Print JSON: `as_json: Annotated[bool, Json]`."""
@@ -27,12 +35,38 @@ def require_all(*given: tuple[Callable[[Any], object], Any]) -> None:
         given: pairs of a check, which raises a `UserError`, and a value; `None` is passed over.
 
     Example:
-        >>> from keras_qat.paths import require_model_file, require_source
+        >>> from keras_qat.data_names import require_source
+        >>> from keras_qat.paths import require_model_file
         >>> require_all((require_source, "digits"), (require_model_file, None))
     """
     for check, value in given:
         if value is not None:
             check(value)
+
+
+@contextmanager
+def offering_skip_bad(advice: str, *, given: bool) -> Iterator[None]:
+    """Say of `--skip-bad` where a broken image stops the command: only a command knows of the option.
+
+    Args:
+        advice: `SKIP_NOW` or `SKIP_ANEW`.
+        given: the option is set already, and nothing is said of it.
+
+    Raises:
+        DataError: the error, with the advice behind it.
+
+    Example:
+        >>> with offering_skip_bad(SKIP_NOW, given=False):
+        ...     raise BrokenImageError("Can't read the image a.png. Replace it.")
+        Traceback (most recent call last):
+        keras_qat.errors.DataError: Can't read the image a.png. Replace it. Or leave such files out with --skip-bad.
+    """
+    try:
+        yield
+    except BrokenImageError as error:
+        if given:
+            raise
+        raise DataError(f"{error} {advice}") from error
 
 
 def require_output_file(path: Path, *suffixes: str) -> None:
@@ -45,7 +79,7 @@ def require_output_file(path: Path, *suffixes: str) -> None:
     Raises:
         StorageError: it is a folder, has another suffix, or its folder can't be written.
     """
-    if path.is_dir():
+    if is_folder(path):
         raise StorageError(f"The output is a file. Received: the folder {str(path)!r}. Name a file.")
     if suffixes and path.suffix not in suffixes:
         raise StorageError(f"The output is a {' or '.join(suffixes)} file. Received: {str(path)!r}. Name such a file.")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from keras_qat.cli.options import AtLeastOne, Flag, Json
+from keras_qat.cli.options import SKIP_NOW, AtLeastOne, Flag, Json, offering_skip_bad
 from keras_qat.cli.show import show
 
 if TYPE_CHECKING:
@@ -46,7 +46,8 @@ def prepare_imagenet_command(
     """
     from keras_qat.data.prepare_imagenet import prepare_imagenet
 
-    prepared = prepare_imagenet(archives, output, shards=shards, workers=workers, seed=seed, skip_bad=skip_bad)
+    with offering_skip_bad(SKIP_NOW, given=skip_bad):
+        prepared = prepare_imagenet(archives, output, shards=shards, workers=workers, seed=seed, skip_bad=skip_bad)
     record = {**asdict(prepared), "official": prepared.official, "output": str(output)}
     show(lambda: _summary(prepared, output, shards) + "\n", record, as_json=as_json)
 

@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Annotated
 
-from keras_qat.cli.options import AtLeastOne, Flag, Json, require_all
+from keras_qat.cli.options import SKIP_NOW, AtLeastOne, Flag, Json, offering_skip_bad, require_all
+from keras_qat.data_names import require_source
 from keras_qat.errors import UserError
-from keras_qat.paths import require_model_file, require_source
+from keras_qat.paths import require_model_file
 from keras_qat.settings import Settings
 from keras_qat.storage import read_text, require_creatable
 from keras_qat.targets import find_target
@@ -105,4 +106,5 @@ def quantize_command(
     from keras_qat.cli.results import show_results
     from keras_qat.pipeline import run
 
-    show_results([(run(settings), settings.folder)], as_json=as_json)
+    with offering_skip_bad(SKIP_NOW, given=skip_bad):
+        show_results([(run(settings), settings.folder)], as_json=as_json)

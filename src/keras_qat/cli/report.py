@@ -10,6 +10,7 @@ from cyclopts import Parameter
 
 from keras_qat.cli.options import Json, require_all, require_output_file
 from keras_qat.errors import UserError
+from keras_qat.file_system import is_file, is_folder
 from keras_qat.paths import RESULTS_FILE, require_finished_run
 from keras_qat.progress import CONSOLE
 from keras_qat.storage import to_json, write_text
@@ -63,11 +64,11 @@ def report_command(
 
 def _folders(runs: Sequence[Path]) -> Sequence[Path]:
     """Those that are runs, if several are given: `runs/*` also names the page of all. One alone must be a run."""
-    chosen = [path for path in runs if (path / RESULTS_FILE).is_file()]
+    chosen = [path for path in runs if is_file(path / RESULTS_FILE)]
     if len(runs) == 1 or not chosen:
         return runs[:1]
     for path in runs:
-        if path not in chosen and path.is_dir():
+        if path not in chosen and is_folder(path):
             CONSOLE.print(f"{path} is left out: it holds no results.json.", markup=False, soft_wrap=True)
     return chosen
 

@@ -5,9 +5,10 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from keras_qat.cli.options import Json, require_all
+from keras_qat.cli.options import SKIP_NOW, Json, offering_skip_bad, require_all
+from keras_qat.data_names import require_source
 from keras_qat.errors import UserError
-from keras_qat.paths import require_model_file, require_source, require_weights
+from keras_qat.paths import require_model_file, require_weights
 from keras_qat.settings import Settings
 from keras_qat.storage import read_text, require_creatable
 from keras_qat.targets import find_target
@@ -62,4 +63,5 @@ def run_command(
             f"{' '.join(names)}. Use --output: each network gets a folder in it."
         )
     runs = [replace(settings, model=name) for name in names]
-    show_results(((run(one), one.folder) for one in runs), as_json=as_json)
+    with offering_skip_bad(SKIP_NOW, given=settings.skip_bad):
+        show_results(((run(one), one.folder) for one in runs), as_json=as_json)

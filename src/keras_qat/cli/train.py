@@ -4,8 +4,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from keras_qat.cli.options import AtLeastOne, Json, require_all
-from keras_qat.paths import require_source, variant_file
+from keras_qat.cli.options import SKIP_ANEW, AtLeastOne, Json, offering_skip_bad, require_all
+from keras_qat.data_names import require_source
+from keras_qat.paths import variant_file
 from keras_qat.run_folder import saved_settings
 from keras_qat.storage import require_creatable
 from keras_qat.types import AugmentationName, Monitor, RangeMode, TrainingPrecision
@@ -102,4 +103,5 @@ def train_command(
     saved = open_run(run, data=data)
     given = {name: value for name, value in changes.items() if value is not None}
     settings = replace(saved.settings, skip_fine_tuning=False, **given)
-    show_results([(train(replace(saved, settings=settings)), run)], as_json=as_json)
+    with offering_skip_bad(SKIP_ANEW, given=settings.skip_bad):
+        show_results([(train(replace(saved, settings=settings)), run)], as_json=as_json)

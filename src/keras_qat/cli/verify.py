@@ -3,10 +3,22 @@
 from pathlib import Path
 from typing import Annotated
 
-from keras_qat.cli.options import AtLeastOne, Flag, Json, require_all, require_json_output
+from keras_qat.cli.options import (
+    SKIP_ANEW,
+    SKIP_NOW,
+    AtLeastOne,
+    Flag,
+    Json,
+    offering_skip_bad,
+    require_all,
+    require_json_output,
+)
 from keras_qat.cli.show import show
+from keras_qat.data_names import require_source
 from keras_qat.errors import GateMissedError
-from keras_qat.paths import require_model_file, require_onnx_or_run, require_source
+from keras_qat.file_system import is_folder
+from keras_qat.paths import require_model_file, require_onnx_or_run
+from keras_qat.run_folder import saved_settings
 from keras_qat.storage import read_text, write_json
 
 
@@ -71,7 +83,10 @@ def verify_command(
         seed=seed_for(path, seed),
         skip_bad=skip_bad,
     )
-    found = verify_files(settings)
+    # A run does as it did, whatever is said here.
+    advice, given = (SKIP_ANEW, saved_settings(path).skip_bad) if is_folder(path) else (SKIP_NOW, skip_bad)
+    with offering_skip_bad(advice, given=given):
+        found = verify_files(settings)
     record = {**found.to_dict(), "settings": settings.to_dict()}
     show(lambda: verification_table(found), record, as_json=as_json)
     if output is not None:

@@ -1,6 +1,6 @@
 """From class folders to labels: numbered in sorted order, or as ImageNet's if WordNet ids name them.
 
-Of folders named by WordNet ids, the model decides: one of ImageNet's 1000 classes has those numbers, and one of as many
+Of folders named by WordNet ids, the model decides: one of 1000 classes has ImageNet's numbers, and another of as many
 classes as there are folders was trained on them alone, numbered as `keras.utils.image_dataset_from_directory` does.
 """
 
@@ -22,7 +22,8 @@ def number_classes(
     Args:
         folder: for the message.
         names: of the class folders, sorted.
-        num_classes: how many classes the model tells apart; `None` if that isn't known, and WordNet ids are ImageNet's.
+        num_classes: how many classes the model tells apart; `None` if that isn't known, and WordNet ids are ImageNet's;
+            0 where labels don't matter, and nothing is refused.
 
     Raises:
         DataError: all are WordNet ids, but one isn't ImageNet's, or the model's classes are neither those of the
@@ -35,10 +36,11 @@ def number_classes(
         1
     """
     names = tuple(names)
-    if not all(map(is_wnid, names)):
+    if num_classes == 0 or not all(map(is_wnid, names)):
         return {name: i for i, name in enumerate(names)}, names
     classes = imagenet_classes()
-    if num_classes == len(names):
+    # As many folders as ImageNet's classes may be those, with one misspelt that would move all behind it.
+    if num_classes == len(names) != len(classes):
         return {wnid: i for i, wnid in enumerate(names)}, tuple(classes.get(wnid, wnid) for wnid in names)
     if num_classes not in {None, len(classes)}:
         raise DataError(
@@ -49,9 +51,10 @@ def number_classes(
     unknown = sorted(set(names) - set(classes))
     if unknown:
         raise DataError(
-            f"{folder} has WordNet ids that aren't among ImageNet's 1000 classes. "
-            f"Received: {few(unknown)}. "
-            "Remove those folders, or give a model of as many classes as there are folders, numbered in sorted order."
+            f"{folder} has WordNet ids that aren't among ImageNet's {len(classes)} classes. Received: {few(unknown)}. "
+            "Correct or remove those folders if the model is ImageNet's. If it was trained on the "
+            f"{len(names)} of these folders alone, in sorted order, begin all their names with the same letters, as in "
+            f"my-{unknown[0]}: folders that aren't named by ids are numbered so."
         )
     return {wnid: i for i, wnid in enumerate(classes)}, tuple(classes.values())
 

@@ -8,7 +8,7 @@ works, and tells which file failed. TensorFlow wraps what fails inside `tf.data`
 import io
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,7 +17,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from keras_qat.errors import DataError
+from keras_qat.errors import BrokenImageError, DataError
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp"})
 
@@ -34,11 +34,10 @@ _PILLOW_ERRORS = (
     Image.DecompressionBombError,
 )
 _ADVICE = "Replace the file with a whole image, or remove it."
-SKIP_ADVICE = "Replace the file with a whole image, remove it, or leave such files out with --skip-bad."
-"""What to do of one image among many."""
 
 # TensorFlow puts the Python exception's class, message and traceback into its own message.
-_WRAPPED = re.compile(r"DataError: (?P<message>.+)")
+_UNWRAPPED: Mapping[str, type[DataError]] = {kind.__name__: kind for kind in (DataError, BrokenImageError)}
+_WRAPPED = re.compile(rf"(?P<kind>{'|'.join(_UNWRAPPED)}): (?P<message>.+)")
 
 
 def decode_file(path: str | bytes | Path, advice: str = _ADVICE) -> NDArray[np.uint8]:
@@ -53,7 +52,7 @@ def decode_file(path: str | bytes | Path, advice: str = _ADVICE) -> NDArray[np.u
         applied, both as `keras.utils.load_img` does.
 
     Raises:
-        DataError: the file is missing, truncated, or no image.
+        BrokenImageError: the file is missing, truncated, or no image.
     """
     name = os.fsdecode(path)
     with opened(name, name, advice) as image:
@@ -64,7 +63,7 @@ def decode_bytes(data: bytes, name: str, advice: str = _ADVICE) -> NDArray[np.ui
     """Read one image from memory, as `decode_file` does; an error calls it `name` and says what to do.
 
     Raises:
-        DataError: the bytes are no image, or only a part of one.
+        BrokenImageError: the bytes are no image, or only a part of one.
     """
     with opened(io.BytesIO(data), name, advice) as image:
         return np.asarray(to_rgb(image), np.uint8)
@@ -74,9 +73,9 @@ def check_header(path: str | Path) -> None:
     """Read only the header of an image file: cheap, and enough to tell an image from a text file.
 
     Raises:
-        DataError: the content is no image, whatever the file is called.
+        BrokenImageError: the content is no image, whatever the file is called.
     """
-    with opened(str(path), str(path), SKIP_ADVICE):
+    with opened(str(path), str(path)):
         pass
 
 
@@ -84,7 +83,7 @@ def check_whole(path: str | Path) -> None:
     """Read an image file to its end, a JPEG file at an eighth of its size, which is quicker.
 
     Raises:
-        DataError: it is no image, or only a part of one.
+        BrokenImageError: it is no image, or only a part of one.
     """
     with opened(str(path), str(path)) as image:
         image.draft(None, (1, 1))
@@ -96,7 +95,7 @@ def opened(file: str | io.BytesIO, name: str, advice: str = _ADVICE) -> Iterator
     """Open an image with Pillow, which reads the header only; its failures within the block name the image.
 
     Raises:
-        DataError: the content is no image, or what the block reads of it is broken.
+        BrokenImageError: the content is no image, or what the block reads of it is broken.
     """
     try:
         with Image.open(file) as image:
@@ -105,17 +104,18 @@ def opened(file: str | io.BytesIO, name: str, advice: str = _ADVICE) -> Iterator
         # One line: `decode_errors` finds the message by its line in TensorFlow's.
         unknown = isinstance(error, UnidentifiedImageError)
         reason = "no known image format" if unknown else " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"Can't read the image {name}: {reason}. Received: {name!r}. {advice}") from error
+        raise BrokenImageError(f"Can't read the image {name}: {reason}. Received: {name!r}. {advice}") from error
 
 
 @contextmanager
 def decode_errors() -> Iterator[None]:
-    """Turn TensorFlow's wrapping of an unreadable image back into the `DataError` that names the file.
+    """Turn TensorFlow's wrapping of an unreadable image back into the error that names the file.
 
     Put it around whatever consumes `ImageSet.batches`: `model.fit`, `model.predict`, a loop.
 
     Raises:
-        DataError: an image couldn't be read.
+        BrokenImageError: an image couldn't be read.
+        DataError: the file that holds it couldn't be.
 
     Example:
         >>> dataset = tf.data.Dataset.from_tensors("gone.png").map(
@@ -125,7 +125,7 @@ def decode_errors() -> Iterator[None]:
         ...     list(dataset)
         Traceback (most recent call last):
         ...
-        keras_qat.errors.DataError: Can't read the image gone.png: ...
+        keras_qat.errors.BrokenImageError: Can't read the image gone.png: ...
     """
     try:
         yield
@@ -133,7 +133,7 @@ def decode_errors() -> Iterator[None]:
         wrapped = _WRAPPED.search(str(error))
         if wrapped is None:
             raise
-        raise DataError(wrapped["message"]) from error
+        raise _UNWRAPPED[wrapped["kind"]](wrapped["message"]) from error
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from keras_qat.data.image_set import ImageSet
 from keras_qat.data.stratify import stratified_order
@@ -37,11 +38,21 @@ def hold_out(whole: ImageSet, name: str, where: Path, seed: int) -> tuple[ImageS
         >>> len(train), len(selection)
         (18, 2)
     """
-    count = min(max(1, round(_SHARE * len(whole))), _MOST)
-    if len(whole) <= count:
+    train, selection = held_out(whole.labels, where, seed)
+    return whole.select(train), whole.select(selection, name)
+
+
+def held_out(labels: NDArray[np.int32], where: Path, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The same of labels alone: the indices of the images that train and of those held out, both int64 and sorted.
+
+    Raises:
+        DataError: nothing would be left to train.
+    """
+    count = min(max(1, round(_SHARE * len(labels))), _MOST)
+    if len(labels) <= count:
         raise DataError(
             f"{where} is too small to hold out images that choose the best epoch. "
-            f"Received: {len(whole)} image(s). Give at least 2, better some hundreds."
+            f"Received: {len(labels)} image(s). Give at least 2, better some hundreds."
         )
-    order = stratified_order(whole.labels, seed)
-    return whole.select(np.sort(order[count:])), whole.select(np.sort(order[:count]), name)
+    order = stratified_order(labels, seed)
+    return np.sort(order[count:]), np.sort(order[:count])

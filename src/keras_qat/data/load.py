@@ -12,9 +12,11 @@ from keras_qat.data.preprocessing import Preprocessing
 from keras_qat.data.records import has_shards, load_records, load_records_validation
 from keras_qat.data.splits import Labelled, Splits
 from keras_qat.data.tfds import is_tfds, prepare_tfds, tfds_name
-from keras_qat.paths import unknown_source
+from keras_qat.data_names import unknown_source
+from keras_qat.errors import DataError
+from keras_qat.file_system import is_folder
 
-# The data sets that need no folder. Add yours here, and its name to `paths.EMBEDDED`.
+# The data sets that need no folder. Add yours here, and its name to `data_names.EMBEDDED`.
 DATA_SETS: dict[str, Callable[[Preprocessing, int], Splits]] = {"digits": load_digits_splits}
 
 Source = str | Path
@@ -67,13 +69,17 @@ def _tfds_validation(source: Source, preprocessing: Preprocessing, _: int, skip_
     return load_records_validation(prepare_tfds(str(source)), preprocessing, skip_bad, name=tfds_name(str(source)))
 
 
+def _is_folder(source: Source) -> bool:
+    return is_folder(Path(source), DataError)
+
+
 # The first that accepts a source reads it.
 SOURCE_KINDS: tuple[SourceKind, ...] = (
     SourceKind(lambda source: isinstance(source, str) and source.lower() in DATA_SETS, _embedded, _embedded_validation),
     SourceKind(is_tfds, _tfds, _tfds_validation),
-    SourceKind(lambda source: Path(source).is_dir() and has_shards(Path(source)), _records, _records_validation),
+    SourceKind(lambda source: _is_folder(source) and has_shards(Path(source)), _records, _records_validation),
     SourceKind(is_photos, load_photos, load_photos_validation),
-    SourceKind(lambda source: Path(source).is_dir(), load_folder, _folder_validation),
+    SourceKind(_is_folder, load_folder, _folder_validation),
 )
 
 
@@ -96,7 +102,7 @@ def load_data(
         skip_bad: leave out the images that are found to be broken now, and log how many; give
             `ImageSet.batches` a `Skipped` for those that turn out so later.
         num_classes: how many classes the model tells apart, if that is known; it decides how class folders that are
-            named by WordNet ids are numbered (`number_classes`).
+            named by WordNet ids are numbered (`number_classes`). 0 where labels don't matter.
 
     Returns:
         The three sets.
@@ -146,6 +152,7 @@ def load_validation(
 
 def _kind(source: Source) -> SourceKind:
     for kind in SOURCE_KINDS:
-        if kind.accepts(source):
+        # No name is no folder, though Python takes it for the current one.
+        if source and kind.accepts(source):
             return kind
     raise unknown_source(source)

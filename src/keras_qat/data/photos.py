@@ -5,15 +5,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from keras_qat.data.class_folders import labelled_files, number_classes
-from keras_qat.data.hold_out import hold_out
+from keras_qat.data.hold_out import held_out
 from keras_qat.data.image_set import ImageSet
-from keras_qat.data.listing import Files, check_images, is_image, list_images, pass_over, visible
+from keras_qat.data.listing import Files, all_paths, is_image, list_images, pass_over, visible
 from keras_qat.data.preprocessing import Preprocessing
 from keras_qat.data.splits import Labelled, Splits
 from keras_qat.data.stratify import stratified_order
+from keras_qat.data.whole_images import select_whole, whole_files
 from keras_qat.errors import DataError
+from keras_qat.file_system import is_folder
 from keras_qat.types import UNLABELLED
 
 _SHARE = 0.2
@@ -39,13 +42,14 @@ def is_photos(source: str | Path) -> bool:
     A `train/` that holds images itself is a class, of locomotives.
     """
     root = Path(source)
-    splits = [root / split for split in _SPLITS if (root / split).is_dir()]
-    return root.is_dir() and all(_holds_images_alone(split) for split in splits)
+    splits = [root / split for split in _SPLITS if is_folder(root / split, DataError)]
+    return is_folder(root, DataError) and all(map(_holds_images, splits))
 
 
-def _holds_images_alone(folder: Path) -> bool:
+def _holds_images(folder: Path) -> bool:
+    """Images and no folders; a stray file, such as Thumbs.db, decides nothing."""
     entries = visible(folder)
-    return bool(entries) and all(map(is_image, entries))
+    return any(map(is_image, entries)) and not any(entry.is_dir() for entry in entries)
 
 
 def load_photos(
@@ -58,33 +62,36 @@ def load_photos(
     """Load the images of `folder/IMAGE`, which have no labels, or of `folder/CLASS/IMAGE`, and cut them.
 
     Classes are numbered in sorted order, as `keras.utils.image_dataset_from_directory` does, or as ImageNet's if
-    WordNet ids name them all and the model doesn't have exactly as many classes as there are folders. A fifth of the
-    images, at most 1000, is for validation; of the others a tenth is held out for selection. Both are stratified.
+    WordNet ids name them all and the model isn't of exactly those folders (`number_classes`). A fifth of the images, at
+    most 1000, is for validation; of the others a tenth is held out for selection. Both are stratified. All image files
+    that are listed are cut, broken ones too: the cut is the same with and without `skip_bad`.
 
     Args:
         folder: of the photos; names that begin with a dot are ignored.
         preprocessing: of the network.
         seed: of the cut.
-        skip_bad: leave out the files that are no whole image, and log how many.
+        skip_bad: leave the files that are no whole image out of each set, and log how many.
         num_classes: how many classes the model tells apart, if that is known.
 
     Returns:
         The three sets; without labels with no classes, and -1 in place of each label.
 
     Raises:
-        DataError: the folder is empty, holds fewer than 5 images, images beside folders, folders in folders, or
-            something that isn't an image; or a WordNet id isn't ImageNet's.
+        BrokenImageError: it holds something that isn't an image, and `skip_bad` isn't set.
+        DataError: the folder is empty, holds fewer than 5 images, images beside folders or folders in folders; no whole
+            image is left of a set; or a WordNet id isn't ImageNet's.
     """
     root = Path(folder)
     photos = _read(root, preprocessing, skip_bad, num_classes)
-    rest, validation = _cut(photos.images, seed)
+    rest, validation = _cut(photos.images.labels, seed)
+    train, selection = (rest[part] for part in held_out(photos.images.labels[rest], root, seed))
+    whole = whole_files(photos.paths, skip_bad)
     name = photos.images.name
-    train, selection = hold_out(photos.images.select(rest, f"{name}/train"), f"{name}/selection", root, seed)
     return Splits(
         name=name,
-        train=train,
-        selection=selection,
-        validation=photos.images.select(validation, f"{name}/validation"),
+        train=select_whole(photos.images, train, whole[train], f"{name}/train"),
+        selection=select_whole(photos.images, selection, whole[selection], f"{name}/selection"),
+        validation=select_whole(photos.images, validation, whole[validation], f"{name}/validation"),
         num_classes=len(photos.class_names),
         class_names=photos.class_names,
     )
@@ -99,40 +106,44 @@ def load_photos_validation(
 ) -> Labelled:
     """The validation images of `load_photos`, with the same seed: none of those that a run calibrates with.
 
+    Only these are looked at: a broken one among the others is nobody's concern here.
+
     Raises:
         DataError: as from `load_photos`.
     """
     photos = _read(Path(folder), preprocessing, skip_bad, num_classes)
-    _, validation = _cut(photos.images, seed)
-    images = photos.images.select(validation, f"{photos.images.name}/validation")
-    return Labelled(images, photos.class_names, photos.skipped)
+    _, validation = _cut(photos.images.labels, seed)
+    whole = whole_files([photos.paths[i] for i in validation], skip_bad)
+    images = select_whole(photos.images, validation, whole, f"{photos.images.name}/validation")
+    return Labelled(images, photos.class_names, int(np.sum(~whole)))
 
 
 @dataclass(frozen=True, eq=False)
 class _Photos:
+    """All that are listed; `paths` are those of `images`, in the same order."""
+
     images: ImageSet
+    paths: Sequence[str]
     class_names: tuple[str, ...]
-    skipped: int
 
 
 def _read(root: Path, preprocessing: Preprocessing, skip_bad: bool, num_classes: int | None) -> _Photos:
-    listed = _list_photos(root, skip_bad)
-    (files,), skipped = check_images([listed], skip_bad)
-    count = sum(map(len, files.values()))
-    if count < _LEAST:
+    files = _list_photos(root, skip_bad)
+    paths = all_paths(files)
+    if len(paths) < _LEAST:
         raise DataError(
             f"{root} has too few images to cut them into some that calibrate and some that judge. "
-            f"Received: {count} image(s). Give at least {_LEAST}, better some hundreds."
+            f"Received: {len(paths)} image(s). Give at least {_LEAST}, better some hundreds."
         )
     flat = _NO_CLASS in files
     index, class_names = ({_NO_CLASS: UNLABELLED}, ()) if flat else number_classes(root, files, num_classes)
-    return _Photos(labelled_files(root.resolve().name, files, index, preprocessing), class_names, skipped)
+    return _Photos(labelled_files(root.resolve().name, files, index, preprocessing), paths, class_names)
 
 
-def _cut(images: ImageSet, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _cut(labels: NDArray[np.int32], seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The indices that don't judge, and those that do."""
-    order = stratified_order(images.labels, seed)
-    count = min(max(1, round(_SHARE * len(images))), _MOST)
+    order = stratified_order(labels, seed)
+    count = min(max(1, round(_SHARE * len(labels))), _MOST)
     return np.sort(order[count:]), np.sort(order[:count])
 
 

@@ -10,9 +10,10 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from keras_qat.data.decode import SKIP_ADVICE, decode_file
+from keras_qat.data.decode import decode_file
 from keras_qat.data.skipped import Skipped
 from keras_qat.errors import DataError
+from keras_qat.file_system import is_there
 
 _NO_IMAGE = np.zeros((0, 0, 3), np.uint8)
 
@@ -86,11 +87,12 @@ class FileSource:
     def fingerprint(self) -> str:
         """A digest of each file's name and size, which is quick: no file is read."""
         files = map(Path, self.paths)
-        return digest(*(f"{file.name} {file.stat().st_size if file.exists() else None}\n".encode() for file in files))
+        sizes = ((file.name, file.stat().st_size if is_there(file, DataError) else None) for file in files)
+        return digest(*(f"{name} {size}\n".encode() for name, size in sizes))
 
     def reader(self, skipped: Skipped | None = None) -> Callable[[Any], Any]:
         """A function from an index to the decoded file."""
-        return decoding_reader(lambda index: decode_file(self.paths[index], SKIP_ADVICE), skipped)
+        return decoding_reader(lambda index: decode_file(self.paths[index]), skipped)
 
 
 def digest(*parts: bytes) -> str:

@@ -6,8 +6,8 @@ It is the extra `keras-qat[tfds]`; what it writes is described in https://www.te
 from pathlib import Path
 from typing import Any
 
+from keras_qat.data_names import TFDS_PREFIX
 from keras_qat.errors import DataError
-from keras_qat.paths import TFDS_PREFIX
 
 
 def is_tfds(source: str | Path) -> bool:

@@ -8,6 +8,7 @@ import onnx_ir as ir
 from keras_qat.doctor.constants import present
 from keras_qat.doctor.operations import Operation, operations_of
 from keras_qat.errors import StorageError
+from keras_qat.file_system import is_file, is_folder
 
 PROTOBUF_LIMIT = 2**31
 """A protobuf message of 2 GiB or more can't be read (https://protobuf.dev/programming-guides/proto-limits/)."""
@@ -54,8 +55,8 @@ def read_onnx_file(path: Path) -> OnnxFile:
     Raises:
         StorageError: it is missing, a folder, larger than protobuf can read, or no ONNX model.
     """
-    if not path.is_file():
-        what = "That is a folder" if path.is_dir() else "There is no such file"
+    if not is_file(path):
+        what = "That is a folder" if is_folder(path) else "There is no such file"
         raise StorageError(f"{what}. Received: {str(path)!r}. Give the path of an .onnx file.")
     size = path.stat().st_size
     if size >= PROTOBUF_LIMIT:

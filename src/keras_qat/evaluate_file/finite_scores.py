@@ -14,6 +14,9 @@ def warn_unless_finite(path: Path, scores: np.ndarray) -> None:
     Args:
         path: of the model.
         scores: any shape.
+
+    Example:
+        >>> warn_unless_finite(Path("my.onnx"), np.array([0.25, 0.75]))
     """
     if not np.all(np.isfinite(scores)):
         _logger.warning(

@@ -72,7 +72,7 @@ def open_model(
 
     Raises:
         StorageError: the file is missing or corrupt.
-        UnsupportedModelError: it is no classifier of RGB or gray images.
+        UnsupportedModelError: it is no classifier of RGB or gray images, or nothing shows what its single score means.
         UserError: the engine can't run it, or nobody says how to prepare its images.
     """
     with ExitStack() as undo:
@@ -93,18 +93,12 @@ def open_model(
 
 def _meaning(path: Path, runtime: Runtime, facts: ModelFacts | None) -> ScoreMeaning:
     """What stands in or beside the file; else what a single score shows by itself."""
+    width = runtime.outputs[0].shape[1]
+    if width not in {1, None}:  # whatever stands beside it, in the folder of another model
+        return "classes"
     if facts is not None and facts.scores != "classes":
         return facts.scores
-    if runtime.outputs[0].shape[1] != 1:
-        return "classes"
-    found = single_score(path)
-    if found is None:
-        raise UnsupportedModelError(
-            "A single score is read as that of the second of two classes, a probability behind a sigmoid or a logit "
-            f"before it, and this file doesn't show which. Received: {_described(path, runtime)}. Export the model "
-            f"with a sigmoid at its end, or put the {FACTS_FILE} of its run beside it."
-        )
-    return found
+    return "classes" if width is None else single_score(path, runtime)
 
 
 def _facts(path: Path, *, given: bool) -> ModelFacts | None:

@@ -3,53 +3,55 @@
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import onnx
-
+from keras_qat.errors import UnsupportedModelError
+from keras_qat.evaluate_file.onnx_score import onnx_score
 from keras_qat.graph import score_meaning, trace
-from keras_qat.model_file import load_model_file
+from keras_qat.model_facts import FACTS_FILE
+from keras_qat.runtimes import KerasRuntime, Runtime
 from keras_qat.types import ScoreMeaning
 
-_SEEN_THROUGH = frozenset({"Cast", "Identity", "Reshape", "Flatten", "Squeeze", "Transpose"})
-"""Operators that may stand behind a score and leave it as it is."""
+_READERS: Mapping[str, Callable[[Path], ScoreMeaning | None]] = {".onnx": onnx_score}
+"""By suffix. A Keras model is in its runtime already; engines, OpenVINO's files and SavedModels show nothing."""
 
-_MEANINGS: Mapping[str, ScoreMeaning] = {
-    "Sigmoid": "probability",
-    **dict.fromkeys(("Gemm", "MatMul", "Add", "Conv"), "logit"),
+_BESIDE = f'put a {FACTS_FILE} beside it, as a run writes one, with "scores": "probability" or "logit"'
+
+_ADVICE: Mapping[str, str] = {
+    ".keras": f"End the model with a sigmoid, or {_BESIDE}.",
+    ".onnx": "Export it with a Sigmoid at its end, or with the MatMul, Gemm or Conv that makes the logit.",
 }
-"""By the ONNX operator that computes the score."""
+"""By suffix. ONNX files say such things in their metadata, and nothing beside them is read."""
+
+_SILENT = f"Its format doesn't show it: {_BESIDE}."
 
 
-def single_score(path: Path) -> ScoreMeaning | None:
-    """What the score of a file with one output of shape (batch, 1) means.
+def single_score(path: Path, runtime: Runtime) -> ScoreMeaning:
+    """What the score of a model with one output of shape (batch, 1) means.
 
     Args:
         path: the model file.
-
-    Returns:
-        `None` where the file doesn't show it: engines and SavedModels never do.
+        runtime: it, opened.
 
     Raises:
-        StorageError: a .keras file can't be read.
+        UnsupportedModelError: the file doesn't show it, or it is a Keras model without a graph.
 
     Example:
-        >>> single_score(Path("qat.engine")) is None
-        True
+        >>> import keras
+        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+        >>> single_score(Path("my.keras"), KerasRuntime(model))
+        'logit'
     """
+    found = _shown(path, runtime)
+    if found is None:
+        raise UnsupportedModelError(
+            "A single score is read as that of the second of two classes, a probability behind a sigmoid or a logit "
+            f"before it, and this file doesn't show which. Received: {path}, which writes "
+            f"{'; '.join(map(str, runtime.outputs))}. {_ADVICE.get(path.suffix, _SILENT)}"
+        )
+    return found
+
+
+def _shown(path: Path, runtime: Runtime) -> ScoreMeaning | None:
+    if isinstance(runtime, KerasRuntime):
+        return score_meaning(trace(runtime.model))
     read = _READERS.get(path.suffix)
     return None if read is None else read(path)
-
-
-def _of_keras(path: Path) -> ScoreMeaning | None:
-    return score_meaning(trace(load_model_file(path)))
-
-
-def _of_onnx(path: Path) -> ScoreMeaning | None:
-    graph = onnx.load(path, load_external_data=False).graph
-    producers = {output: node for node in graph.node for output in node.output}
-    node = producers.get(graph.output[0].name)
-    while node is not None and node.op_type in _SEEN_THROUGH:
-        node = producers.get(node.input[0])
-    return None if node is None else _MEANINGS.get(node.op_type)
-
-
-_READERS: Mapping[str, Callable[[Path], ScoreMeaning | None]] = {".keras": _of_keras, ".onnx": _of_onnx}

@@ -63,6 +63,14 @@ def compare_outputs(
 
     Raises:
         DataError: the inputs don't fit.
+
+    Example:
+        >>> import keras
+        >>> from keras_qat.runtimes import KerasRuntime
+        >>> runtime = KerasRuntime(keras.Sequential([keras.Input((3,)), keras.layers.Softmax()]))
+        >>> inputs = Inputs("unit vectors", 3, real=False, batches=lambda: iter([(np.eye(3, dtype="float32"),)]))
+        >>> compare_outputs(runtime, runtime, inputs, None, "classes")
+        OutputErrors(sqnr=200.0, agreement=1.0, keras_agreement=None)
     """
     sums = _Sums()
     for batch in inputs.batches():

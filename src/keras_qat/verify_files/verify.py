@@ -39,24 +39,28 @@ def _verify_run(settings: VerificationSettings) -> Verification:
     run = open_run(settings.path, data=settings.data)
     cases = cases_of_run(run)
     images = run.data().selection
-    checks = tuple(check_file(case, _inputs(case, images, settings)) for case in cases)
+    checks = tuple(
+        check_file(case, _inputs(case, images, _facts(case, settings.preprocessing), settings)) for case in cases
+    )
     return Verification(images.name, checks)
 
 
 def _verify_file(settings: VerificationSettings) -> Verification:
     case = case_of_file(settings)
     read_contents(case.file)
-    if settings.data is None:
-        return Verification(RANDOM_NUMBERS, (check_file(case, _inputs(case, None, settings)),))
     facts = _facts(case, settings.preprocessing)
+    images = None if settings.data is None else _images(case, settings.data, facts, settings)
+    name = RANDOM_NUMBERS if images is None else images.name
+    return Verification(name, (check_file(case, _inputs(case, images, facts, settings)),))
+
+
+def _images(case: Case, data: str, facts: ModelFacts | None, settings: VerificationSettings) -> ImageSet:
+    """Images for both models. Their labels don't matter, so they may be of any classes."""
     prepared = input_preprocessing(case.model, None, case.file) if facts is None else facts.preprocessing
-    known = None if facts is None else len(facts.class_names) or None
-    images = load_validation(settings.data, prepared, settings.seed, settings.skip_bad, known).images
-    return Verification(images.name, (check_file(case, _inputs(case, images, settings)),))
+    return load_validation(data, prepared, settings.seed, settings.skip_bad, num_classes=0).images
 
 
-def _inputs(case: Case, images: ImageSet | None, settings: VerificationSettings) -> Inputs:
-    facts = _facts(case, settings.preprocessing)
+def _inputs(case: Case, images: ImageSet | None, facts: ModelFacts | None, settings: VerificationSettings) -> Inputs:
     if images is None or facts is None:
         return random_numbers(case.model, KerasRuntime(case.model).inputs, facts, settings.seed)
     return images_of(images, facts, settings.images, settings.seed)

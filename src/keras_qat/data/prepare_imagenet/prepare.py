@@ -11,7 +11,8 @@ from keras_qat.data.prepare_imagenet.devkit import DEVKIT, read_devkit
 from keras_qat.data.prepare_imagenet.listing import TRAIN, VALIDATION, list_train, list_validation
 from keras_qat.data.prepare_imagenet.manifest import open_manifest
 from keras_qat.data.prepare_imagenet.write import plan_shards, write_shards
-from keras_qat.errors import UserError
+from keras_qat.errors import DataError, UserError
+from keras_qat.file_system import is_file
 from keras_qat.storage import require_writable
 
 OFFICIAL = {"train": 1_281_167, "validation": 50_000}
@@ -76,7 +77,7 @@ def prepare_imagenet(
     """
     _require_numbers(shards, workers, seed)
     for name in (TRAIN, VALIDATION, DEVKIT):
-        if not (archives / name).is_file():
+        if not is_file(archives / name, DataError):
             raise archive_error(archives / name, "there is no such file")
     require_writable(output)
     settings = {

@@ -3,9 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from keras_qat.errors import DataError
+from keras_qat.errors import BrokenImageError, DataError
 
-ADVICE = "Copy the shard anew from where it came, write it again, or pass over it with --skip-bad."
+ADVICE = "Copy the shard anew from where it came, or write it again."
+"""What to do of a bad record."""
+
 # The first bytes of a gzip file, and of the usual zlib streams.
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"\x78\x01": "zlib", b"\x78\x9c": "zlib", b"\x78\xda": "zlib"}
 
@@ -25,9 +27,19 @@ class BadRecord:
     end: int | None
 
 
-def record_error(path: str | Path, offset: int, problem: str, advice: str = ADVICE) -> DataError:
+def record_error(path: str | Path, offset: int, problem: str) -> BrokenImageError:
     """The error of one record: names the file and where in it the record begins."""
-    return DataError(f"Can't use the record at byte {offset} of {path}: {problem}. Received: {str(path)!r}. {advice}")
+    return BrokenImageError(record_problem(path, offset, problem, ADVICE))
+
+
+def record_problem(path: str | Path, offset: int, problem: str, advice: str) -> str:
+    """What is said of one record.
+
+    Example:
+        >>> record_problem("shard", 16, "it is cut off", "Copy it again.")
+        "Can't use the record at byte 16 of shard: it is cut off. Received: 'shard'. Copy it again."
+    """
+    return f"Can't use the record at byte {offset} of {path}: {problem}. Received: {str(path)!r}. {advice}"
 
 
 def unreadable_error(path: str | Path, error: OSError) -> DataError:

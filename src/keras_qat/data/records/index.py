@@ -131,7 +131,8 @@ def _layout_of(paths: Sequence[Path]) -> Layout:
                 f"Give records with {known}."
             )
     if first_bad is not None:
-        raise first_bad
+        # Without it nothing would be left, so it can't be left out.
+        raise DataError(str(first_bad))
     raise DataError(f"The shards hold no record. Received: {str(paths[0])!r} … Make the set anew.")
 
 

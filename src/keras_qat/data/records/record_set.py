@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from keras_qat.data.image_set import ImageSet
 from keras_qat.data.preprocessing import Preprocessing
-from keras_qat.data.records.bad_record import record_error
+from keras_qat.data.records.bad_record import record_error, record_problem
 from keras_qat.data.records.cache import cached_index
 from keras_qat.data.records.index import RecordIndex, scan_shards
 from keras_qat.data.records.layout import LAYOUTS, Layout
 from keras_qat.data.records.source import RecordSource
-from keras_qat.errors import DataError
+from keras_qat.errors import BrokenImageError, DataError
 
 TRAIN = "train"
 """The split that says which classes there are."""
@@ -45,7 +45,7 @@ class RecordSet:
     def label_error(self, record: int, problem: str) -> DataError:
         """The error of a record's label, which names the record's place."""
         path, offset = self.paths[self.index.shard[record]], int(self.index.offset[record])
-        return record_error(path, offset, problem, "Make the set anew with labels that fit.")
+        return DataError(record_problem(path, offset, problem, "Make the set anew with labels that fit."))
 
     def image_set(self, name: str, labels: NDArray[np.int32], preprocessing: Preprocessing) -> ImageSet:
         """The images, under labels from 0 on."""
@@ -64,7 +64,8 @@ def open_records(split: str, paths: Sequence[Path], *, skip_bad: bool = False, r
         refresh: read the shards though their index is cached.
 
     Raises:
-        DataError: a record is bad and `skip_bad` isn't set, or the shards can't be read.
+        BrokenImageError: a record is bad and `skip_bad` isn't set.
+        DataError: the shards can't be read, or hold no good record.
     """
     index = cached_index(paths, lambda: scan_shards(paths, f"indexing {split} records"), refresh=refresh)
     records = RecordSet(split, tuple(paths), index)
@@ -80,7 +81,7 @@ def _report_bad(records: RecordSet, skip_bad: bool) -> None:
     shard, first = bad[0]
     error = record_error(records.paths[shard], first.offset, first.problem)
     if not skip_bad:
-        raise DataError(f"{len(bad)} of the {records.split} records can't be read. The first: {error}")
+        raise BrokenImageError(f"{len(bad)} of the {records.split} records can't be read. The first: {error}")
     _logger.warning("%d bad %s record(s) are passed over. The first: %s", len(bad), records.split, error)
     cut = [records.paths[shard].name for shard, record in bad if record.end is None]
     if cut:

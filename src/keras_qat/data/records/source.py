@@ -14,6 +14,7 @@ from keras_qat.data.records.framing import read_record
 from keras_qat.data.records.layout import bytes_of, parse_features
 from keras_qat.data.skipped import Skipped
 from keras_qat.data.sources import decoding_reader, digest
+from keras_qat.errors import BrokenImageError, DataError
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,4 +67,8 @@ class RecordSource:
 
     def _decode(self, index: int) -> NDArray[np.uint8]:
         name = f"{self.paths[self.shard[index]]} (record at byte {self.offset[index]})"
-        return decode_bytes(self.encoded(index), name, ADVICE)
+        try:
+            return decode_bytes(self.encoded(index), name, ADVICE)
+        except BrokenImageError as error:
+            # Too late to do without: only the records are looked at beforehand, not the images in them.
+            raise DataError(str(error)) from error

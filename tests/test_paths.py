@@ -1,0 +1,81 @@
+"""Paths that the system won't look at, and a name that is none: errors to read, and no tracebacks."""
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from keras_qat import file_system, paths
+from keras_qat.data import Preprocessing, load_data, load_validation
+from keras_qat.data_names import require_source
+from keras_qat.errors import DataError, StorageError, UserError, WeightsError
+from keras_qat.storage import require_creatable, require_writable, write_text
+
+LONG = Path("x" * 300)
+"""A file system takes 255 bytes."""
+
+EIGHT = Preprocessing("unit", 8, 8)
+
+ASKED: dict[str, tuple[Callable[[Path], Any], type[UserError]]] = {
+    "model": (paths.require_model_file, StorageError),
+    "engine": (paths.require_engine_model, StorageError),
+    "onnx": (paths.require_onnx_file, StorageError),
+    "onnx or run": (paths.require_onnx_or_run, StorageError),
+    "run": (paths.require_run, StorageError),
+    "finished run": (paths.require_finished_run, StorageError),
+    "variant": (lambda path: paths.variant_file(path, "qat"), StorageError),
+    "image": (paths.require_image, DataError),
+    "weights": (paths.require_weights, WeightsError),
+    "source": (require_source, DataError),
+    "data": (lambda path: load_data(path, EIGHT, seed=0), DataError),
+    "validation": (lambda path: load_validation(str(path), EIGHT, seed=0), DataError),
+    "writable": (require_writable, StorageError),
+    "creatable": (require_creatable, StorageError),
+    "written": (lambda path: write_text(path, "x"), StorageError),
+}
+
+
+@pytest.mark.parametrize("asked", ASKED)
+def test_a_name_that_is_too_long_is_an_error_to_read(asked: str, tmp_path: Path) -> None:
+    ask, error = ASKED[asked]
+    for path in (tmp_path / LONG, tmp_path / LONG / "below"):
+        with pytest.raises(error, match=r"Received: ") as raised:
+            ask(path)
+        assert raised.type is error
+        assert str(path) in str(raised.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_there() -> None:
+    here = Path(__file__)
+    for ask, answers in (
+        (file_system.is_there, (True, True, False)),
+        (file_system.is_file, (True, False, False)),
+        (file_system.is_folder, (False, True, False)),
+    ):
+        assert tuple(map(ask, (here, here.parent, here / "below"))) == answers
+
+
+def test_a_folder_that_may_not_be_entered_is_an_error_to_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever runs the tests may be root, who enters any."""
+
+    def refuse(path: Path, **_: Any) -> os.stat_result:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    for ask in (file_system.is_there, file_system.is_file, file_system.is_folder):
+        with pytest.raises(WeightsError, match=r"Permission denied\. Received: 'closed/file'\. Name another one"):
+            ask(Path("closed/file"), WeightsError)
+
+
+def test_no_name_is_not_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for ask in (require_source, lambda name: load_data(name, EIGHT, seed=0)):
+        with pytest.raises(DataError, match=r"no data set or folder of that name\. Received: ''"):
+            ask("")
+    require_source(".")
+    with pytest.raises(DataError, match="There are no images in"):
+        load_data(".", EIGHT, seed=0)
