@@ -12,18 +12,16 @@ its noise on 500 images is about half a point; the Kullback-Leibler divergence f
 of the logits are finer, and the divergence is compared image by image.
 """
 
-import json
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import cyclopts
 import numpy as np
 from cyclopts import Parameter
-from rich.console import Console
-from rows import Row, make_row, print_rows
+from rows import Row, make_row, show_rows
 from scores import OPEN, score
 
 from keras_qat import Overrides, export_onnx, plan, trace
@@ -59,16 +57,10 @@ def main(
         report: JSON file for all figures.
     """
     settings = settings or Settings()
-    rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder:
-        for model in models:
-            one = replace(settings, model=model, output=Path(folder))
-            for row in _rows(one, targets, seeds, weight_bits, scored_on, threads):
-                rows.append(row)
-                Console(stderr=True, width=160).print(row)
-                if report is not None:
-                    report.write_text(json.dumps([asdict(row) for row in rows], indent=2), encoding="utf-8")
-    print_rows(rows)
+        each = (replace(settings, model=model, output=Path(folder)) for model in models)
+        rows = (row for one in each for row in _rows(one, targets, seeds, weight_bits, scored_on, threads))
+        show_rows(rows, report)
 
 
 def _rows(

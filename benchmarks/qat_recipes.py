@@ -9,11 +9,10 @@ the validation images. Matrix products are those of full float32: TensorFloat-32
 that is studied here. The files are scored in ONNX Runtime.
 """
 
-import json
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
@@ -21,8 +20,7 @@ from typing import Annotated, Any, Literal
 import cyclopts
 import numpy as np
 from cyclopts import Parameter
-from rich.console import Console
-from rows import Row, make_row, print_rows
+from rows import Row, make_row, show_rows
 from scores import score
 
 os.environ.setdefault("JAX_DEFAULT_MATMUL_PRECISION", "highest")
@@ -111,18 +109,12 @@ def main(
         threads: of ONNX Runtime.
         report: JSON file for all figures.
     """
-    rows: list[Row] = []
     with np.load(data) as file:
         images = {name: file[name] for name in file.files}
     net = keras.applications.ResNet50(weights=str(weights))
     common = {"epochs": epochs, "batch_size": batch_size}
     asked = {name: Recipe(**{**common, **RECIPES[name]}) for name in recipes}
-    for row in _rows(net, images, target, asked, seeds, weight_bits, scored_on, threads):
-        rows.append(row)
-        Console(stderr=True, width=160).print(row)
-        if report is not None:
-            report.write_text(json.dumps([asdict(row) for row in rows], indent=2), encoding="utf-8")
-    print_rows(rows)
+    show_rows(_rows(net, images, target, asked, seeds, weight_bits, scored_on, threads), report)
 
 
 def _rows(

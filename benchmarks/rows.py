@@ -1,6 +1,9 @@
 """A row of what fine-tuning gains: how far a file, or the float model, is from float and from the labels."""
 
-from dataclasses import dataclass
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -60,8 +63,23 @@ def _divergence(exact: np.ndarray, found: np.ndarray) -> np.ndarray:
     return np.asarray(np.sum(p * (np.log(p + SMALLEST) - np.log(q + SMALLEST)), axis=1))
 
 
-def print_rows(rows: list[Row]) -> None:
-    """All rows as a table, and the means over seeds."""
+def show_rows(found: Iterable[Row], report: Path | None) -> None:
+    """Print each row as it comes and all to JSON so far; then a table of them, and the means over seeds.
+
+    Args:
+        found: the rows, each of which may take minutes.
+        report: the JSON file, if one is wanted.
+    """
+    rows: list[Row] = []
+    for row in found:
+        rows.append(row)
+        Console(stderr=True, width=160).print(row)
+        if report is not None:
+            report.write_text(json.dumps([asdict(row) for row in rows], indent=2), encoding="utf-8")
+    _print(rows)
+
+
+def _print(rows: list[Row]) -> None:
     table = Table("model", "target", "", "seed", "epoch", "agreement", "top-1", "KL", "gain over PTQ", "SQNR")
     for row in rows:
         own = row.best_epoch is not None

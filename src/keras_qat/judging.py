@@ -10,7 +10,6 @@ import numpy as np
 
 from keras_qat.data import ImageSet
 from keras_qat.evaluation import Predictions, TensorError, measure_latency, predict, tensor_errors
-from keras_qat.graph import score_meaning, trace
 from keras_qat.report import Row
 from keras_qat.runtimes import KerasRuntime, Runtime, choose_judge
 from keras_qat.types import ScoreMeaning
@@ -26,7 +25,13 @@ _COMPARED_BATCH = 8
 
 
 def judge_variants(
-    models: Mapping[str, Any], files: Mapping[str, Path], images: ImageSet, target: str, *, embedded: bool = False
+    models: Mapping[str, Any],
+    files: Mapping[str, Path],
+    images: ImageSet,
+    target: str,
+    *,
+    embedded: bool = False,
+    meaning: ScoreMeaning = "classes",
 ) -> tuple[tuple[Row, ...], str]:
     """Evaluate and time every variant in Keras and deployed, on the same images.
 
@@ -36,6 +41,7 @@ def judge_variants(
         images: with labels; whole pixels if `embedded`.
         target: which the files are for; it decides which engine runs them.
         embedded: the files read pixels and normalize them themselves.
+        meaning: of the scores that all of them write.
 
     Returns:
         A row for each variant, and the name of the engine, with why no better one.
@@ -43,17 +49,12 @@ def judge_variants(
     judge = choose_judge(target)
     fed = _fed(images) if embedded else images
     normalize = images.preprocessing.normalize if embedded else None
-    meanings = {name: score_meaning(trace(model)) or "classes" for name, model in models.items()}
     with ExitStack() as stack:
         simulated = {name: stack.enter_context(KerasRuntime(model)) for name, model in models.items()}
         deployed = {name: stack.enter_context(judge.open(files[name], max_batch=EVALUATION_BATCH)) for name in models}
 
-        in_keras = {
-            name: _scores(runtime, images, f"{name} in Keras", meanings[name]) for name, runtime in simulated.items()
-        }
-        in_engine = {
-            name: _scores(runtime, fed, f"{name} deployed", meanings[name]) for name, runtime in deployed.items()
-        }
+        in_keras = {name: _scores(runtime, images, f"{name} in Keras", meaning) for name, runtime in simulated.items()}
+        in_engine = {name: _scores(runtime, fed, f"{name} deployed", meaning) for name, runtime in deployed.items()}
         errors = {
             name: _tensor_errors(models[name], files[name], fed, normalize) for name in models if name != BASELINE
         }

@@ -12,7 +12,7 @@ from keras_qat.calibration import find_observer, find_weight_method
 from keras_qat.calibration.pairs import require_made_of
 from keras_qat.data import Splits, find_augmentation
 from keras_qat.export import require_opset
-from keras_qat.graph import score_meaning, trace
+from keras_qat.graph import trace
 from keras_qat.judging import EVALUATION_BATCH
 from keras_qat.model_facts import ModelFacts
 from keras_qat.placement import Overrides, plan
@@ -51,8 +51,7 @@ def run(settings: Settings) -> Record:
     with stages.timed("load"):
         start = open_start(settings)
         preprocessing = start.data.train.preprocessing
-        scores = score_meaning(trace(start.model)) or "classes"
-        facts = ModelFacts(preprocessing, settings.embed_preprocessing, start.data.class_names, scores)
+        facts = ModelFacts(preprocessing, settings.embed_preprocessing, start.data.class_names, start.meaning)
         _require_trainable(start.model, start.data, settings)
         clear(folder)
         overrides.save(folder / "overrides.json")

@@ -84,7 +84,9 @@ def conclude(variants: Variants, data: Splits, facts: ModelFacts, settings: Sett
     judged = {name: model for name, model in models.items() if not (settings.skip_baseline and name == BASELINE)}
     validation = _validation(data, settings)
     with stages.timed("evaluate"):
-        rows, engine = judge_variants(judged, files, validation, settings.target, embedded=facts.embedded)
+        rows, engine = judge_variants(
+            judged, files, validation, settings.target, embedded=facts.embedded, meaning=facts.scores
+        )
     record = Record(
         model=settings.name,
         data=data.name,

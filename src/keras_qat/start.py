@@ -38,10 +38,12 @@ class Start:
     Args:
         model: the float model, trained.
         data: its images, at the network's size.
+        meaning: of the model's scores.
     """
 
     model: Any
     data: Splits
+    meaning: ScoreMeaning
 
 
 def open_start(settings: Settings) -> Start:
@@ -91,7 +93,8 @@ def _named(settings: Settings) -> Start:
     # The embedded digits are small, and so is the network for them.
     preprocessing = entry.preprocessing.for_size(DIGITS_SIZE) if settings.data == DIGITS else entry.preprocessing
     data = load_splits(settings, preprocessing)
-    return Start(_float_model(settings, entry, data), data)
+    model = _float_model(settings, entry, data)
+    return Start(model, data, score_meaning(trace(model)) or "classes")
 
 
 def _float_model(settings: Settings, entry: ZooEntry, data: Splits) -> Any:
@@ -122,7 +125,7 @@ def _own(settings: Settings, path: Path) -> Start:
         require_classes(path, num_classes, Labelled(data.validation, data.class_names))
     if meaning in _TOLD:
         _logger.info(_TOLD[meaning])
-    return Start(model, data)
+    return Start(model, data, meaning)
 
 
 def _require_float_classifier(model: Any, path: Path) -> ScoreMeaning:

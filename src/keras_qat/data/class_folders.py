@@ -9,7 +9,7 @@ from pathlib import Path
 
 from keras_qat.data.image_set import ImageSet
 from keras_qat.data.imagenet import imagenet_classes, is_wnid
-from keras_qat.data.listing import Files
+from keras_qat.data.listing import Files, all_paths
 from keras_qat.data.preprocessing import Preprocessing
 from keras_qat.errors import DataError
 
@@ -62,7 +62,7 @@ def number_classes(
 def labelled_files(name: str, files: Files, index: Mapping[str, int], preprocessing: Preprocessing) -> ImageSet:
     """The images of class folders under the labels that `index` has for those."""
     labels = [index[class_name] for class_name, paths in files.items() for _ in paths]
-    return ImageSet.from_files(name, [p for paths in files.values() for p in paths], labels, preprocessing)
+    return ImageSet.from_files(name, all_paths(files), labels, preprocessing)
 
 
 def few(names: Sequence[str]) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_qat.data.image_set import ImageSet
-from keras_qat.data.stratify import stratified_order
+from keras_qat.data.stratify import stratified_cut
 from keras_qat.errors import DataError
 
 _SHARE = 0.1
@@ -48,11 +48,10 @@ def held_out(labels: NDArray[np.int32], where: Path, seed: int) -> tuple[NDArray
     Raises:
         DataError: nothing would be left to train.
     """
-    count = min(max(1, round(_SHARE * len(labels))), _MOST)
-    if len(labels) <= count:
+    train, selection = stratified_cut(labels, _SHARE, _MOST, seed)
+    if not len(train):
         raise DataError(
             f"{where} is too small to hold out images that choose the best epoch. "
             f"Received: {len(labels)} image(s). Give at least 2, better some hundreds."
         )
-    order = stratified_order(labels, seed)
-    return np.sort(order[count:]), np.sort(order[:count])
+    return train, selection

@@ -13,7 +13,7 @@ from keras_qat.data.image_set import ImageSet
 from keras_qat.data.listing import Files, all_paths, is_image, list_images, pass_over, visible
 from keras_qat.data.preprocessing import Preprocessing
 from keras_qat.data.splits import Labelled, Splits
-from keras_qat.data.stratify import stratified_order
+from keras_qat.data.stratify import stratified_cut
 from keras_qat.data.whole_images import select_whole, whole_files
 from keras_qat.errors import DataError
 from keras_qat.file_system import is_folder
@@ -142,9 +142,7 @@ def _read(root: Path, preprocessing: Preprocessing, skip_bad: bool, num_classes:
 
 def _cut(labels: NDArray[np.int32], seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The indices that don't judge, and those that do."""
-    order = stratified_order(labels, seed)
-    count = min(max(1, round(_SHARE * len(labels))), _MOST)
-    return np.sort(order[count:]), np.sort(order[:count])
+    return stratified_cut(labels, _SHARE, _MOST, seed)
 
 
 def _list_photos(root: Path, skip_bad: bool) -> Files:

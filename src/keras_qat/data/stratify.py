@@ -31,3 +31,27 @@ def stratified_order(labels: NDArray[np.int32], seed: int) -> NDArray[np.int64]:
     rank = np.arange(len(labels)) - np.repeat(start, count)
     key = (rank + random.random(len(labels))) / np.repeat(count, count)
     return by_class[np.argsort(key, kind="stable")]
+
+
+def stratified_cut(
+    labels: NDArray[np.int32], share: float, most: int, seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Cut a share of the indices of `labels` off, at least 1 and at most `most`, as stratified as it can be.
+
+    Args:
+        labels: int32 array of shape (n,).
+        share: of them to cut off, 0 to 1.
+        most: the most of them.
+        seed: as for `stratified_order`.
+
+    Returns:
+        What stays and what is cut off, both int64 and sorted.
+
+    Example:
+        >>> stays, off = stratified_cut(np.array([0, 1] * 10, np.int32), 0.1, 5000, seed=0)
+        >>> len(stays), len(off)
+        (18, 2)
+    """
+    order = stratified_order(labels, seed)
+    count = min(max(1, round(share * len(labels))), most)
+    return np.sort(order[count:]), np.sort(order[:count])
