@@ -29,7 +29,7 @@ from rich.table import Table
 from keras_qat import calibrate, export_onnx, plan, trace
 from keras_qat.calibration import OBSERVERS
 from keras_qat.data import load_data
-from keras_qat.zoo import build_model, find
+from keras_qat.models import build_model, find
 
 PEER_METHODS = ("MinMax", "Percentile", "Entropy")
 TARGET = "onnxruntime"

@@ -27,9 +27,9 @@ from rich.table import Table
 from keras_qat import apply_placement, calibrate, correct_bias, export_onnx, plan, trace
 from keras_qat.data import Splits, load_data
 from keras_qat.errors import UserError
-from keras_qat.report import read_environment
+from keras_qat.machine import read_environment
+from keras_qat.models import build_model, find
 from keras_qat.targets import Target, find_target
-from keras_qat.zoo import build_model, find
 
 BATCHES = (1, 8)
 WARM_UP = 10

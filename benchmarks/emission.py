@@ -67,8 +67,8 @@ def one(network: str, form: str) -> None:
         form: `float` or a target.
     """
     from keras_qat import apply_placement, export_onnx, plan, trace
+    from keras_qat.models import build_model, find
     from keras_qat.types import TensorRange
-    from keras_qat.zoo import build_model, find
 
     entry = find(network)
     model = build_model(entry, weights=None, num_classes=1000, size=entry.preprocessing.size)

@@ -40,7 +40,7 @@ def open_onnxruntime(path: Path, threads: int) -> Run:
     """All optimizations, as by default. Threads stop spinning when a run ends, or they would slow the next session."""
     import onnxruntime
 
-    from keras_qat.cpu import read_cpu
+    from keras_qat.machine import read_cpu
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads

@@ -26,12 +26,11 @@ import numpy as np
 from rich.console import Console
 
 from keras_qat import apply_placement, calibrate, export_onnx, plan, trace
-from keras_qat.evaluation import predict, tensor_errors
-from keras_qat.export import verify_file
-from keras_qat.placement.groups import WEIGHTED
-from keras_qat.report import read_environment
-from keras_qat.runtimes import KerasRuntime, OnnxRuntime
-from keras_qat.runtimes.judge import choose_judge
+from keras_qat.evaluation import predict
+from keras_qat.machine import read_environment
+from keras_qat.placement import WEIGHTED
+from keras_qat.runtimes import KerasRuntime, OnnxRuntime, choose_judge
+from keras_qat.verify import tensor_errors, verify_file
 
 TARGETS = ("onnxruntime", "openvino", "tensorrt")
 SEED = 0

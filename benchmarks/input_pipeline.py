@@ -25,13 +25,12 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from keras_qat.data import ImageSet, load_data
-from keras_qat.data.sources import FileSource
-from keras_qat.evaluation.latency import time_in_turn
-from keras_qat.report import read_environment
+from keras_qat.data import FileSource, ImageSet, load_data
+from keras_qat.evaluation import time_in_turn
+from keras_qat.files import write_json
+from keras_qat.machine import read_environment
+from keras_qat.models import find
 from keras_qat.runtimes import Runtime, open_runtime
-from keras_qat.storage import write_json
-from keras_qat.zoo import find
 
 PREPROCESSING = find("resnet50").preprocessing
 PLAIN = "Pillow loop"

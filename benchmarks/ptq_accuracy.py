@@ -33,7 +33,7 @@ from keras_qat.calibration import (
     reestimate_batch_norms,
 )
 from keras_qat.data import ImageSet, load_data
-from keras_qat.zoo import build_model, find
+from keras_qat.models import build_model, find
 
 CORRECTED = ("entropy", "mse", "auto")
 """The methods whose biases are corrected as well."""

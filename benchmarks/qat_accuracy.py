@@ -25,10 +25,7 @@ from rows import Row, make_row, show_rows
 from scores import OPEN, score
 
 from keras_qat import Overrides, export_onnx, plan, trace
-from keras_qat.ptq import quantize_after_training
-from keras_qat.qat import train_quantized
-from keras_qat.settings import Settings
-from keras_qat.start import open_start
+from keras_qat.run import Settings, open_start, quantize_after_training, train_quantized
 
 _BATCH = 20
 

@@ -30,7 +30,7 @@ from engines import open_onnxruntime
 from image_arrays import BATCH, Batches, prepared, save_arrays
 
 from keras_qat import Recipe, calibrate, export_onnx, fine_tune, plan, trace
-from keras_qat.quantization import insert
+from keras_qat.calibration import insert
 from keras_qat.training import Distillation
 
 _CALIBRATION, _CORRECTION = 256, 128

@@ -193,8 +193,7 @@ def _trainers(setup: Setup, variants: list[str], *, jit: bool) -> dict[str, Any]
     import keras
 
     from keras_qat import apply_placement, calibrate, plan, trace
-    from keras_qat.training import Distillation, Distiller, make_optimizer
-    from keras_qat.training.freezing import freeze_batch_norms
+    from keras_qat.training import Distillation, Distiller, freeze_batch_norms, make_optimizer
 
     keras.utils.set_random_seed(_SEED)
     net = getattr(keras.applications, setup.model)(weights=None, input_shape=(setup.size, setup.size, 3))

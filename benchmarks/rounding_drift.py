@@ -22,8 +22,8 @@ from rich.table import Table
 
 import keras_qat  # noqa: F401  (lets Keras load the quantized layers)
 from keras_qat.data import load_data
-from keras_qat.evaluation import tensor_errors
-from keras_qat.zoo import find
+from keras_qat.models import find
+from keras_qat.verify import tensor_errors
 
 BATCH = 25
 LEVELS = {

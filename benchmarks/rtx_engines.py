@@ -16,10 +16,10 @@ import keras
 from rich.console import Console
 
 from keras_qat import apply_placement, export_onnx, plan, trace
-from keras_qat.export import require_verified
+from keras_qat.models import build_model, find
 from keras_qat.runtimes import BatchRange, build_engine
 from keras_qat.types import Precision, TensorRange
-from keras_qat.zoo import build_model, find
+from keras_qat.verify import require_verified
 
 NETWORKS = ("resnet50", "resnet101", "resnet152", "resnet50v2", "resnet101v2", "resnet152v2")
 CAPABILITIES = ("8.6", "8.9")

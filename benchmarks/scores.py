@@ -3,7 +3,7 @@
 import numpy as np
 from engines import Run, open_onnxruntime, open_openvino
 
-from keras_qat.cpu import read_cpu
+from keras_qat.machine import read_cpu
 
 _QUICK = open_onnxruntime if read_cpu().vnni is False else open_openvino
 """OpenVINO saturates on a CPU without VNNI, and then computes something else."""

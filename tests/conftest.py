@@ -40,7 +40,7 @@ def _register_network(name: str, strides: int) -> str:
     import keras
 
     from keras_qat.data import Preprocessing
-    from keras_qat.zoo import ZooEntry, register
+    from keras_qat.models import ZooEntry, register
 
     def build(*, size: int, num_classes: int) -> keras.Model:
         layers = keras.layers
@@ -74,8 +74,8 @@ def trained_network(cache_folder: Path) -> str:
 
     The digits are of 8 x 8 pixels, enlarged; with larger strides it learns them sooner, and as well.
     """
-    from keras_qat.settings import Settings
-    from keras_qat.start import open_start
+    from keras_qat.run import Settings
+    from keras_qat.run.start import open_start
 
     name = _register_network("tinydigits", strides=4)
     with (cache_folder / "baseline.lock").open("w") as lock:

@@ -16,13 +16,21 @@ from onnx import TensorProto, helper
 from PIL import Image
 from rich.console import Console
 
-from keras_qat.cli.main import app, run_program
+from keras_qat.cli.program import app, run_program
 from keras_qat.errors import StorageError, UserError
-from keras_qat.evaluation import Benchmark, Skip, TimedFile, Timing, benchmark, benchmark_files
+from keras_qat.evaluation import (
+    Benchmark,
+    Skip,
+    TimedFile,
+    Timing,
+    benchmark,
+    benchmark_files,
+    fixed_batch,
+    random_inputs,
+)
 from keras_qat.evaluation import latency as latency_module
-from keras_qat.evaluation.inputs import fixed_batch
-from keras_qat.evaluation.random_inputs import random_inputs
-from keras_qat.report import benchmark_table, plot_latency, read_environment
+from keras_qat.machine import read_environment
+from keras_qat.report import benchmark_table, plot_latency
 from keras_qat.report.latency_plot import draw_latency
 from keras_qat.runtimes import Runtime, TensorSpec
 

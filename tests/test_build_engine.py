@@ -15,11 +15,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from keras_qat import apply_placement, calibrate, export_onnx, plan, trace
-from keras_qat.cli.main import app, run_program
+from keras_qat.cli.program import app, run_program
 from keras_qat.errors import StorageError, UnsupportedModelError, UserError
-from keras_qat.runtimes import TENSORRT, BatchRange, EngineBuild, build_engine, open_runtime
-from keras_qat.runtimes.options import BuildOptions
-from keras_qat.runtimes.tensorrt import build_plan, why_no_gpu
+from keras_qat.runtimes import TENSORRT, BatchRange, EngineBuild, build_engine, build_plan, open_runtime, why_no_gpu
+from keras_qat.runtimes.runtime import BuildOptions
 
 _VERSION_AT = 24
 """Where a TensorRT-RTX 1.7 engine holds its four version numbers, a byte each."""

@@ -20,8 +20,8 @@ from keras_qat.calibration import (
     register_observer,
 )
 from keras_qat.calibration.histogram import EDGES
+from keras_qat.calibration.measure import build_probe, largest_magnitude, sampled_columns
 from keras_qat.calibration.methods import squared_errors
-from keras_qat.calibration.probe import build_probe, largest_magnitude, sampled_columns
 from keras_qat.errors import DataError, UnsupportedModelError, UserError
 from keras_qat.graph import trace
 from keras_qat.placement import plan

@@ -8,18 +8,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_qat.cli.main import app, run_program
+from keras_qat.cli.program import app, run_program
 from keras_qat.data import Preprocessing, load_data, load_validation
-from keras_qat.data.class_folders import number_classes
-from keras_qat.data.imagenet import imagenet_classes
+from keras_qat.data.image_files import imagenet_classes, number_classes
 from keras_qat.errors import DataError
-from keras_qat.evaluate_file import EvaluationSettings, evaluate_file
+from keras_qat.evaluation import EvaluationSettings, evaluate_file
 from keras_qat.export import export_onnx
-from keras_qat.model_facts import ModelFacts
-from keras_qat.saved_run import open_run
-from keras_qat.settings import Settings
-from keras_qat.storage import write_json
-from keras_qat.verify_files import VerificationSettings, verify_files
+from keras_qat.files import write_json
+from keras_qat.models import ModelFacts
+from keras_qat.run import Settings, VerificationSettings, open_run, verify_files
 
 SIDE = 4
 RAW = Preprocessing("raw", SIDE, SIDE)

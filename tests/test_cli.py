@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from keras_qat import Overrides
-from keras_qat.cli.main import app, run_program
-from keras_qat.zoo import build_model, find
+from keras_qat.cli.program import app, run_program
+from keras_qat.models import build_model, find
 
 Program = Callable[..., tuple[int, str]]
 

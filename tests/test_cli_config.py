@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from keras_qat.cli.config_file import with_config
-from keras_qat.cli.main import COMMANDS, app, run_program
-from keras_qat.settings import Settings
+from keras_qat.cli.program import COMMANDS, app, run_program
+from keras_qat.run import Settings
 
 Write = Callable[[str, str], str]
 

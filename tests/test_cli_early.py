@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from keras_qat.data import DATA_SETS
-from keras_qat.data_names import EMBEDDED
+from keras_qat.data.names import EMBEDDED
 
 LONG = "x" * 300
 """More than a file system takes."""
@@ -94,7 +94,7 @@ MISTAKES = {
 _PROGRAM = """
 import contextlib, io, json, sys
 sys.argv = ["keras-qat"]
-from keras_qat.cli.main import app, run_program
+from keras_qat.cli.program import app, run_program
 from keras_qat.progress import CONSOLE
 found = {}
 for name, arguments in json.loads(sys.stdin.read()).items():
@@ -147,8 +147,8 @@ def test_the_names_of_data_sets_are_those_that_are_loaded() -> None:
 
 def test_a_file_that_only_looks_like_a_zip_gets_as_far_as_keras(tmp_path: Path) -> None:
     from keras_qat.errors import StorageError
-    from keras_qat.model_file import load_model_file
-    from keras_qat.paths import require_model_file
+    from keras_qat.files import require_model_file
+    from keras_qat.models import load_model_file
 
     path = tmp_path / "empty.keras"
     path.write_bytes(b"PK\5\6" + bytes(18))

@@ -9,7 +9,7 @@ from typing import Literal
 import pytest
 
 import keras_qat
-from keras_qat.cli.main import COMMANDS, app, run_program
+from keras_qat.cli.program import COMMANDS, app, run_program
 
 COMMAND_NAMES = [name for commands in COMMANDS.values() for name in commands]
 
@@ -67,13 +67,14 @@ def test_help_does_not_import_tensorflow() -> None:
             [sys.executable, "-X", "importtime", program, *arguments], capture_output=True, text=True, check=True
         )
         modules = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
-        assert "keras_qat.cli.main" in modules
+        assert "keras_qat.cli.options" in modules
         assert not {"tensorflow", "keras", "onnxruntime", "onnx", "scipy"} & modules
         assert "Usage: keras-qat" in done.stdout
 
 
 def test_the_package_is_whole_in_any_other_program() -> None:
-    assert set(keras_qat.__all__) <= set(vars(keras_qat))
+    assert set(keras_qat.__all__) <= set(dir(keras_qat))
+    assert all(hasattr(keras_qat, name) for name in keras_qat.__all__)
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -9,9 +9,9 @@ import keras
 import pytest
 
 from keras_qat import plan, trace
-from keras_qat.cli.main import app, run_program
+from keras_qat.cli.program import app, run_program
 from keras_qat.placement import load_placement
-from keras_qat.runtimes import build
+from keras_qat.runtimes import judge as build
 
 Program = Callable[..., Any]
 
@@ -87,10 +87,10 @@ def test_build_engine(program: Program, tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_prepare_imagenet(program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from keras_qat.data.prepare_imagenet import prepare
+    from keras_qat.data.imagenet import prepare
 
     made = prepare.Prepared({"train": 6, "val": 2}, 2, 4000, {"cat/a.JPEG": "CMYK JPEG"}, {})
-    monkeypatch.setattr("keras_qat.data.prepare_imagenet.prepare_imagenet", lambda *_, **__: made)
+    monkeypatch.setattr("keras_qat.data.prepare_imagenet", lambda *_, **__: made)
     record = program("prepare-imagenet", "--archives", tmp_path, "--output", tmp_path / "made")
     assert record["counts"] == {"train": 6, "val": 2}
     assert record["encoded"] == {"cat/a.JPEG": "CMYK JPEG"}

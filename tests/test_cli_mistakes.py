@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from keras_qat.cli.main import COMMANDS, app, run_program
+from keras_qat.cli.program import COMMANDS, app, run_program
 
 MISTAKES: dict[str, dict[str, list[str]]] = {
     "run": {

@@ -10,7 +10,7 @@ from scipy.stats import multinomial
 
 from keras_qat.errors import DataError
 from keras_qat.evaluation import Predictions, compare, proportion
-from keras_qat.evaluation.compare import difference_interval, mcnemar
+from keras_qat.evaluation.comparison import difference_interval, mcnemar
 
 Z = 1.959963984540054
 """The 97.5% quantile of the normal distribution."""

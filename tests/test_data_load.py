@@ -10,9 +10,8 @@ import pytest
 import sklearn.datasets
 from PIL import Image
 
-from keras_qat.data import Preprocessing, decode_errors, load_data
-from keras_qat.data.decode import decode_file
-from keras_qat.data.imagenet import imagenet_classes
+from keras_qat.data import Preprocessing, decode_errors, decode_file, load_data
+from keras_qat.data.image_files import imagenet_classes
 from keras_qat.errors import DataError
 
 _SMALL = Preprocessing("tf", 16, 16)

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_qat.data import ImageSet, Preprocessing
-from keras_qat.data.preprocessing import Mode
+from keras_qat.data import ImageSet, Mode, Preprocessing
 from keras_qat.errors import UserError
 from keras_qat.types import Normalization
 

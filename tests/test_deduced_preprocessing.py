@@ -8,13 +8,13 @@ import pytest
 from PIL import Image
 
 from keras_qat import apply_placement, calibrate, plan, trace
-from keras_qat.cli.main import app, run_program
+from keras_qat.cli.program import app, run_program
 from keras_qat.data import Preprocessing
 from keras_qat.errors import UserError
-from keras_qat.evaluate_file import EvaluationSettings, evaluate_file
+from keras_qat.evaluation import EvaluationSettings, evaluate_file
 from keras_qat.export import export_onnx
-from keras_qat.own_model import input_preprocessing
-from keras_qat.verify_files import VerificationSettings, verify_files
+from keras_qat.models import input_preprocessing
+from keras_qat.run import VerificationSettings, verify_files
 
 SIZE = 8
 layers = keras.layers

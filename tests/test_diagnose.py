@@ -12,16 +12,23 @@ import pytest
 from PIL import Image
 
 from keras_qat import Overrides, apply_placement, calibrate, export_keras, plan, trace
-from keras_qat.cli.main import app, run_program
+from keras_qat.cli.program import app, run_program
 from keras_qat.errors import DataError, UserError
-from keras_qat.evaluation import Advice, Diagnosis, KernelDiagnosis, OutputDiagnosis, TensorDiagnosis, advise, diagnose
-from keras_qat.evaluation.diagnosis import DB_PER_BIT
+from keras_qat.evaluation import (
+    DB_PER_BIT,
+    Advice,
+    Diagnosis,
+    KernelDiagnosis,
+    OutputDiagnosis,
+    TensorDiagnosis,
+    advise,
+    diagnose,
+)
 from keras_qat.layers import FakeQuantize
-from keras_qat.model_facts import ModelFacts
-from keras_qat.placement.rule import Rule, rule_from_json
-from keras_qat.settings import Settings
+from keras_qat.models import ModelFacts, build_model, find
+from keras_qat.placement import Rule, rule_from_json
+from keras_qat.run import Settings
 from keras_qat.types import QuantSpec
-from keras_qat.zoo import build_model, find
 
 layers = keras.layers
 TARGETS = ("tensorrt", "onnxruntime", "openvino")

@@ -10,12 +10,12 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from keras_qat.cpu import Cpu
 from keras_qat.doctor import Severity, examine
 from keras_qat.doctor.checks import CHECKS, integers
-from keras_qat.doctor.onnx_file import read_onnx_file
-from keras_qat.doctor.operations import ACTIVATIONS, CONVOLUTIONS, INTEGER, MOVES, PAIR
 from keras_qat.errors import StorageError, UserError
+from keras_qat.machine import Cpu
+from keras_qat.onnx import ACTIVATIONS, CONVOLUTIONS, INTEGER, PAIR, read_onnx_file
+from keras_qat.onnx.walk import MOVES
 
 Node = onnx.NodeProto
 

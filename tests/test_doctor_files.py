@@ -14,7 +14,7 @@ from onnxruntime import quantization
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from keras_qat import apply_placement, calibrate, export_onnx, plan, trace
-from keras_qat.cli.main import app, run_program
+from keras_qat.cli.program import app, run_program
 from keras_qat.doctor import Examination, Severity, examine
 
 TARGETS = ("onnxruntime", "openvino", "tensorrt")

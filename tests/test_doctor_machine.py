@@ -11,18 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from keras_qat.cli.main import app, run_program
-from keras_qat.cpu import Cpu
+from keras_qat.cli.program import app, run_program
 from keras_qat.doctor import Machine, Severity, advise, read_machine
-from keras_qat.doctor.machine import advice as advice_module
-from keras_qat.doctor.machine import engines as engines_module
-from keras_qat.doctor.machine import gpu as gpu_module
-from keras_qat.doctor.machine import machine as machine_module
-from keras_qat.doctor.machine.advice import ADVICE
-from keras_qat.doctor.machine.engines import read_engines
-from keras_qat.doctor.machine.gpu import Gpu, parse_gpus, read_gpus
-from keras_qat.doctor.machine.packages import EXTRAS
-from keras_qat.doctor.machine.resources import Disk
+from keras_qat.doctor import machine as engines_module
+from keras_qat.doctor import machine as machine_module
+from keras_qat.doctor import machine_advice as advice_module
+from keras_qat.doctor.machine import read_engines
+from keras_qat.doctor.machine_advice import ADVICE
+from keras_qat.machine import EXTRAS, Cpu, Disk, Gpu, read_gpus
+from keras_qat.machine import hardware as gpu_module
+from keras_qat.machine.hardware import parse_gpus
 from keras_qat.runtimes import ENGINES
 
 GPU = Gpu("NVIDIA RTX A2000", "550.54", 6138, "8.6")

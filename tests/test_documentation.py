@@ -16,14 +16,15 @@ from PIL import Image
 
 import keras_qat
 from keras_qat import export_onnx
-from keras_qat.calibration import observers
-from keras_qat.cli.main import app
+from keras_qat.calibration import methods as observers
+from keras_qat.cli.program import app
 from keras_qat.evaluation import Latency
+from keras_qat.files import write_json
+from keras_qat.machine import read_environment
+from keras_qat.models import build_model, find
 from keras_qat.placement import Overrides
-from keras_qat.report import Record, Row, read_environment
-from keras_qat.storage import write_json
+from keras_qat.report import Record, Row
 from keras_qat.targets import registry
-from keras_qat.zoo import build_model, find
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"

@@ -15,24 +15,20 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from keras_qat import apply_placement, calibrate, plan, trace
-from keras_qat.cpu import read_cpu
-from keras_qat.data import Preprocessing
-from keras_qat.data.preprocessing import NORMALIZATIONS, Mode
+from keras_qat.data import Mode, Preprocessing
+from keras_qat.data.preprocessing import NORMALIZATIONS
 from keras_qat.errors import DataError, UserError
-from keras_qat.evaluate_file import EvaluationSettings, evaluate_file
-from keras_qat.evaluation import TensorError, tensor_errors
-from keras_qat.evaluation.inputs import convert
-from keras_qat.evaluation.predict import class_scores
-from keras_qat.export import export_onnx, require_verified, verify_file
-from keras_qat.gates import MAX_TENSOR_DIFFERING, MAX_TENSOR_STEPS, check_gates
-from keras_qat.model_facts import ModelFacts, read_model_facts
-from keras_qat.pipeline import run
+from keras_qat.evaluation import EvaluationSettings, class_scores, convert, evaluate_file
+from keras_qat.export import export_onnx
+from keras_qat.machine import read_cpu
+from keras_qat.models import ModelFacts, build_model, find, read_model_facts
 from keras_qat.report import Record
+from keras_qat.run import Settings, check_gates, run
+from keras_qat.run.start import open_start
 from keras_qat.runtimes import OnnxRuntime, OpenVINORuntime, build_engine
-from keras_qat.settings import Settings
-from keras_qat.start import open_start
 from keras_qat.types import IoDtype, Normalization, Placement, Precision
-from keras_qat.zoo import build_model, find
+from keras_qat.verify import TensorError, require_verified, tensor_errors, verify_file
+from keras_qat.verify.promises import MAX_TENSOR_DIFFERING, MAX_TENSOR_STEPS
 
 TARGETS = ("tensorrt", "onnxruntime", "openvino")
 PIXELS = np.random.default_rng(7).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
@@ -319,8 +315,8 @@ def test_the_cached_baseline_is_trained_on_the_same_images_either_way(
         seen.extend(next(iter(dataset))[0].numpy() for dataset in (train(1), selection))
         return model
 
-    monkeypatch.setattr("keras_qat.baseline.train_baseline", look)
-    monkeypatch.setattr("keras_qat.baseline.cache_path", lambda *_: tmp_path / "baseline.keras")
+    monkeypatch.setattr("keras_qat.run.start.train_baseline", look)
+    monkeypatch.setattr("keras_qat.run.start.cache_path", lambda *_: tmp_path / "baseline.keras")
     for embed in (False, True):
         one = replace(settings, embed_preprocessing=embed)
         open_start(one)

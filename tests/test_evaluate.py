@@ -14,17 +14,15 @@ import tensorflow as tf
 from onnx import TensorProto, helper
 from PIL import Image
 
-from keras_qat.cli.main import app, run_program
+from keras_qat.cli.program import app, run_program
 from keras_qat.data import Preprocessing
 from keras_qat.data.records.framing import write_record
 from keras_qat.errors import DataError, UserError
-from keras_qat.evaluate_file import EvaluationSettings, classify, evaluate_file
-from keras_qat.evaluation import Evaluation, class_scores, predict
-from keras_qat.model_facts import ModelFacts
-from keras_qat.pipeline import run
+from keras_qat.evaluation import Evaluation, EvaluationSettings, class_scores, classify, evaluate_file, predict
+from keras_qat.models import ModelFacts
 from keras_qat.report import evaluation_notes
+from keras_qat.run import Settings, run
 from keras_qat.runtimes import OnnxRuntime
-from keras_qat.settings import Settings
 
 SIDE = 4
 RAW = Preprocessing("raw", SIDE, SIDE)

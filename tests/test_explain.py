@@ -10,9 +10,9 @@ import keras
 import pytest
 
 from keras_qat import Overrides, Rule, explain, plan, trace
-from keras_qat.cli.main import app, run_program
+from keras_qat.cli.program import app, run_program
 from keras_qat.errors import UserError
-from keras_qat.placement.picture import Flowing, Picture, picture
+from keras_qat.placement import Flowing, Picture, picture
 from keras_qat.types import Placement, TensorRange
 
 layers = keras.layers

@@ -12,11 +12,11 @@ import onnxruntime
 import pytest
 
 from keras_qat import apply_placement, calibrate, export_keras, export_onnx, plan, trace
-from keras_qat.cli.main import app, run_program
+from keras_qat.cli.program import app, run_program
 from keras_qat.data import Preprocessing
-from keras_qat.export_file import export
+from keras_qat.export import checked as export
 from keras_qat.layers import FakeQuantize
-from keras_qat.model_facts import ModelFacts, read_model_facts
+from keras_qat.models import ModelFacts, read_model_facts
 
 layers = keras.layers
 Program = Callable[..., tuple[int, str, str]]

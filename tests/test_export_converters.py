@@ -10,7 +10,8 @@ import onnx
 import pytest
 
 from keras_qat.errors import StorageError, UnsupportedModelError, UserError
-from keras_qat.export import export_onnx, register_converter
+from keras_qat.export import export_onnx
+from keras_qat.onnx import register_converter
 from keras_qat.runtimes import OnnxRuntime
 
 layers = keras.layers

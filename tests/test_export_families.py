@@ -12,8 +12,8 @@ from keras.src.applications.inception_resnet_v2 import CustomScaleLayer
 
 from keras_qat import apply_placement, calibrate, export_onnx, plan, trace
 from keras_qat.errors import UnsupportedModelError
-from keras_qat.evaluation import tensor_errors
 from keras_qat.runtimes import OnnxRuntime
+from keras_qat.verify import tensor_errors
 
 layers = keras.layers
 

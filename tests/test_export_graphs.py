@@ -11,9 +11,9 @@ from keras import ops
 
 from keras_qat import apply_placement, calibrate, export_onnx, plan, trace
 from keras_qat.errors import DataError, UnsupportedModelError
-from keras_qat.evaluation import tensor_errors
 from keras_qat.runtimes import OnnxRuntime
 from keras_qat.types import OpKind
+from keras_qat.verify import tensor_errors
 
 layers = keras.layers
 FIRST = {"data_format": "channels_first"}

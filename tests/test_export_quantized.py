@@ -12,11 +12,10 @@ from onnx import numpy_helper
 
 from keras_qat import apply_placement, calibrate, plan, trace
 from keras_qat.errors import StorageError
-from keras_qat.export import export_onnx
-from keras_qat.export.saved_model import export_saved_model
+from keras_qat.export import export_onnx, export_saved_model
+from keras_qat.models import build_model, find
 from keras_qat.runtimes import OnnxRuntime
 from keras_qat.types import Placement
-from keras_qat.zoo import build_model, find
 
 TARGETS = ("tensorrt", "onnxruntime", "openvino")
 
@@ -158,7 +157,7 @@ def test_a_failed_write_leaves_the_old_file(
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("keras_qat.export.onnx.write.save_and_release", full)
+    monkeypatch.setattr("keras_qat.export.onnx_file.save_and_release", full)
     with pytest.raises(StorageError, match="No space left"):
         export_onnx(quantized["tensorrt"][0], path)
     assert path.read_bytes() == b"the old file"

@@ -7,9 +7,9 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from keras_qat.export.onnx import emit
-from keras_qat.export.onnx.stream import save_and_release
-from keras_qat.zoo import build_model, find
+from keras_qat.export.onnx_file import save_and_release
+from keras_qat.models import build_model, find
+from keras_qat.onnx import emit
 
 
 def test_file_is_what_protobuf_writes(tmp_path: Path, tiny_network: str) -> None:

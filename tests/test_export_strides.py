@@ -11,10 +11,10 @@ import pytest
 
 from keras_qat import apply_placement, calibrate, plan, trace
 from keras_qat.export import export_onnx
-from keras_qat.export.verify import verify_file
-from keras_qat.runtimes.onnxruntime_runtime import open_session
+from keras_qat.runtimes import open_session
 from keras_qat.targets import find_target
 from keras_qat.types import Placement
+from keras_qat.verify import verify_file
 
 PLAIN = find_target("onnxruntime")
 POOLED = replace(PLAIN, pools_strides=True)

@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 
 from keras_qat.layers import FakeQuantize, fake_quantize, fake_quantize_kernel, fake_quantize_learned, scale_of
-from keras_qat.layers.fused import by_equation, round_to_grid
+from keras_qat.layers.arithmetic import by_equation, round_to_grid
 from keras_qat.types import QuantSpec
 
 SPECS = {

@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 
 from keras_qat.data import Augmentation, ImageSet, Preprocessing, load_data
-from keras_qat.data.modes import GRAY_NORMALIZATIONS
+from keras_qat.data.preprocessing import GRAY_NORMALIZATIONS
 from keras_qat.errors import UserError
-from keras_qat.evaluate_file import EvaluationSettings, classify, evaluate_file
+from keras_qat.evaluation import EvaluationSettings, classify, evaluate_file
 from keras_qat.export import export_onnx
-from keras_qat.model_facts import ModelFacts, read_model_facts
+from keras_qat.models import ModelFacts, read_model_facts
 
 SIDE = 8
 UNIT = Preprocessing("unit", SIDE, SIDE, whole_pixels=True, channels=1)

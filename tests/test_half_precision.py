@@ -13,17 +13,13 @@ from onnx import TensorProto, numpy_helper
 
 from keras_qat import apply_placement, calibrate, export_onnx, plan, trace
 from keras_qat.errors import UnsupportedModelError, UserError
-from keras_qat.evaluation import tensor_errors
-from keras_qat.evaluation.predict import class_scores
-from keras_qat.export import verify_file
-from keras_qat.export.onnx.passes import HalfPrecision
-from keras_qat.export.onnx.passes.half_scales import HalfScales
-from keras_qat.gates import MAX_TENSOR_DIFFERING_FP16, check_gates
-from keras_qat.pipeline import run
-from keras_qat.runtimes import OnnxRuntime
-from keras_qat.runtimes.onnxruntime_runtime import open_session
-from keras_qat.settings import Settings
+from keras_qat.evaluation import class_scores
+from keras_qat.onnx.passes.half_precision import HalfPrecision, HalfScales
+from keras_qat.run import Settings, check_gates, run
+from keras_qat.runtimes import OnnxRuntime, open_session
 from keras_qat.types import Placement, TensorRange
+from keras_qat.verify import tensor_errors, verify_file
+from keras_qat.verify.promises import MAX_TENSOR_DIFFERING_FP16
 
 layers = keras.layers
 TARGETS = ("tensorrt", "onnxruntime")

@@ -10,11 +10,11 @@ import onnxruntime
 import pytest
 
 from keras_qat import quantize, trace
-from keras_qat.evaluation import tensor_errors
-from keras_qat.export import export_onnx, verify_file
+from keras_qat.export import export_onnx
 from keras_qat.training import Distillation, Distiller
-from keras_qat.training.features import common_features
-from keras_qat.transform.rebuild import copy_layer, rebuild
+from keras_qat.training.distiller import common_features
+from keras_qat.transform import copy_layer, rebuild
+from keras_qat.verify import tensor_errors, verify_file
 
 layers = keras.layers
 IMAGES = np.random.default_rng(0).normal(0, 1, (8, 12, 12, 3)).astype("float32")

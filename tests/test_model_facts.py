@@ -11,7 +11,7 @@ import pytest
 from keras_qat.data import Preprocessing
 from keras_qat.errors import StorageError, UserError
 from keras_qat.export import export_onnx
-from keras_qat.model_facts import ModelFacts, read_model_facts
+from keras_qat.models import ModelFacts, read_model_facts
 
 _FACTS = ModelFacts(Preprocessing("caffe", 8, 10, whole_pixels=True), embedded=True, class_names=("Äpfel", "pears"))
 

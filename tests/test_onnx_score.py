@@ -10,8 +10,8 @@ from onnx import parser
 
 from keras_qat.data import Preprocessing
 from keras_qat.errors import UnsupportedModelError
-from keras_qat.evaluate_file import open_model
-from keras_qat.evaluate_file.onnx_score import onnx_score
+from keras_qat.evaluation import open_model
+from keras_qat.evaluation.single_score import onnx_score
 
 SIDE = 2
 RAW = Preprocessing("raw", SIDE, SIDE, channels=1)

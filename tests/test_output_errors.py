@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from keras_qat.verify_files.outputs import compare_outputs
+from keras_qat.verify.outputs import compare_outputs
 
 
 def _sqnr(deployed: list[float], simulated: list[float]) -> float | None:

@@ -9,7 +9,7 @@ import pytest
 
 from keras_qat.data import Preprocessing
 from keras_qat.errors import UnsupportedModelError, UserError
-from keras_qat.own_model import input_preprocessing
+from keras_qat.models import input_preprocessing
 
 layers = keras.layers
 

@@ -8,11 +8,10 @@ from typing import Any
 
 import pytest
 
-from keras_qat import file_system, paths
-from keras_qat.data import Preprocessing, load_data, load_validation
-from keras_qat.data_names import require_source
+from keras_qat.data import Preprocessing, load_data, load_validation, require_source
 from keras_qat.errors import DataError, StorageError, UserError, WeightsError
-from keras_qat.storage import require_creatable, require_writable, write_text
+from keras_qat.files import paths, require_creatable, require_writable, write_text
+from keras_qat.files import storage as file_system
 
 LONG = Path("x" * 300)
 """A file system takes 255 bytes."""

@@ -11,12 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_qat.cli.main import app, run_program
 from keras_qat.cli.options import SKIP_NOW, offering_skip_bad
+from keras_qat.cli.program import app, run_program
 from keras_qat.data import ImageSet, Labelled, Preprocessing, Splits, load_data, load_validation
 from keras_qat.errors import BrokenImageError, DataError
-from keras_qat.evaluate_file import EvaluationSettings, evaluate_file, require_classes
-from keras_qat.evaluation import Predictions, compare
+from keras_qat.evaluation import EvaluationSettings, Predictions, compare, evaluate_file, require_classes
 from keras_qat.export import export_onnx
 from keras_qat.report import evaluation_notes
 
@@ -187,8 +186,8 @@ def test_a_set_of_broken_photos_alone_is_refused(flat: Path) -> None:
 def test_every_file_of_a_large_folder_is_looked_at(
     flat: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("keras_qat.data.whole_images._LOOKED_AT", 10)
-    monkeypatch.setattr("keras_qat.data.whole_images._AT_ONCE", 7)
+    monkeypatch.setattr("keras_qat.data.image_files._LOOKED_AT", 10)
+    monkeypatch.setattr("keras_qat.data.image_files._AT_ONCE", 7)
     for name in ("03", "30"):
         half(flat / f"{name}.png")
     with caplog.at_level(logging.WARNING):

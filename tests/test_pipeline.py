@@ -9,17 +9,15 @@ import keras
 import numpy as np
 import pytest
 
-from keras_qat.baseline import cache_path
 from keras_qat.calibration import Ranges
-from keras_qat.cli.main import app, run_program
+from keras_qat.cli.program import app, run_program
 from keras_qat.data import Preprocessing
 from keras_qat.errors import GateMissedError, UserError
-from keras_qat.evaluation import TensorError
-from keras_qat.gates import check_gates
-from keras_qat.model_facts import ModelFacts, read_model_facts
-from keras_qat.pipeline import run
+from keras_qat.models import ModelFacts, read_model_facts
 from keras_qat.report import Record, markdown
-from keras_qat.settings import Settings
+from keras_qat.run import Settings, check_gates, run
+from keras_qat.run.start import cache_path
+from keras_qat.verify import TensorError
 
 
 @pytest.fixture(scope="module")

@@ -22,14 +22,12 @@ import tensorflow as tf
 from PIL import Image
 from scipy.io import savemat
 
-from keras_qat.cli.main import app, run_program
-from keras_qat.data import Preprocessing, load_data, load_validation
-from keras_qat.data.imagenet import imagenet_classes
-from keras_qat.data.prepare_imagenet import Prepared, prepare_imagenet
-from keras_qat.data.prepare_imagenet import write as stage
-from keras_qat.data.prepare_imagenet.archive import open_archive
-from keras_qat.data.prepare_imagenet.devkit import Devkit
-from keras_qat.data.prepare_imagenet.listing import list_train
+from keras_qat.cli.program import app, run_program
+from keras_qat.data import Prepared, Preprocessing, load_data, load_validation, prepare_imagenet
+from keras_qat.data.image_files import imagenet_classes
+from keras_qat.data.imagenet import prepare as stage
+from keras_qat.data.imagenet.archive import Devkit, open_archive
+from keras_qat.data.imagenet.shard import list_train
 from keras_qat.errors import DataError, StorageError, UserError
 
 _SMALL = Preprocessing("tf", 8, 8)
@@ -279,7 +277,8 @@ def test_real_images(shared_data: Path, tmp_path: Path) -> None:
 _KILLED = """
 import json, os, signal, sys, time
 from pathlib import Path
-from keras_qat.data.prepare_imagenet import prepare_imagenet, shard
+from keras_qat.data import prepare_imagenet
+from keras_qat.data.imagenet import shard
 
 archives, output, records = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 write_record = shard.write_record

@@ -10,8 +10,8 @@ import onnxruntime
 import pytest
 from PIL import Image
 
-from keras_qat.cli.main import app, run_program
-from keras_qat.saved_run import open_run
+from keras_qat.cli.program import app, run_program
+from keras_qat.run import open_run
 
 SIZE = 16
 CLASS_NAMES = ("blue", "green", "red")

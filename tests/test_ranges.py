@@ -12,15 +12,15 @@ import keras
 import numpy as np
 import pytest
 
-from keras_qat import Ranges, apply_placement, calibrate, explain, plan, ptq, trace
-from keras_qat.calibration import Histogram, cache, cache_folder, cached_ranges, digest, ranges_key
-from keras_qat.calibration.summary import bars as bars_of
-from keras_qat.calibration.summary import summarize
-from keras_qat.cli.main import app, run_program
-from keras_qat.data import ImageSet
-from keras_qat.data.preprocessing import Mode, Preprocessing
+from keras_qat import Ranges, apply_placement, calibrate, explain, plan, trace
+from keras_qat.calibration import Histogram, cache_folder, cached_ranges, digest, ranges_key
+from keras_qat.calibration import ranges as cache
+from keras_qat.calibration.histogram import bars as bars_of
+from keras_qat.calibration.histogram import summarize
+from keras_qat.cli.program import app, run_program
+from keras_qat.data import ImageSet, Mode, Preprocessing
 from keras_qat.errors import StorageError, UserError
-from keras_qat.settings import Settings
+from keras_qat.run import Settings, ptq
 from keras_qat.types import Placement, TensorRange
 
 layers = keras.layers

@@ -20,13 +20,12 @@ import tensorflow as tf
 from PIL import Image
 
 from keras_qat.data import Preprocessing, Skipped, decode_errors, load_data, load_records, load_validation
-from keras_qat.data import hold_out as holding_out
-from keras_qat.data.imagenet import imagenet_classes
+from keras_qat.data import splits as holding_out
+from keras_qat.data.image_files import imagenet_classes
 from keras_qat.data.records import index as index_stage
-from keras_qat.data.records.bad_record import BadRecord
-from keras_qat.data.records.framing import Record, masked_crc, read_record, scan_records, write_record
+from keras_qat.data.records.framing import BadRecord, Record, masked_crc, read_record, scan_records, write_record
 from keras_qat.errors import DataError
-from keras_qat.settings import Settings
+from keras_qat.run import Settings
 
 _SMALL = Preprocessing("tf", 8, 8)
 _PAYLOADS = [b"", b"a", b"bc" * 700, bytes(range(256)) * 40]

@@ -12,20 +12,19 @@ from typing import Any
 
 import pytest
 
-from keras_qat import judging
-from keras_qat.cli.main import app, run_program
+from keras_qat.cli.program import app, run_program
 from keras_qat.errors import StorageError, UserError
-from keras_qat.evaluation import Diagnosis, KernelDiagnosis, Latency, TensorDiagnosis, TensorError, advise
-from keras_qat.report import Environment, Record, Row, write_report
-from keras_qat.report.intervals import accuracies
-from keras_qat.report.pull_request import pull_request
-from keras_qat.report.record_file import load_record
-from keras_qat.report.run_files import read_run
-from keras_qat.report.variants import FLOAT_ROW
-from keras_qat.report.verdict import key_figures, verdict
-from keras_qat.storage import write_json
+from keras_qat.evaluation import Diagnosis, KernelDiagnosis, Latency, TensorDiagnosis, advise
+from keras_qat.files import write_json
+from keras_qat.machine import Environment
+from keras_qat.report import Record, Row, key_figures, read_run, verdict, write_report
+from keras_qat.report.documents import pull_request
+from keras_qat.report.in_words import accuracies
+from keras_qat.report.record import FLOAT_ROW, load_record
+from keras_qat.run import conclude as judging
 from keras_qat.training import EpochRecord
 from keras_qat.types import QuantSpec
+from keras_qat.verify import TensorError
 
 Program = Callable[..., tuple[int, str, str]]
 EVIL = "</script><img src=x onerror=alert(1)>|x"

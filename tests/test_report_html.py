@@ -12,12 +12,11 @@ import pytest
 
 from keras_qat import plan, trace
 from keras_qat.calibration import Histogram, Ranges
-from keras_qat.calibration.summary import bars, summarize
+from keras_qat.calibration.histogram import bars, summarize
 from keras_qat.evaluation import Diagnosis, KernelDiagnosis, OutputDiagnosis, TensorDiagnosis, advise
+from keras_qat.files import write_json
 from keras_qat.placement import load_placement, save_placement
-from keras_qat.report import write_page, write_report
-from keras_qat.report.run_files import read_run
-from keras_qat.storage import write_json
+from keras_qat.report import read_run, write_page, write_report
 from keras_qat.types import Placement, TensorRange
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright isn't installed: pip install playwright")

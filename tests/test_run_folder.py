@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_qat.cli.main import app, run_program
+from keras_qat.cli.program import app, run_program
 
 SIZE, CLASSES, PHOTOS = 8, 3, 30
 
@@ -98,7 +98,7 @@ def test_a_run_that_is_cut_off_has_no_results_and_no_settings(
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("keras_qat.pipeline.quantize_after_training", interrupted)
+    monkeypatch.setattr("keras_qat.run.pipeline.quantize_after_training", interrupted)
     assert _quantize("a/best.keras", "--calibration-method", "minmax") == 130
     assert not (RUN / "results.json").exists()
     assert run_program(["diagnose", str(RUN)], app) == 2
@@ -135,7 +135,7 @@ def test_a_refused_training_changes_no_settings(capsys: pytest.CaptureFixture[st
 def test_what_cannot_be_trained_is_known_before_calibration(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("keras_qat.pipeline.quantize_after_training", lambda *_: pytest.fail("calibrated"))
+    monkeypatch.setattr("keras_qat.run.pipeline.quantize_after_training", lambda *_: pytest.fail("calibrated"))
     model = keras.models.load_model("a/best.keras")
     logits = keras.layers.Dense(CLASSES, bias_initializer=keras.initializers.Constant(-9))
     keras.Sequential([keras.Input((SIZE, SIZE, 3)), *model.layers[:-1], logits]).save("logits.keras")

@@ -15,9 +15,10 @@ import pytest
 from onnx import TensorProto, helper
 
 from keras_qat import apply_placement, calibrate, export_keras, export_onnx, plan, trace
-from keras_qat.cpu import Cpu
 from keras_qat.errors import DataError, StorageError, UserError
 from keras_qat.evaluation import measure_latency, predict
+from keras_qat.machine import Cpu
+from keras_qat.models import build_model, find
 from keras_qat.runtimes import (
     ENGINES,
     JUDGES,
@@ -32,7 +33,6 @@ from keras_qat.runtimes import (
     open_runtime,
 )
 from keras_qat.targets import find_target
-from keras_qat.zoo import build_model, find
 
 FLOAT32 = np.dtype("float32")
 FLOAT16 = np.dtype("float16")

@@ -11,9 +11,9 @@ import tensorflow as tf
 
 from keras_qat import apply_placement, calibrate, export_onnx, plan, trace
 from keras_qat.errors import DataError, StorageError, UnsupportedModelError, UserError
-from keras_qat.export.saved_model import export_saved_model
+from keras_qat.export import export_saved_model
+from keras_qat.models import build_model, find
 from keras_qat.runtimes import ENGINES, KerasRuntime, SavedModelRuntime, TensorSpec, open_runtime
-from keras_qat.zoo import build_model, find
 
 
 @pytest.fixture(scope="module")

@@ -17,22 +17,18 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from keras_qat import apply_placement, calibrate, plan, trace
-from keras_qat.cli.main import app, run_program
+from keras_qat.cli.program import app, run_program
 from keras_qat.data import Preprocessing, load_validation
 from keras_qat.errors import UnsupportedModelError, UserError
-from keras_qat.evaluate_file import EvaluationSettings, classify, evaluate_file, open_model
-from keras_qat.evaluate_file.onnx_score import onnx_score
+from keras_qat.evaluation import EvaluationSettings, classify, evaluate_file, open_model
+from keras_qat.evaluation.single_score import onnx_score
 from keras_qat.export import export_onnx
-from keras_qat.gates import check_gates
-from keras_qat.graph import score_meaning
-from keras_qat.model_facts import ModelFacts, read_model_facts
-from keras_qat.pipeline import run
-from keras_qat.scores import best_class, per_class
-from keras_qat.settings import Settings
+from keras_qat.graph import best_class, per_class, score_meaning
+from keras_qat.models import ModelFacts, read_model_facts
+from keras_qat.run import Settings, VerificationSettings, check_gates, run, verify_files
 from keras_qat.training import Distillation, Recipe, fine_tune, require_probabilities
-from keras_qat.training.losses import distillation_loss, labels_loss
+from keras_qat.training.distiller import distillation_loss, labels_loss
 from keras_qat.types import ScoreMeaning
-from keras_qat.verify_files import VerificationSettings, verify_files
 
 layers = keras.layers
 SIDE = 8

@@ -7,10 +7,10 @@ import pytest
 from rich.console import Console
 
 from keras_qat.evaluation import Latency
-from keras_qat.report import Record, Row, markdown, read_environment, terminal_table
+from keras_qat.machine import read_environment
+from keras_qat.report import Record, Row, key_figures, markdown, terminal_table, verdict
 from keras_qat.report.page.figures import size_figure
-from keras_qat.report.verdict import key_figures, verdict
-from keras_qat.sizes import size_text
+from keras_qat.text import size_text
 
 LATENCY = Latency(1.0, 1.1, 50, "CPU")
 BASELINE = Row("Baseline", 0.9, 1.0, LATENCY, 0.9, 1.0, LATENCY, 1.0, 1.0, 40.0, 1.0, (), 40_123)

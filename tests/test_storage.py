@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 
 from keras_qat.errors import StorageError
-from keras_qat.evaluation import Latency, TensorError
-from keras_qat.report import Record, Row, read_environment
-from keras_qat.report.record_file import load_record
-from keras_qat.storage import atomic_path, write_json
+from keras_qat.evaluation import Latency
+from keras_qat.files import atomic_path, write_json
+from keras_qat.machine import read_environment
+from keras_qat.report import Record, Row
+from keras_qat.report.record import load_record
+from keras_qat.verify import TensorError
 
 
 def test_a_file_never_takes_the_place_of_a_folder(tmp_path: Path) -> None:

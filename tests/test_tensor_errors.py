@@ -13,10 +13,10 @@ from onnx import numpy_helper
 
 from keras_qat import apply_placement, calibrate, plan, trace
 from keras_qat.errors import DataError, StorageError
-from keras_qat.evaluation import TensorError, tensor_errors
 from keras_qat.export import export_onnx
-from keras_qat.gates import MAX_TENSOR_DIFFERING, MAX_TENSOR_STEPS
-from keras_qat.zoo import build_model, find
+from keras_qat.models import build_model, find
+from keras_qat.verify import TensorError, tensor_errors
+from keras_qat.verify.promises import MAX_TENSOR_DIFFERING, MAX_TENSOR_STEPS
 
 TARGETS = ("tensorrt", "onnxruntime", "openvino")
 

@@ -16,8 +16,7 @@ import numpy as np
 import pytest
 
 from keras_qat.errors import DataError, StorageError, UserError
-from keras_qat.runtimes import TENSORRT, TensorRTRuntime, open_runtime
-from keras_qat.runtimes.tensorrt import why_no_gpu
+from keras_qat.runtimes import TENSORRT, TensorRTRuntime, open_runtime, why_no_gpu
 
 STREAM = 77
 

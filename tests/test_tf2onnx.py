@@ -20,11 +20,10 @@ from onnx import helper, numpy_helper
 
 from keras_qat import apply_placement, calibrate, plan, trace
 from keras_qat.data import load_data
-from keras_qat.export import export_onnx
-from keras_qat.export.saved_model import export_saved_model
+from keras_qat.export import export_onnx, export_saved_model
 from keras_qat.layers import FakeQuantize
+from keras_qat.models import build_model, find
 from keras_qat.types import QuantSpec
-from keras_qat.zoo import build_model, find
 
 pytest.importorskip("tf2onnx")
 

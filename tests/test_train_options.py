@@ -10,12 +10,10 @@ import keras
 import pytest
 
 from keras_qat import Recipe
-from keras_qat.cli.main import app, run_program
-from keras_qat.cli.train import train_command
+from keras_qat.cli.making import train_command
+from keras_qat.cli.program import app, run_program
 from keras_qat.errors import UserError
-from keras_qat.pipeline import train
-from keras_qat.saved_run import SavedRun
-from keras_qat.settings import Settings
+from keras_qat.run import SavedRun, Settings, train
 
 # The seed also cuts the images, so a run keeps it.
 OPTIONS = {
@@ -64,7 +62,7 @@ def trained(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Settings:
         message = "That is far enough."
         raise UserError(message)
 
-    monkeypatch.setattr("keras_qat.pipeline.train", train)
+    monkeypatch.setattr("keras_qat.run.train", train)
     assert run_program(["train", *arguments], app) == 2
     (settings,) = asked
     return settings

@@ -7,7 +7,7 @@ import pytest
 from keras_qat import apply_placement, plan, trace
 from keras_qat.calibration import calibrate
 from keras_qat.training import Distillation, Distiller
-from keras_qat.training.features import common_features
+from keras_qat.training.distiller import common_features
 
 
 def block(x: keras.KerasTensor, name: str) -> keras.KerasTensor:

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from keras_qat.training import FreezeBatchNorm, Recipe, fine_tune
-from keras_qat.training.optimizer_state import dump_optimizer, load_optimizer
+from keras_qat.training.optimizers import dump_optimizer, load_optimizer
 
 RNG = np.random.default_rng(0)
 LABELS = RNG.integers(0, 2, 16)

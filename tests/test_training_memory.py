@@ -11,9 +11,10 @@ import pytest
 import tensorflow as tf
 
 from keras_qat.errors import UserError
-from keras_qat.training import Recipe, fine_tune, memory
-from keras_qat.training.guards import memory_explained
-from keras_qat.training.memory import activation_bytes, available_memory, require_memory
+from keras_qat.training import Recipe, fine_tune
+from keras_qat.training import devices as memory
+from keras_qat.training.callbacks import memory_explained
+from keras_qat.training.devices import activation_bytes, available_memory, require_memory
 
 layers = keras.layers
 
@@ -78,7 +79,7 @@ def test_the_advice_holds() -> None:
 
 def test_fine_tuning_asks_before_the_first_step(monkeypatch: pytest.MonkeyPatch) -> None:
     # By its module: the package gives the function under that name.
-    monkeypatch.setattr(import_module("keras_qat.training.fine_tune"), "available_memory", lambda: 1000)
+    monkeypatch.setattr(import_module("keras_qat.training.fine_tuning"), "available_memory", lambda: 1000)
 
     class NoTraining(keras.callbacks.Callback):
         def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:

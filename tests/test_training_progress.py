@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from keras_qat.training.progress import TrainingProgress
+from keras_qat.training.callbacks import TrainingProgress
 
 
 @pytest.mark.parametrize("terminal", [True, False])

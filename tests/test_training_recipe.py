@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from keras_qat.errors import UserError
-from keras_qat.training.history import EpochRecord, History
-from keras_qat.training.optimizers import OPTIMIZERS, make_optimizer
-from keras_qat.training.recipe import Distillation, Monitor, Recipe
+from keras_qat.training import OPTIMIZERS, Distillation, EpochRecord, Recipe, make_optimizer
+from keras_qat.training.history import History
+from keras_qat.types import Monitor
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import keras
 import pytest
 
 from keras_qat.errors import UserError
-from keras_qat.training.schedule import PiecewiseWithWarmup, make_schedule, parse_schedule
+from keras_qat.training import PiecewiseWithWarmup, make_schedule, parse_schedule
 
 # 4 steps an epoch, rate 0.8, pieces 1.0@1, 0.1@2, 0.01@7.
 BY_HAND = {

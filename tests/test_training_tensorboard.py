@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from keras_qat.layers import FakeQuantize
 from keras_qat.training import Distillation, FineTuned, RangesToTensorBoard, Recipe, fine_tune
-from keras_qat.training.tensorboard import tensorboard_callbacks
+from keras_qat.training.callbacks import tensorboard_callbacks
 from keras_qat.types import QuantSpec
 
 IMAGES = np.random.default_rng(0).normal(0, 1, (8, 3)).astype("float32")

@@ -14,11 +14,11 @@ from onnx import helper, numpy_helper
 
 from keras_qat import apply_placement, calibrate, export_onnx, plan, trace
 from keras_qat.errors import GateMissedError, StorageError, UserError
-from keras_qat.export import FileVerification, require_verified, verify_file
-from keras_qat.settings import Settings
+from keras_qat.models import build_model, find
+from keras_qat.run import Settings
 from keras_qat.targets import find_target
 from keras_qat.types import Placement
-from keras_qat.zoo import build_model, find
+from keras_qat.verify import FileVerification, require_verified, verify_file
 
 layers = keras.layers
 TARGETS = ("tensorrt", "onnxruntime", "openvino")
@@ -369,8 +369,8 @@ def test_file_of_another_model_names_its_first_layer(exported: Exported, tmp_pat
 def test_run_fails_at_the_first_layer_that_is_not_as_planned(
     trained_network: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    from keras_qat import results
-    from keras_qat.cli.main import app, run_program
+    from keras_qat.cli.program import app, run_program
+    from keras_qat.run import conclude as results
 
     original = results.export_onnx
 

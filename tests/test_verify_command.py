@@ -13,13 +13,13 @@ import pytest
 from onnx import numpy_helper
 
 from keras_qat import apply_placement, calibrate, export_keras, export_onnx, plan, trace
-from keras_qat.cli.main import app, run_program
+from keras_qat.cli.program import app, run_program
 from keras_qat.data import Preprocessing
-from keras_qat.model_facts import ModelFacts
+from keras_qat.models import ModelFacts
 from keras_qat.placement import load_placement, save_placement
-from keras_qat.settings import Settings
-from keras_qat.verify_files import check
-from keras_qat.verify_files.outputs import OutputErrors
+from keras_qat.run import Settings
+from keras_qat.verify import cases as check
+from keras_qat.verify.outputs import OutputErrors
 
 layers = keras.layers
 Program = Callable[..., tuple[int, str, str]]

@@ -9,17 +9,8 @@ import pytest
 
 from keras_qat.data import Preprocessing
 from keras_qat.errors import UserError, WeightsError
-from keras_qat.zoo import (
-    SEED_MODELS,
-    Builder,
-    ZooEntry,
-    build_model,
-    check_finite,
-    find,
-    names,
-    register,
-    registry,
-)
+from keras_qat.models import SEED_MODELS, Builder, ZooEntry, build_model, check_finite, find, names, register
+from keras_qat.models import zoo as registry
 
 # Keras 3.15 itself, when it saves a model under NumPy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning")

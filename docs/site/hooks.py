@@ -61,7 +61,7 @@ def _section(found: re.Match[str]) -> str:
 
 def _with_examples(markdown: str) -> str:
     """The reference of the commands with their examples, which cyclopts leaves out, and with links to their pages."""
-    from keras_qat.cli.main import app
+    from keras_qat.cli import app
 
     sections = re.split(r"^(?=## keras-qat )", markdown, flags=re.MULTILINE)
     for i, section in enumerate(sections[1:], 1):

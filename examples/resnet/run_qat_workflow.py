@@ -6,8 +6,7 @@ python run_qat_workflow.py --help                   # all options
 
 import cyclopts
 
-from keras_qat.cli.main import main
-from keras_qat.cli.run import run_command
+from keras_qat.cli import main, run_command
 
 if __name__ == "__main__":
     main(

@@ -2,6 +2,8 @@
 
 Every message says what failed, what was `Received: …`, and what to do. The command line turns a `UserError` into
 exit code 2 and a `GateMissedError` into exit code 3; anything else is a bug in keras-qat.
+
+Which seeds there are.
 """
 
 
@@ -35,3 +37,16 @@ class StorageError(UserError):
 
 class GateMissedError(KerasQATError):
     """Everything ran, but a promise was not kept: the deployed file differs from the simulation."""
+
+
+_SEEDS = 2**31
+
+
+def require_seed(seed: int) -> None:
+    """Refuse a seed that not every generator takes.
+
+    Raises:
+        UserError: it isn't from 0 to 2³¹ - 1.
+    """
+    if not 0 <= seed < _SEEDS:
+        raise UserError(f"`seed` must be from 0 to 2³¹ - 1. Received: seed={seed}. Choose another.")

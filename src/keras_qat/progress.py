@@ -1,18 +1,16 @@
-"""One progress bar for every long loop, drawn by rich; plain silence where the output is not a terminal."""
+"""One progress bar for every long loop, drawn by rich; plain silence where the output is not a terminal.
 
+How long each stage of a run took, and a line in the log for each.
+"""
+
+import logging
+import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 T = TypeVar("T")
@@ -86,3 +84,31 @@ class _ImagesPerSecond(ProgressColumn):
 def _bar(*more: ProgressColumn) -> Progress:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), *more)
     return Progress(*columns, console=CONSOLE, transient=True)
+
+
+_logger = logging.getLogger(__name__)
+
+
+class Stages:
+    """A stopwatch.
+
+    Example:
+        >>> stages = Stages()
+        >>> with stages.timed("load"):
+        ...     pass
+        >>> list(stages.seconds)
+        ['load']
+    """
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        """Wall time of each stage that is done."""
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Keep the time of the block."""
+        _logger.info("%s …", stage)
+        start = time.perf_counter()
+        yield
+        self.seconds[stage] = round(time.perf_counter() - start, 2)
+        _logger.info("%s: %.1f s", stage, self.seconds[stage])

@@ -10,7 +10,7 @@ import keras
 
 from keras_qat import Placement, QuantSpec, plan, trace
 from keras_qat.graph import Graph
-from keras_qat.zoo import build_model, find
+from keras_qat.models import build_model, find
 
 FOLDER = Path(__file__).parent
 MODELS = ("resnet50", "resnet101", "resnet152", "resnet50v2", "resnet101v2", "resnet152v2")

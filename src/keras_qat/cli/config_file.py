@@ -23,7 +23,7 @@ from cyclopts import Parameter
 from cyclopts.config import Dict, Json, Toml, Yaml
 
 from keras_qat.errors import StorageError, UserError
-from keras_qat.file_system import is_file
+from keras_qat.files import is_file
 
 _OPTION = "--config"
 

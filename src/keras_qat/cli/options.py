@@ -9,8 +9,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from keras_qat.errors import BrokenImageError, DataError, StorageError
-from keras_qat.file_system import is_folder
-from keras_qat.storage import require_creatable
+from keras_qat.files import is_folder, require_creatable
 
 AtLeastOne = Parameter(validator=Number(gte=1))
 """A count: `Annotated[int, AtLeastOne]`."""
@@ -35,8 +34,8 @@ def require_all(*given: tuple[Callable[[Any], object], Any]) -> None:
         given: pairs of a check, which raises a `UserError`, and a value; `None` is passed over.
 
     Example:
-        >>> from keras_qat.data_names import require_source
-        >>> from keras_qat.paths import require_model_file
+        >>> from keras_qat.data import require_source
+        >>> from keras_qat.files import require_model_file
         >>> require_all((require_source, "digits"), (require_model_file, None))
     """
     for check, value in given:

@@ -3,15 +3,13 @@
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from cyclopts import Parameter
 
+from keras_qat import data
 from keras_qat.cli.options import SKIP_NOW, AtLeastOne, Flag, Json, offering_skip_bad
-from keras_qat.cli.show import show
-
-if TYPE_CHECKING:
-    from keras_qat.data.prepare_imagenet import Prepared
+from keras_qat.cli.output import show
 
 _GIGABYTE = 1e9
 
@@ -44,23 +42,20 @@ def prepare_imagenet_command(
         skip_bad: Leave out files that are no image, instead of stopping.
         as_json: Print JSON instead of text.
     """
-    from keras_qat.data.prepare_imagenet import prepare_imagenet
-
     with offering_skip_bad(SKIP_NOW, given=skip_bad):
-        prepared = prepare_imagenet(archives, output, shards=shards, workers=workers, seed=seed, skip_bad=skip_bad)
+        prepared = data.prepare_imagenet(archives, output, shards=shards, workers=workers, seed=seed, skip_bad=skip_bad)
     record = {**asdict(prepared), "official": prepared.official, "output": str(output)}
     show(lambda: _summary(prepared, output, shards) + "\n", record, as_json=as_json)
 
 
-def _summary(prepared: "Prepared", output: Path, shards: tuple[int, int]) -> str:
-    from keras_qat.data.prepare_imagenet import OFFICIAL, OFFICIAL_CLASSES
+def _summary(prepared: "data.Prepared", output: Path, shards: tuple[int, int]) -> str:
 
     counts = ", ".join(
         f"{images:,} {split} images in {count} shards"
         for (split, images), count in zip(prepared.counts.items(), shards, strict=True)
     )
     kinds = ", ".join(f"{count} {was}" for was, count in sorted(Counter(prepared.encoded.values()).items()))
-    official = " / ".join(f"{number:,}" for number in (*OFFICIAL.values(), OFFICIAL_CLASSES))
+    official = " / ".join(f"{number:,}" for number in (*data.OFFICIAL.values(), data.OFFICIAL_CLASSES))
     lines = [
         f"{output}: {counts}, {prepared.classes:,} classes, {prepared.size / _GIGABYTE:.1f} GB.",
         f"These {'are' if prepared.official else 'are not'} the official counts ({official}).",

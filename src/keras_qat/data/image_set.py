@@ -1,23 +1,119 @@
-"""Images with or without labels, and the batches a network reads."""
+"""A random order in which every prefix holds the classes in proportion.
 
+Within a class the images are shuffled and the k-th of m gets the key (k + u) / m, with u uniform in [0, 1).
+Sorted by that key, the first n images hold each class n · m / N times, give or take one; with one image per
+class it is a plain shuffle.
+
+The order of the images in each pass over a data set.
+
+Images with or without labels, and the batches a network reads.
+"""
+
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 from numpy.typing import NDArray
 
 from keras_qat.data.augmentation import Augmentation
-from keras_qat.data.batching import batched, preparation
 from keras_qat.data.decode import decode_errors
-from keras_qat.data.passes import passes
 from keras_qat.data.preprocessing import Preprocessing
-from keras_qat.data.skipped import Skipped
-from keras_qat.data.sources import ArraySource, FileSource, ImageSource, digest
-from keras_qat.data.stratify import stratified_order
+from keras_qat.data.sources import ArraySource, FileSource, ImageSource, Skipped, batched, digest, preparation
 from keras_qat.errors import DataError, UserError
 from keras_qat.types import UNLABELLED
+
+
+def stratified_order(labels: NDArray[np.int32], seed: int) -> NDArray[np.int64]:
+    """A seeded permutation of the indices of `labels`, each prefix of it as stratified as it can be.
+
+    Args:
+        labels: int32 array of shape (n,).
+        seed: the same seed gives the same order, on every machine.
+
+    Returns:
+        int64 array of shape (n,): a permutation of 0 … n - 1.
+
+    Example:
+        >>> labels = np.array([0] * 90 + [1] * 10, np.int32)
+        >>> np.bincount(labels[stratified_order(labels, seed=1)[:20]])
+        array([18,  2])
+    """
+    random = np.random.default_rng(seed)
+    shuffled = random.permutation(len(labels)).astype(np.int64)
+    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    _, start, count = np.unique(labels[by_class], return_index=True, return_counts=True)
+    rank = np.arange(len(labels)) - np.repeat(start, count)
+    key = (rank + random.random(len(labels))) / np.repeat(count, count)
+    return by_class[np.argsort(key, kind="stable")]
+
+
+def stratified_cut(
+    labels: NDArray[np.int32], share: float, most: int, seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Cut a share of the indices of `labels` off, at least 1 and at most `most`, as stratified as it can be.
+
+    Args:
+        labels: int32 array of shape (n,).
+        share: of them to cut off, 0 to 1.
+        most: the most of them.
+        seed: as for `stratified_order`.
+
+    Returns:
+        What stays and what is cut off, both int64 and sorted.
+
+    Example:
+        >>> stays, off = stratified_cut(np.array([0, 1] * 10, np.int32), 0.1, 5000, seed=0)
+        >>> len(stays), len(off)
+        (18, 2)
+    """
+    order = stratified_order(labels, seed)
+    count = min(max(1, round(share * len(labels))), most)
+    return np.sort(order[count:]), np.sort(order[:count])
+
+
+def passes(count: int, seed: int | None, first_pass: int = 0) -> Any:
+    """A dataset of indices, in another order each time it is iterated if there is a seed.
+
+    The k-th pass is the permutation that NumPy draws from (`seed`, k): TensorFlow's global seed has no say,
+    and a training that goes on at pass k sees what an uninterrupted one would have.
+
+    Args:
+        count: how many images there are.
+        seed: `None` for 0, 1, 2 … in every pass.
+        first_pass: number of the first pass.
+
+    Returns:
+        `tf.data.Dataset` of `count` pairs of int64 scalars: index, number of the pass. Without a seed all passes
+        are equal and have the number of the first.
+
+    Example:
+        >>> def order(dataset):
+        ...     return [(int(index), int(number)) for index, number in dataset.as_numpy_iterator()]
+        >>> shuffled = passes(4, seed=1)
+        >>> first, second = (order(shuffled) for _ in range(2))
+        >>> sorted(first), second == order(passes(4, seed=1, first_pass=1))
+        ([(0, 0), (1, 0), (2, 0), (3, 0)], True)
+    """
+    if seed is None:
+        return tf.data.Dataset.range(count).map(lambda index: (index, tf.constant(first_pass, tf.int64)))
+    numbers = itertools.count(first_pass)
+
+    def draw() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        number = next(numbers)
+        return np.random.default_rng((seed, number)).permutation(count), np.full(count, number, np.int64)
+
+    def shuffled(_: Any) -> Any:
+        indices, number = tf.numpy_function(draw, [], (tf.int64, tf.int64))
+        indices.set_shape((count,))
+        number.set_shape((count,))
+        return tf.data.Dataset.from_tensor_slices((indices, number))
+
+    one_pass = tf.data.Dataset.range(1).flat_map(shuffled)
+    return one_pass.apply(tf.data.experimental.assert_cardinality(count))
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,20 +1,133 @@
-"""A data set by its name or by its folder."""
+"""The embedded data set: 1797 handwritten digits that ship with scikit-learn, so nothing is downloaded.
+
+`tfds:NAME`: a data set of TensorFlow Datasets, prepared by it and read as TFRecord shards.
+
+It is the extra `keras-qat[tfds]`; what it writes is described in https://www.tensorflow.org/datasets/external_tfrecord.
+
+A data set by its name or by its folder.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from keras_qat.data.digits import load_digits_splits
-from keras_qat.data.folder import load_folder, load_folder_validation
-from keras_qat.data.photos import is_photos, load_photos, load_photos_validation
+import numpy as np
+
+from keras_qat.data.folders import is_photos, load_folder, load_folder_validation, load_photos, load_photos_validation
+from keras_qat.data.image_set import ImageSet
+from keras_qat.data.names import TFDS_PREFIX, unknown_source
 from keras_qat.data.preprocessing import Preprocessing
-from keras_qat.data.records import has_shards, load_records, load_records_validation
+from keras_qat.data.records.labels import load_records, load_records_validation
+from keras_qat.data.records.record_set import has_shards
 from keras_qat.data.splits import Labelled, Splits
-from keras_qat.data.tfds import is_tfds, prepare_tfds, tfds_name
-from keras_qat.data_names import unknown_source
 from keras_qat.errors import DataError
-from keras_qat.file_system import is_folder
+from keras_qat.files import is_folder
+
+_INK_LEVELS = 16
+_VALIDATION_SHARE = 0.2
+_SELECTION_SHARE = 0.1
+
+
+def load_digits_splits(preprocessing: Preprocessing, seed: int) -> Splits:
+    """Load the digits: 70% to train, 10% to choose the best epoch, 20% to validate, stratified.
+
+    The 8x8 images are kept as they are and resized to the network's input as they are read.
+
+    Args:
+        preprocessing: of the network; `preprocessing.for_size(32)` keeps it small.
+        seed: of the split.
+
+    Returns:
+        1257 training, 180 selection and 360 validation images of ten classes.
+
+    Example:
+        >>> splits = load_digits_splits(Preprocessing("caffe", 32, 32), seed=0)
+        >>> len(splits.train), len(splits.selection), len(splits.validation)
+        (1257, 180, 360)
+    """
+    # Slow to import, and only this data set needs it.
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    digits = load_digits()
+    gray = np.rint(digits.images * (255 / _INK_LEVELS)).astype(np.uint8)
+    everything = ImageSet.from_arrays(
+        "digits", np.repeat(gray[..., np.newaxis], 3, axis=-1), digits.target, preprocessing
+    )
+    indices = np.arange(len(everything))
+    labels = everything.labels
+    rest, validation = train_test_split(indices, test_size=_VALIDATION_SHARE, stratify=labels, random_state=seed)
+    train, selection = train_test_split(
+        rest, test_size=round(_SELECTION_SHARE * len(indices)), stratify=labels[rest], random_state=seed
+    )
+    return Splits(
+        name="digits",
+        train=everything.select(train, "digits/train"),
+        selection=everything.select(selection, "digits/selection"),
+        validation=everything.select(validation, "digits/validation"),
+        num_classes=10,
+        class_names=tuple(str(name) for name in digits.target_names),
+    )
+
+
+def is_tfds(source: str | Path) -> bool:
+    """Whether `source` names a data set of TensorFlow Datasets.
+
+    Example:
+        >>> is_tfds("tfds:imagenet_v2"), is_tfds("digits")
+        (True, False)
+    """
+    return isinstance(source, str) and source.startswith(TFDS_PREFIX)
+
+
+def tfds_name(source: str) -> str:
+    """What a report calls such a data set; `Settings.folder` has it, too.
+
+    Example:
+        >>> tfds_name("tfds:cars/1.0.0")
+        'tfds-cars-1.0.0'
+    """
+    return source.replace("/", "-").replace(":", "-")
+
+
+def prepare_tfds(source: str) -> Path:
+    """Let TensorFlow Datasets download and prepare a data set, unless it has done so before.
+
+    Args:
+        source: `"tfds:NAME"`; NAME may hold a configuration and a version, as in `imagenet_v2/matched-frequency`.
+
+    Returns:
+        The folder of its shards.
+
+    Raises:
+        DataError: the package isn't installed, or can't prepare a data set of that name.
+    """
+    datasets = _package()
+    name = source.removeprefix(TFDS_PREFIX)
+    try:
+        builder = datasets.builder(name)
+        builder.download_and_prepare()
+    except Exception as error:
+        # It raises errors of many classes; each of them says what it lacks, such as archives to download by hand.
+        reason = str(error).strip() or type(error).__name__
+        raise DataError(
+            f"TensorFlow Datasets can't prepare {name!r}: {reason}\nReceived: {source!r}. Give a name of its "
+            "catalogue; for ImageNet, `keras-qat prepare-imagenet` needs only the official archives."
+        ) from error
+    return Path(builder.data_dir)
+
+
+def _package() -> Any:
+    try:
+        import tensorflow_datasets
+    except ImportError as error:
+        raise DataError(
+            f"{TFDS_PREFIX}NAME needs the package tensorflow-datasets. Received: {error}. "
+            "Install it with: pip install 'keras-qat[tfds]'."
+        ) from error
+    return tensorflow_datasets
+
 
 # The data sets that need no folder. Add yours here, and its name to `data_names.EMBEDDED`.
 DATA_SETS: dict[str, Callable[[Preprocessing, int], Splits]] = {"digits": load_digits_splits}

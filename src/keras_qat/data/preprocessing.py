@@ -1,15 +1,123 @@
-"""From the bytes of a picture to the numbers a network was trained on: resize, centre crop, gray, normalize."""
+"""Pixels before they are normalized: the centre of a picture, and gray of colours.
+
+The ways in which networks were fed: the modes of a `Preprocessing`, and what each computes.
+
+"caffe" (ResNet V1), "tf" (ResNet V2) and "torch" (DenseNet) are the modes of `keras.applications`
+(https://keras.io/api/applications/, `imagenet_utils.preprocess_input`). A network with a Rescaling layer of its own,
+such as EfficientNet, reads "raw" pixels; "unit" is what most tutorials train a network of one's own on.
+
+From the bytes of a picture to the numbers a network was trained on: resize, centre crop, gray, normalize.
+"""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import tensorflow as tf
 
-from keras_qat.data.geometry import crop_centre, to_gray
-from keras_qat.data.modes import NORMALIZATIONS, OF_CHANNELS, PIXELS, Channels, Mode
 from keras_qat.errors import UserError
 from keras_qat.types import Normalization
+
+_RED, _BLUE = 0.299, 0.114
+"""Weights of the luma of ITU-R BT.601; green has the rest, 0.587."""
+
+
+def crop_centre(image: Any, size: int, resize: int) -> Any:
+    """Make the shorter side `resize` (bilinear with antialiasing, aspect kept), then cut out the centre.
+
+    Args:
+        image: uint8 RGB tensor of shape (height, width, 3).
+        size: side of the centre.
+        resize: length of the shorter side before, at least `size`.
+
+    Returns:
+        float32 tensor of shape (size, size, 3), values from 0 to 255.
+    """
+    image = tf.convert_to_tensor(image)
+    height, width = tf.unstack(tf.shape(image)[:2])
+    shorter = tf.minimum(height, width)
+    # Integer arithmetic, rounding half up: the shorter side is `resize` exactly.
+    rows = (height * resize + shorter // 2) // shorter
+    columns = (width * resize + shorter // 2) // shorter
+    resized = tf.image.resize(image, (rows, columns), method="bilinear", antialias=True)
+    top = (rows - size) // 2
+    left = (columns - size) // 2
+    return tf.slice(resized, (top, left, 0), (size, size, 3))
+
+
+def to_gray(pixels: Any) -> Any:
+    """The luma of ITU-R BT.601, 0.299 R + 0.587 G + 0.114 B, as Pillow's mode "L" and Keras's `load_img` have it.
+
+    It is written so that what is gray keeps its value to the bit; `tf.image.rgb_to_grayscale` makes 255 of it 254.97.
+
+    Args:
+        pixels: float32 RGB tensor of shape (..., 3).
+
+    Returns:
+        float32 tensor of shape (..., 1).
+
+    Example:
+        >>> to_gray(tf.constant([[255.0, 0.0, 0.0], [77.7, 77.7, 77.7]])).numpy().round(3).tolist()
+        [[76.245...], [77.69...]]
+    """
+    red, green, blue = tf.split(pixels, 3, axis=-1)
+    return green + _RED * (red - green) + _BLUE * (blue - green)
+
+
+Mode = Literal["caffe", "tf", "torch", "raw", "unit"]
+
+Channels = Literal[1, 3]
+"""Of a network's input: 1 is gray, 3 is RGB."""
+
+PIXELS = 255.0
+"""The largest value of a pixel."""
+
+_ONES, _ZEROS = (1.0, 1.0, 1.0), (0.0, 0.0, 0.0)
+
+# Mean and standard deviation of ImageNet's training images: the first blue, green, red, from 0 to 255; the others red,
+# green, blue, from 0 to 1.
+_CAFFE_MEAN_BGR = (103.939, 116.779, 123.68)
+_TORCH_MEAN = (0.485, 0.456, 0.406)
+_TORCH_STD = (0.229, 0.224, 0.225)
+
+
+def _standardize(mean: tuple[float, ...], std: tuple[float, ...]) -> Normalization:
+    """(x / 255 - mean) / std with one division: x / (255 · std) - mean / std."""
+    (m_r, m_g, m_b), (s_r, s_g, s_b) = mean, std
+    return Normalization(
+        reverse_channels=False,
+        divisor=(PIXELS * s_r, PIXELS * s_g, PIXELS * s_b),
+        offset=(m_r / s_r, m_g / s_g, m_b / s_b),
+    )
+
+
+NORMALIZATIONS: Mapping[Mode, Normalization] = {
+    "caffe": Normalization(reverse_channels=True, divisor=_ONES, offset=_CAFFE_MEAN_BGR),
+    "tf": Normalization(reverse_channels=False, divisor=(127.5, 127.5, 127.5), offset=_ONES),
+    "torch": _standardize(_TORCH_MEAN, _TORCH_STD),
+    "raw": Normalization(reverse_channels=False, divisor=_ONES, offset=_ZEROS),
+    "unit": Normalization(reverse_channels=False, divisor=(PIXELS, PIXELS, PIXELS), offset=_ZEROS),
+}
+
+GRAY_NORMALIZATIONS: Mapping[Mode, Normalization] = {
+    "tf": Normalization(reverse_channels=False, divisor=(127.5,), offset=(1.0,)),
+    "raw": Normalization(reverse_channels=False, divisor=(1.0,), offset=(0.0,)),
+    "unit": Normalization(reverse_channels=False, divisor=(PIXELS,), offset=(0.0,)),
+}
+"""Of one channel; the other modes have numbers for red, green and blue each."""
+
+OF_CHANNELS: Mapping[int, Mapping[Mode, Normalization]] = {1: GRAY_NORMALIZATIONS, 3: NORMALIZATIONS}
+"""What each mode computes, by the channels of the network's input."""
+
+MEANINGS: Mapping[Mode, str] = {
+    "unit": "x / 255, from 0 to 1: most networks of one's own",
+    "raw": "x, from 0 to 255: networks that rescale inside, such as EfficientNet, MobileNetV3, ConvNeXt",
+    "tf": "x / 127.5 - 1, from -1 to 1: ResNetV2, MobileNet, MobileNetV2, Inception, Xception",
+    "torch": "x / 255, minus ImageNet's mean, over its standard deviation: DenseNet, networks from PyTorch",
+    "caffe": "BGR, minus ImageNet's mean: ResNet, VGG",
+}
+"""Each mode in a line, for those who must choose one; the likeliest first."""
+
 
 __all__ = ["NORMALIZATIONS", "Mode", "Preprocessing"]
 

@@ -1,4 +1,9 @@
-"""Where the pixels come from: arrays in memory, or files on disk."""
+"""The images that a pass over a data set left out, because they can't be decoded.
+
+Where the pixels come from: arrays in memory, or files on disk.
+
+From images in some order to the batches that a network reads: the `tf.data` pipeline.
+"""
 
 import hashlib
 from collections.abc import Callable
@@ -10,10 +15,43 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from keras_qat.data.augmentation import Augmentation
 from keras_qat.data.decode import decode_file
-from keras_qat.data.skipped import Skipped
-from keras_qat.errors import DataError
-from keras_qat.file_system import is_there
+from keras_qat.data.preprocessing import Preprocessing
+from keras_qat.errors import DataError, UserError
+from keras_qat.files import is_there
+
+
+class Skipped:
+    """Counts what `ImageSet.batches(…, skipped=counter)` and `arrays` leave out; an image counts once.
+
+    It is filled as the batches are read, and batches are read ahead: ask when the pass has ended.
+
+    Example:
+        >>> skipped = Skipped()
+        >>> for _ in range(2):
+        ...     skipped.add("Can't read the image a.png: truncated.")
+        >>> skipped.count
+        1
+    """
+
+    def __init__(self) -> None:
+        self._reasons: set[str] = set()
+
+    def add(self, reason: str) -> None:
+        """Count an image; `reason` names it. Several threads may call it at once."""
+        self._reasons.add(reason)
+
+    @property
+    def count(self) -> int:
+        """How many images were left out."""
+        return len(self._reasons)
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """The message for each image, which names it, sorted."""
+        return tuple(sorted(self._reasons))
+
 
 _NO_IMAGE = np.zeros((0, 0, 3), np.uint8)
 
@@ -126,3 +164,69 @@ def decoding_reader(decode: Callable[[int], NDArray[np.uint8]], skipped: Skipped
         return image
 
     return read
+
+
+Prepare = Callable[[Any, Any, Any], Any]
+"""From an image, its index and the number of the pass to what the network reads."""
+
+
+def preparation(preprocessing: Preprocessing, augment: Augmentation | None, seed: int | None) -> Prepare:
+    """What is done to each image.
+
+    Args:
+        preprocessing: of the network.
+        augment: vary the image, each by (`seed`, number of the pass, its index).
+        seed: of the order and the variation.
+
+    Raises:
+        UserError: `augment` is given without a seed.
+    """
+    if augment is None:
+        return lambda image, index, number: preprocessing.prepare(image)  # noqa: ARG005
+    if seed is None:
+        raise UserError(
+            "Only training images are varied, in an order of their own. Received: augment without shuffle_seed. "
+            "Give a seed, or leave the augmentation out."
+        )
+    return lambda image, index, number: augment.prepare(image, preprocessing, (seed, number, index))
+
+
+def batched(
+    order: Any,
+    source: ImageSource,
+    labels: NDArray[np.int32],
+    prepare: Prepare,
+    batch_size: int,
+    skipped: Skipped | None = None,
+) -> Any:
+    """Read the images in the given order, several at once, and put them into batches.
+
+    Args:
+        order: `tf.data.Dataset` of pairs of int64 scalars: index, number of the pass.
+        source: of the images.
+        labels: int32 array of shape (n,).
+        prepare: what is done to each image.
+        batch_size: images in a batch.
+        skipped: leave out the images that can't be decoded, and count them there.
+
+    Returns:
+        `tf.data.Dataset` of (float32 images (b, size, size, channels), int32 labels (b,)).
+    """
+    read = source.reader() if skipped is None else source.reader(skipped)
+    with tf.device("CPU:0"):
+        classes = tf.constant(labels)
+
+    def label(image: Any, index: Any, number: Any) -> tuple[Any, Any]:
+        return prepare(image, index, number), tf.gather(classes, index)
+
+    if skipped is None:
+        images = order.map(lambda index, number: label(read(index), index, number), num_parallel_calls=tf.data.AUTOTUNE)
+    else:
+        images = (
+            order.map(lambda index, number: (read(index), index, number), num_parallel_calls=tf.data.AUTOTUNE)
+            .filter(lambda image, *_: tf.size(image) > 0)
+            .map(label, num_parallel_calls=tf.data.AUTOTUNE)
+        )
+    options = tf.data.Options()
+    options.deterministic = True
+    return images.batch(batch_size).prefetch(tf.data.AUTOTUNE).with_options(options)

@@ -1,8 +1,16 @@
-"""A data set cut into what trains, what chooses, and what judges."""
+"""A data set cut into what trains, what chooses, and what judges.
+
+Training images held out of training, to choose the best epoch by.
+"""
 
 from dataclasses import dataclass
+from pathlib import Path
 
-from keras_qat.data.image_set import ImageSet
+import numpy as np
+from numpy.typing import NDArray
+
+from keras_qat.data.image_set import ImageSet, stratified_cut
+from keras_qat.errors import DataError
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,3 +52,51 @@ class Labelled:
     images: ImageSet
     class_names: tuple[str, ...]
     skipped: int = 0
+
+
+_SHARE = 0.1
+
+_MOST = 5000
+"""As many tell two epochs apart; each epoch waits for them."""
+
+
+def hold_out(whole: ImageSet, name: str, where: Path, seed: int) -> tuple[ImageSet, ImageSet]:
+    """Part a training set: a tenth, but at most 5000 images, as stratified as it can be, is held out.
+
+    Args:
+        whole: all training images.
+        name: of the images held out.
+        where: they lie, for the message.
+        seed: of the choice.
+
+    Returns:
+        The images that train and those held out, both in the order of `whole`.
+
+    Raises:
+        DataError: nothing would be left to train.
+
+    Example:
+        >>> from keras_qat.data import Preprocessing
+        >>> black = np.zeros((20, 8, 8, 3), "uint8")
+        >>> whole = ImageSet.from_arrays("all", black, [0, 1] * 10, Preprocessing("tf", 8, 8))
+        >>> train, selection = hold_out(whole, "selection", Path("photos/train"), seed=0)
+        >>> len(train), len(selection)
+        (18, 2)
+    """
+    train, selection = held_out(whole.labels, where, seed)
+    return whole.select(train), whole.select(selection, name)
+
+
+def held_out(labels: NDArray[np.int32], where: Path, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The same of labels alone: the indices of the images that train and of those held out, both int64 and sorted.
+
+    Raises:
+        DataError: nothing would be left to train.
+    """
+    train, selection = stratified_cut(labels, _SHARE, _MOST, seed)
+    if not len(train):
+        raise DataError(
+            f"{where} is too small to hold out images that choose the best epoch. "
+            f"Received: {len(labels)} image(s). Give at least 2, better some hundreds."
+        )
+    return train, selection

@@ -1,16 +1,111 @@
-"""A file examined: facts, findings, and a verdict."""
+"""What a file is: the facts that its findings are read by.
 
+A file examined: facts, findings, and a verdict.
+"""
+
+import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import onnx_ir as ir
+
 from keras_qat.doctor.checks import CHECKS
-from keras_qat.doctor.engines import find_engines
-from keras_qat.doctor.finding import Finding, Severity, merge
-from keras_qat.doctor.onnx_file import read_onnx_file
-from keras_qat.doctor.summary import Summary, summarize
-from keras_qat.targets import Target
+from keras_qat.doctor.checks.kernels import integer_kernel
+from keras_qat.doctor.findings import Finding, Severity, merge
+from keras_qat.onnx import WEIGHTED, OnnxFile, from_stored, input_at, read_onnx_file
+from keras_qat.targets import Target, find_engines
+from keras_qat.types import OpKind
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Operations of a kind.
+
+    Args:
+        quantized: how many have quantized inputs and weights.
+        total: how many there are.
+    """
+
+    quantized: int
+    total: int
+
+    def __str__(self) -> str:
+        """As it reads in a table."""
+        return f"{self.quantized} of {self.total}"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Facts of one file.
+
+    Args:
+        producer: the tool that wrote it, as it calls itself.
+        opset: of ONNX's own operators; `None` if it uses none.
+        ir_version: of the file format.
+        inputs: as `name: float32 (batch, 224, 224, 3)`.
+        outputs: likewise.
+        parameters: how many numbers are stored in weights, biases and scales.
+        size_bytes: of the file, external data included.
+        pairs: Q/DQ pairs on tensors that are computed.
+        convolutions: in integers and in all.
+        dense: matrix products with stored weights, likewise.
+        target: what keras-qat wrote it for, if it did; else "".
+    """
+
+    producer: str
+    opset: int | None
+    ir_version: int
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    parameters: int
+    size_bytes: int
+    pairs: int
+    convolutions: Counted
+    dense: Counted
+    target: str
+
+
+def summarize(file: OnnxFile) -> Summary:
+    """Count what a file holds."""
+    graph, model = file.model.graph, file.model
+    tensors = [value.const_value for value in graph.initializers.values() if value.const_value is not None]
+    outside = sum(tensor.nbytes for tensor in tensors if isinstance(tensor, ir.ExternalTensor))
+    quantized = [value for node in file.nodes("QuantizeLinear") if (value := input_at(node, 0)) is not None]
+    return Summary(
+        producer=" ".join(filter(None, (model.producer_name, model.producer_version))) or "unknown",
+        opset=graph.opset_imports.get(""),
+        ir_version=int(model.ir_version),
+        inputs=_described(value for value in graph.inputs if value.name not in graph.initializers),
+        outputs=_described(graph.outputs),
+        parameters=sum(math.prod(tensor.shape.numpy()) for tensor in tensors),
+        size_bytes=file.size_bytes + outside,
+        pairs=sum(not from_stored(value) for value in quantized),
+        convolutions=_count(file, OpKind.CONV),
+        dense=_count(file, OpKind.DENSE),
+        target=model.metadata_props.get("keras_qat.target", ""),
+    )
+
+
+def _count(file: OnnxFile, kind: OpKind) -> Counted:
+    chosen = [op for op in file.operations if op.kind is kind and op.kind in WEIGHTED]
+    return Counted(sum(map(integer_kernel, chosen)), len(chosen))
+
+
+def _described(values: Iterable[ir.Value]) -> tuple[str, ...]:
+    return tuple(f"{value.name}: {_type(value)} {_shape(value.shape)}" for value in values)
+
+
+def _type(value: ir.Value) -> str:
+    return "unknown" if value.dtype is None else {"FLOAT": "float32"}.get(value.dtype.name, value.dtype.name.lower())
+
+
+def _shape(shape: Any) -> str:
+    if shape is None:
+        return "of unknown shape"
+    sizes = [str(size if isinstance(size, int) else size.value or "?") for size in shape]
+    return f"({', '.join(sizes)})"
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from statistics import median
 from typing import Any
 
 from keras_qat.evaluation.diagnosis import DB_PER_BIT, Diagnosis, KernelDiagnosis, TensorDiagnosis, percent
-from keras_qat.placement.rule import Rule, rule_to_json
+from keras_qat.placement import Rule, rule_to_json
 
 LOST_BITS = 3.0
 

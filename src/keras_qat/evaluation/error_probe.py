@@ -10,7 +10,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_qat.calibration.pairs import kernel_calls
+from keras_qat.calibration import kernel_calls
 from keras_qat.graph import Edge, Node, Trace
 from keras_qat.layers import FakeQuantize, fake_quantize, scale_of
 from keras_qat.transform import LayerCopy, copy_layer, rebuild

@@ -1,24 +1,5 @@
-"""Keras model → frozen facts: nodes, edges, kinds, signs."""
+"""Keras model → frozen facts: nodes, edges, kinds, signs, and what its scores mean."""
 
-from keras_qat.graph.facts import OUTPUT, Edge, Graph, Node
-from keras_qat.graph.input_names import input_names
-from keras_qat.graph.kinds import kind_of, register_kind
-from keras_qat.graph.score_meaning import score_meaning
-from keras_qat.graph.sign import non_negative_tensors
-from keras_qat.graph.trace import Call, TensorRef, Trace, trace
+import lazy_loader
 
-__all__ = [
-    "OUTPUT",
-    "Call",
-    "Edge",
-    "Graph",
-    "Node",
-    "TensorRef",
-    "Trace",
-    "input_names",
-    "kind_of",
-    "non_negative_tensors",
-    "register_kind",
-    "score_meaning",
-    "trace",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -3,11 +3,16 @@
 A `Graph` knows nothing of Keras: placement reads it, tests build it by hand. A tensor is named after the node that
 makes it (`"conv1_relu"`; `"split:1"` for a second output), a node after the Keras layer it calls (`"shared#2"` for the
 second call of a shared layer).
+
+What a model's inputs are called.
+
+Which tensors can never be negative, by what makes them: such a tensor may use all 256 steps of `uint8`.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from keras_qat.types import OpKind
 
@@ -108,3 +113,62 @@ class Graph:
         if len(edges) != 1 or edges[0].consumer == OUTPUT:
             return None
         return self.by_name[edges[0].consumer]
+
+
+def input_names(model: Any) -> tuple[str, ...]:
+    """The names of a model's inputs, in the order of `model.inputs`: those of their layers, as in the graph.
+
+    The tensor of an input that wasn't named has a name of its own, such as "keras_tensor_7", which nobody knows.
+
+    Args:
+        model: Functional or Sequential, built.
+
+    Example:
+        >>> import keras
+        >>> x = keras.Input((4,), name="image")
+        >>> input_names(keras.Model(x, keras.layers.ReLU()(x)))
+        ('image',)
+    """
+    return tuple(tensor._keras_history.operation.name for tensor in model.inputs)  # noqa: SLF001
+
+
+_NON_NEGATIVE_ACTIVATIONS = frozenset({"relu", "relu6", "sigmoid", "hard_sigmoid", "softmax", "softplus"})
+
+_ENDS_IN_ACTIVATION = frozenset({OpKind.CONV, OpKind.DEPTHWISE_CONV, OpKind.DENSE, OpKind.ACTIVATION})
+"""Their activation is the last thing they compute; a custom layer may do more behind it."""
+
+_KEEPS_SIGN = frozenset(
+    {
+        OpKind.ADD,
+        OpKind.MULTIPLY,
+        OpKind.CONCAT,
+        OpKind.MAX_POOL,
+        OpKind.AVERAGE_POOL,
+        OpKind.ZERO_PAD,
+        OpKind.RESHAPE,
+        OpKind.IDENTITY,
+    }
+)
+"""Made of non-negative inputs only, their output is non-negative too."""
+
+
+def non_negative_tensors(graph: Graph) -> frozenset[str]:
+    """The names of the tensors that can't be negative whatever the input is.
+
+    Example:
+        >>> relu = Node("relu", OpKind.RELU, "relu", ("image",), ("relu",))
+        >>> image = Node("image", OpKind.INPUT, "image", (), ("image",))
+        >>> sorted(non_negative_tensors(Graph((image, relu), ("relu",))))
+        ['relu']
+    """
+    known: set[str] = set()
+    for node in graph.nodes:
+        if _is_non_negative(node, known):
+            known.update(node.outputs)
+    return frozenset(known)
+
+
+def _is_non_negative(node: Node, known: set[str]) -> bool:
+    if node.kind is OpKind.RELU or (node.kind in _ENDS_IN_ACTIVATION and node.activation in _NON_NEGATIVE_ACTIVATIONS):
+        return True
+    return node.kind in _KEEPS_SIGN and all(tensor in known for tensor in node.inputs)

@@ -1,28 +1,13 @@
 """Which Keras layer is of which kind: a registry by type, asked along the method resolution order."""
 
-from collections.abc import Callable
 from typing import Any
 
 import keras
 from keras.src.applications.convnext import LayerScale  # the layer type of that network's residuals
 from keras.src.ops import nn, numpy  # the operations behind `keras.ops` calls in a graph
 
+from keras_qat.graph.registry import KINDS, Classifier, register_kind
 from keras_qat.types import OpKind
-
-Classifier = Callable[[Any], OpKind]
-
-_KINDS: dict[type, Classifier] = {}
-
-
-def register_kind(layer_type: type, kind: OpKind | Classifier) -> None:
-    """Say what a layer type computes; subclasses inherit it.
-
-    Args:
-        layer_type: a `keras.layers.Layer` subclass.
-        kind: its kind, or a function of the layer where the kind depends on its configuration.
-    """
-    _KINDS[layer_type] = kind if callable(kind) and not isinstance(kind, OpKind) else lambda _: OpKind(kind)
-
 
 _WITH_A_CONSTANT = {OpKind.ADD: OpKind.SCALE, OpKind.MULTIPLY: OpKind.SCALE}
 """What an operation on two tensors is where one of them is a constant, as in `x * 2`."""
@@ -40,8 +25,8 @@ def kind_of(operation: Any, tensors: int = 2) -> OpKind:
         (<OpKind.RELU: 'relu'>, <OpKind.ACTIVATION: 'activation'>)
     """
     for base in type(operation).__mro__:
-        if base in _KINDS:
-            kind = _KINDS[base](operation)
+        if base in KINDS:
+            kind = KINDS[base](operation)
             return _WITH_A_CONSTANT.get(kind, kind) if tensors == 1 else kind
     return OpKind.OTHER
 

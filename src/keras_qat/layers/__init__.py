@@ -1,25 +1,6 @@
-"""Fake-quantization: the arithmetic, the layer on an edge, and the layers with quantized weights."""
+"""Fake quantization: the arithmetic, the layer on an edge, and the layers with quantized weights."""
 
-from keras_qat.layers.arithmetic import fake_quantize, fake_quantize_kernel, fake_quantize_learned, scale_of
-from keras_qat.layers.fake_quantize_layer import FakeQuantize
-from keras_qat.layers.registry import quantized_layer, register_quantized_layer
-from keras_qat.layers.weighted import (
-    QuantizedConv2D,
-    QuantizedDense,
-    QuantizedDepthwiseConv2D,
-    WeightQuantized,
-)
+import keras  # noqa: F401  (before the layers: importing Keras imports them, see keras_qat/__init__.py)
+import lazy_loader
 
-__all__ = [
-    "FakeQuantize",
-    "QuantizedConv2D",
-    "QuantizedDense",
-    "QuantizedDepthwiseConv2D",
-    "WeightQuantized",
-    "fake_quantize",
-    "fake_quantize_kernel",
-    "fake_quantize_learned",
-    "quantized_layer",
-    "register_quantized_layer",
-    "scale_of",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,18 +1,5 @@
 """Where the Q/DQ pairs go, and why."""
 
-from keras_qat.placement.explain import explain
-from keras_qat.placement.overrides import Overrides
-from keras_qat.placement.placement_file import PLACEMENT_FILE, load_placement, placement_dict, save_placement
-from keras_qat.placement.plan import plan
-from keras_qat.placement.rule import Rule
+import lazy_loader
 
-__all__ = [
-    "PLACEMENT_FILE",
-    "Overrides",
-    "Rule",
-    "explain",
-    "load_placement",
-    "placement_dict",
-    "plan",
-    "save_placement",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -8,8 +8,8 @@ from typing import Any
 
 from keras_qat.errors import UserError
 from keras_qat.evaluation import Benchmark, Timing
-from keras_qat.runtimes.optional import import_optional
-from keras_qat.storage import atomic_path
+from keras_qat.files import atomic_path
+from keras_qat.runtimes import import_optional
 
 PLOT_SUFFIXES = (".png", ".svg")
 

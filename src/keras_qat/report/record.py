@@ -1,11 +1,23 @@
-"""The result of a run as one frozen value, from which every report is made."""
+"""The result of a run as one frozen value, from which every report is made.
 
+Which row of a record is which: float, and the quantized one that the run was for.
+
+The record of a run, read back from its results.json.
+
+Settings and environment as pairs of texts, for tables of two columns.
+"""
+
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
-from keras_qat.evaluation import Latency, TensorError
-from keras_qat.report.environment import Environment
+from keras_qat.errors import UserError
+from keras_qat.evaluation import Latency
+from keras_qat.files import read_json
+from keras_qat.machine import Environment
 from keras_qat.training import EpochRecord
+from keras_qat.verify import TensorError
 
 
 @dataclass(frozen=True)
@@ -82,3 +94,80 @@ class Record:
     def to_dict(self) -> dict[str, Any]:
         """The record as JSON can hold it."""
         return {**asdict(self), "rows": [row.to_dict() for row in self.rows]}
+
+
+FLOAT_ROW = "Baseline"
+"""The name of the float model's row."""
+
+
+def float_row(record: Record) -> Row | None:
+    """The float model's row; `None` where the run skipped it."""
+    return next((row for row in record.rows if row.name == FLOAT_ROW), None)
+
+
+def chosen_row(record: Record) -> Row | None:
+    """The last quantized row: QAT, or PTQ without fine-tuning; `None` for a record of the float model alone."""
+    return next((row for row in reversed(record.rows) if row.name != FLOAT_ROW), None)
+
+
+def load_record(path: Path) -> Record:
+    """The record of a results.json that `keras-qat run` wrote.
+
+    Args:
+        path: the file. One from before the history of fine-tuning was kept has an empty one.
+
+    Raises:
+        StorageError: `path` can't be read.
+        UserError: it isn't JSON, or doesn't hold a record.
+    """
+    value = read_json(path)
+    try:
+        return _record(value)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{path} doesn't hold the results of a run: {type(error).__name__}: {error}. Received: {str(path)!r}. "
+            "Give the folder of a run that `keras-qat run` of this version finished."
+        ) from error
+
+
+def _record(value: Mapping[str, Any]) -> Record:
+    rows = tuple(map(_row, value["rows"]))
+    if not rows:
+        raise ValueError("it has no rows")
+    history = tuple(EpochRecord(**epoch) for epoch in value.get("history", ()))
+    environment = Environment(**value["environment"])
+    return Record(**{**value, "rows": rows, "history": history, "environment": environment})
+
+
+def _row(value: Mapping[str, Any]) -> Row:
+    latencies = {key: Latency(**value[key]) for key in ("keras_latency", "deployed_latency")}
+    errors = tuple(TensorError.from_dict(error) for error in value["tensor_errors"])
+    return Row(**{**value, **latencies, "tensor_errors": errors})
+
+
+def setting_facts(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Each setting and its value.
+
+    Example:
+        >>> setting_facts({"overrides": None, "bias_correction": True, "learning_rate": 3e-6})
+        [('overrides', '–'), ('bias_correction', 'yes'), ('learning_rate', '3e-06')]
+    """
+    return [(name, _text(value)) for name, value in settings.items()]
+
+
+def environment_facts(environment: Environment) -> list[tuple[str, str]]:
+    """The machine, then the versions."""
+    return [
+        ("CPU", environment.cpu),
+        ("Cores", str(environment.cores)),
+        ("VNNI", "unknown" if environment.vnni is None else _text(environment.vnni)),
+        ("System", environment.system),
+        ("Python", environment.python),
+        *environment.packages.items(),
+    ]
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool) or value is None:
+        return {None: "–", True: "yes", False: "no"}[value]
+    return str(value)

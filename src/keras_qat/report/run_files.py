@@ -7,11 +7,10 @@ from typing import Any
 
 from keras_qat.calibration import Ranges
 from keras_qat.errors import UserError
-from keras_qat.paths import RESULTS_FILE, require_finished_run
+from keras_qat.files import RESULTS_FILE, require_finished_run
 from keras_qat.placement import PLACEMENT_FILE, load_placement
-from keras_qat.report.diagnosis_file import DiagnosisFile, load_diagnosis
-from keras_qat.report.record import Record
-from keras_qat.report.record_file import load_record
+from keras_qat.report.diagnosis_text import DiagnosisFile, load_diagnosis
+from keras_qat.report.record import Record, load_record
 from keras_qat.types import Placement
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from keras_qat.cpu import read_cpu
 from keras_qat.errors import StorageError, UserError
+from keras_qat.machine import read_cpu
 from keras_qat.runtimes.runtime import Runtime, TensorSpec
 
 # CUDA's convolutions round float32 to TF32's 10 bits if they may: that isn't what was simulated.

@@ -7,16 +7,15 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from keras_qat.cpu import read_cpu
 from keras_qat.errors import UserError
-from keras_qat.paths import require_engine_model
-from keras_qat.runtimes.keras_runtime import KerasRuntime
+from keras_qat.files import require_engine_model
+from keras_qat.machine import read_cpu
+from keras_qat.runtimes.keras_runtime import KerasRuntime, SavedModelRuntime
 from keras_qat.runtimes.onnxruntime_runtime import OnnxRuntime, why_no_cuda
-from keras_qat.runtimes.openvino import OpenVINORuntime, build_ir
-from keras_qat.runtimes.options import BuildOptions, Built
-from keras_qat.runtimes.runtime import Runtime
-from keras_qat.runtimes.saved_model_runtime import SavedModelRuntime
-from keras_qat.runtimes.tensorrt import TENSORRT, TENSORRT_RTX, Flavor, TensorRTRuntime, build_plan, why_no_gpu
+from keras_qat.runtimes.openvino_runtime import OpenVINORuntime, build_ir
+from keras_qat.runtimes.runtime import BuildOptions, Built, Runtime
+from keras_qat.runtimes.tensorrt_build import TENSORRT, TENSORRT_RTX, Flavor, build_plan
+from keras_qat.runtimes.tensorrt_runtime import TensorRTRuntime, why_no_gpu
 
 Open = Callable[..., Runtime]
 Build = Callable[[Path, Path, BuildOptions], Built]

@@ -1,13 +1,44 @@
-"""What every engine offers: named inputs and outputs, run, say what and where it is, close."""
+"""Import what not every user has installed.
 
+What every engine offers: named inputs and outputs, run, say what and where it is, close.
+
+What an engine is built for, and what a builder hands back.
+"""
+
+import importlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from types import TracebackType
+from pathlib import Path
+from types import ModuleType, TracebackType
 
 import numpy as np
 from typing_extensions import Self
 
 from keras_qat.errors import DataError, UserError
+
+
+def import_optional(module: str, *, title: str, install: str) -> ModuleType:
+    """The module, or an error that says how to get it.
+
+    Args:
+        module: its dotted name.
+        title: what users call it.
+        install: the arguments of `pip install`.
+
+    Raises:
+        UserError: it isn't installed, or doesn't load.
+
+    Example:
+        >>> import_optional("json", title="JSON", install="json").dumps([])
+        '[]'
+    """
+    try:
+        return importlib.import_module(module)
+    except (ImportError, OSError) as error:
+        # OSError: the Python package is there, a shared library that it loads isn't.
+        raise UserError(
+            f"{title} is not installed, or doesn't load. Received: {error}. Install it: pip install {install}"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -113,3 +144,75 @@ class Runtime(ABC):
 
 def _received(array: object) -> str:
     return f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
+
+
+@dataclass(frozen=True)
+class BatchRange:
+    """The batch sizes that an engine takes.
+
+    Args:
+        min: the smallest.
+        opt: the one it is fastest at.
+        max: the largest.
+
+    Raises:
+        UserError: not 1 <= min <= opt <= max.
+
+    Example:
+        >>> BatchRange(max=32)
+        BatchRange(min=1, opt=1, max=32)
+    """
+
+    min: int = 1
+    opt: int = 1
+    max: int = 8
+
+    def __post_init__(self) -> None:
+        """Refuse what no profile can be."""
+        if not 1 <= self.min <= self.opt <= self.max:
+            raise UserError(
+                "Batch sizes must be 1 <= min <= opt <= max. "
+                f"Received: min {self.min}, opt {self.opt}, max {self.max}. Put them in order."
+            )
+
+    @classmethod
+    def of(cls, least: int | None, fastest: int | None, most: int | None) -> "BatchRange | None":
+        """The sizes that were given, the others filled in around them; `None` if none was.
+
+        Example:
+            >>> BatchRange.of(None, 16, None)
+            BatchRange(min=1, opt=16, max=16)
+        """
+        if (least, fastest, most) == (None, None, None):
+            return None
+        least = cls.min if least is None else least
+        fastest = least if fastest is None else fastest
+        return cls(least, fastest, max(cls.max, fastest) if most is None else most)
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """What an engine is built for.
+
+    Args:
+        compute_capabilities: of the GPUs, such as "8.6"; what the engine chooses if empty.
+        batch: the batch sizes, for a file whose batch is dynamic; what the engine chooses if not given.
+    """
+
+    compute_capabilities: tuple[str, ...] = ()
+    batch: BatchRange | None = None
+
+
+@dataclass(frozen=True)
+class Built:
+    """What a builder wrote.
+
+    Args:
+        version: the engine and its version.
+        files: all that were written; the first is the one to open.
+        warnings: what the engine's log warned of.
+    """
+
+    version: str
+    files: tuple[Path, ...]
+    warnings: tuple[str, ...]

@@ -1,7 +1,5 @@
-"""One table per engine: what it wants quantized, and in which integers."""
+"""One table per engine: what it wants quantized, in which integers, and what it can't read."""
 
-from keras_qat.targets.registry import find_target, register_target
-from keras_qat.targets.table import describe_target
-from keras_qat.targets.target import Inputs, OpRule, Target
+import lazy_loader
 
-__all__ = ["Inputs", "OpRule", "Target", "describe_target", "find_target", "register_target"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

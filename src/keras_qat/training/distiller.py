@@ -1,18 +1,183 @@
-"""A model that is trained, and the float model that it is to agree with, as one Keras model for `compile` and `fit`."""
+"""The terms of a training's loss, of class probabilities.
+
+    labels        -Σ_c ỹ_c log p_c,   ỹ = (1 - ε) · onehot(y) + ε / C
+    distillation  T² · KL(softmax(log t / T) ‖ softmax(log p / T))
+    features      ‖t - s‖² / ‖t‖²
+
+with t the teacher's and p (or s) the student's outputs, C classes, ε the label smoothing, T the temperature. T² keeps
+the gradient at the size it has at T = 1 (Hinton et al. 2015, https://arxiv.org/abs/1503.02531, section 2). The
+logarithm of a softmax is its logits up to a constant, which the next softmax doesn't see. A single score, a sigmoid's
+p, stands for the probabilities 1 - p and p: the first term is then binary cross-entropy, the second that of Bernoulli.
+
+Which layers' outputs a student is to share with its teacher, where the recipe names none.
+
+Layer by layer, an image has thousands of numbers to learn from, its class probabilities one or two; so a few hundred
+images are enough to settle the weights (as block-wise reconstruction has it: Li et al. 2021,
+https://arxiv.org/abs/2102.05426). The natural places are where the branches of a network join, behind the activation:
+what went wrong in a block is seen there as a whole. A network without branches is compared at each kernel's activation.
+
+A model that is trained, and the float model that it is to agree with, as one Keras model for `compile` and `fit`.
+"""
 
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 import keras
 from keras import ops
 
 from keras_qat.errors import UserError
-from keras_qat.scores import best_class
+from keras_qat.graph import Graph, Node, best_class, per_class, trace
 from keras_qat.training.cloning import clone, require_graph
-from keras_qat.training.features import common_features, with_layers_of
-from keras_qat.training.losses import class_probabilities, distillation_loss, feature_loss
 from keras_qat.training.recipe import Distillation
-from keras_qat.types import TrainingPrecision
+from keras_qat.transform import copy_layer, rebuild
+from keras_qat.types import OpKind, TrainingPrecision
+
+_SMALLEST = 1e-30
+"""Stands for a probability that underflows, or that an engine's rounding made zero."""
+
+
+def labels_loss(labels: Any, probabilities: Any, smoothing: float = 0.0) -> Any:
+    """Cross-entropy with the labels, smoothed.
+
+    Args:
+        labels: int, shape (batch,).
+        probabilities: float, shape (batch, classes), or (batch, 1) for a single score.
+        smoothing: ε.
+
+    Returns:
+        float32, shape (batch,).
+    """
+    log_p = _log(probabilities)
+    classes = log_p.shape[-1]
+    target = ops.one_hot(ops.cast(ops.reshape(labels, (-1,)), "int32"), classes, dtype="float32")
+    target = (1 - smoothing) * target + smoothing / classes
+    return -ops.sum(target * log_p, axis=-1)
+
+
+def distillation_loss(teacher: Any, student: Any, temperature: float = 1.0) -> Any:
+    """Kullback-Leibler divergence of the student's probabilities from the teacher's, at a temperature.
+
+    Args:
+        teacher: float, shape (batch, classes), or (batch, 1) for a single score.
+        student: float, that shape.
+        temperature: T.
+
+    Returns:
+        A float32 scalar, 0 or more: the mean over the images.
+
+    Example:
+        >>> from keras import ops
+        >>> float(distillation_loss(ops.array([[0.5, 0.5]]), ops.array([[0.5, 0.5]])))
+        0.0
+    """
+    log_t = ops.log_softmax(_log(teacher) / temperature, axis=-1)
+    log_p = ops.log_softmax(_log(student) / temperature, axis=-1)
+    return temperature**2 * ops.mean(ops.sum(ops.exp(log_t) * (log_t - log_p), axis=-1))
+
+
+def feature_loss(teacher: Any, student: Any) -> Any:
+    """Squared distance of two tensors of one layer, relative to the teacher's.
+
+    Args:
+        teacher: float, any shape.
+        student: float, that shape.
+
+    Returns:
+        A float32 scalar, of the whole batch.
+    """
+    t, s = ops.cast(teacher, "float32"), ops.cast(student, "float32")
+    return ops.sum(ops.square(t - s)) / (ops.sum(ops.square(t)) + _SMALLEST)
+
+
+def class_probabilities(outputs: Any) -> Any:
+    """One probability for each class, of a classifier's outputs.
+
+    Args:
+        outputs: float, shape (batch, classes), or (batch, 1) for a single score.
+
+    Returns:
+        float32, shape (batch, classes), at least two.
+
+    Example:
+        >>> from keras import ops
+        >>> class_probabilities(ops.array([[0.25]])).numpy().tolist()
+        [[0.75, 0.25]]
+    """
+    probabilities = ops.cast(outputs, "float32")
+    return per_class(probabilities, "probability" if probabilities.shape[-1] == 1 else "classes")
+
+
+def _log(outputs: Any) -> Any:
+    return ops.log(ops.maximum(class_probabilities(outputs), _SMALLEST))
+
+
+_JOINS = frozenset({OpKind.ADD, OpKind.CONCAT})
+_KERNELS = frozenset({OpKind.CONV, OpKind.DEPTHWISE_CONV})
+_BEHIND = frozenset({OpKind.BATCH_NORM, OpKind.RELU, OpKind.ACTIVATION})
+
+
+def common_features(teacher: keras.Model, student: keras.Model) -> tuple[str, ...]:
+    """Names of layers in both models, called once, where branches join; of every kernel where none do.
+
+    Args:
+        teacher: the float model.
+        student: made from it; layers keep their names.
+
+    Example:
+        >>> x = keras.Input((8, 8, 3))
+        >>> y = keras.layers.Conv2D(3, 1, name="conv")(x)
+        >>> y = keras.layers.ReLU(name="block_out")(keras.layers.Add(name="add")([x, y]))
+        >>> model = keras.Model(x, keras.layers.Conv2D(2, 8, name="head")(y))
+        >>> common_features(model, model)
+        ('block_out',)
+    """
+    graph = trace(teacher).graph
+    calls = [node.layer for node in graph.nodes]
+    known = {layer.name for layer in teacher.layers} & {layer.name for layer in student.layers}
+
+    def places(kinds: frozenset[OpKind]) -> tuple[str, ...]:
+        ways = (_activated(graph, node, known) for node in graph.nodes if node.kind in kinds)
+        ends = (way[-1] for way in ways if way)
+        names = (node.layer for node in ends if calls.count(node.layer) == 1 and not _leaves(graph, node))
+        return tuple(dict.fromkeys(names))
+
+    return places(_JOINS) or places(_KERNELS)
+
+
+def with_layers_of(teacher: keras.Model, student: keras.Model) -> keras.Model:
+    """The teacher with the layers that a student was quantized with, so that a name is the same tensor in both.
+
+    A nested model's layers, and those that a layer such as SeparableConv2D stands for, are layers of their own in a
+    quantized model: of `Conv2D(activation="swish")` the name is the convolution's alone there.
+
+    Args:
+        teacher: the float model. It isn't touched.
+        student: a model made from it.
+
+    Returns:
+        A flat copy, or the teacher itself where that has these layers already, or the student lacks them too.
+    """
+    found = trace(teacher)
+    calls = [(node.layer, found.calls[node.name].operation) for node in found.graph.nodes]
+    flat = {name for name, operation in calls if isinstance(operation, keras.layers.Layer)}
+    if flat == {layer.name for layer in teacher.layers} or not flat <= {layer.name for layer in student.layers}:
+        return teacher
+    return rebuild(found, copy_layer, lambda _, tensor: tensor)
+
+
+def _activated(graph: Graph, node: Node, known: AbstractSet[str]) -> list[Node]:
+    """The node, and the batch norms and activations that only its output goes through; those of known layers."""
+    way = [node]
+    while (reader := graph.sole_consumer(way[-1].outputs[0])) is not None and reader.kind in _BEHIND:
+        way.append(reader)
+    return [node for node in way if node.layer in known]
+
+
+def _leaves(graph: Graph, node: Node) -> bool:
+    """Whether it is an output of the model, which the distillation compares anyway."""
+    return node.outputs[0] in graph.outputs
+
 
 _PROBABILITIES = "class probabilities"
 """Among the outputs' names; no layer is called that."""

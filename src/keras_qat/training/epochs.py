@@ -9,14 +9,12 @@ from dataclasses import replace
 import keras
 
 from keras_qat.training.batches import EpochData
+from keras_qat.training.callbacks import FiniteLoss, StateKeeper, TrainingProgress, memory_explained
 from keras_qat.training.checkpoint import Position
 from keras_qat.training.cloning import all_layers
-from keras_qat.training.freezing import FreezeBatchNorm, FreezeRanges, parse_batch_norm
-from keras_qat.training.guards import FiniteLoss, memory_explained
+from keras_qat.training.freezing import FreezeBatchNorm, FreezeRanges
 from keras_qat.training.history import EpochRecord, History
-from keras_qat.training.keeper import StateKeeper
-from keras_qat.training.progress import TrainingProgress
-from keras_qat.training.recipe import Recipe
+from keras_qat.training.recipe import Recipe, parse_batch_norm
 from keras_qat.training.session import Session
 
 _logger = logging.getLogger(__name__)

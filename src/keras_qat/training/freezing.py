@@ -10,32 +10,9 @@ from typing import Any
 
 import keras
 
-from keras_qat.errors import UserError
 from keras_qat.layers import FakeQuantize
 from keras_qat.training.cloning import all_layers
-from keras_qat.training.optimizer_state import dump_optimizer, load_optimizer
-
-_AFTER = "freeze_after="
-
-
-def parse_batch_norm(mode: str) -> int | None:
-    """Read the mode of batch norms: after how many epochs they freeze, `None` for never.
-
-    Raises:
-        UserError: it is none of `freeze`, `train`, `freeze_after=N`.
-
-    Example:
-        >>> [parse_batch_norm(mode) for mode in ("freeze", "freeze_after=2", "train")]
-        [0, 2, None]
-    """
-    if mode in ("freeze", "train"):
-        return 0 if mode == "freeze" else None
-    count = mode.removeprefix(_AFTER)
-    if mode.startswith(_AFTER) and count.isdecimal() and int(count) > 0:
-        return int(count)
-    raise UserError(
-        f"Unknown mode of batch norms. Received: {mode!r}. Use 'freeze', 'train', or 'freeze_after=N' with N from 1."
-    )
+from keras_qat.training.optimizers import dump_optimizer, load_optimizer
 
 
 class _FreezeAfter(keras.callbacks.Callback):

@@ -1,16 +1,32 @@
-"""A training recipe: every setting of a fine-tuning run, as one value."""
+"""A training recipe: every setting of a fine-tuning run, as one value.
+
+Keras is not imported here: the command line reads the options of a recipe before it loads Keras.
+"""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from itertools import pairwise
 from typing import Any, Literal, get_args
 
-from keras_qat.errors import UserError
-from keras_qat.seeds import require_seed
-from keras_qat.training.freezing import parse_batch_norm
-from keras_qat.training.optimizers import DEFAULT_OPTIMIZER, require_optimizer
-from keras_qat.training.schedule import Piece, check_learning_rate, check_pieces, parse_schedule
+from keras_qat.errors import UserError, require_seed
 from keras_qat.types import Monitor, RangeMode, TrainingPrecision
+
+Piece = tuple[float, float]
+"""A multiplier of the learning rate, and the epoch (counted from 0) at which it takes over."""
+
+DEFAULT_PIECES: tuple[Piece, ...] = ((1.0, 1.0), (0.1, 2.0), (0.01, 7.0))
+SCHEDULE_NAMES = ("warmup-cosine", "cosine", "piecewise", "constant")
+
+_HOW = (
+    "Give one of 'warmup-cosine', 'cosine', 'piecewise', 'constant', or multiplier@start-epoch pieces with ascending "
+    "epochs, such as '1.0@1,0.1@2,0.01@7'."
+)
+
+DEFAULT_OPTIMIZER = "adam"
+
+OPTIMIZER_NAMES = ("sgd-momentum", "sgd", "adam")
+"""The keys of `keras_qat.training.optimizers.OPTIMIZERS`."""
 
 
 @dataclass(frozen=True)
@@ -195,3 +211,90 @@ def _require_known(kind: Any, settings: Mapping[str, Any]) -> None:
     unknown = sorted(set(settings) - set(known))
     if unknown:
         raise UserError(f"Unknown settings in a recipe. Received: {unknown}. Use some of: {', '.join(known)}.")
+
+
+def require_optimizer(name: str) -> None:
+    """Refuse a name that `OPTIMIZER_NAMES` lacks.
+
+    Raises:
+        UserError: the name is unknown; the message lists the known ones.
+    """
+    if name not in OPTIMIZER_NAMES:
+        raise UserError(f"Unknown optimizer. Received: {name!r}. Use one of: {', '.join(OPTIMIZER_NAMES)}.")
+
+
+def parse_schedule(text: str) -> str | tuple[Piece, ...]:
+    """Read a schedule as the command line takes it: a name, or pieces.
+
+    Raises:
+        UserError: the text is neither.
+
+    Example:
+        >>> parse_schedule("1.0@1,0.1@2")
+        ((1.0, 1.0), (0.1, 2.0))
+        >>> parse_schedule("cosine")
+        'cosine'
+    """
+    text = text.strip()
+    if text in SCHEDULE_NAMES:
+        return text
+    try:
+        pieces = [tuple(float(number) for number in part.split("@")) for part in text.split(",")]
+    except ValueError:
+        raise UserError(f"Can't read the learning-rate schedule. Received: {text!r}. {_HOW}") from None
+    return check_pieces(pieces)
+
+
+def check_pieces(pieces: Sequence[Sequence[float]]) -> tuple[Piece, ...]:
+    """Return `pieces` as a tuple of float pairs.
+
+    Raises:
+        UserError: there are none, one isn't a pair, a multiplier isn't above 0, or the epochs don't ascend.
+    """
+    shaped = len(pieces) > 0 and all(len(piece) == 2 for piece in pieces)  # noqa: PLR2004
+    if shaped:
+        pairs = tuple((float(multiplier), float(start)) for multiplier, start in pieces)
+        finite = all(math.isfinite(number) for pair in pairs for number in pair)
+        ascending = pairs[0][1] >= 0 and all(a[1] < b[1] for a, b in pairwise(pairs))
+        if finite and ascending and all(multiplier > 0 for multiplier, _ in pairs):
+            return pairs
+    raise UserError(
+        "The pieces of a learning-rate schedule must be (multiplier above 0, start epoch) pairs with "
+        f"ascending epochs. Received: {list(pieces)!r}. {_HOW}"
+    )
+
+
+def check_learning_rate(learning_rate: float) -> None:
+    """Refuse a rate that isn't a finite number above 0.
+
+    Raises:
+        UserError: so it is.
+    """
+    if not (math.isfinite(learning_rate) and learning_rate > 0):
+        raise UserError(
+            f"The learning rate must be a finite number above 0. Received: {learning_rate}. "
+            "Fine-tuning usually starts between 1e-5 and 1e-3."
+        )
+
+
+_AFTER = "freeze_after="
+
+
+def parse_batch_norm(mode: str) -> int | None:
+    """Read the mode of batch norms: after how many epochs they freeze, `None` for never.
+
+    Raises:
+        UserError: it is none of `freeze`, `train`, `freeze_after=N`.
+
+    Example:
+        >>> [parse_batch_norm(mode) for mode in ("freeze", "freeze_after=2", "train")]
+        [0, 2, None]
+    """
+    if mode in ("freeze", "train"):
+        return 0 if mode == "freeze" else None
+    count = mode.removeprefix(_AFTER)
+    if mode.startswith(_AFTER) and count.isdecimal() and int(count) > 0:
+        return int(count)
+    raise UserError(
+        f"Unknown mode of batch norms. Received: {mode!r}. Use 'freeze', 'train', or 'freeze_after=N' with N from 1."
+    )

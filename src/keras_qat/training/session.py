@@ -7,11 +7,10 @@ import keras
 
 from keras_qat.errors import UserError
 from keras_qat.training.cloning import all_layers, clone
-from keras_qat.training.distiller import Distiller
-from keras_qat.training.freezing import freeze_batch_norms, parse_batch_norm
-from keras_qat.training.losses import class_probabilities, labels_loss
+from keras_qat.training.distiller import Distiller, class_probabilities, labels_loss
+from keras_qat.training.freezing import freeze_batch_norms
 from keras_qat.training.optimizers import build_optimizer, make_optimizer
-from keras_qat.training.recipe import Recipe
+from keras_qat.training.recipe import Recipe, parse_batch_norm
 
 
 @dataclass(frozen=True)

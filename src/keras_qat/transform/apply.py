@@ -8,8 +8,8 @@ import keras
 from keras_qat.errors import UserError
 from keras_qat.graph import Edge, Graph, trace
 from keras_qat.layers import FakeQuantize, quantized_layer
-from keras_qat.placement.describe import require_ranges
-from keras_qat.transform.rebuild import copy_layer, rebuild
+from keras_qat.placement import require_ranges
+from keras_qat.transform.replay import copy_layer, rebuild
 from keras_qat.types import Placement, RangeMode, TensorRange
 
 SUFFIX = "_quantize"

@@ -1,21 +1,99 @@
-"""The index of a record set: where each record lies, and its class, from one reading of all the shards."""
+"""Which feature of a `tf.train.Example` holds what: the layouts that record sets have.
 
+The index of a record set: where each record lies, and its class, from one reading of all the shards.
+
+An index is kept, so that the shards are read through once and not in every run.
+
+A file is named after a SHA-256 of the shards' paths, sizes and times of change: other shards, another index. Only an
+index without bad records is kept: shards that are copied anew, times and all, are read anew.
+"""
+
+import hashlib
+import json
+import logging
 import os
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import platformdirs
+import tensorflow as tf
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
-from keras_qat.data.records.bad_record import BadRecord, record_error
-from keras_qat.data.records.framing import FRAME_BYTES, scan_records
-from keras_qat.data.records.layout import LAYOUTS, Layout, bytes_of, integer_of, parse_features, recognise_layout
-from keras_qat.errors import DataError
+from keras_qat.data.records.framing import FRAME_BYTES, BadRecord, record_error, scan_records
+from keras_qat.errors import DataError, StorageError
+from keras_qat.files import atomic_path
 from keras_qat.progress import track
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The features of one kind of record set.
+
+    Args:
+        name: what an error calls it.
+        image: the encoded image.
+        label: the number of its class.
+        first: the number of the first class, or `None` where sets differ and the labels must tell.
+        synset: the WordNet id of its class, or a word for it.
+        text: its class in words.
+    """
+
+    name: str
+    image: str
+    label: str
+    first: int | None = None
+    synset: str | None = None
+    text: str | None = None
+
+
+# The first whose image and label a record has is its layout. Add yours here.
+LAYOUTS: tuple[Layout, ...] = (
+    Layout(
+        "customary",
+        image="image/encoded",
+        label="image/class/label",
+        synset="image/class/synset",
+        text="image/class/text",
+    ),
+    Layout("TensorFlow Datasets", image="image", label="label", first=0),
+)
+
+
+def recognise_layout(features: Collection[str]) -> Layout | None:
+    """The layout of a record that has these features, if it is a known one.
+
+    Example:
+        >>> recognise_layout({"image", "label", "file_name"}).name
+        'TensorFlow Datasets'
+    """
+    return next((layout for layout in LAYOUTS if {layout.image, layout.label} <= set(features)), None)
+
+
+def parse_features(payload: bytes) -> Any:
+    """The features of a serialized `tf.train.Example` by their names, or `None` if it isn't one."""
+    try:
+        return tf.train.Example.FromString(payload).features.feature
+    except DecodeError:
+        return None
+
+
+def bytes_of(features: Any, name: str | None) -> bytes | None:
+    """The first byte string of a feature, or `None` if it has none."""
+    values = () if name is None or name not in features else features[name].bytes_list.value
+    return values[0] if values else None
+
+
+def integer_of(features: Any, name: str) -> int | None:
+    """The first integer of a feature, or `None` if it has none."""
+    values = features[name].int64_list.value if name in features else ()
+    return values[0] if values else None
+
 
 _MOST_READERS = 8
 
@@ -161,3 +239,74 @@ def _scan(path: Path, layout: Layout) -> _ShardScan:
 
 def _joined(parts: Iterable[Any]) -> NDArray[np.int64]:
     return np.concatenate([np.asarray(part, np.int64) for part in parts])
+
+
+_logger = logging.getLogger(__name__)
+
+_FORMAT = 2
+"""Raise it whenever the same shards may give another index."""
+
+_ARRAYS = ("shard", "offset", "length", "label", "synset")
+
+
+def cached_index(
+    paths: Sequence[Path],
+    scan: Callable[[], RecordIndex],
+    *,
+    folder: Path | None = None,
+    refresh: bool = False,
+) -> RecordIndex:
+    """The index of `paths`, from the cache if it is there, else scanned and, if all records are good, put there.
+
+    A file that can't be read is scanned again; a folder that can't be written costs a warning.
+
+    Args:
+        paths: the shards.
+        scan: what reads them.
+        folder: of the cache; the user's if not given.
+        refresh: read the shards in any case.
+    """
+    path = (folder or Path(platformdirs.user_cache_path("keras-qat")) / "record-indexes") / f"{_key(paths)}.npz"
+    if not refresh and path.exists():
+        try:
+            return _load(path)
+        except Exception as error:  # noqa: BLE001 - a damaged file fails in as many ways as its bytes
+            _logger.warning("The cached index can't be read (%s: %s); reading the shards again.", path, error)
+    index = scan()
+    if index.bad:
+        return index
+    try:
+        _save(index, path)
+    except StorageError as error:
+        _logger.warning("The index isn't cached: %s", error)
+    return index
+
+
+def _key(paths: Sequence[Path]) -> str:
+    facts = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
+    return hashlib.sha256(json.dumps([_FORMAT, facts]).encode()).hexdigest()
+
+
+def _save(index: RecordIndex, path: Path) -> None:
+    facts = {
+        "layout": index.layout,
+        "synsets": index.synsets,
+        "texts": [[label, text] for label, text in index.texts.items()],
+    }
+    with atomic_path(path) as temporary:
+        np.savez_compressed(
+            temporary, facts=np.asarray(json.dumps(facts)), **{name: getattr(index, name) for name in _ARRAYS}
+        )
+
+
+def _load(path: Path) -> RecordIndex:
+    # Opened here, since `np.load` leaves a damaged file open.
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        facts = json.loads(str(arrays["facts"]))
+        return RecordIndex(
+            **{name: arrays[name] for name in _ARRAYS},
+            layout=facts["layout"],
+            synsets=tuple(facts["synsets"]),
+            texts=dict(facts["texts"]),
+            bad=(),
+        )

@@ -12,16 +12,32 @@ from keras_qat.doctor.checks.kernels import (
     nothing_weighted,
     tensor_wide_weights,
 )
-from keras_qat.doctor.checks.operators import dynamic_quantization, refused_operator, unknown_operator
-from keras_qat.doctor.checks.opsets import half_scales, new_opset, old_opset
-from keras_qat.doctor.checks.pairs import half_pair, parted_activation, unfused_batch_norm
+from keras_qat.doctor.checks.operators import (
+    dynamic_quantization,
+    dynamic_shape,
+    empty_graph,
+    half_scales,
+    invalid_model,
+    missing_data,
+    new_opset,
+    not_finite,
+    old_opset,
+    refused_operator,
+    unknown_operator,
+)
+from keras_qat.doctor.checks.pairs import (
+    bad_scale,
+    half_pair,
+    parted_activation,
+    tiny_scale,
+    unequal_scales,
+    unfused_batch_norm,
+    unlike_halves,
+)
 from keras_qat.doctor.checks.residual import float_add, float_between, quantized_branch, strided_pointwise
-from keras_qat.doctor.checks.scales import bad_scale, tiny_scale, unequal_scales, unlike_halves
-from keras_qat.doctor.checks.shapes import dynamic_shape
-from keras_qat.doctor.checks.storage import empty_graph, invalid_model, missing_data, not_finite
-from keras_qat.doctor.engines import Engine
-from keras_qat.doctor.finding import Symptom
-from keras_qat.doctor.onnx_file import OnnxFile
+from keras_qat.doctor.findings import Symptom
+from keras_qat.onnx import OnnxFile
+from keras_qat.targets import Engine
 
 Check = Callable[[OnnxFile, Engine], Iterator[Symptom]]
 """What one check sees in a file, for one engine; nothing if all is well."""

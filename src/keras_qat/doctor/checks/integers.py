@@ -5,14 +5,10 @@ from collections.abc import Iterator
 import numpy as np
 import onnx_ir as ir
 
-from keras_qat.cpu import read_cpu
-from keras_qat.doctor.constants import numbers, stored_tensor
-from keras_qat.doctor.engines import Engine
-from keras_qat.doctor.finding import Severity, Symptom
-from keras_qat.doctor.flow import readers
-from keras_qat.doctor.node_inputs import input_at
-from keras_qat.doctor.onnx_file import OnnxFile
-from keras_qat.doctor.operations import WEIGHTED, from_stored, name_of
+from keras_qat.doctor.findings import Severity, Symptom
+from keras_qat.machine import read_cpu
+from keras_qat.onnx import WEIGHTED, OnnxFile, from_stored, input_at, name_of, numbers, readers, stored_tensor
+from keras_qat.targets import Engine
 
 _SYMMETRIC = (
     "keras-qat: --target tensorrt. quantize_static: activation_type=QuantType.QInt8, "

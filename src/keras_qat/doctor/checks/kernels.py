@@ -5,14 +5,20 @@ from collections.abc import Iterator
 import numpy as np
 import onnx_ir as ir
 
-from keras_qat.doctor.constants import numbers, stored_tensor
-from keras_qat.doctor.engines import Engine
-from keras_qat.doctor.finding import Severity, Symptom
-from keras_qat.doctor.flow import fused_output, pair_above, quantizers
-from keras_qat.doctor.node_inputs import input_at
-from keras_qat.doctor.onnx_file import OnnxFile
-from keras_qat.doctor.operations import WEIGHTED, Operation, name_of
-from keras_qat.targets import Inputs
+from keras_qat.doctor.findings import Severity, Symptom
+from keras_qat.onnx import (
+    WEIGHTED,
+    OnnxFile,
+    Operation,
+    fused_output,
+    input_at,
+    name_of,
+    numbers,
+    pair_above,
+    quantizers,
+    stored_tensor,
+)
+from keras_qat.targets import Engine, Inputs
 from keras_qat.types import OpKind
 
 _DOCS = "docs/overrides.md says how to leave a layer in float on purpose"

@@ -4,13 +4,21 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
-from keras_qat.doctor.engines import Engine
-from keras_qat.doctor.finding import Severity, Symptom
-from keras_qat.doctor.flow import conv_branch, fused_output, pair_above, quantizers, readers
-from keras_qat.doctor.node_inputs import input_at
-from keras_qat.doctor.onnx_file import OnnxFile
-from keras_qat.doctor.operations import WEIGHTED, Operation, from_stored, name_of
-from keras_qat.targets import Inputs
+from keras_qat.doctor.findings import Severity, Symptom
+from keras_qat.onnx import (
+    WEIGHTED,
+    OnnxFile,
+    Operation,
+    conv_branch,
+    from_stored,
+    fused_output,
+    input_at,
+    name_of,
+    pair_above,
+    quantizers,
+    readers,
+)
+from keras_qat.targets import Engine, Inputs
 from keras_qat.types import OpKind
 
 

@@ -5,21 +5,30 @@ from dataclasses import dataclass
 from typing import Any
 
 from keras_qat.evaluation import Advice
-from keras_qat.placement import PLACEMENT_FILE
-from keras_qat.placement.rule import rule_to_json
-from keras_qat.report.diagnosis_file import DiagnosisFile
-from keras_qat.report.facts import environment_facts, setting_facts
-from keras_qat.report.intervals import accuracies, interval_text
-from keras_qat.report.page.figures import accuracy_figure, latency_figure, size_figure
-from keras_qat.report.page.graph import graph_view
-from keras_qat.report.page.layers import WORST, LayerRow, grouped_advice, layer_rows, layers_figure
-from keras_qat.report.page.numbers import db_text, percent_text
-from keras_qat.report.page.tensors import tensor_views
-from keras_qat.report.page.training import best_epoch_note, training_figure
+from keras_qat.placement import PLACEMENT_FILE, rule_to_json
+from keras_qat.report.diagnosis_text import DiagnosisFile
+from keras_qat.report.in_words import KeyFigure, accuracies, interval_text, key_figures, verdict
+from keras_qat.report.page.figures import (
+    accuracy_figure,
+    best_epoch_note,
+    db_text,
+    latency_figure,
+    percent_text,
+    size_figure,
+    training_figure,
+)
+from keras_qat.report.page.graph import (
+    WORST,
+    LayerRow,
+    graph_view,
+    grouped_advice,
+    layer_rows,
+    layers_figure,
+    tensor_views,
+)
+from keras_qat.report.record import chosen_row, environment_facts, setting_facts
 from keras_qat.report.run_files import RunFiles
-from keras_qat.report.table import COLUMNS, footnotes, title
-from keras_qat.report.variants import chosen_row
-from keras_qat.report.verdict import KeyFigure, key_figures, verdict
+from keras_qat.report.tables import COLUMNS, footnotes, title
 
 
 @dataclass(frozen=True)

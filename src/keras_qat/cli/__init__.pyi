@@ -1,0 +1,8 @@
+from .making import run_command
+from .program import app, main
+
+__all__ = [
+    "app",
+    "main",
+    "run_command",
+]

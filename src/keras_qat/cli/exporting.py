@@ -1,0 +1,152 @@
+"""`keras-qat export`: from a `.keras` file to a file to deploy, compared with it.
+
+`keras-qat build-engine`: from an ONNX file to the file of an engine.
+"""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from keras_qat import export, run, runtimes, verify
+from keras_qat.cli.options import Flag, Json, require_all, require_output_file
+from keras_qat.cli.output import show
+from keras_qat.errors import GateMissedError, StorageError
+from keras_qat.files import is_file, require_creatable, require_model_file, require_onnx_file
+from keras_qat.targets import find_target
+from keras_qat.text import size_text
+from keras_qat.types import Precision
+
+
+def export_command(
+    model: Path,
+    /,
+    *,
+    target: str | None = None,
+    output: Path | None = None,
+    form: Annotated[Literal["onnx", "saved-model"], Parameter(name="--format")] = "onnx",
+    opset: int | None = None,
+    precision: Precision = "fp32",
+    embed_preprocessing: Annotated[bool, Flag] = False,
+    seed: int = 0,
+    as_json: Annotated[bool, Json] = False,
+) -> None:
+    """Write a Keras model, float or quantized, to a file to deploy; compare the file with the model.
+
+    Both compute the same random numbers. A quantized ONNX file is compared tensor by tensor, any file by its outputs.
+
+    Examples:
+        keras-qat export qat.keras --target tensorrt
+
+        keras-qat export baseline.keras --target openvino --precision fp16 --output deploy/baseline.onnx
+
+        keras-qat export baseline.keras --format saved-model --output deploy/baseline
+
+    Args:
+        model: The .keras file. A preprocessing.json beside it, as a run leaves it, is written into the ONNX file.
+        target: The engine to deploy to: onnxruntime, openvino or tensorrt; that of the run whose settings.json is
+            beside the model, or onnxruntime, if not given.
+        output: The file to write, or with `--format saved-model` the folder; beside the model if not given, where that
+            replaces no file of a run.
+        form: An ONNX file, or the folder of a TensorFlow SavedModel.
+        opset: ONNX operator set, 13 to 21; 17 if not given, 19 for fp16.
+        precision: Floating-point type of what an ONNX file doesn't quantize: fp32 or fp16.
+        embed_preprocessing: The ONNX file reads uint8 RGB pixels and normalizes them itself, as that preprocessing.json
+            says.
+        seed: Of the random numbers.
+        as_json: Print JSON instead of text.
+    """
+    require_all(
+        (require_model_file, model),
+        (find_target, target),
+        (require_output_file if form == "onnx" else _require_folder, output),
+    )
+
+    found = export.export_file(
+        export.ExportSettings(
+            model=model,
+            output=output,
+            form=form,
+            target=target or str(run.setting_beside(model, "target") or "onnxruntime"),
+            opset=opset,
+            precision=precision,
+            embed_preprocessing=embed_preprocessing,
+            seed=seed,
+        )
+    )
+    show(lambda: _describe_export(found), found.to_dict(), as_json=as_json)
+    if found.check.miss is not None:
+        raise GateMissedError(found.check.miss)
+
+
+def _require_folder(path: Path) -> None:
+    """A SavedModel may replace another, but no file; the folder that it lies in must be writable."""
+    if is_file(path):
+        raise StorageError(f"A SavedModel is a folder. Received: the file {str(path)!r}. Name a folder.")
+    require_creatable(path.parent)
+
+
+def _describe_export(found: "export.Exported") -> str:
+
+    check = found.check
+    kind = "SavedModel" if found.opset is None else f"ONNX opset {found.opset}, {check.precision}, for {found.target}"
+    lines = [
+        f"{found.path}: {size_text(check.size_bytes)}, {kind}",
+        f"Q/DQ pairs: {check.pairs}" if found.form == "onnx" else "",
+        *verify.describe_proof(check, found.inputs),
+    ]
+    return "".join(f"{line}\n" for line in lines if line)
+
+
+def build_engine_command(
+    model: Path,
+    /,
+    *,
+    engine: str,
+    output: Path | None = None,
+    compute_capability: Annotated[tuple[str, ...], Parameter(negative=())] = (),
+    min_batch: int | None = None,
+    opt_batch: int | None = None,
+    max_batch: int | None = None,
+    as_json: Annotated[bool, Json] = False,
+) -> None:
+    """Build an engine file from an ONNX file; say what was built and what the engine warned of.
+
+    Examples:
+        keras-qat build-engine qat.onnx --engine tensorrt-rtx --compute-capability 8.6 --compute-capability 8.9
+
+        keras-qat build-engine qat.onnx --engine tensorrt --opt-batch 8 --max-batch 32
+
+        keras-qat build-engine qat.onnx --engine openvino --output ir/qat.xml
+
+    Args:
+        model: The ONNX file.
+        engine: openvino, tensorrt or tensorrt-rtx.
+        output: The file to write; beside the ONNX file, with the engine's suffix, if not given.
+        compute_capability: A GPU to build for, such as 8.6; repeat it for several. TensorRT-RTX only.
+        min_batch: The smallest batch that the engine takes: 1 if not given. TensorRT and TensorRT-RTX only.
+        opt_batch: The batch that it is fastest at: the smallest if not given.
+        max_batch: The largest batch: 8, or `opt-batch` if that is more, if not given.
+        as_json: Print JSON instead of text.
+    """
+    require_all((require_onnx_file, model), (require_output_file, output))
+
+    build = runtimes.build_engine(
+        model,
+        output,
+        engine=engine,
+        compute_capabilities=compute_capability,
+        batch=runtimes.BatchRange.of(min_batch, opt_batch, max_batch),
+    )
+    show(lambda: _describe_build(build), {**asdict(build), "path": str(build.path)}, as_json=as_json)
+
+
+def _describe_build(build: "runtimes.EngineBuild") -> str:
+    capabilities = ", ".join(build.compute_capabilities)
+    lines = [
+        f"{build.path}: {size_text(build.size_bytes)}, built in {build.seconds:.1f} s by {build.version}"
+        + (f" for compute capability {capabilities}" if capabilities else ""),
+        *(f"warning: {warning}" for warning in build.warnings),
+    ]
+    return "".join(f"{line}\n" for line in lines)

@@ -1,0 +1,146 @@
+"""`keras-qat benchmark`: latency and throughput of model files side by side.
+
+`keras-qat diagnose`: which tensors and kernels of a run lose accuracy, and what to try.
+"""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+from cyclopts.validators import Number
+
+from keras_qat import evaluation, machine, models, report
+from keras_qat.cli.options import (
+    SKIP_ANEW,
+    AtLeastOne,
+    Json,
+    offering_skip_bad,
+    require_all,
+    require_json_output,
+    require_output_file,
+)
+from keras_qat.cli.output import show
+from keras_qat.data import require_source
+from keras_qat.errors import UserError
+from keras_qat.files import require_engine_model, variant_file, write_json
+from keras_qat.run import Settings, saved_settings
+
+
+def benchmark_command(
+    *files: Path,
+    batch_sizes: Annotated[tuple[int, ...], Parameter(consume_multiple=True, negative=(), validator=Number(gte=1))] = (
+        1,
+        8,
+        32,
+    ),
+    runs: Annotated[int, AtLeastOne] = 50,
+    warm_up: Annotated[int, Parameter(validator=Number(gte=0))] = 10,
+    threads: Annotated[int | None, AtLeastOne] = None,
+    engine: str | None = None,
+    as_json: Annotated[bool, Json] = False,
+    output: Path | None = None,
+    plot: Path | None = None,
+) -> None:
+    """Time model files in turn, A B C A B C …, on random numbers; print latency, throughput and ratios to the first.
+
+    A file with a fixed batch is timed at that batch only. The figures are explained in docs/benchmark.md.
+
+    Examples:
+        keras-qat benchmark baseline.onnx ptq.onnx qat.onnx
+
+        keras-qat benchmark float.onnx int8.onnx --batch-sizes 1 16 --threads 4 --output latency.json --plot latency.png
+
+    Args:
+        files: The .onnx, .xml, .engine, .plan and .keras files and SavedModel folders to time, first the one that the
+            others are compared with.
+        batch_sizes: Images in a run.
+        runs: Counted runs of each file at each batch size.
+        warm_up: Runs of each before, not counted.
+        threads: Threads of one inference, for ONNX Runtime and OpenVINO on the CPU; all cores if not given.
+        engine: What runs all files, such as openvino or onnxruntime-cuda (docs/engines.md has all); by each file's
+            suffix if not given.
+        as_json: Print JSON instead of the table.
+        output: Write all figures to this JSON file, too.
+        plot: Draw latency by batch size into this .png or .svg file, too. Needs keras-qat[plot].
+    """
+    if not files:
+        raise UserError("There is nothing to time. Received: no file. Name a model file, such as qat.onnx.")
+    require_all(
+        *((require_engine_model, file) for file in files),
+        (require_json_output, output),
+        (require_output_file, plot),
+    )
+
+    if plot is not None:
+        report.require_plot(plot)
+    found = evaluation.benchmark_files(
+        files, engine=engine, threads=threads, batch_sizes=batch_sizes, runs=runs, warm_up=warm_up
+    )
+    environment = machine.read_environment()
+    record = {**found.to_dict(), "environment": asdict(environment)}
+    show(lambda: report.benchmark_table(found, environment), record, as_json=as_json)
+    if output is not None:
+        write_json(output, record)
+    if plot is not None:
+        report.plot_latency(found, plot, title=f"{environment.cpu}, {environment.cores} cores")
+
+
+_BATCH = 16
+
+
+def diagnose_command(
+    run: Path,
+    /,
+    *,
+    variant: Literal["ptq", "qat"] = "ptq",
+    images: Annotated[int, AtLeastOne] = 64,
+    worst: Annotated[int, AtLeastOne] = 10,
+    data: str | None = None,
+    output: Path | None = None,
+    as_json: Annotated[bool, Json] = False,
+) -> None:
+    """Say which tensors and kernels of a run's quantized model lose the most, and what to try.
+
+    Measured on training images that were held out, so that neither calibration nor fine-tuning has learned them. The
+    figures are explained in docs/diagnose.md.
+
+    Examples:
+        keras-qat diagnose runs/resnet50-digits-onnxruntime
+
+        keras-qat diagnose runs/resnet50-imagenet-tensorrt --variant qat --images 256 --output diagnosis.json
+
+    Args:
+        run: The folder of a run, as `keras-qat run` names it at its end.
+        variant: Which model of the run: ptq or qat.
+        images: How many images to measure on.
+        worst: How many tensors and kernels to show.
+        data: Where the run's images are now, if they were moved, or if `--data` was a path relative to another folder.
+        output: Write all figures and all advice to this JSON file, too.
+        as_json: Print JSON instead of the tables.
+    """
+    require_all((saved_settings, run), (require_source, data), (require_output_file, output))
+    files = [variant_file(run, name) for name in ("baseline", variant)]
+    from keras_qat.run import open_run
+
+    saved = open_run(run, data=data)
+    with offering_skip_bad(SKIP_ANEW, given=saved.settings.skip_bad):
+        chosen = saved.data().selection.take(images, saved.settings.seed)
+        baseline, quantized = map(models.load_model_file, files)
+        diagnosis = evaluation.diagnose(baseline, quantized, chosen.arrays(_BATCH), total=chosen.steps(_BATCH))
+    record = evaluation.diagnosis_record(diagnosis)
+    head = f"{variant.upper()} of {_described(saved.settings)}.\n\n"
+    show(lambda: head + report.describe_diagnosis(diagnosis, worst=worst), record, as_json=as_json)
+    if output is not None:
+        write_json(output, record)
+
+
+def _described(settings: Settings) -> str:
+    """What was done already, so that the advice can be read by it."""
+    corrected = "corrected" if settings.bias_correction else "not corrected"
+    if settings.weight_method != "absmax":
+        corrected += f", kernels clipped by {settings.weight_method}"
+    return (
+        f"{settings.model} for {settings.target}, calibrated with {settings.calibration_method} on "
+        f"{settings.calibration_images} images, biases {corrected}"
+    )

@@ -1,0 +1,137 @@
+"""`keras-qat`: the command line. Exit codes: 0 ok, 2 the user's mistake, 3 a promise not kept, 130 interrupted."""
+
+import inspect
+import logging
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import cyclopts
+from rich.logging import RichHandler
+
+from keras_qat._version import __version__
+from keras_qat.cli.config_file import read_config, with_config
+from keras_qat.cli.exporting import build_engine_command, export_command
+from keras_qat.cli.judging import evaluate_command, verify_command
+from keras_qat.cli.looking import diff_ranges_command, doctor_command, explain_command, report_command
+from keras_qat.cli.making import quantize_command, run_command, train_command
+from keras_qat.cli.measuring import benchmark_command, diagnose_command
+from keras_qat.cli.prepare_imagenet import prepare_imagenet_command
+from keras_qat.errors import GateMissedError, UserError
+from keras_qat.progress import CONSOLE
+
+COMMANDS: Mapping[str, Mapping[str, Callable[..., None]]] = {
+    "From model to file": {
+        "run": run_command,
+        "quantize": quantize_command,
+        "train": train_command,
+        "export": export_command,
+        "build-engine": build_engine_command,
+    },
+    "Judge": {
+        "verify": verify_command,
+        "evaluate": evaluate_command,
+        "benchmark": benchmark_command,
+        "diagnose": diagnose_command,
+    },
+    "Look": {
+        "report": report_command,
+        "explain": explain_command,
+        "diff-ranges": diff_ranges_command,
+        "doctor": doctor_command,
+    },
+    "Prepare": {
+        "prepare-imagenet": prepare_imagenet_command,
+    },
+}
+"""{group: {name: command}}, in the order of the flow; so `--help` shows them."""
+
+
+def build_app() -> cyclopts.App:
+    """The program with all its commands; each takes `--config`."""
+    program = cyclopts.App(
+        name="keras-qat",
+        help="Take a trained Keras 3 CNN to INT8: post-training quantization, fine-tuning, verified ONNX.\n\n"
+        "`keras-qat COMMAND --help` has examples. Exit codes: 0 ok, 2 a mistake, 3 a promise not kept.",
+        version=__version__,
+        suppress_keyboard_interrupt=False,
+        config=read_config,
+    )
+    for group, commands in COMMANDS.items():
+        ordered = cyclopts.Group.create_ordered(group)
+        for place, (name, command) in enumerate(commands.items()):
+            program.command(
+                with_config(command), name=name, group=ordered, sort_key=place, help_epilogue=_examples(command)
+            )
+    program.register_install_completion_command(
+        help="Complete commands and options with Tab in bash, zsh or fish; adds a line to the shell's startup file."
+    )
+    options = cyclopts.Group.create_ordered("Options")
+    for name in ("--help", "--version", "--install-completion"):
+        program[name].group = options
+    return program
+
+
+def _examples(command: Callable[..., None]) -> str:
+    """The examples of a docstring, which cyclopts leaves out of the help."""
+    section = (inspect.getdoc(command) or "").partition("Examples:\n")[2].partition("\nArgs:")[0]
+    return f"Examples:\n\n{section}" if section else ""
+
+
+app = build_app()
+
+
+def main(arguments: Sequence[str] | None = None, *, command: cyclopts.App = app) -> None:
+    """Run the command line and exit with its code.
+
+    Args:
+        arguments: without the program's name; those of this process if not given.
+        command: the program to run; examples bring their own.
+    """
+    sys.exit(run_program(sys.argv[1:] if arguments is None else arguments, command))
+
+
+def run_program(arguments: Sequence[str], command: cyclopts.App) -> int:
+    """Run the command line; errors become one readable message and an exit code."""
+    try:
+        with _logging_to_terminal():
+            command(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+    except cyclopts.CycloptsError as error:
+        called = " ".join((command.name[0], *(error.command_chain or ())))
+        return _fail(f"{error}\nSee `{called} --help`.", 2)
+    except UserError as error:
+        return _fail(str(error), 2)
+    except GateMissedError as error:
+        return _fail(str(error), 3)
+    except KeyboardInterrupt:
+        return _fail("Interrupted. The same command goes on from its last checkpoint, if it keeps any.", 130)
+    return 0
+
+
+@contextmanager
+def _logging_to_terminal() -> Iterator[None]:
+    """Show the package's log on standard error, once: TensorFlow gives the root logger a handler of its own.
+
+    TensorFlow's warnings are for whoever writes its models: that several are run in turn, it calls retracing.
+    """
+    # Rich wraps lines to the terminal; in a log file a line stays a line.
+    rich = RichHandler(console=CONSOLE, show_path=False, show_level=False) if CONSOLE.is_terminal else None
+    handler = rich or logging.StreamHandler()
+    package = logging.getLogger("keras_qat")
+    package.addHandler(handler)
+    package.setLevel(logging.INFO)
+    package.propagate = False
+    tensorflow = logging.getLogger("tensorflow")
+    level = tensorflow.level
+    tensorflow.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        tensorflow.setLevel(level)
+        package.removeHandler(handler)
+        package.propagate = True
+
+
+def _fail(message: str, code: int) -> int:
+    CONSOLE.print(f"[bold red]error:[/] {message.replace('[', chr(92) + '[')}", soft_wrap=True, highlight=False)
+    return code

@@ -1,0 +1,41 @@
+from .augmentation import AUGMENTATIONS, Augmentation, find_augmentation
+from .decode import decode_errors, decode_file
+from .image_set import ImageSet
+from .imagenet.prepare import OFFICIAL, OFFICIAL_CLASSES, Prepared, prepare_imagenet
+from .load import DATA_SETS, load_data, load_validation
+from .names import require_source
+from .preprocessing import MEANINGS, OF_CHANNELS, Channels, Mode, Preprocessing
+from .records.labels import load_records, load_records_validation
+from .records.record_set import RecordSource, has_shards
+from .sources import FileSource, Skipped
+from .splits import Labelled, Splits
+
+__all__ = [
+    "AUGMENTATIONS",
+    "DATA_SETS",
+    "MEANINGS",
+    "OFFICIAL",
+    "OFFICIAL_CLASSES",
+    "OF_CHANNELS",
+    "Augmentation",
+    "Channels",
+    "FileSource",
+    "ImageSet",
+    "Labelled",
+    "Mode",
+    "Prepared",
+    "Preprocessing",
+    "RecordSource",
+    "Skipped",
+    "Splits",
+    "decode_errors",
+    "decode_file",
+    "find_augmentation",
+    "has_shards",
+    "load_data",
+    "load_records",
+    "load_records_validation",
+    "load_validation",
+    "prepare_imagenet",
+    "require_source",
+]

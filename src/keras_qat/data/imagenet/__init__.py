@@ -1,0 +1,1 @@
+"""From the official archives of ImageNet to TFRecord shards."""

@@ -1,0 +1,307 @@
+"""Scores that aren't finite say nothing, and only show when the model has run.
+
+A model file opened in an engine, with what it is to be fed, and held to what it will be fed before anything runs.
+
+The best classes of one image.
+
+One image in a model file.
+"""
+
+import logging
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+
+from keras_qat.data import Labelled, Mode, Preprocessing, decode_file
+from keras_qat.errors import DataError, UnsupportedModelError, UserError
+from keras_qat.evaluation.predictions import class_scores
+from keras_qat.evaluation.single_score import single_score
+from keras_qat.graph import classes_of
+from keras_qat.models import FACTS_FILE, ModelFacts, input_preprocessing, read_model_facts
+from keras_qat.runtimes import KerasRuntime, Runtime, open_runtime
+from keras_qat.types import ScoreMeaning
+
+_logger = logging.getLogger(__name__)
+
+
+def warn_unless_finite(path: Path, scores: np.ndarray) -> None:
+    """Tell of a model whose scores aren't numbers.
+
+    Args:
+        path: of the model.
+        scores: any shape.
+
+    Example:
+        >>> warn_unless_finite(Path("my.onnx"), np.array([0.25, 0.75]))
+    """
+    if not np.all(np.isfinite(scores)):
+        _logger.warning(
+            "%s gives scores that aren't finite, so its classes mean nothing. Is it fed what it was trained on?", path
+        )
+
+
+_PIXELS = np.dtype("uint8")
+_READ = frozenset({"float16", "float32", "float64", _PIXELS.name})
+_RANK = 4
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """A classifier of images that is ready to run.
+
+    Args:
+        path: the file, as it was given.
+        runtime: it, opened.
+        preprocessing: of what the file is fed: whole pixels if it normalizes by itself.
+        class_names: as the file has them; empty where it says nothing.
+        num_classes: how many it tells apart; `None` where the file doesn't say before it runs.
+        meaning: of its scores.
+    """
+
+    path: Path
+    runtime: Runtime
+    preprocessing: Preprocessing
+    class_names: tuple[str, ...]
+    num_classes: int | None
+    meaning: ScoreMeaning = "classes"
+
+    def require_fit(self, data: Labelled) -> None:
+        """Refuse data of other classes.
+
+        Raises:
+            DataError: another number of classes, the same classes in another order, or a label without a score.
+        """
+        if self.num_classes is not None:
+            require_classes(self.path, self.num_classes, data)
+        if self.class_names != data.class_names and sorted(self.class_names) == sorted(data.class_names):
+            raise DataError(
+                f"The classes of {data.images.name} are those of {str(self.path)!r} in another order, so every label "
+                f"would mean another class. Received: {_few(data.class_names)}; the file has "
+                f"{_few(self.class_names)}. Give the data the model was made for."
+            )
+
+
+def open_model(
+    path: Path, *, engine: str | None = None, threads: int | None = None, preprocessing: Preprocessing | None = None
+) -> ServedModel:
+    """Open a file and find out how to feed it.
+
+    Args:
+        path: the model file, or the folder of a SavedModel.
+        engine: what runs it; by its suffix if not given.
+        threads: of one inference; what the engine chooses if not given.
+        preprocessing: of the images; what is written in or beside the file, or what a Keras model begins with, if not
+            given.
+
+    Raises:
+        StorageError: the file is missing or corrupt.
+        UnsupportedModelError: it is no classifier of RGB or gray images, or nothing shows what its single score means.
+        UserError: the engine can't run it, or nobody says how to prepare its images.
+    """
+    with ExitStack() as undo:
+        runtime = undo.enter_context(open_runtime(path, engine=engine, threads=threads))
+        _require_classifier(path, runtime)
+        facts = _facts(path, given=preprocessing is not None)
+        written = None if facts is None or preprocessing is not None else facts.preprocessing
+        known = _prepared(path, runtime, preprocessing) if written is None else written
+        _require_prepared(path, runtime, known)
+        meaning = _meaning(path, runtime, facts)
+        undo.pop_all()
+    # Files that normalize by themselves read pixels.
+    fed = known.raw() if runtime.inputs[0].dtype == _PIXELS else known
+    width = runtime.outputs[0].shape[1]
+    num_classes = None if width is None else classes_of(width, meaning)
+    return ServedModel(path, runtime, fed, () if facts is None else facts.class_names, num_classes, meaning)
+
+
+def _meaning(path: Path, runtime: Runtime, facts: ModelFacts | None) -> ScoreMeaning:
+    """What stands in or beside the file; else what a single score shows by itself."""
+    width = runtime.outputs[0].shape[1]
+    if width not in {1, None}:  # whatever stands beside it, in the folder of another model
+        return "classes"
+    if facts is not None and facts.scores != "classes":
+        return facts.scores
+    return "classes" if width is None else single_score(path, runtime)
+
+
+def _facts(path: Path, *, given: bool) -> ModelFacts | None:
+    """What stands in or beside the file; what can't be understood doesn't matter where the user says it."""
+    try:
+        return read_model_facts(path.absolute())
+    except UserError:
+        if not given:
+            raise
+        return None
+
+
+def _prepared(path: Path, runtime: Runtime, given: Preprocessing | None) -> Preprocessing:
+    """What the user says; else what a Keras model shows by its first layer."""
+    if isinstance(runtime, KerasRuntime):
+        return input_preprocessing(runtime.model, given, path)
+    if given is None:
+        raise UserError(
+            f"Nothing says how images are prepared for this model. Received: {str(path)!r}, with nothing in it and no "
+            f"{FACTS_FILE} beside it. Say it with --preprocessing MODE:SIZE or MODE:SIZE:RESIZE, such as "
+            f"caffe:224:256: the mode ({', '.join(get_args(Mode))}), the side of the network's input, and that of the "
+            "image's shorter side before the crop."
+        )
+    # A file of one channel reads gray, which the user needn't say.
+    return replace(given, channels=1) if runtime.inputs[0].shape[3] == 1 else given
+
+
+def require_classes(path: Path, num_classes: int, data: Labelled) -> None:
+    """Refuse data whose labels a model doesn't tell apart; there may be none.
+
+    Raises:
+        DataError: another number of classes, where the data's is known, or a label without a class.
+    """
+    name, labels = data.images.name, data.images.labels
+    if data.class_names and num_classes != len(data.class_names):
+        raise DataError(
+            f"The model tells {num_classes} classes apart, {name} has {len(data.class_names)}. "
+            f"Received: {str(path)!r} and {_few(data.class_names)}. Give the data the model was made for."
+        )
+    if len(labels) and data.images.labelled and not 0 <= labels.min() <= labels.max() < num_classes:
+        raise DataError(
+            f"{name} has labels that none of the model's {num_classes} classes is for. "
+            f"Received: labels from {labels.min()} to {labels.max()}. Number the classes from 0 to {num_classes - 1}."
+        )
+
+
+def _require_classifier(path: Path, runtime: Runtime) -> None:
+    inputs, outputs = runtime.inputs, runtime.outputs
+    described = _described(path, runtime)
+    if [len(spec.shape) for spec in inputs] != [_RANK] or [len(spec.shape) for spec in outputs] != [2]:
+        raise UnsupportedModelError(
+            "Only a model that reads images (batch, height, width, channels) and writes scores (batch, classes) can be "
+            f"evaluated. Received: {described}. Give a classifier of images."
+        )
+    if inputs[0].shape[3] not in {1, 3, None} or inputs[0].dtype.name not in _READ:
+        raise UnsupportedModelError(
+            f"Images are RGB or gray with the channels last, of {', '.join(sorted(_READ))}. Received: {described}. "
+            "Export the model that way."
+        )
+
+
+def _require_prepared(path: Path, runtime: Runtime, prepared: Preprocessing) -> None:
+    _, height, width, channels = runtime.inputs[0].shape
+    described = _described(path, runtime)
+    if not {height, width} <= {prepared.size, None}:
+        raise UserError(
+            f"The images are prepared at {prepared.size} x {prepared.size} pixels, which this model doesn't read. "
+            f"Received: {described}. Give its size with --preprocessing MODE:SIZE[:RESIZE]."
+        )
+    if channels not in {prepared.channels, None}:
+        raise UserError(
+            f"The images are prepared with {prepared.channels} channel(s), which this model doesn't read. "
+            f"Received: {described}. Say with --preprocessing how they are to be prepared; ':gray' behind it is for "
+            "models of one channel."
+        )
+
+
+def _described(path: Path, runtime: Runtime) -> str:
+    return f"{path} reads {'; '.join(map(str, runtime.inputs))} and writes {'; '.join(map(str, runtime.outputs))}"
+
+
+def _few(names: tuple[str, ...]) -> str:
+    shown = ", ".join(names[:5])
+    return f"{shown}, …" if len(names) > 5 else shown  # noqa: PLR2004
+
+
+@dataclass(frozen=True)
+class RankedClass:
+    """One of the best classes.
+
+    Args:
+        index: its number.
+        name: its name, or its number where it has none.
+        score: as the model writes it.
+    """
+
+    index: int
+    name: str
+    score: float
+
+
+@dataclass(frozen=True)
+class Classification:
+    """What a model says of one image.
+
+    Args:
+        file: the model file.
+        engine: the engine and its version.
+        device: where it ran.
+        image: the image file.
+        classes: the best, best first.
+    """
+
+    file: str
+    engine: str
+    device: str
+    image: str
+    classes: tuple[RankedClass, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The classification as JSON can hold it."""
+        return {**asdict(self), "classes": [asdict(ranked) for ranked in self.classes]}
+
+
+def rank(scores: np.ndarray, names: tuple[str, ...], k: int) -> tuple[RankedClass, ...]:
+    """The k best classes, best first; of equal ones the first.
+
+    Args:
+        scores: shape (classes,).
+        names: of the classes; with another number of them than of scores, which is whose is unknown: none is used.
+        k: how many; all, if there are fewer.
+
+    Raises:
+        UserError: `k` is under 1.
+
+    Example:
+        >>> rank(np.array([0.25, 0.75]), ("cat", "dog"), k=1)
+        (RankedClass(index=1, name='dog', score=0.75),)
+    """
+    if k < 1:
+        raise UserError(f"At least one class must be shown. Received: k={k}. Give 1 or more.")
+    known = names if len(names) == len(scores) else tuple(map(str, range(len(scores))))
+    best = np.argsort(-scores, kind="stable")[:k]
+    return tuple(RankedClass(int(i), known[i], float(scores[i])) for i in best)
+
+
+def classify(
+    file: Path,
+    image: Path,
+    *,
+    engine: str | None = None,
+    preprocessing: Preprocessing | None = None,
+    k: int = 5,
+    threads: int | None = None,
+) -> Classification:
+    """Classify one image.
+
+    Args:
+        file: the model file, or the folder of a SavedModel.
+        image: an image file of any format that Pillow reads.
+        engine: what runs the file; by its suffix if not given.
+        preprocessing: what the file says by itself if not given.
+        k: how many classes; all, if there are fewer.
+        threads: of one inference; what the engine chooses if not given.
+
+    Returns:
+        The best classes.
+
+    Raises:
+        DataError: the image is missing or corrupt.
+        StorageError: the model file is missing or corrupt.
+        UserError: as from `open_model`, or `k` is under 1.
+    """
+    pixels = decode_file(image)
+    model = open_model(file, engine=engine, threads=threads, preprocessing=preprocessing)
+    with model.runtime as runtime:
+        prepared = np.asarray(model.preprocessing.prepare(pixels))[np.newaxis]
+        (scores,) = class_scores(runtime, prepared, model.meaning)
+    warn_unless_finite(file, scores)
+    return Classification(str(file), runtime.engine, runtime.device, str(image), rank(scores, model.class_names, k))

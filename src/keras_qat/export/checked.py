@@ -1,0 +1,201 @@
+"""What an export is made of.
+
+`.keras` → a file to deploy, then compared with the model on random numbers.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from keras_qat import doctor, models, runtimes, verify
+from keras_qat.errors import StorageError, UserError, require_seed
+from keras_qat.export.onnx_file import export_onnx
+from keras_qat.files import SETTINGS_FILE, require_writable
+from keras_qat.onnx import read_contents, require_opset
+from keras_qat.targets import find_target
+from keras_qat.types import Precision
+
+Form = Literal["onnx", "saved-model"]
+
+
+@dataclass(frozen=True)
+class ExportSettings:
+    """One Keras model, to one file or folder.
+
+    Args:
+        model: a .keras file, float or quantized.
+        output: where to write; beside the model if not given.
+        form: an ONNX file, or TensorFlow's SavedModel.
+        target: the engine whose preferences an ONNX file follows.
+        opset: ONNX operator set, 13 to 21; 17 if not given, 19 for fp16.
+        precision: of what an ONNX file doesn't quantize.
+        embed_preprocessing: an ONNX file reads uint8 pixels and normalizes them itself.
+        seed: of the random numbers that the file is compared on.
+
+    Raises:
+        StorageError: the output would replace the model, or is no name of an ONNX file.
+        UserError: the target or opset is unknown, or they don't go together.
+
+    Example:
+        >>> ExportSettings(Path("made/qat.keras")).path.name
+        'qat.onnx'
+    """
+
+    model: Path
+    output: Path | None = None
+    form: Form = "onnx"
+    target: str = "onnxruntime"
+    opset: int | None = None
+    precision: Precision = "fp32"
+    embed_preprocessing: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what no export can be."""
+        find_target(self.target)
+        require_opset(self.opset, self.precision)
+        require_seed(self.seed)
+        if self.form == "onnx" and self.path.suffix != ".onnx":
+            raise StorageError(
+                f"The name of an ONNX file ends in .onnx. Received: {str(self.path)!r}. Name the output that way."
+            )
+        if self.path.resolve() == self.model.resolve():
+            raise StorageError(
+                f"The file would replace its own model. Received: {str(self.path)!r}. Name another output."
+            )
+
+    @property
+    def path(self) -> Path:
+        """Where it is written."""
+        if self.output is not None:
+            return self.output
+        if self.form == "saved-model":
+            return self.model.with_name(f"{self.model.stem}_saved_model")
+        return self.model.with_suffix(".onnx")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as JSON can hold them."""
+        paths = {"model": str(self.model), "output": None if self.output is None else str(self.output)}
+        return {**asdict(self), **paths}
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written, and what came of comparing it.
+
+    Args:
+        path: the file or folder.
+        form: its format.
+        target: the engine whose preferences it follows; `None` for a SavedModel.
+        opset: ONNX operator set; likewise.
+        inputs: what it was compared on.
+        check: file against model.
+    """
+
+    path: str
+    form: Form
+    target: str | None
+    opset: int | None
+    inputs: str
+    check: verify.FileCheck
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it as JSON can hold it."""
+        return {**asdict(self), "check": self.check.to_dict()}
+
+
+def export_file(settings: ExportSettings) -> Exported:
+    """Write a model, then hold the file to it.
+
+    Args:
+        settings: what, and where.
+
+    Returns:
+        What was found. A file that misses a promise is kept.
+
+    Raises:
+        StorageError: the model can't be read, or the file can't be written.
+        UnsupportedModelError: a layer has no converter.
+        UserError: options don't go together, a size other than the batch is dynamic, or normalization is to be
+            embedded and nobody says which.
+    """
+    model = models.load_model_file(settings.model)
+    facts = _facts(settings)
+    _require_free(settings)
+    # Drawn first: what can't be compared isn't written.
+    inputs = verify.random_numbers(model, runtimes.KerasRuntime(model).inputs, facts, settings.seed)
+    return _WRITERS[settings.form](settings, model, facts, inputs)
+
+
+def _onnx(settings: ExportSettings, model: Any, facts: models.ModelFacts | None, inputs: verify.Inputs) -> Exported:
+    path = export_onnx(
+        model,
+        settings.path,
+        target=settings.target,
+        opset=settings.opset,
+        precision=settings.precision,
+        metadata=None if facts is None else facts.metadata(),
+        normalization=facts.preprocessing.normalization if facts is not None and facts.embedded else None,
+    )
+    check = verify.check_file(verify.Case(path.name, path, model), inputs)
+    if check.miss is None and (refused := _refused(path, settings.target)) is not None:
+        check = replace(check, miss=refused)
+    return Exported(str(path), "onnx", settings.target, read_contents(path).opset, inputs.name, check)
+
+
+def _refused(path: Path, target: str) -> str | None:
+    """Why the engine won't take the file; a model that was quantized for another one has pairs that it refuses."""
+    errors = [
+        finding for finding in doctor.examine(path, [target]).findings if finding.severity is doctor.Severity.ERROR
+    ]
+    if not errors:
+        return None
+    return (
+        f"The file isn't one for {target}: {errors[0].problem}; {errors[0].cost}. Received: {str(path)!r}, with "
+        f"{len(errors)} such finding(s). Quantize the float model for {target}; `keras-qat doctor` lists them."
+    )
+
+
+def _saved_model(settings: ExportSettings, model: Any, _: models.ModelFacts | None, inputs: verify.Inputs) -> Exported:
+    from keras_qat.export.keras_formats import export_saved_model
+
+    path = export_saved_model(model, settings.path)
+    return Exported(str(path), "saved-model", None, None, inputs.name, verify.check_saved_model(path, model, inputs))
+
+
+_WRITERS: Mapping[Form, Callable[[ExportSettings, Any, models.ModelFacts | None, verify.Inputs], Exported]] = {
+    "onnx": _onnx,
+    "saved-model": _saved_model,
+}
+
+
+def _facts(settings: ExportSettings) -> models.ModelFacts | None:
+    """What the `preprocessing.json` beside the model says, for the file that is written."""
+    found = models.read_model_facts(settings.model.absolute())
+    if not settings.embed_preprocessing:
+        return found
+    if found is None:
+        raise UserError(
+            f"Nothing says how images are normalized for this model. Received: {str(settings.model)!r} with no "
+            f"{models.FACTS_FILE} beside it, and embed_preprocessing. Put that file of its run there, or leave the "
+            "option out."
+        )
+    return replace(found, embedded=True, preprocessing=replace(found.preprocessing, whole_pixels=True))
+
+
+def _require_free(settings: ExportSettings) -> None:
+    """Refuse an output that can't be written, or would replace something else."""
+    path: Path = settings.path
+    if settings.output is None and path.exists() and (path.parent / SETTINGS_FILE).is_file():
+        raise StorageError(
+            "A file of a run would be replaced, and its results would be those of another file. Received: "
+            f"{str(path)!r}. Name another file with --output."
+        )
+    if settings.form == "onnx" and path.is_dir():
+        raise StorageError(f"An ONNX file is no folder. Received: the folder {str(path)!r}. Name a file.")
+    if settings.form == "saved-model" and path.exists() and not (path / "saved_model.pb").is_file():
+        raise StorageError(
+            f"Something else is there, which a SavedModel would replace. Received: {str(path)!r}. Name another folder."
+        )
+    require_writable(path.parent)

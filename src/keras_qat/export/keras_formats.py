@@ -1,0 +1,120 @@
+"""Keras model → `.keras`: structure, ranges and numbers, bit for bit.
+
+Keras model → TensorFlow SavedModel, whose quantization TensorFlow's tools understand.
+
+FakeQuantize layers and quantized kernels are lowered to TensorFlow's QuantizeAndDequantize with the range given, the
+form that `tf2onnx` turns into Q/DQ pairs:
+
+    python -m tf2onnx.convert --saved-model DIR --opset 13 --output model.onnx
+
+That operation is symmetric about zero (`narrow_range`), so a signed tensor saturates at -127 steps, not at -128.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_qat.errors import UserError
+from keras_qat.files import atomic_path
+from keras_qat.graph import trace
+from keras_qat.layers import SMALLEST_AMAX, FakeQuantize, WeightQuantized, channel_amax
+from keras_qat.transform import copy_layer, rebuild
+from keras_qat.types import QuantSpec
+
+
+def export_keras(model: Any, path: str | Path) -> Path:
+    """Save a model in Keras's own format, whole or not at all.
+
+    Args:
+        model: any `keras.Model`. To load a quantized one, `import keras_qat` first.
+        path: where to write, ending in `.keras`.
+
+    Returns:
+        The path.
+
+    Raises:
+        StorageError: the file can't be written.
+    """
+    path = Path(path)
+    with atomic_path(path) as temporary:
+        model.save(temporary)
+    return path
+
+
+def export_saved_model(model: Any, path: str | Path) -> Path:
+    """Write a model, float or quantized, as a SavedModel with one signature, `serve`, and a dynamic batch.
+
+    Args:
+        model: a Functional or Sequential `keras.Model`. It is not changed.
+        path: the folder to write.
+
+    Returns:
+        The path.
+
+    Raises:
+        UserError: Keras doesn't run on TensorFlow.
+        StorageError: the folder can't be written.
+    """
+    if keras.backend.backend() != "tensorflow":
+        raise UserError(
+            f"A SavedModel is TensorFlow's. Received: the Keras backend {keras.backend.backend()!r}. "
+            "Set KERAS_BACKEND=tensorflow, or export ONNX."
+        )
+    path = Path(path)
+    lowered = rebuild(trace(model), _lower, lambda _, tensor: tensor)
+    servable = _Servable(lowered)
+    # Saved by TensorFlow itself: a third of the time that Keras's own export takes for the same file.
+    with atomic_path(path) as temporary:
+        tf.saved_model.save(servable, str(temporary), signatures=servable.serve)
+    return path
+
+
+class _Servable(tf.Module):  # type: ignore[misc]
+    """The model's variables and its forward pass, and nothing else of Keras."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model_variables = [variable.value for variable in model.variables]
+        inputs = keras.tree.map_structure(lambda t: tf.TensorSpec(t.shape, t.dtype, t.name), model.input)
+        self.serve = tf.function(lambda x: model(x, training=False), input_signature=[inputs])
+
+
+def _lower(name: str, layer: Any) -> Any:
+    """The layer that computes the same with TensorFlow's own quantization operation."""
+    if isinstance(layer, FakeQuantize):
+        return _LoweredFakeQuantize.from_config({**layer.get_config(), "name": name})
+    if isinstance(layer, WeightQuantized):
+        lowered_type = type(f"Lowered{type(layer).__name__}", (_LoweredKernel, type(layer)), {})
+        return lowered_type.from_config({**layer.get_config(), "name": name})  # type: ignore[attr-defined]
+    return copy_layer(name, layer)
+
+
+def _quantize_and_dequantize(x: Any, amax: Any, spec: QuantSpec, axis: int) -> Any:
+    """`axis` -1 for one range. The raw V3 operation: V4's CPU kernel (TensorFlow 2.21) refuses a range per channel."""
+    amax = tf.maximum(amax, SMALLEST_AMAX)
+    return tf.raw_ops.QuantizeAndDequantizeV3(
+        input=x,
+        input_min=-amax if spec.signed else tf.zeros_like(amax),
+        input_max=amax,
+        num_bits=spec.bits,
+        signed_input=spec.signed,
+        range_given=True,
+        narrow_range=spec.signed,
+        axis=axis,
+    )
+
+
+class _LoweredFakeQuantize(FakeQuantize):
+    def call(self, inputs: Any, training: bool | None = None) -> Any:  # noqa: ARG002
+        return _quantize_and_dequantize(inputs, self.amax, self.spec, axis=-1)
+
+
+class _LoweredKernel(WeightQuantized):
+    def quantized_kernel(self, kernel: Any) -> Any:
+        """Per channel along one axis: a depthwise kernel's (channels, multiplier) axes are made one."""
+        amax = tf.reshape(channel_amax(kernel, self.kernel_reduce_axes), (-1,))
+        flat = tf.reshape(kernel, (*kernel.shape[: len(self.kernel_reduce_axes)], amax.shape[0]))
+        quantized = _quantize_and_dequantize(flat, amax, self.weight_spec, axis=len(self.kernel_reduce_axes))
+        return tf.reshape(quantized, kernel.shape)

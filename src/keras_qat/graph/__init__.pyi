@@ -1,0 +1,25 @@
+from .facts import OUTPUT, Edge, Graph, Node, input_names, non_negative_tensors
+from .kinds import activation_name, kind_of
+from .read import Call, TensorRef, Trace, trace
+from .registry import register_kind
+from .scores import best_class, classes_of, per_class, score_meaning
+
+__all__ = [
+    "OUTPUT",
+    "Call",
+    "Edge",
+    "Graph",
+    "Node",
+    "TensorRef",
+    "Trace",
+    "activation_name",
+    "best_class",
+    "classes_of",
+    "input_names",
+    "kind_of",
+    "non_negative_tensors",
+    "per_class",
+    "register_kind",
+    "score_meaning",
+    "trace",
+]

@@ -1,0 +1,32 @@
+from .hardware import Cpu, Disk, Gpu, disks, memory, read_cpu, read_gpus, usable_cores
+from .packages import (
+    EXTRAS,
+    TENSORFLOW,
+    TENSORRT,
+    TENSORRT_RTX,
+    Environment,
+    backend_packages,
+    first_installed,
+    read_environment,
+    version_of,
+)
+
+__all__ = [
+    "EXTRAS",
+    "TENSORFLOW",
+    "TENSORRT",
+    "TENSORRT_RTX",
+    "Cpu",
+    "Disk",
+    "Environment",
+    "Gpu",
+    "backend_packages",
+    "disks",
+    "first_installed",
+    "memory",
+    "read_cpu",
+    "read_environment",
+    "read_gpus",
+    "usable_cores",
+    "version_of",
+]

@@ -1,0 +1,132 @@
+"""Installed packages by their metadata: nothing is imported, since TensorFlow takes seconds.
+
+The machine and the versions that a result was made with.
+"""
+
+import os
+import platform
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib import metadata
+
+from keras_qat.machine.hardware import read_cpu
+
+
+@dataclass(frozen=True)
+class Extra:
+    """Something optional.
+
+    Args:
+        name: of the extra, as in keras-qat[NAME].
+        packages: any of which provides it.
+        purpose: what it is for.
+    """
+
+    name: str
+    packages: tuple[str, ...]
+    purpose: str
+
+    @property
+    def installed(self) -> bool:
+        """Whether one of its packages is there."""
+        return first_installed(self.packages) is not None
+
+    @property
+    def install(self) -> str:
+        """The command that installs it."""
+        return f"pip install 'keras-qat[{self.name}]'"
+
+
+TENSORFLOW = ("tensorflow", "tensorflow-cpu")
+TENSORRT = ("tensorrt", "tensorrt-cu12", "tensorrt-cu13")
+TENSORRT_RTX = ("tensorrt-rtx-cu13", "tensorrt-rtx-cu12", "tensorrt-rtx")
+
+EXTRAS = (
+    Extra("cpu", TENSORFLOW, "calibrate and train on the CPU"),
+    Extra("gpu", ("tensorflow",), "train on an NVIDIA GPU"),
+    Extra("openvino", ("openvino",), "run files in OpenVINO"),
+    Extra("tensorrt", TENSORRT, "build and run TensorRT engines"),
+    Extra("tensorrt-rtx", TENSORRT_RTX, "build and run TensorRT-RTX engines"),
+    Extra("plot", ("matplotlib",), "benchmark --plot"),
+    Extra("tensorboard", ("tensorboard",), "curves of a training"),
+    Extra("tfds", ("tensorflow-datasets",), "--data tfds:NAME"),
+    Extra("tf2onnx", ("tf2onnx",), "from SavedModel to ONNX by hand"),
+)
+
+_BACKENDS: Mapping[str, tuple[str, ...]] = {"tensorflow": TENSORFLOW, "jax": ("jax",), "torch": ("torch",)}
+"""Which packages each backend of Keras needs one of."""
+
+
+def version_of(package: str) -> str | None:
+    """The installed version, `None` if there is none.
+
+    Example:
+        >>> version_of("no-such-package") is None
+        True
+    """
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def first_installed(packages: Iterable[str]) -> str | None:
+    """The first of these packages that is installed."""
+    return next((package for package in packages if version_of(package) is not None), None)
+
+
+def backend_packages(backend: str) -> tuple[str, ...]:
+    """The packages that a backend of Keras needs one of.
+
+    Example:
+        >>> backend_packages("tensorflow")
+        ('tensorflow', 'tensorflow-cpu')
+    """
+    return _BACKENDS.get(backend, (backend,))
+
+
+_PACKAGES = ("keras-qat", "keras", "tensorflow", "tensorflow-cpu", "onnx", "onnxruntime", "numpy")
+
+
+@dataclass(frozen=True)
+class Environment:
+    """Where a run ran.
+
+    Args:
+        cpu: name of the processor.
+        cores: how many.
+        vnni: whether it multiplies int8 in hardware (AVX512-VNNI or AVX-VNNI); `None` where that is unknown.
+        system: operating system.
+        python: version.
+        packages: version of each installed package that matters.
+    """
+
+    cpu: str
+    cores: int
+    vnni: bool | None
+    system: str
+    python: str
+    packages: dict[str, str]
+
+
+def read_environment() -> Environment:
+    """Look at this machine.
+
+    Example:
+        >>> read_environment().cores > 0
+        True
+    """
+    cpu = read_cpu()
+    return Environment(
+        cpu=cpu.name,
+        cores=os.cpu_count() or 1,
+        vnni=cpu.vnni,
+        system=f"{platform.system()} {platform.release()}",
+        python=platform.python_version(),
+        packages=_versions(),
+    )
+
+
+def _versions() -> dict[str, str]:
+    installed = {name for names in metadata.packages_distributions().values() for name in names}
+    return {name: metadata.version(name) for name in _PACKAGES if name in installed}

@@ -1,0 +1,20 @@
+from .file_facts import FACTS_FILE, ModelFacts, read_model_facts
+from .own_model import input_preprocessing, load_model_file
+from .weights import check_finite
+from .zoo import SEED_MODELS, Builder, ZooEntry, build_model, find, names, register
+
+__all__ = [
+    "FACTS_FILE",
+    "SEED_MODELS",
+    "Builder",
+    "ModelFacts",
+    "ZooEntry",
+    "build_model",
+    "check_finite",
+    "find",
+    "input_preprocessing",
+    "load_model_file",
+    "names",
+    "read_model_facts",
+    "register",
+]

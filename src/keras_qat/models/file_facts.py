@@ -1,0 +1,136 @@
+"""What a model file expects of its images, written into or beside it: preprocessing, and the names of its classes.
+
+An ONNX file holds both in its metadata. Other files can't, and find them in the `preprocessing.json` of their folder.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, get_args
+
+import onnx
+
+from keras_qat.data import Preprocessing
+from keras_qat.errors import StorageError, UserError
+from keras_qat.files import read_json
+from keras_qat.types import ScoreMeaning
+
+FACTS_FILE = "preprocessing.json"
+
+_PREPROCESSING, _CLASSES, _SCORES = "keras_qat.preprocessing", "keras_qat.classes", "keras_qat.scores"
+"""The keys in an ONNX file's metadata."""
+
+_OF_KERAS = frozenset({".keras", ".h5", ""})
+"""Suffixes of what Keras writes, a SavedModel's folder included: that reads normalized images in any case."""
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What to feed a model file, and what its scores mean.
+
+    Args:
+        preprocessing: what is done to an image; with `embedded`, normalization is done by the file.
+        embedded: the file reads uint8 pixels, which are `preprocessing.raw()`.
+        class_names: one name for each class, in the order of the scores.
+        scores: what they mean; files say so where there is a single one.
+
+    Example:
+        >>> facts = ModelFacts(Preprocessing("caffe", 224, 256), embedded=False, class_names=("cat", "dog"))
+        >>> facts.metadata()["keras_qat.classes"]
+        '["cat", "dog"]'
+    """
+
+    preprocessing: Preprocessing
+    embedded: bool
+    class_names: tuple[str, ...]
+    scores: ScoreMeaning = "classes"
+
+    @property
+    def reads(self) -> Preprocessing:
+        """The preprocessing of what the file is fed."""
+        return self.preprocessing.raw() if self.embedded else self.preprocessing
+
+    def metadata(self) -> dict[str, str]:
+        """The facts as an ONNX file's metadata."""
+        facts = self.to_dict()
+        keys = {"preprocessing": _PREPROCESSING, "classes": _CLASSES, "scores": _SCORES}
+        return {keys[name]: json.dumps(value) for name, value in facts.items()}
+
+    def to_dict(self) -> dict[str, Any]:
+        """The facts as `preprocessing.json` holds them."""
+        single = {} if self.scores == "classes" else {"scores": self.scores}
+        return {
+            "preprocessing": {**self.preprocessing.to_dict(), "embedded": self.embedded},
+            "classes": list(self.class_names),
+            **single,
+        }
+
+
+def read_model_facts(path: Path) -> ModelFacts | None:
+    """Read what a model file expects.
+
+    Args:
+        path: an ONNX file, whose metadata is read, or any other model file or folder, beside which a
+            `preprocessing.json` is looked for.
+
+    Returns:
+        The facts; `None` where nobody wrote them down.
+
+    Raises:
+        StorageError: the file can't be read.
+        UserError: what stands there can't be understood.
+    """
+    if path.suffix == ".onnx":
+        return _from_metadata(path)
+    beside = path.parent / FACTS_FILE
+    if not beside.is_file():
+        return None
+    value = read_json(beside)
+    if not isinstance(value, dict) or not {"preprocessing", "classes"} <= set(value):
+        raise _not_understood(beside, value)
+    facts = _facts(beside, value["preprocessing"], value["classes"], value.get("scores", "classes"))
+    # Engines are built from the run's ONNX files, and read what those read.
+    return replace(facts, embedded=facts.embedded and path.suffix not in _OF_KERAS)
+
+
+def _from_metadata(path: Path) -> ModelFacts | None:
+    try:
+        file = onnx.load(path, load_external_data=False)
+    except Exception as error:
+        # The protobuf reader's exceptions have no public base class.
+        raise StorageError(f"Can't read the ONNX file. Received: {str(path)!r}: {error}. Export it again.") from error
+    metadata = {entry.key: entry.value for entry in file.metadata_props}
+    if _PREPROCESSING not in metadata:
+        return None
+    try:
+        preprocessing, classes = (json.loads(metadata.get(key, "[]")) for key in (_PREPROCESSING, _CLASSES))
+        scores = json.loads(metadata.get(_SCORES, '"classes"'))
+    except json.JSONDecodeError as error:
+        raise _not_understood(path, metadata[_PREPROCESSING]) from error
+    return _facts(path, preprocessing, classes, scores)
+
+
+def _facts(path: Path, preprocessing: Any, classes: Any, scores: Any) -> ModelFacts:
+    """The facts in JSON's terms."""
+    if scores not in get_args(ScoreMeaning):
+        raise UserError(
+            f"Can't understand what the scores of {path} mean. Received: {scores!r}. Export the model again."
+        )
+    if not isinstance(preprocessing, Mapping) or not isinstance(classes, list):
+        raise _not_understood(path, preprocessing)
+    fields = dict(preprocessing)
+    embedded = fields.pop("embedded", False)
+    if not isinstance(embedded, bool):
+        raise _not_understood(path, preprocessing)
+    try:
+        return ModelFacts(Preprocessing.from_dict(fields), embedded, tuple(map(str, classes)), scores)
+    except UserError as error:
+        raise _not_understood(path, preprocessing) from error
+
+
+def _not_understood(path: Path, received: Any) -> UserError:
+    return UserError(
+        f"Can't understand the preprocessing that {path} names. Received: {received!r}. Export the model again, or say "
+        "how images are prepared."
+    )

@@ -1,0 +1,166 @@
+"""Weights that can't work, found before hours are spent on them.
+
+Weights from a file into a model, or a message that says why not.
+
+Keras matches the tensors of a file to layers by their order, and its own errors name paths inside HDF5. So
+the shapes are compared before anything is loaded: the same shapes, each as often, is the same network for all
+that a file can tell.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import keras
+import numpy as np
+
+from keras_qat.errors import WeightsError
+from keras_qat.files import require_weights
+
+
+def check_finite(model: Any) -> None:
+    """Refuse a model with NaN or infinity in its weights.
+
+    Args:
+        model: a `keras.Model`.
+
+    Raises:
+        WeightsError: some weight isn't finite; the message names the first such layer.
+
+    Example:
+        >>> import keras
+        >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, name="head")])
+        >>> check_finite(model)
+        >>> _ = model.get_layer("head").bias.assign([np.nan])
+        >>> check_finite(model)
+        Traceback (most recent call last):
+        ...
+        keras_qat.errors.WeightsError: 1 of 1 numbers in head/bias ... not finite...
+    """
+    for layer in model.layers:
+        for weight in layer.weights:
+            values = weight.numpy()
+            bad = int(np.count_nonzero(~np.isfinite(values)))
+            if bad:
+                raise WeightsError(
+                    f"{bad} of {values.size} numbers in {layer.name}/{weight.name} of {model.name} are not "
+                    "finite. Received: NaN or infinity. Give weights of a training that converged."
+                )
+
+
+_Shapes = Counter[tuple[int, ...]]
+
+
+def load_weights(model: Any, path: Path) -> None:
+    """Load the weights of `path` into `model`, in place.
+
+    Args:
+        model: a built `keras.Model`.
+        path: `.weights.h5`, `.h5` or `.keras`.
+
+    Raises:
+        WeightsError: the file is missing, truncated, of another network, or of an unknown kind.
+    """
+    loader = _LOADERS.get(path.suffix.lower())
+    if loader is None:
+        raise WeightsError(
+            f"Weights of that kind can't be read. Received: {str(path)!r}. "
+            "Give a .weights.h5, .h5 or .keras file, 'imagenet' to download, or None for random weights."
+        )
+    require_weights(path)
+    loader(model, path)
+
+
+def copy_weights(source: Any, model: Any, origin: str) -> None:
+    """Copy the weights of `source` to `model`, in place.
+
+    Args:
+        source: a `keras.Model` of the same network; its input may have another size.
+        model: a built `keras.Model`.
+        origin: where they come from, for the message.
+
+    Raises:
+        WeightsError: they are different networks.
+    """
+    _require_same_shapes(_model_shapes(source), model, origin)
+    try:
+        model.set_weights(source.get_weights())
+    except ValueError as error:
+        raise _other_network(origin, model, str(error)) from error
+
+
+def _load_h5(model: Any, path: Path) -> None:
+    try:
+        shapes = _file_shapes(path)
+    except Exception as error:  # HDF5 reports damage as OSError, RuntimeError or UnicodeDecodeError.
+        raise _corrupt(path, error) from error
+    _require_same_shapes(shapes, model, str(path))
+    try:
+        model.load_weights(path)
+    except UnicodeDecodeError as error:
+        raise _corrupt(path, error) from error
+    except (ValueError, KeyError) as error:
+        raise _other_network(str(path), model, str(error)) from error
+    except Exception as error:
+        raise _corrupt(path, error) from error
+
+
+def _load_whole(model: Any, path: Path) -> None:
+    try:
+        source = keras.saving.load_model(path, compile=False)
+    except Exception as error:  # zip, JSON, HDF5 and unknown layers each fail in their own way.
+        raise _corrupt(path, error) from error
+    copy_weights(source, model, str(path))
+
+
+_LOADERS: Mapping[str, Callable[[Any, Path], None]] = {".h5": _load_h5, ".keras": _load_whole}
+
+
+def _model_shapes(model: Any) -> _Shapes:
+    return Counter(tuple(v.shape) for v in model.variables)
+
+
+def _file_shapes(path: Path) -> _Shapes:
+    shapes: _Shapes = Counter()
+
+    def visit(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset) and not name.startswith("optimizer"):
+            shapes[tuple(item.shape)] += 1
+
+    with h5py.File(path) as file:
+        file.visititems(visit)
+    return shapes
+
+
+def _require_same_shapes(given: _Shapes, model: Any, origin: str) -> None:
+    wanted = _model_shapes(model)
+    if given == wanted:
+        return
+    classes = model.output_shape[-1]
+    # What is left when equal tensors cancel: kernel and bias of the classifier alone, or more.
+    missing, surplus = wanted - given, given - wanted
+    if sorted(map(len, missing.elements())) == sorted(map(len, surplus.elements())) == [1, 2]:
+        theirs = next(shape for shape in surplus if len(shape) == 1)[0]
+        raise WeightsError(
+            f"The weights are for {theirs} classes, but {model.name} is built for {classes}. "
+            f"Received: {origin}. Give data of {theirs} classes, or weights that were trained for {classes}."
+        )
+    detail = f"they hold {given.total()} tensors, the network {wanted.total()}; {surplus.total()} don't fit it"
+    raise _other_network(origin, model, detail)
+
+
+def _other_network(origin: str, model: Any, detail: str) -> WeightsError:
+    return WeightsError(
+        f"The weights are not those of {model.name}: {' '.join(detail.split())}. Received: {origin}. "
+        f"Give weights of {model.name}, or name the network that they belong to."
+    )
+
+
+def _corrupt(path: Path, error: Exception) -> WeightsError:
+    return WeightsError(
+        f"The file can't be read as weights, it is truncated or something else: "
+        f"{' '.join(str(error).split())}. "
+        f"Received: {str(path)!r}. Copy or download it again and compare its size with the original."
+    )

@@ -1,0 +1,61 @@
+from .converters.windows import emit_kernel
+from .emission import Emission, Step, is_helper, keras_nodes, register_converter
+from .emit_graph import emit, require_opset
+from .layout import Layout, layout_of
+from .passes.half_precision import half_scale
+from .reader import OnnxFile, read_contents, read_onnx_file
+from .walk import (
+    ACTIVATIONS,
+    CONVOLUTIONS,
+    INTEGER,
+    PAIR,
+    WEIGHTED,
+    Operation,
+    conv_branch,
+    from_stored,
+    fused_output,
+    input_at,
+    made_by,
+    moves,
+    name_of,
+    numbers,
+    pair_above,
+    quantizers,
+    readers,
+    stored_tensor,
+)
+
+__all__ = [
+    "ACTIVATIONS",
+    "CONVOLUTIONS",
+    "INTEGER",
+    "PAIR",
+    "WEIGHTED",
+    "Emission",
+    "Layout",
+    "OnnxFile",
+    "Operation",
+    "Step",
+    "conv_branch",
+    "emit",
+    "emit_kernel",
+    "from_stored",
+    "fused_output",
+    "half_scale",
+    "input_at",
+    "is_helper",
+    "keras_nodes",
+    "layout_of",
+    "made_by",
+    "moves",
+    "name_of",
+    "numbers",
+    "pair_above",
+    "quantizers",
+    "read_contents",
+    "read_onnx_file",
+    "readers",
+    "register_converter",
+    "require_opset",
+    "stored_tensor",
+]

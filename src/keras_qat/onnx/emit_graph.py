@@ -1,0 +1,181 @@
+"""Keras model → `onnx_ir.Model`: one converter a layer, then the passes."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, get_args
+
+import onnx_ir as ir
+
+from keras_qat._version import __version__
+from keras_qat.errors import UserError
+from keras_qat.graph import OUTPUT, Trace, trace
+from keras_qat.onnx import converters as _converters  # noqa: F401  (registers them)
+from keras_qat.onnx.emission import Emission, Step, find_converter, mark
+from keras_qat.onnx.layout import layout_of, named_shape
+from keras_qat.onnx.passes import passes_for
+from keras_qat.targets import Target
+from keras_qat.types import IoDtype, Normalization, OpKind, Precision
+
+OPSETS = range(13, 22)
+"""Opset 13 brought per-channel DequantizeLinear; 21 is the newest that was tried."""
+
+_DEFAULT_OPSET: Mapping[Precision, int] = {"fp32": 17, "fp16": 19}
+"""Opset 19 brought QuantizeLinear and DequantizeLinear with scales in FP16."""
+
+_IR_VERSION = 8
+"""The IR version of opset 17's time, so that engines of the last years read the file."""
+
+_IR_VERSION_OF_OPSET_21 = 10
+
+_PREFIX = "keras_qat."
+_PRECISION, _TARGET = f"{_PREFIX}precision", f"{_PREFIX}target"
+"""What every file says in its metadata."""
+
+
+def emit(
+    model: Any,
+    *,
+    target: Target | None = None,
+    opset: int | None = None,
+    precision: Precision = "fp32",
+    io_dtype: IoDtype = "float32",
+    metadata: Mapping[str, str] | None = None,
+    normalization: Normalization | None = None,
+) -> ir.Model:
+    """Translate a Keras model, float or quantized.
+
+    Args:
+        model: a Functional or Sequential `keras.Model`.
+        target: the engine whose preferences the file follows; `None` for a float model.
+        opset: ONNX operator set, 13 to 21; 17 if not given, 19 for FP16.
+        precision: the floating-point type of what isn't quantized, and of the scales.
+        io_dtype: element type of inputs and outputs; "float16" only with FP16.
+        metadata: texts for the file's `metadata_props`, by keys that begin with "keras_qat.".
+        normalization: what the file does to the uint8 pixels that it reads then; `None` for an input in float.
+
+    Returns:
+        The model, batch norms folded and paddings merged. Node names are the Keras layer names, the batch axis is
+        dynamic and named `batch`, inputs and outputs keep Keras's names and layout.
+
+    Raises:
+        UnsupportedModelError: a layer has no converter, or numbers that FP16 doesn't hold.
+        UserError: the opset is out of range, `io_dtype` doesn't go with `precision`, `metadata` has
+            another key, or the model has not exactly one image input to normalize.
+    """
+    opset = require_opset(opset, precision)
+    if io_dtype not in get_args(IoDtype) or (io_dtype == "float16" and precision != "fp16"):
+        raise UserError(
+            f"Inputs and outputs can't have that type. Received: io_dtype={io_dtype!r}, precision={precision!r}. "
+            'Use "float32", or "float16" with precision="fp16".'
+        )
+    own = {_PRECISION: precision, **({} if target is None else {_TARGET: target.name})}
+    metadata = _require_keys(metadata or {})
+    traced = trace(model)
+    emission, inputs, outputs = _emit_nodes(traced, opset)
+    graph = ir.Graph(
+        inputs=inputs,
+        outputs=outputs,
+        nodes=emission.tape.nodes,
+        initializers=emission.tape.initializers,
+        opset_imports={"": opset},
+        name=traced.name,
+    )
+    file = ir.Model(
+        graph,
+        ir_version=_IR_VERSION if opset < OPSETS[-1] else _IR_VERSION_OF_OPSET_21,
+        producer_name="keras-qat",
+        producer_version=__version__,
+    )
+    file.metadata_props.update({**own, **metadata})
+    for one_pass in passes_for(target, precision, io_dtype, normalization):
+        one_pass(file)
+    return file
+
+
+def require_opset(opset: int | None, precision: Precision = "fp32") -> int:
+    """The operator set to write, or a refusal of one that the emitter doesn't write.
+
+    Args:
+        opset: the wanted one; `None` for the precision's default.
+        precision: of the file.
+
+    Raises:
+        UserError: precision is unknown, or the opset is out of its range.
+
+    Example:
+        >>> require_opset(None), require_opset(None, "fp16"), require_opset(21, "fp16")
+        (17, 19, 21)
+    """
+    if precision not in _DEFAULT_OPSET:
+        raise UserError(f"Unknown precision. Received: {precision!r}. Choose one of: {', '.join(_DEFAULT_OPSET)}.")
+    default = _DEFAULT_OPSET[precision]
+    if opset is None:
+        return default
+    lowest = default if precision == "fp16" else OPSETS[0]
+    if not lowest <= opset <= OPSETS[-1]:
+        why = "" if precision == "fp32" else " for FP16, since scales in FP16 came with 19"
+        raise UserError(f"The opset must be from {lowest} to {OPSETS[-1]}{why}. Received: opset={opset}.")
+    return opset
+
+
+def _require_keys(metadata: Mapping[str, str]) -> Mapping[str, str]:
+    """The metadata, if its keys are the package's and not those that every file has.
+
+    Raises:
+        UserError: one is not.
+    """
+    for key in metadata:
+        if not key.startswith(_PREFIX) or key in {_PRECISION, _TARGET}:
+            raise UserError(
+                f"The file can't have that metadata. Received: the key {key!r}. Begin keys with {_PREFIX!r}; "
+                f"{_PRECISION!r} and {_TARGET!r} are written by the export itself."
+            )
+    return metadata
+
+
+def _emit_nodes(traced: Trace, opset: int) -> tuple[Emission, list[ir.Value], list[ir.Value]]:
+    """Convert every call in order; the passes come later."""
+    emission = Emission(opset, layout_of(traced))
+    values: dict[str, ir.Value] = {}
+    inputs: list[ir.Value] = []
+    for node in traced.graph.nodes:
+        call = traced.calls[node.name]
+        shape = call.output_shapes[0]
+        if node.kind is OpKind.INPUT:
+            value = ir.val(emission.unique(node.name), ir.DataType.FLOAT, named_shape(shape))
+            inputs.append(value)
+            with _marking(emission, node.name):
+                values[node.outputs[0]] = emission.to_file_layout(value, shape, node.name)
+            continue
+        step = Step(
+            name=node.name,
+            layer=call.operation,
+            inputs=tuple(values[t] for t in node.inputs),
+            input_shapes=tuple(traced.shape(t) for t in node.inputs),
+            output_shape=shape,
+            args=call.args,
+            kwargs=call.kwargs,
+        )
+        with _marking(emission, node.name):
+            made = find_converter(call.operation)(emission, step)
+        values.update(zip(node.outputs, made if isinstance(made, tuple) else (made,), strict=True))
+    outputs: list[ir.Value] = []
+    for name in traced.graph.outputs:
+        with _marking(emission, OUTPUT):
+            value = emission.to_keras_layout(values[name], traced.shape(name), name)
+            if value in outputs or value in inputs:
+                value = emission.op("Identity", [value], f"{name}/output")
+        value.name = name if name not in {i.name for i in inputs} else f"{name}/output"
+        if value.name in {o.name for o in outputs}:
+            value.name = emission.unique(f"{name}_again")
+        outputs.append(value)
+    return emission, inputs, outputs
+
+
+@contextmanager
+def _marking(emission: Emission, keras_node: str) -> Iterator[None]:
+    """Say of every node that is emitted meanwhile which Keras node it stands for."""
+    before = len(emission.tape.nodes)
+    yield
+    for node in emission.tape.nodes[before:]:
+        mark(node, [keras_node])

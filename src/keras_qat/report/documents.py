@@ -1,0 +1,114 @@
+"""A run as Markdown for a pull request: the table first, what only some want to see folded away.
+
+From the folders of runs to the page, or to Markdown.
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from keras_qat.files import write_text
+from keras_qat.report.diagnosis_text import describe_diagnosis
+from keras_qat.report.in_words import accuracies, interval_text, verdict
+from keras_qat.report.page.render import render
+from keras_qat.report.record import Record, chosen_row, environment_facts, setting_facts
+from keras_qat.report.run_files import RunFiles, read_run
+from keras_qat.report.tables import markdown
+
+_WORST = 5
+
+
+def pull_request(files: RunFiles) -> str:
+    """The verdict, the results table, intervals, the worst layers, and folded the settings and the environment.
+
+    Args:
+        files: of the run.
+
+    Returns:
+        Markdown as GitHub and GitLab read it.
+    """
+    record = files.record
+    chosen = chosen_row(record)
+    found = None if chosen is None else files.diagnoses.get(chosen.name)
+    sentences = verdict(record, None if found is None else found.diagnosis)
+    heading, _, rest = _plain(markdown(record)).partition("\n")
+    parts = [heading, f"**{_plain(sentences[0])}** {_plain(' '.join(sentences[1:]))}".strip(), rest.strip()]
+    parts += _intervals(record)
+    if found is not None and chosen is not None:
+        worst = _plain(describe_diagnosis(found.diagnosis, worst=_WORST)).strip()
+        parts.append(_folded(f"Worst layers of {chosen.name}", worst))
+    parts.append(_folded("Settings", _two_columns(setting_facts(record.settings))))
+    parts.append(_folded("Environment", _two_columns(environment_facts(record.environment))))
+    return "\n\n".join(parts) + "\n"
+
+
+def _intervals(record: Record) -> list[str]:
+    shares = accuracies(record)
+    if not shares:
+        return []
+    lines = ["| Top-1 | in | share | 95% interval |", "| --- | --- | --- | --- |"]
+    lines += [
+        f"| {_cell(one.variant)} | {one.where} | {100 * one.top1.value:.2f}% | {interval_text(one.top1)} |"
+        for one in shares
+    ]
+    return ["\n".join(lines)]
+
+
+def _two_columns(pairs: Sequence[tuple[str, str]]) -> str:
+    lines = [f"| {_cell(key)} | {_cell(value)} |" for key, value in pairs]
+    return "\n".join(["|  |  |", "| --- | --- |", *lines])
+
+
+def _folded(summary: str, body: str) -> str:
+    return f"<details><summary>{_plain(summary)}</summary>\n\n{body}\n\n</details>"
+
+
+def _cell(text: str) -> str:
+    return _plain(text).replace("|", "\\|").replace("\n", " ")
+
+
+def _plain(text: str) -> str:
+    """Text whose `<` starts no HTML: names of layers are whatever their author liked. Code spans keep theirs."""
+    parts = re.split(r"(?<![`\\])(`[^`\n]+`)(?!`)", text)
+    return "".join(part if i % 2 else part.replace("<", "&lt;") for i, part in enumerate(parts))
+
+
+PAGE = "report.html"
+
+
+def write_report(folder: Path) -> Path:
+    """Write the page of a run into its folder.
+
+    Args:
+        folder: of a run, with its JSON files.
+
+    Returns:
+        The path of the page, `report.html`.
+
+    Raises:
+        StorageError: it isn't the folder of a run, or can't be written.
+        UserError: `results.json` doesn't hold a record.
+    """
+    return write_page([read_run(folder)], folder / PAGE)
+
+
+def write_page(runs: Sequence[RunFiles], path: Path) -> Path:
+    """Write the page of one run, or of several.
+
+    Args:
+        runs: at least one, from `read_run`.
+        path: the file.
+
+    Returns:
+        `path`.
+
+    Raises:
+        StorageError: it can't be written.
+    """
+    write_text(path, render(runs))
+    return path
+
+
+def markdown_report(runs: Sequence[RunFiles]) -> str:
+    """One run or several as Markdown for a pull request."""
+    return "\n".join(map(pull_request, runs))

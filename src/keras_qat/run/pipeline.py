@@ -1,0 +1,107 @@
+"""The whole flow as a few visible calls: float model → PTQ → QAT → files → proof.
+
+baseline ── plan ── calibrate ── apply ──▶ PTQ ── fine_tune ──▶ QAT
+   └───────────────────────┬────────────────┴────────────────────┘
+               export, evaluate, time, report
+"""
+
+from dataclasses import replace
+from typing import Any
+
+from keras_qat import calibration, graph, runtimes, training
+from keras_qat.data import Splits, find_augmentation
+from keras_qat.files import require_creatable
+from keras_qat.models import ModelFacts
+from keras_qat.onnx import require_opset
+from keras_qat.placement import Overrides, plan
+from keras_qat.progress import Stages
+from keras_qat.report import Record
+from keras_qat.run.conclude import EVALUATION_BATCH, Variants, conclude
+from keras_qat.run.folder import SavedRun, clear, require_same_run
+from keras_qat.run.ptq import quantize_after_training
+from keras_qat.run.qat import recipe_of, train_quantized
+from keras_qat.run.settings import Settings
+from keras_qat.run.start import open_start
+from keras_qat.targets import find_target
+
+
+def run(settings: Settings) -> Record:
+    """Quantize, calibrate, fine-tune, export and judge one model.
+
+    Args:
+        settings: what to do; saved with the results.
+
+    Returns:
+        The record, also written to `settings.folder` as `results.json` and `results.md`, beside the models.
+
+    Raises:
+        UserError: the settings, data or weights are wrong.
+        GateMissedError: a quantized file's Q/DQ pairs are not those of the placement. The files are kept.
+    """
+    folder, stages = settings.folder, Stages()
+    _check_early(settings)
+    require_same_run(settings)
+    overrides = Overrides() if settings.overrides is None else Overrides.load(settings.overrides)
+    with stages.timed("load"):
+        start = open_start(settings)
+        preprocessing = start.data.train.preprocessing
+        facts = ModelFacts(preprocessing, settings.embed_preprocessing, start.data.class_names, start.meaning)
+        _require_trainable(start.model, start.data, settings)
+        clear(folder)
+        overrides.save(folder / "overrides.json")
+    with stages.timed("calibrate"):
+        placement = plan(graph.trace(start.model).graph, settings.target, overrides=overrides)
+        ptq = quantize_after_training(start.model, placement, start.data.train, settings)
+    variants = Variants(start.model, ptq, placement)
+    if not settings.skip_fine_tuning:
+        with stages.timed("fine-tune"):
+            tuned = train_quantized(ptq, start.model, start.data, settings)
+        variants = replace(variants, tuned=tuned)
+    return conclude(variants, start.data, facts, settings, stages)
+
+
+def train(saved: SavedRun) -> Record:
+    """Fine-tune the PTQ model of a run; export and judge again.
+
+    Args:
+        saved: a run with `baseline.keras` and `ptq.keras`; `keras-qat quantize` makes them. Its settings say what
+            training is to do.
+
+    Returns:
+        The record, with a row for QAT, in place of the run's.
+
+    Raises:
+        UserError: the settings or data are wrong, or files of the run are missing.
+        GateMissedError: as for `run`.
+    """
+    settings, stages = saved.settings, Stages()
+    _check_early(settings)
+    with stages.timed("load"):
+        variants = Variants(saved.model("baseline"), saved.model("ptq"), saved.placement())
+        data, facts = saved.data(), saved.facts()
+        _require_trainable(variants.baseline, data, settings)
+        calibration.require_made_of(graph.trace(variants.baseline), graph.trace(variants.ptq))
+    with stages.timed("fine-tune"):
+        tuned = train_quantized(variants.ptq, variants.baseline, data, settings)
+    return conclude(replace(variants, tuned=tuned), data, facts, settings, stages)
+
+
+def _check_early(settings: Settings) -> None:
+    """Find the mistakes in settings that would otherwise show after minutes or hours of work."""
+    training.require_device_recipe(recipe_of(settings), training.find_devices(settings.devices))
+    find_augmentation(settings.augment)
+    runtimes.choose_judge(find_target(settings.target).name)
+    calibration.find_observer(settings.calibration_method)
+    calibration.find_weight_method(settings.weight_method)
+    require_opset(settings.opset, settings.precision)
+    require_creatable(settings.folder)
+
+
+def _require_trainable(model: Any, data: Splits, settings: Settings) -> None:
+    """Likewise the mistakes that only the model and its images show; none where nothing will be trained."""
+    if settings.skip_fine_tuning:
+        return
+    if not data.train.labelled:
+        training.require_label_free(recipe_of(settings))
+    images, _ = next(data.selection.arrays(EVALUATION_BATCH))
+    training.require_probabilities(model, images)

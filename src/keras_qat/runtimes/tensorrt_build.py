@@ -1,0 +1,232 @@
+"""TensorRT and TensorRT-RTX differ in a few facts; the rest of their Python API is the same.
+
+TensorRT's log, kept instead of printed.
+
+ONNX → TensorRT's serialized engine ("plan").
+
+The network is strongly typed: every tensor has the type that the file gives it, and the Q/DQ pairs alone say what is
+INT8. TensorRT 11 knows no other way; TensorRT 10 needs the flag
+(https://docs.nvidia.com/deeplearning/tensorrt/latest/inference-library/advanced.html, "Strongly Typed Networks").
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from keras_qat.errors import StorageError, UnsupportedModelError, UserError
+from keras_qat.files import atomic_path
+from keras_qat.runtimes.runtime import BatchRange, BuildOptions, Built, import_optional
+
+
+@dataclass(frozen=True)
+class Flavor:
+    """One of the two.
+
+    Args:
+        name: of the engine, and of the extra that installs it.
+        title: as NVIDIA writes it.
+        module: the Python package.
+        ahead_of_time: whether it builds for GPUs that it is told, without one. TensorRT times kernels on the GPU of
+            the machine; TensorRT-RTX chooses them when the engine is loaded.
+    """
+
+    name: str
+    title: str
+    module: str
+    ahead_of_time: bool
+
+    def load(self) -> Any:
+        """The Python package.
+
+        Raises:
+            UserError: it isn't installed.
+        """
+        return import_optional(self.module, title=self.title, install=f"'keras-qat[{self.name}]'")
+
+    def version(self, trt: Any) -> str:
+        """The engine and its version."""
+        return f"{self.title} {trt.__version__}"
+
+
+TENSORRT = Flavor("tensorrt", "TensorRT", "tensorrt", ahead_of_time=False)
+TENSORRT_RTX = Flavor("tensorrt-rtx", "TensorRT-RTX", "tensorrt_rtx", ahead_of_time=True)
+
+
+@dataclass(frozen=True)
+class Message:
+    """One entry.
+
+    Args:
+        severity: an `ILogger.Severity`, from 0, an internal error, to 4, verbose.
+        text: what it says, on one line.
+    """
+
+    severity: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Log:
+    """The log of one step of work.
+
+    Args:
+        trt: the Python package.
+        messages: all so far.
+    """
+
+    trt: Any
+    messages: list[Message]
+
+    def warnings(self) -> tuple[str, ...]:
+        """What it warned of, each once."""
+        level = int(self.trt.ILogger.WARNING)
+        return tuple(dict.fromkeys(m.text for m in self.messages if m.severity == level))
+
+    def errors(self) -> tuple[str, ...]:
+        """What went wrong, each once."""
+        level = int(self.trt.ILogger.ERROR)
+        return tuple(dict.fromkeys(m.text for m in self.messages if m.severity <= level))
+
+    def notes(self) -> tuple[str, ...]:
+        """All that isn't for the engine's own developers, each once."""
+        level = int(self.trt.ILogger.INFO)
+        return tuple(dict.fromkeys(m.text for m in self.messages if m.severity <= level))
+
+
+@contextmanager
+def recorded(trt: Any) -> Iterator[tuple[Any, Log]]:
+    """The logger to build or open with, and the log of what happens within the block.
+
+    TensorRT keeps the first logger of a process as long as any builder or runtime lives and ignores all others; so
+    there is one, and each block empties it.
+    """
+    logger, messages = _collector(trt)
+    messages.clear()
+    log = Log(trt, [])
+    try:
+        yield logger, log
+    finally:
+        log.messages.extend(messages)
+
+
+@cache
+def _collector(trt: Any) -> tuple[Any, list[Message]]:
+    messages: list[Message] = []
+
+    def keep(_: Any, severity: Any, text: str) -> None:
+        # TensorRT-RTX writes the version numbers of a foreign engine as characters.
+        line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text.strip().replace("\n", " "))
+        messages.append(Message(int(severity), line.rstrip(".")))
+
+    return type("Collector", (trt.ILogger,), {"log": keep})(), messages
+
+
+def build_plan(flavor: Flavor, source: Path, output: Path, options: BuildOptions) -> Built:
+    """Build an engine and write it.
+
+    Args:
+        flavor: TensorRT or TensorRT-RTX.
+        source: the ONNX file.
+        output: the engine file.
+        options: GPUs and batch sizes; batch 1 to 8, fastest at 1, if not given.
+
+    Raises:
+        StorageError: the ONNX file is corrupt, or the engine can't be written.
+        UnsupportedModelError: the engine has no way to run the network.
+        UserError: the package isn't installed, it needs a GPU and there is none, or an option is wrong.
+    """
+    if options.compute_capabilities and not flavor.ahead_of_time:
+        raise UserError(
+            f"{flavor.title} builds for the GPU of this machine only. "
+            f"Received: compute capability {', '.join(options.compute_capabilities)}. "
+            f"Leave it out, or build with --engine {TENSORRT_RTX.name}."
+        )
+    trt = flavor.load()
+    with recorded(trt) as (logger, log):
+        plan = _build(flavor, trt, logger, source, options)
+    if plan is None:
+        raise _failure(flavor, source, log)
+    with atomic_path(output) as temporary:
+        temporary.write_bytes(plan)
+    return Built(flavor.version(trt), (output,), log.warnings())
+
+
+def _build(flavor: Flavor, trt: Any, logger: Any, source: Path, options: BuildOptions) -> Any:
+    """The serialized engine, or `None` if the log says why not."""
+    try:
+        builder = trt.Builder(logger)
+    except TypeError as error:
+        # What pybind11 makes of a null pointer: no driver, or no GPU.
+        raise UserError(
+            f"{flavor.title} can't start here. Received: {error}. It needs an NVIDIA GPU and its driver; "
+            f"--engine {TENSORRT_RTX.name} builds without."
+        ) from error
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(network, logger)
+    if not parser.parse_from_file(str(source)):
+        raise _parse_failure(flavor, trt, source, [parser.get_error(i) for i in range(parser.num_errors)])
+    config = builder.create_builder_config()
+    if options.compute_capabilities:
+        _set_compute_capabilities(trt, config, options.compute_capabilities)
+    inputs = [network.get_input(i) for i in range(network.num_inputs)]
+    if any(-1 in tuple(tensor.shape) for tensor in inputs):
+        profile = builder.create_optimization_profile()
+        for tensor in inputs:
+            _set_batch(profile, tensor, options.batch or BatchRange())
+        config.add_optimization_profile(profile)
+    elif options.batch is not None:
+        raise UserError(
+            f"The file's batch is fixed. Received: {options.batch} for inputs of shape "
+            f"{', '.join(str(tuple(tensor.shape)) for tensor in inputs)}. Leave out the batch sizes."
+        )
+    return builder.build_serialized_network(network, config)
+
+
+def _set_compute_capabilities(trt: Any, config: Any, names: tuple[str, ...]) -> None:
+    special = {"NONE", "CURRENT"}
+    known = {
+        f"{name[2:-1]}.{name[-1]}": value
+        for name, value in trt.ComputeCapability.__members__.items()
+        if name not in special
+    }
+    names = tuple(dict.fromkeys(names))
+    for name in names:
+        if name not in known:
+            raise UserError(f"Unknown compute capability. Received: {name!r}. Choose among: {', '.join(known)}.")
+    config.num_compute_capabilities = len(names)
+    for i, name in enumerate(names):
+        if not config.set_compute_capability(known[name], i):
+            raise UserError(
+                f"The engine refuses compute capability {name}. Received: {', '.join(names)}. Leave it out."
+            )
+
+
+def _set_batch(profile: Any, tensor: Any, batch: BatchRange) -> None:
+    first, *others = tensor.shape
+    if -1 in others:
+        raise UnsupportedModelError(
+            f"Only the batch may be dynamic in an engine. Received: input {tensor.name!r} of shape "
+            f"{tuple(tensor.shape)}. Export the model with a fixed image size."
+        )
+    sizes = (batch.min, batch.opt, batch.max) if first == -1 else (first,) * 3
+    profile.set_shape(tensor.name, *((size, *others) for size in sizes))
+
+
+def _parse_failure(flavor: Flavor, trt: Any, source: Path, errors: list[Any]) -> UserError:
+    said = "; ".join(" ".join(f"{e.node_operator()} {e.node_name()}: {e.desc()}".split()) for e in errors)
+    corrupt = any(error.code() == trt.ErrorCode.MODEL_DESERIALIZE_FAILED for error in errors)
+    if corrupt:
+        return StorageError(f"{str(source)!r} is no valid ONNX file. Received: {said}. Export it again.")
+    return UnsupportedModelError(
+        f"{flavor.title} can't read {str(source)!r}. Received: {said}. Export it with target tensorrt."
+    )
+
+
+def _failure(flavor: Flavor, source: Path, log: Log) -> UserError:
+    return UnsupportedModelError(
+        f"{flavor.title} can't build an engine from {str(source)!r}. Received: {'; '.join(log.errors())}. "
+        "Build for other compute capabilities, or export it with target tensorrt."
+    )

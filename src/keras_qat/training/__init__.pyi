@@ -1,0 +1,35 @@
+from .batches import require_label_free, require_probabilities
+from .callbacks import FiniteLoss, RangesToTensorBoard
+from .devices import device_scope, find_devices, require_device_recipe, shareable
+from .distiller import Distiller
+from .fine_tuning import FineTuned, fine_tune, train_baseline
+from .freezing import FreezeBatchNorm, FreezeRanges, freeze_batch_norms
+from .history import EpochRecord
+from .optimizers import OPTIMIZERS, PiecewiseWithWarmup, make_optimizer, make_schedule
+from .recipe import Distillation, Recipe, parse_schedule
+
+__all__ = [
+    "OPTIMIZERS",
+    "Distillation",
+    "Distiller",
+    "EpochRecord",
+    "FineTuned",
+    "FiniteLoss",
+    "FreezeBatchNorm",
+    "FreezeRanges",
+    "PiecewiseWithWarmup",
+    "RangesToTensorBoard",
+    "Recipe",
+    "device_scope",
+    "find_devices",
+    "fine_tune",
+    "freeze_batch_norms",
+    "make_optimizer",
+    "make_schedule",
+    "parse_schedule",
+    "require_device_recipe",
+    "require_label_free",
+    "require_probabilities",
+    "shareable",
+    "train_baseline",
+]
