@@ -78,7 +78,7 @@ def _rows(
     exact = net.predict(x, batch_size=_BATCH, verbose=0)
 
     def scores(model: Any, target: str) -> np.ndarray:
-        options = {"target": target, "opset": settings.opset, "precision": settings.precision}
+        options = {"target": target, "opset": settings.export.opset, "precision": settings.export.precision}
         file = export_onnx(model, settings.folder / "file.onnx", **options)
         return score(OPEN[target](file, threads), x, _BATCH)
 

@@ -80,5 +80,5 @@ def trained_network(cache_folder: Path) -> str:
     name = _register_network("tinydigits", strides=4)
     with (cache_folder / "baseline.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        open_start(Settings(model=name))
+        open_start(Settings.of(model=name))
     return name

@@ -16,7 +16,7 @@ from keras_qat.evaluation import EvaluationSettings, evaluate_file
 from keras_qat.export import export_onnx
 from keras_qat.files import write_json
 from keras_qat.models import ModelFacts
-from keras_qat.run import Settings, VerificationSettings, open_run, verify_files
+from keras_qat.run import RunFolder, Settings, VerificationSettings, load_saved, verify_files
 
 SIDE = 4
 RAW = Preprocessing("raw", SIDE, SIDE)
@@ -136,10 +136,11 @@ def test_names_in_words_are_numbered_whatever_the_model(tmp_path: Path) -> None:
 def test_a_run_that_is_read_back_numbers_as_it_did(folder: Path, tmp_path: Path) -> None:
     names = ("tench", "goldfish", "toilet tissue")
     run = tmp_path / "run"
-    write_json(run / "settings.json", Settings(model="mine.keras", data=str(folder)).to_dict())
+    write_json(run / "settings.json", Settings.of(model="mine.keras", data=str(folder)).to_dict())
     write_json(run / "preprocessing.json", ModelFacts(RAW, embedded=False, class_names=names).to_dict())
-    assert open_run(run).data().fingerprints() == load_data(folder, RAW, 0, num_classes=3).fingerprints()
-    assert open_run(run).data().class_names == names
+    images = load_saved(RunFolder(run).settings())
+    assert images.fingerprints() == load_data(folder, RAW, 0, num_classes=3).fingerprints()
+    assert images.class_names == names
 
 
 def colours(path: Path, classes: int) -> Path:

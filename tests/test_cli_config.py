@@ -3,15 +3,15 @@
 import inspect
 import json
 from collections.abc import Callable
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from keras_qat.cli.config_file import with_config
+from keras_qat.cli.options import given
 from keras_qat.cli.program import COMMANDS, app, run_program
-from keras_qat.run import Settings
+from keras_qat.run import OPTIONS, Settings
 
 Write = Callable[[str, str], str]
 
@@ -27,6 +27,11 @@ def write(tmp_path: Path) -> Write:
         return str(tmp_path / name)
 
     return call
+
+
+def settings_of(*arguments: str) -> Settings:
+    """The settings that `keras-qat run` would run with."""
+    return Settings.of(**given(options_of("run", *arguments).get("options")))
 
 
 def options_of(*arguments: str) -> dict[str, Any]:
@@ -45,19 +50,19 @@ def options_of(*arguments: str) -> dict[str, Any]:
     ],
 )
 def test_every_format_gives_the_same_settings(write: Write, name: str, text: str) -> None:
-    read = options_of("run", "--config", write(name, text))["settings"]
-    assert read == Settings(target="tensorrt", learning_rate=1e-5, use_cache=False, output=Path("made"))
+    read = settings_of("--config", write(name, text))
+    assert read == Settings.of(target="tensorrt", learning_rate=1e-5, use_cache=False, output=Path("made"))
 
 
 def test_the_command_line_goes_before_the_file(write: Write) -> None:
     path = write("a.yaml", "target: tensorrt\nepochs: 3\nuse_cache: false\n")
-    read = options_of("run", "--epochs", "5", "--config", path, "--use-cache")["settings"]
-    assert (read.target, read.epochs, read.use_cache) == ("tensorrt", 5, True)
+    read = settings_of("--epochs", "5", "--config", path, "--use-cache")
+    assert (read.target, read.recipe.epochs, read.calibration.use_cache) == ("tensorrt", 5, True)
 
 
 def test_tables_are_for_their_commands_and_the_rest_for_all(write: Write) -> None:
     path = write("a.yaml", "seed: 7\nrun:\n  epochs: 2\nevaluate:\n  images: 50\n  seed: 8\nbenchmark:\n  runs: 9\n")
-    assert options_of("run", "--config", path)["settings"] == Settings(seed=7, epochs=2)
+    assert settings_of("--config", path) == Settings.of(seed=7, epochs=2)
     evaluation = options_of("evaluate", "qat.onnx", "--config", path)
     assert (evaluation["images"], evaluation["seed"]) == (50, 8)
     assert "images" not in options_of("verify", "qat.onnx", "--config", path)
@@ -65,7 +70,7 @@ def test_tables_are_for_their_commands_and_the_rest_for_all(write: Write) -> Non
 
 
 def test_the_settings_of_a_run_repeat_it(write: Write) -> None:
-    changed = Settings(
+    changed = Settings.of(
         model="resnet101",
         weights="imagenet",
         data="photos",
@@ -82,12 +87,12 @@ def test_the_settings_of_a_run_repeat_it(write: Write) -> None:
     )
     for settings in (Settings(), changed):
         path = write("settings.json", json.dumps(settings.to_dict()))
-        assert options_of("run", "--config", path).get("settings", Settings()) == settings
+        assert settings_of("--config", path) == settings
 
 
 def test_every_setting_can_stand_in_a_file() -> None:
     names = {argument.name for argument in app["run"].assemble_argument_collection()}
-    assert {f"--{field.name.replace('_', '-')}" for field in fields(Settings)} <= names
+    assert {f"--{name.replace('_', '-')}" for name in OPTIONS} <= names
 
 
 def test_lists_and_required_options(write: Write) -> None:
@@ -140,8 +145,8 @@ def test_no_such_file(capfd: pytest.CaptureFixture[str], tmp_path: Path, name: s
 
 
 def test_an_empty_file_sets_nothing(write: Write) -> None:
-    assert "settings" not in options_of("run", "--config", write("a.json", "{}"))
-    assert "settings" not in options_of("run", "--config", write("a.yaml", ""))
+    assert "options" not in options_of("run", "--config", write("a.json", "{}"))
+    assert "options" not in options_of("run", "--config", write("a.yaml", ""))
 
 
 def test_the_command_itself_never_sees_the_option() -> None:

@@ -399,7 +399,7 @@ def write_run(folder: Path, network: str, **settings: Any) -> Path:
     ptq = quantize(baseline, pixels, "onnxruntime")
     amax = ptq.get_layer("block_out_quantize").amax
     amax.assign(amax / 16)
-    made = Settings(model=network, **settings)
+    made = Settings.of(model=network, **settings)
     (folder / "settings.json").write_text(json.dumps(made.to_dict()))
     facts = ModelFacts(find(network).preprocessing, embedded=False, class_names=())
     (folder / "preprocessing.json").write_text(json.dumps(facts.to_dict()))

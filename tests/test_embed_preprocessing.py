@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -240,7 +240,7 @@ def test_conversion_keeps_numbers() -> None:
 
 @pytest.fixture(scope="module")
 def settings(trained_network: str, tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    return Settings(
+    return Settings.of(
         model=trained_network,
         batch_size=32,
         calibration_images=64,
@@ -318,7 +318,7 @@ def test_the_cached_baseline_is_trained_on_the_same_images_either_way(
     monkeypatch.setattr("keras_qat.run.start.train_baseline", look)
     monkeypatch.setattr("keras_qat.run.start.cache_path", lambda *_: tmp_path / "baseline.keras")
     for embed in (False, True):
-        one = replace(settings, embed_preprocessing=embed)
+        one = settings.changed(embed_preprocessing=embed)
         open_start(one)
         (tmp_path / "baseline.keras").unlink()
     for plain, embedded in zip(seen[:2], seen[2:], strict=True):

@@ -426,7 +426,7 @@ def test_mistakes_are_told_in_one_message(
 @pytest.fixture(scope="module")
 def finished(trained_network: str, tmp_path_factory: pytest.TempPathFactory) -> Settings:
     """A run on the digits."""
-    settings = Settings(
+    settings = Settings.of(
         model=trained_network,
         batch_size=32,
         calibration_images=64,

@@ -1,6 +1,5 @@
 """FP16 files: every float is float16, numbers are Keras's to 11 bits, and what FP16 can't hold is refused by name."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -295,7 +294,7 @@ def test_sessions_of_fp16_files_are_not_optimized(tmp_path: Path) -> None:
 
 
 def test_run_in_fp16(trained_network: str, tmp_path: Path) -> None:
-    settings = Settings(
+    settings = Settings.of(
         model=trained_network, target="tensorrt", precision="fp16", calibration_images=64, validation_images=96,
         output=tmp_path, skip_fine_tuning=True, skip_saved_model=True, skip_diagnosis=True,
     )  # fmt: skip
@@ -310,4 +309,4 @@ def test_run_in_fp16(trained_network: str, tmp_path: Path) -> None:
     assert precisions == {"baseline.onnx": "fp32", "ptq.onnx": "fp16"}
     assert "only without its graph optimizer" in (settings.folder / "results.md").read_text()
     with pytest.raises(UserError, match="from 19 to 21 for FP16"):
-        run(replace(settings, opset=18))
+        run(settings.changed(opset=18))

@@ -12,6 +12,7 @@ from keras_qat.data import Preprocessing, load_data, load_validation, require_so
 from keras_qat.errors import DataError, StorageError, UserError, WeightsError
 from keras_qat.files import paths, require_creatable, require_writable, write_text
 from keras_qat.files import storage as file_system
+from keras_qat.run import RunFolder, require_file_or_run
 
 LONG = Path("x" * 300)
 """A file system takes 255 bytes."""
@@ -22,10 +23,10 @@ ASKED: dict[str, tuple[Callable[[Path], Any], type[UserError]]] = {
     "model": (paths.require_model_file, StorageError),
     "engine": (paths.require_engine_model, StorageError),
     "onnx": (paths.require_onnx_file, StorageError),
-    "onnx or run": (paths.require_onnx_or_run, StorageError),
-    "run": (paths.require_run, StorageError),
-    "finished run": (paths.require_finished_run, StorageError),
-    "variant": (lambda path: paths.variant_file(path, "qat"), StorageError),
+    "onnx or run": (require_file_or_run, StorageError),
+    "run": (lambda path: RunFolder(path).require(), StorageError),
+    "finished run": (lambda path: RunFolder(path).require_finished(), StorageError),
+    "variant": (lambda path: RunFolder(path).require_model("QAT"), StorageError),
     "image": (paths.require_image, DataError),
     "weights": (paths.require_weights, WeightsError),
     "source": (require_source, DataError),

@@ -23,7 +23,7 @@ from keras_qat.verify import TensorError
 @pytest.fixture(scope="module")
 def settings(trained_network: str, tmp_path_factory: pytest.TempPathFactory) -> Settings:
     output = tmp_path_factory.mktemp("runs")
-    return Settings(
+    return Settings.of(
         model=trained_network, epochs=2, steps_per_epoch=10, batch_size=32, calibration_images=64, output=output
     )
 
@@ -120,7 +120,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("own_cache")
 def test_same_seed_same_table(record: Record, settings: Settings, tmp_path: Path) -> None:
     # From the start: another folder, no cached ranges, no cached baseline. What isn't in the table is left out.
-    again = run(replace(settings, output=tmp_path, skip_saved_model=True, skip_diagnosis=True))
+    again = run(settings.changed(output=tmp_path, skip_saved_model=True, skip_diagnosis=True))
     assert _shares(again) == _shares(record)
 
 
@@ -151,7 +151,7 @@ def test_corrupt_cached_baseline_is_trained_again(
     path = cache_path(settings.model, settings.seed)
     path.parent.mkdir(parents=True)
     path.write_bytes(b"not a model")
-    again = run(replace(settings, output=tmp_path, skip_fine_tuning=True, skip_saved_model=True, skip_diagnosis=True))
+    again = run(settings.changed(output=tmp_path, skip_fine_tuning=True, skip_saved_model=True, skip_diagnosis=True))
     assert "can't be read" in caplog.text
     assert _shares(again) == _shares(record)[:2]
 
@@ -185,7 +185,7 @@ def test_gate_names_the_first_tensor_that_differs(record: Record) -> None:
 
 
 def test_unknown_augmentation_is_refused_before_any_work(settings: Settings, tmp_path: Path) -> None:
-    wrong = replace(settings, output=tmp_path, augment=cast("Any", "mixup"))
+    wrong = settings.changed(output=tmp_path, augment=cast("Any", "mixup"))
     with pytest.raises(UserError, match=r"Unknown augmentation\. Received: 'mixup'"):
         run(wrong)
     assert not wrong.folder.exists()
@@ -194,4 +194,4 @@ def test_unknown_augmentation_is_refused_before_any_work(settings: Settings, tmp
 @pytest.mark.parametrize("name", ["calibration_images", "epochs", "batch_size", "validation_images"])
 def test_settings_refuse_zero(name: str) -> None:
     with pytest.raises(UserError, match=f"`{name}` must be at least 1. Received: 0"):
-        Settings(**{name: 0})
+        Settings.of(**{name: 0})

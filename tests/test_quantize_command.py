@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from keras_qat.cli.program import app, run_program
-from keras_qat.run import open_run
+from keras_qat.run import RunFolder, load_saved
 
 SIZE = 16
 CLASS_NAMES = ("blue", "green", "red")
@@ -138,7 +138,7 @@ def test_a_photo_that_broke_since_is_told_with_what_can_be_done(
     quantized: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """`diagnose` and `train` have no --skip-bad: the run had."""
-    held_out = Path(open_run(quantized).data().selection.source.paths[0])
+    held_out = Path(load_saved(RunFolder(quantized).settings()).selection.source.paths[0])
     whole = held_out.read_bytes()
     held_out.write_bytes(whole[:60] + bytes(len(whole) - 60))  # as long as before, and begins as an image
     try:

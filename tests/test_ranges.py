@@ -386,7 +386,7 @@ def test_a_run_calibrates_once(
         calls.append(1)
         return calibrate(*arguments, **settings)
 
-    monkeypatch.setattr(ptq, "calibrate", counting)
+    monkeypatch.setattr("keras_qat.calibration.calibrate", counting)
     pixels = np.random.default_rng(2).integers(0, 256, (12, 6, 6, 3), dtype=np.uint8)
     moved = pixels.copy()
     moved[7, 3, 2, 1] ^= 1
@@ -395,21 +395,21 @@ def test_a_run_calibrates_once(
         images = ImageSet.from_arrays("noise", pixels, [0] * len(pixels), Preprocessing(mode, 6, 6))
         return ptq._ranges(model, placement, images, settings)
 
-    settings = Settings(batch_size=5)
+    settings = Settings.of(calibration_batch_size=5)
     first = ranges_with(settings)
     assert len(calls) == 1
-    assert ranges_with(settings) == ranges_with(replace(settings, output=Path("elsewhere"))) == first
+    assert ranges_with(settings) == ranges_with(settings.changed(output=Path("elsewhere"))) == first
     assert len(calls) == 1
     assert cached_log.text.count(f"ranges from the cache: {cache_folder()}") == 2
-    assert ranges_with(replace(settings, use_cache=False)) == first
+    assert ranges_with(settings.changed(use_cache=False)) == first
     assert len(calls) == 2
     ranges_with(settings, moved)
     ranges_with(settings, mode="caffe")
-    ranges_with(replace(settings, batch_size=6))
-    ranges_with(replace(settings, calibration_method="minmax"))
+    ranges_with(settings.changed(calibration_batch_size=6))
+    ranges_with(settings.changed(calibration_method="minmax"))
     assert len(calls) == 6
 
 
 def test_the_command_line_can_do_without_the_cache() -> None:
     _, bound, *_ = app.parse_args(["run", "--no-use-cache"], exit_on_error=False, print_error=False)
-    assert bound.arguments["settings"].use_cache is False
+    assert bound.arguments["options"].use_cache is False

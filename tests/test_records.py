@@ -658,12 +658,12 @@ def test_tfds_prepares_and_we_read(stand_in: types.SimpleNamespace) -> None:
 
 def test_runs_on_two_sets_of_tfds_have_a_folder_each() -> None:
     sets = ("tfds:cars/1.0.0", "tfds:beans/1.0.0", "tfds:imagenet_v2/matched-frequency:3.0.0")
-    assert [Settings(data=data).folder.name for data in sets] == [
+    assert [Settings.of(data=data).folder.name for data in sets] == [
         "resnet50-tfds-cars-1.0.0-onnxruntime",
         "resnet50-tfds-beans-1.0.0-onnxruntime",
         "resnet50-tfds-imagenet_v2-matched-frequency-3.0.0-onnxruntime",
     ]
-    assert Settings(data="/data/imagenet/").folder.name == "resnet50-imagenet-onnxruntime"
+    assert Settings.of(data="/data/imagenet/").folder.name == "resnet50-imagenet-onnxruntime"
 
 
 def test_folders_of_tfds(tmp_path: Path) -> None:

@@ -17,11 +17,11 @@ from keras_qat.errors import StorageError, UserError
 from keras_qat.evaluation import Diagnosis, KernelDiagnosis, Latency, TensorDiagnosis, advise
 from keras_qat.files import write_json
 from keras_qat.machine import Environment
-from keras_qat.report import Record, Row, key_figures, read_run, verdict, write_report
+from keras_qat.report import Record, Row, key_figures, verdict
 from keras_qat.report.documents import pull_request
 from keras_qat.report.in_words import accuracies
-from keras_qat.report.record import FLOAT_ROW, load_record
-from keras_qat.run import conclude as judging
+from keras_qat.report.record import load_record
+from keras_qat.run import RunFolder
 from keras_qat.training import EpochRecord
 from keras_qat.types import QuantSpec
 from keras_qat.verify import TensorError
@@ -148,10 +148,6 @@ def test_key_figures_leave_out_what_is_not_known() -> None:
     assert key_figures(record(PTQ)) == ()
 
 
-def test_the_float_row_is_the_one_that_judging_names() -> None:
-    assert FLOAT_ROW == judging.BASELINE
-
-
 def test_intervals_are_wilsons() -> None:
     """Wilson's interval is centred on (x + z²/2) / (n + z²)."""
     n, z = 360, 1.959963984540054
@@ -177,11 +173,11 @@ def test_a_record_from_before_the_history(folder: Path) -> None:
     old = {key: value for key, value in RECORD.to_dict().items() if key != "history"}
     write_json(folder / "results.json", old)
     assert load_record(folder / "results.json") == replace(RECORD, history=())
-    assert "results.json has no history of fine-tuning" in write_report(folder).read_text(encoding="utf-8")
+    assert "results.json has no history of fine-tuning" in RunFolder(folder).write_page().read_text(encoding="utf-8")
 
 
 def test_a_diagnosis_is_read_back(folder: Path) -> None:
-    found = read_run(folder).diagnoses["QAT"]
+    found = RunFolder(folder).read().diagnoses["QAT"]
     assert found.diagnosis == diagnosis()
     assert found.advice == advise(diagnosis())
 
@@ -189,12 +185,12 @@ def test_a_diagnosis_is_read_back(folder: Path) -> None:
 def test_absent_and_damaged_files_are_named(folder: Path) -> None:
     (folder / "ranges.json").write_text("{")
     (folder / "placement.json").write_text('{"format": "other"}')
-    absent = read_run(folder).absent
+    absent = RunFolder(folder).read().absent
     assert set(absent) == {"placement.json", "ranges.json", "ptq_diagnosis.json"}
     assert "isn't JSON" in absent["ranges.json"]
     assert "doesn't hold a placement" in absent["placement.json"]
     assert absent["ptq_diagnosis.json"].startswith("The run has no ptq_diagnosis.json. `keras-qat diagnose ")
-    page = write_report(folder).read_text(encoding="utf-8")
+    page = RunFolder(folder).write_page().read_text(encoding="utf-8")
     assert "The run has no ptq_diagnosis.json." in page
     assert "doesn&#39;t hold a placement" in page
 
@@ -203,14 +199,14 @@ def test_absent_and_damaged_files_are_named(folder: Path) -> None:
 def test_damaged_results(folder: Path, program: Program, content: str) -> None:
     (folder / "results.json").write_text(content)
     with pytest.raises(UserError, match="Received"):
-        write_report(folder)
+        RunFolder(folder).write_page()
     code, out, error = program(folder)
     assert (code, out) == (2, "")
     assert "results.json" in error
 
 
 def test_data_of_the_page_is_json_without_markup(folder: Path) -> None:
-    page = write_report(folder).read_text(encoding="utf-8")
+    page = RunFolder(folder).write_page().read_text(encoding="utf-8")
     data = page.partition('id="data">')[2].partition("</script>")[0]
     assert "<" not in data
     (run,) = json.loads(data, parse_constant=pytest.fail)
@@ -234,7 +230,7 @@ def test_vendored_libraries_are_those_of_npm() -> None:
 
 
 def test_markdown_for_a_pull_request(folder: Path) -> None:
-    text = pull_request(read_run(folder))
+    text = pull_request(RunFolder(folder).read())
     assert text.startswith("## resnet50 on digits, target onnxruntime, 360 validation images\n\n**INT8 (QAT) is 3.0×")
     assert "| QAT | 95.83% | 1.00 ms (p90 1.10) | 95.83% | 1.00 ms (p90 1.10) | 99.44% | 23.5 MB |" in text
     assert "| QAT | deployed | 95.83% | 93.2 to 97.5% |" in text
@@ -249,7 +245,7 @@ def test_markdown_starts_no_html_by_the_name_of_data_or_a_tensor(tmp_path: Path)
     errors = (TensorError(EVIL, 0.001, 1.0),)
     hostile = replace(record(BASELINE, replace(PTQ, tensor_errors=errors), data=EVIL), data="`<b>``", model="\\`<i>`")
     write_json(tmp_path / "results.json", hostile.to_dict())
-    text = pull_request(read_run(tmp_path))
+    text = pull_request(RunFolder(tmp_path).read())
     assert text.startswith("## \\`&lt;i>` on `&lt;b>``, target")
     assert "differ (&lt;/script>&lt;img src=x" in text
     assert set(re.findall(r"<[^ >]*", text)) == {"<details", "</details", "<summary", "</summary"}
@@ -257,7 +253,7 @@ def test_markdown_starts_no_html_by_the_name_of_data_or_a_tensor(tmp_path: Path)
 
 def test_a_diagnosis_of_a_row_that_the_results_lack_is_not_read(folder: Path) -> None:
     write_json(folder / "results.json", record(BASELINE, PTQ).to_dict())
-    found = read_run(folder)
+    found = RunFolder(folder).read()
     assert found.diagnoses == {}
     assert set(found.absent) == {"placement.json", "ranges.json", "ptq_diagnosis.json"}
 
@@ -265,7 +261,7 @@ def test_a_diagnosis_of_a_row_that_the_results_lack_is_not_read(folder: Path) ->
 def test_markdown_without_labels_or_diagnosis(tmp_path: Path) -> None:
     unlabelled = [replace(one, keras_top1=None, deployed_top1=None) for one in (BASELINE, PTQ)]
     write_json(tmp_path / "results.json", record(*unlabelled, data="a|b").to_dict())
-    text = pull_request(read_run(tmp_path))
+    text = pull_request(RunFolder(tmp_path).read())
     assert "95% interval" not in text
     assert "Worst layers" not in text
     assert "| data | a\\|b |" in text
@@ -299,7 +295,7 @@ def test_report_of_several_runs_skips_what_is_none(folder: Path, program: Progra
 
 def test_markdown_goes_to_standard_output_or_a_file(folder: Path, program: Program) -> None:
     code, out, _ = program(folder, "--format", "markdown")
-    assert (code, out) == (0, pull_request(read_run(folder)))
+    assert (code, out) == (0, pull_request(RunFolder(folder).read()))
     assert program(folder, "--format", "markdown", "--output", folder / "pr.md")[:2] == (0, "")
     assert (folder / "pr.md").read_text(encoding="utf-8") == out
     assert not (folder / "report.html").exists()
@@ -323,4 +319,4 @@ def test_output_that_cannot_be_written(folder: Path, program: Program) -> None:
         assert "Received:" in error
     (folder / "report.html").mkdir()
     with pytest.raises(StorageError, match="a folder is there"):
-        write_report(folder)
+        RunFolder(folder).write_page()

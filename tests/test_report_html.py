@@ -16,7 +16,8 @@ from keras_qat.calibration.histogram import bars, summarize
 from keras_qat.evaluation import Diagnosis, KernelDiagnosis, OutputDiagnosis, TensorDiagnosis, advise
 from keras_qat.files import write_json
 from keras_qat.placement import load_placement, save_placement
-from keras_qat.report import read_run, write_page, write_report
+from keras_qat.report import write_page
+from keras_qat.run import RunFolder
 from keras_qat.types import Placement, TensorRange
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright isn't installed: pip install playwright")
@@ -105,7 +106,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_json(path / "results.json", results("small"))
     for name, better in (("ptq", 0.0), ("qat", 3.0)):
         write_json(path / f"{name}_diagnosis.json", diagnosed(placement, ranges, better))
-    write_report(path)
+    RunFolder(path).write_page()
     return path
 
 
@@ -314,7 +315,7 @@ def test_a_hostile_name_does_nothing(folder: Path, open_page: Any, tmp_path: Pat
     for path in folder.glob("*.json"):
         text = path.read_text(encoding="utf-8").replace("thestem", json.dumps(HOSTILE)[1:-1])
         (tmp_path / path.name).write_text(text, encoding="utf-8")
-    opened = open_page(write_report(tmp_path))
+    opened = open_page(RunFolder(tmp_path).write_page())
     opened.draw_graph()
     page = opened.page
     page.get_by_label("Find a layer").fill("onerror")
@@ -331,7 +332,7 @@ def test_a_hostile_name_does_nothing(folder: Path, open_page: Any, tmp_path: Pat
 
 def test_only_results(folder: Path, open_page: Any, tmp_path: Path) -> None:
     (tmp_path / "results.json").write_bytes((folder / "results.json").read_bytes())
-    opened = open_page(write_report(tmp_path))
+    opened = open_page(RunFolder(tmp_path).write_page())
     text = opened.page.locator("main").inner_text()
     for name in ("placement.json", "ranges.json", "ptq_diagnosis.json", "qat_diagnosis.json"):
         assert f"The run has no {name}." in text
@@ -342,7 +343,7 @@ def test_several_runs(folder: Path, open_page: Any, tmp_path: Path) -> None:
     second = tmp_path / "second"
     shutil.copytree(folder, second)
     write_json(second / "results.json", results("second"))
-    opened = open_page(write_page([read_run(folder), read_run(second)], tmp_path / "all.html"))
+    opened = open_page(write_page([RunFolder(folder).read(), RunFolder(second).read()], tmp_path / "all.html"))
     page = opened.page
     groups = page.locator("table.networks tbody").all()
     assert [group.locator("th[scope=rowgroup]").inner_text().split()[0] for group in groups] == ["small", "second"]

@@ -327,7 +327,7 @@ def test_from_keras_file_to_int8(trained: Path, photos: Path, caplog: pytest.Log
     folder = trained.parent / "run"
     skipped = {"skip_fine_tuning": True, "skip_saved_model": True, "skip_diagnosis": True}
     caplog.set_level("INFO")
-    record = run(Settings(model=str(trained), data=str(photos), run_folder=folder, **skipped))
+    record = run(Settings.of(model=str(trained), data=str(photos), run_folder=folder, **skipped))
     check_gates(record)
     assert "read as the probability of the second of two classes" in caplog.text
     rows = {row.name: row for row in record.rows}

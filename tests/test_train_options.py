@@ -1,8 +1,7 @@
 """`keras-qat train` offers the whole recipe, as `run` does; what isn't given is as the run was."""
 
-import inspect
 import json
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +9,17 @@ import keras
 import pytest
 
 from keras_qat import Recipe
-from keras_qat.cli.making import train_command
 from keras_qat.cli.program import app, run_program
 from keras_qat.errors import UserError
-from keras_qat.run import SavedRun, Settings, train
+from keras_qat.run import OPTIONS as RUN_OPTIONS
+from keras_qat.run import RunFolder, Settings, pipeline, train
+from keras_qat.training import Distillation
 
 # The seed also cuts the images, so a run keeps it.
 OPTIONS = {
-    *({field.name for field in fields(Recipe)} - {"seed", "precision"}),
-    *("temperature", "training_precision", "augment", "devices"),
+    *({field.name for field in fields(Recipe)} - {"seed"}),
+    *({field.name for field in fields(Distillation)} - {"weight"}),
+    *("augment", "devices"),
 }
 
 GIVEN: dict[str, Any] = {
@@ -31,6 +32,8 @@ GIVEN: dict[str, Any] = {
     "schedule": "cosine",
     "distillation": 0.5,
     "temperature": 2.0,
+    "features": ("conv1_relu", "conv2_out"),
+    "feature_weight": 0.25,
     "batch_norm": "train",
     "range_mode": "ema",
     "freeze_ranges_after": 2,
@@ -57,8 +60,8 @@ def trained(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Settings:
     """The settings that the command would train with."""
     asked = []
 
-    def train(saved: SavedRun) -> None:
-        asked.append(saved.settings)
+    def train(settings: Settings) -> None:
+        asked.append(settings)
         message = "That is far enough."
         raise UserError(message)
 
@@ -68,33 +71,38 @@ def trained(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Settings:
     return settings
 
 
+def spelled(name: str, value: Any) -> list[str]:
+    """An option as the command line has it; one of several values is given several times."""
+    values = value if isinstance(value, tuple) else (value,)
+    return [text for each in values for text in (f"--{name.replace('_', '-')}", str(each))]
+
+
 def test_every_setting_of_a_recipe_is_an_option() -> None:
     assert set(GIVEN) == OPTIONS
-    assert set(inspect.signature(train_command).parameters) >= OPTIONS
-    assert {field.name for field in fields(Settings)} >= OPTIONS
+    offered = {argument.name for argument in app["train"].assemble_argument_collection()}
+    assert offered >= {f"--{name.replace('_', '-')}" for name in OPTIONS}
+    assert set(RUN_OPTIONS) >= OPTIONS
 
 
 def test_what_is_given_is_trained_with(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    options = [text for name, value in GIVEN.items() for text in (f"--{name.replace('_', '-')}", str(value))]
-    expected = replace(Settings(target="tensorrt", run_folder=run), **GIVEN)
+    options = [text for name, value in GIVEN.items() for text in spelled(name, value)]
+    expected = Settings.of(target="tensorrt", run_folder=run, **GIVEN)
     assert trained(monkeypatch, str(run), *options) == expected
 
 
 def test_what_is_not_given_is_as_the_run_was(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert trained(monkeypatch, str(run)) == Settings(target="tensorrt", run_folder=run)
+    assert trained(monkeypatch, str(run)) == Settings.of(target="tensorrt", run_folder=run)
 
 
-def test_models_that_do_not_belong_together_are_refused_before_training(tmp_path: Path) -> None:
+def test_models_that_do_not_belong_together_are_refused_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Such as those of a run that an earlier version made, which read the float model otherwise."""
-
-    class Saved:
-        settings = Settings(run_folder=tmp_path, skip_fine_tuning=True)
-
-        def model(self, variant: str) -> keras.Model:
-            return keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, "softmax", name=variant)])
-
-        def __getattr__(self, _: str) -> Any:
-            return lambda: None
-
+    for variant in ("baseline", "ptq"):
+        model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, "softmax", name=variant)])
+        model.save(tmp_path / f"{variant}.keras")
+    monkeypatch.setattr(RunFolder, "placement", lambda _: None)
+    monkeypatch.setattr(RunFolder, "facts", lambda _: None)
+    monkeypatch.setattr(pipeline, "load_saved", lambda _: None)
     with pytest.raises(UserError, match=r"made of another float model.* or quantize again"):
-        train(Saved())  # type: ignore[arg-type]
+        train(Settings.of(run_folder=tmp_path, skip_fine_tuning=True))

@@ -130,7 +130,7 @@ def test_mixed_precision(distillation: Distillation | None, range_mode: str) -> 
         schedule="constant",
         learning_rate=0.02,
         epochs=2,
-        precision="mixed_bfloat16",
+        training_precision="mixed_bfloat16",
         distillation=distillation,
         range_mode=range_mode,  # type: ignore[arg-type]
     )
@@ -148,7 +148,7 @@ def test_mixed_precision(distillation: Distillation | None, range_mode: str) -> 
         make_model(),
         lambda _: data,
         data,
-        Recipe(**{**vars(recipe), "precision": "float32"}),
+        Recipe(**{**vars(recipe), "training_precision": "float32"}),
         teacher=teacher,
         progress=False,
     )

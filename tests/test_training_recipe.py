@@ -17,7 +17,7 @@ from keras_qat.types import Monitor
         {"schedule": ((1.0, 1.0), (0.1, 2.0)), "steps_per_epoch": 5},
         {"distillation": None, "label_smoothing": 0.1, "weight_decay": 1e-4, "clip_norm": 1.0},
         {"distillation": Distillation(0.5, 4.0, ("conv", "pool"), 0.1), "batch_norm": "freeze_after=2"},
-        {"range_mode": "learned", "freeze_ranges_after": 3, "accumulate": 4, "precision": "mixed_bfloat16"},
+        {"range_mode": "learned", "freeze_ranges_after": 3, "accumulate": 4, "training_precision": "mixed_bfloat16"},
     ],
 )
 def test_recipe_round_trips_through_json(settings: dict[str, Any]) -> None:
@@ -63,7 +63,7 @@ def test_settings_that_have_an_effect_are_fine(settings: dict[str, Any]) -> None
         {"clip_norm": float("inf")},
         {"label_smoothing": 1.0},
         {"label_smoothing": -0.1},
-        {"precision": "float16"},
+        {"training_precision": "float16"},
         {"monitor": "agreement"},
         {"label_smoothing": 0.1, "distillation": {"weight": 1.0}},
         {"freeze_ranges_after": 2},

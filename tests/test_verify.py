@@ -370,9 +370,8 @@ def test_run_fails_at_the_first_layer_that_is_not_as_planned(
     trained_network: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     from keras_qat.cli.program import app, run_program
-    from keras_qat.run import conclude as results
 
-    original = results.export_onnx
+    original = export_onnx
 
     def export_broken(*arguments: Any, **options: Any) -> Path:
         path = original(*arguments, **options)
@@ -382,8 +381,8 @@ def test_run_fails_at_the_first_layer_that_is_not_as_planned(
             onnx.save(file.proto, path)
         return path
 
-    monkeypatch.setattr(results, "export_onnx", export_broken)
+    monkeypatch.setattr("keras_qat.export.export_onnx", export_broken)
     arguments = ["--model", trained_network, "--skip-fine-tuning", "--skip-saved-model", "--calibration-images", "32"]
     assert run_program(["run", *arguments, "--output", str(tmp_path)], app) == 3
     assert "isn't quantized as was planned, first at 'head_conv'" in " ".join(capfd.readouterr().err.split())
-    assert (Settings(model=trained_network, output=tmp_path).folder / "ptq.onnx").is_file()
+    assert (Settings.of(model=trained_network, output=tmp_path).folder / "ptq.onnx").is_file()

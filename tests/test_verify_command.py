@@ -49,7 +49,7 @@ def write_run(folder: Path, *, facts: ModelFacts = FACTS) -> Path:
         export_keras(model, folder / f"{name}.keras")
         path = folder / f"{name}.onnx"
         export_onnx(model, path, target="onnxruntime", metadata=facts.metadata(), normalization=normalization)
-    settings = Settings(model="tiny.keras", embed_preprocessing=facts.embedded)
+    settings = Settings.of(model="tiny.keras", embed_preprocessing=facts.embedded)
     (folder / "settings.json").write_text(json.dumps(settings.to_dict()))
     (folder / "preprocessing.json").write_text(json.dumps(facts.to_dict()))
     save_placement(placement, folder / "placement.json")

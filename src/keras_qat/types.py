@@ -43,6 +43,10 @@ AugmentationName = Literal["none", "flip", "crop"]
 """How training images are varied: not, mirrored, or cut out at random and mirrored."""
 
 
+BASELINE, PTQ, QAT = "Baseline", "PTQ", "QAT"
+"""The variants of a run: the float model, the quantized one, and the fine-tuned one. Tables name their rows so."""
+
+
 class OpKind(str, Enum):
     """What a node of the graph computes, as far as quantization is concerned."""
 

@@ -10,6 +10,7 @@ from .kernel_ranges import (
 )
 from .measure import calibrate, calibrate_by_all
 from .methods import METHODS, OBSERVERS, Choice, Observer, find_observer, register_observer
+from .options import CalibrationOptions
 from .quantization import Quantized, insert, quantize
 from .ranges import RangeChange, Ranges, RangesDiff, cache_folder, cached_ranges, digest, ranges_key
 from .repair import BiasCorrection, Reestimation, correct_bias, reestimate_batch_norms
@@ -19,6 +20,7 @@ __all__ = [
     "OBSERVERS",
     "WEIGHT_METHODS",
     "BiasCorrection",
+    "CalibrationOptions",
     "Choice",
     "Histogram",
     "Observer",

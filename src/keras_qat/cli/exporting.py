@@ -5,18 +5,22 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
 from keras_qat import export, run, runtimes, verify
-from keras_qat.cli.options import Flag, Json, require_all, require_output_file
+from keras_qat.cli.options import Json, given, require_all, require_output_file, run_options
 from keras_qat.cli.output import show
 from keras_qat.errors import GateMissedError, StorageError
 from keras_qat.files import is_file, require_creatable, require_model_file, require_onnx_file
 from keras_qat.targets import find_target
 from keras_qat.text import size_text
-from keras_qat.types import Precision
+
+if TYPE_CHECKING:
+    OnnxOptions = Any
+else:
+    OnnxOptions = run_options("OnnxOptions", "opset", "precision", "embed_preprocessing")
 
 
 def export_command(
@@ -26,9 +30,7 @@ def export_command(
     target: str | None = None,
     output: Path | None = None,
     form: Annotated[Literal["onnx", "saved-model"], Parameter(name="--format")] = "onnx",
-    opset: int | None = None,
-    precision: Precision = "fp32",
-    embed_preprocessing: Annotated[bool, Flag] = False,
+    options: Annotated[OnnxOptions, Parameter(name="*")] | None = None,
     seed: int = 0,
     as_json: Annotated[bool, Json] = False,
 ) -> None:
@@ -50,10 +52,7 @@ def export_command(
         output: The file to write, or with `--format saved-model` the folder; beside the model if not given, where that
             replaces no file of a run.
         form: An ONNX file, or the folder of a TensorFlow SavedModel.
-        opset: ONNX operator set, 13 to 21; 17 if not given, 19 for fp16.
-        precision: Floating-point type of what an ONNX file doesn't quantize: fp32 or fp16.
-        embed_preprocessing: The ONNX file reads uint8 RGB pixels and normalizes them itself, as that preprocessing.json
-            says.
+        options: Of an ONNX file.
         seed: Of the random numbers.
         as_json: Print JSON instead of text.
     """
@@ -63,18 +62,17 @@ def export_command(
         (require_output_file if form == "onnx" else _require_folder, output),
     )
 
-    found = export.export_file(
-        export.ExportSettings(
-            model=model,
-            output=output,
-            form=form,
-            target=target or str(run.setting_beside(model, "target") or "onnxruntime"),
-            opset=opset,
-            precision=precision,
-            embed_preprocessing=embed_preprocessing,
-            seed=seed,
-        )
+    settings = export.ExportSettings(
+        model=model,
+        output=output,
+        form=form,
+        target=target or str(run.option_of(model, "target") or "onnxruntime"),
+        options=export.ExportOptions(**given(options)),
+        seed=seed,
     )
+    if output is None:
+        run.require_no_run_file(settings.path)
+    found = export.export_file(settings)
     show(lambda: _describe_export(found), found.to_dict(), as_json=as_json)
     if found.check.miss is not None:
         raise GateMissedError(found.check.miss)

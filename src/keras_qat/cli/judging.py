@@ -34,7 +34,6 @@ from keras_qat.files import (
     require_engine_model,
     require_image,
     require_model_file,
-    require_onnx_or_run,
     write_json,
 )
 
@@ -80,7 +79,7 @@ def verify_command(
         as_json: Print JSON instead of the table.
     """
     require_all(
-        (require_onnx_or_run, path),
+        (run.require_file_or_run, path),
         (require_model_file, model),
         (read_text, placement),
         (require_source, data),
@@ -99,7 +98,7 @@ def verify_command(
         skip_bad=skip_bad,
     )
     # A run does as it did, whatever is said here.
-    advice, given = (SKIP_ANEW, run.saved_settings(path).skip_bad) if is_folder(path) else (SKIP_NOW, skip_bad)
+    advice, given = (SKIP_ANEW, run.RunFolder(path).settings().skip_bad) if is_folder(path) else (SKIP_NOW, skip_bad)
     with offering_skip_bad(advice, given=given):
         found = run.verify_files(settings)
     record = {**found.to_dict(), "settings": settings.to_dict()}

@@ -17,16 +17,13 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 from rich.table import Table
 
-from keras_qat import calibration, doctor, models, report, targets
+from keras_qat import calibration, doctor, models, report, run, targets
 from keras_qat.cli.options import AtLeastOne, Json, require_all, require_json_output, require_output_file
 from keras_qat.cli.output import show
 from keras_qat.errors import GateMissedError, StorageError, UserError
 from keras_qat.files import (
-    RESULTS_FILE,
-    is_file,
     is_folder,
     read_text,
-    require_finished_run,
     require_model_file,
     to_json,
     write_json,
@@ -63,9 +60,11 @@ def report_command(
     if not runs:
         raise UserError("A report needs a run. Received: none. Give the folder that `keras-qat run` named at its end.")
     folders = _folders(runs)
-    require_all(*((require_finished_run, folder) for folder in folders), (require_output_file, output))
+    for folder in folders:
+        run.RunFolder(folder).require_finished()
+    require_all((require_output_file, output))
 
-    found = [report.read_run(folder) for folder in folders]
+    found = [run.RunFolder(folder).read() for folder in folders]
     written = None
     text = ""
     if form == "html":
@@ -81,7 +80,7 @@ def report_command(
 
 def _folders(runs: Sequence[Path]) -> Sequence[Path]:
     """Those that are runs, if several are given: `runs/*` also names the page of all. One alone must be a run."""
-    chosen = [path for path in runs if is_file(path / RESULTS_FILE)]
+    chosen = [path for path in runs if run.RunFolder(path).finished]
     if len(runs) == 1 or not chosen:
         return runs[:1]
     for path in runs:
@@ -93,8 +92,8 @@ def _folders(runs: Sequence[Path]) -> Sequence[Path]:
 def _page(folders: Sequence[Path]) -> Path:
     """In the run's folder, or in the one that holds all runs."""
     if len(folders) == 1:
-        return folders[0] / "report.html"
-    return Path(os.path.commonpath([folder.resolve().parent for folder in folders])) / "report.html"
+        return run.RunFolder(folders[0]).page_path
+    return Path(os.path.commonpath([folder.resolve().parent for folder in folders])) / run.PAGE
 
 
 def _summary(found: Sequence[Any], written: Path | None) -> dict[str, Any]:

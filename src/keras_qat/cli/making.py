@@ -1,30 +1,54 @@
-"""`keras-qat run`: from a trained network to verified INT8, with the results table.
+"""`keras-qat run`, `quantize` and `train`: from a trained network to verified INT8, all in one or step by step."""
 
-`keras-qat quantize`: from a `.keras` file to a verified INT8 ONNX file, with nothing trained.
-
-`keras-qat train`: fine-tunes what a run quantized.
-"""
-
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from keras_qat.cli.options import SKIP_ANEW, SKIP_NOW, AtLeastOne, Flag, Json, offering_skip_bad, require_all
+from keras_qat import models as networks
+from keras_qat import run as runs
+from keras_qat.calibration import CalibrationOptions
+from keras_qat.cli.options import SKIP_ANEW, SKIP_NOW, Json, given, offering_skip_bad, require_all, run_options
+from keras_qat.cli.output import show_results
 from keras_qat.data import require_source
 from keras_qat.errors import UserError
-from keras_qat.files import read_text, require_creatable, require_model_file, require_weights, variant_file
-from keras_qat.run import Settings, saved_settings
+from keras_qat.export import ExportOptions
+from keras_qat.files import read_text, require_creatable, require_model_file, require_weights
 from keras_qat.targets import find_target
-from keras_qat.types import AugmentationName, Monitor, Precision, RangeMode, TrainingPrecision
+from keras_qat.training import Distillation, Recipe
+from keras_qat.types import BASELINE, PTQ
 
 _ALL = ("all",)
 
 
+def _names(owner: type) -> list[str]:
+    """The names of the options that a class declares."""
+    return [name for name, option in runs.OPTIONS.items() if option.owner is owner]
+
+
+if TYPE_CHECKING:
+    RunOptions = Any
+    QuantizeOptions = Any
+    TrainOptions = Any
+else:
+    RunOptions = run_options("RunOptions")
+    QuantizeOptions = run_options(
+        "QuantizeOptions",
+        *("target", "preprocessing", "skip_bad", "overrides", *_names(CalibrationOptions), *_names(ExportOptions)),
+        *("validation_images", "output", "run_folder", "seed"),
+    )
+    # The seed also cuts the images into those that train and those that judge, so a run keeps its own.
+    TrainOptions = run_options(
+        "TrainOptions",
+        *(name for name in (*_names(Recipe), *_names(Distillation), "augment", "devices") if name != "seed"),
+        optional=True,
+    )
+
+
 def run_command(
     *,
-    settings: Annotated[Settings, Parameter(name="*")] | None = None,
+    options: Annotated[RunOptions, Parameter(name="*")] | None = None,
     models: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = (),
     as_json: Annotated[bool, Json] = False,
 ) -> None:
@@ -42,35 +66,21 @@ def run_command(
         keras-qat run --models all --data digits
 
     Args:
-        settings: What to do.
+        options: What to do.
         models: Several networks one after the other: their names, or "all" for resnet50, resnet50v2, resnet101 and
             resnet101v2.
         as_json: Print JSON instead of the table.
     """
-    settings = settings or Settings()
-    named = [settings] if models in {(), _ALL} else [replace(settings, model=name) for name in models]
-    require_all(
-        *((require_model_file, one.own_model) for one in named),
-        (require_weights, settings.weights),
-        (require_source, settings.data),
-        (find_target, settings.target),
-        (read_text, settings.overrides),
-        *((require_creatable, one.folder) for one in named),
-    )
-    # TensorFlow takes seconds to load; `--help`, a mistyped option or path needn't wait for it.
-    from keras_qat.cli.output import show_results
-    from keras_qat.models import SEED_MODELS
-    from keras_qat.run import run
-
-    names = (SEED_MODELS if models == _ALL else models) or (settings.model,)
-    if settings.run_folder is not None and len(names) > 1:
+    settings = runs.Settings.of(**given(options))
+    named = [settings] if models in {(), _ALL} else [settings.changed(model=name) for name in models]
+    _require(settings, *named)
+    chosen = (networks.SEED_MODELS if models == _ALL else models) or (settings.model,)
+    if settings.run_folder is not None and len(chosen) > 1:
         raise UserError(
             f"Several networks don't fit in one folder. Received: --run-folder {settings.run_folder} with --models "
-            f"{' '.join(names)}. Use --output: each network gets a folder in it."
+            f"{' '.join(chosen)}. Use --output: each network gets a folder in it."
         )
-    runs = [replace(settings, model=name) for name in names]
-    with offering_skip_bad(SKIP_NOW, given=settings.skip_bad):
-        show_results(((run(one), one.folder) for one in runs), as_json=as_json)
+    _run([settings.changed(model=name) for name in chosen], as_json=as_json)
 
 
 def quantize_command(
@@ -78,22 +88,7 @@ def quantize_command(
     /,
     *,
     data: str,
-    target: str = "onnxruntime",
-    preprocessing: str | None = None,
-    skip_bad: Annotated[bool, Flag] = False,
-    calibration_images: Annotated[int, AtLeastOne] = 256,
-    calibration_method: str = "mse",
-    weight_method: str = "mse",
-    bias_correction: bool = True,
-    overrides: Path | None = None,
-    validation_images: Annotated[int | None, AtLeastOne] = None,
-    batch_size: Annotated[int, AtLeastOne] = 64,
-    precision: Precision = "fp32",
-    opset: int | None = None,
-    embed_preprocessing: Annotated[bool, Flag] = False,
-    output: Path = Path("runs"),
-    run_folder: Path | None = None,
-    seed: int = 0,
+    options: Annotated[QuantizeOptions, Parameter(name="*")] | None = None,
     as_json: Annotated[bool, Json] = False,
 ) -> None:
     """Quantize a trained Keras model to an ONNX file for an engine; prove that it computes what it should.
@@ -110,23 +105,7 @@ def quantize_command(
         model: The .keras file.
         data: A folder of images, of CLASS/IMAGE, or of train/CLASS/IMAGE and val/CLASS/IMAGE; TFRecord shards;
             tfds:NAME; or digits.
-        target: The engine to deploy to: onnxruntime, openvino or tensorrt.
-        preprocessing: How images are prepared for the model, as MODE:SIZE or MODE:SIZE:RESIZE, such as unit:96 or
-            caffe:224:256. Not needed where the model begins with a Rescaling or Normalization layer.
-        skip_bad: Leave out files that are no image or only a part of one, and corrupt records, instead of stopping.
-        calibration_images: How many images choose the ranges.
-        calibration_method: minmax, ema, percentile, entropy, mse or auto.
-        weight_method: The range of each output channel of a kernel: absmax, or mse, with the least squared error.
-        bias_correction: Take back the shift that rounding puts on the mean of each layer's output.
-        overrides: A JSON file of rules that change the target's placement (docs/overrides.md).
-        validation_images: Compare with the float model on that many images; on all that were held out if not given.
-        batch_size: Images in a batch of calibration.
-        precision: Floating-point type of what isn't quantized: fp32 or fp16.
-        opset: ONNX operator set, 13 to 21; 17 if not given, 19 for fp16.
-        embed_preprocessing: The file reads uint8 pixels and normalizes them itself.
-        output: The folder of all runs; each makes a folder of its own in it.
-        run_folder: The folder to write to, instead of one in `output` named after model, data and target.
-        seed: The same seed takes the same images.
+        options: How.
         as_json: Print JSON instead of the table.
     """
     if model.suffix.lower() != ".keras":
@@ -134,40 +113,11 @@ def quantize_command(
             f"A model is quantized from its .keras file. Received: {str(model)!r}. Save it with "
             "`model.save('my.keras')`; networks by name, such as resnet50, go with `keras-qat run`."
         )
-    settings = Settings(
-        model=str(model),
-        data=data,
-        target=target,
-        preprocessing=preprocessing,
-        skip_bad=skip_bad,
-        calibration_images=calibration_images,
-        calibration_method=calibration_method,
-        weight_method=weight_method,
-        bias_correction=bias_correction,
-        overrides=overrides,
-        validation_images=validation_images,
-        batch_size=batch_size,
-        precision=precision,
-        opset=opset,
-        embed_preprocessing=embed_preprocessing,
-        output=output,
-        run_folder=run_folder,
-        seed=seed,
-        skip_fine_tuning=True,
-        skip_saved_model=True,
+    settings = runs.Settings.of(
+        model=str(model), data=data, skip_fine_tuning=True, skip_saved_model=True, **given(options)
     )
-    require_all(
-        (require_model_file, model),
-        (require_source, data),
-        (find_target, target),
-        (read_text, overrides),
-        (require_creatable, settings.folder),
-    )
-    from keras_qat.cli.output import show_results
-    from keras_qat.run import run
-
-    with offering_skip_bad(SKIP_NOW, given=skip_bad):
-        show_results([(run(settings), settings.folder)], as_json=as_json)
+    _require(settings, settings)
+    _run([settings], as_json=as_json)
 
 
 def train_command(
@@ -175,25 +125,7 @@ def train_command(
     /,
     *,
     data: str | None = None,
-    epochs: Annotated[int | None, AtLeastOne] = None,
-    steps_per_epoch: Annotated[int | None, AtLeastOne] = None,
-    batch_size: Annotated[int | None, AtLeastOne] = None,
-    accumulate: Annotated[int | None, AtLeastOne] = None,
-    learning_rate: float | None = None,
-    optimizer: str | None = None,
-    schedule: str | None = None,
-    distillation: float | None = None,
-    temperature: float | None = None,
-    batch_norm: str | None = None,
-    range_mode: RangeMode | None = None,
-    freeze_ranges_after: Annotated[int | None, AtLeastOne] = None,
-    weight_decay: float | None = None,
-    clip_norm: float | None = None,
-    label_smoothing: float | None = None,
-    training_precision: TrainingPrecision | None = None,
-    monitor: Monitor | None = None,
-    augment: AugmentationName | None = None,
-    devices: int | None = None,
+    options: Annotated[TrainOptions, Parameter(name="*")] | None = None,
     as_json: Annotated[bool, Json] = False,
 ) -> None:
     """Fine-tune the quantized model of a run, with the float model as its teacher; write and judge the files again.
@@ -209,56 +141,32 @@ def train_command(
     Args:
         run: The folder that `keras-qat quantize` or `keras-qat run` named at its end.
         data: Where the run's images are now, if they were moved, or if `--data` was a path relative to another folder.
-        epochs: Of fine-tuning.
-        steps_per_epoch: The most steps of one epoch.
-        batch_size: Images in a batch.
-        accumulate: Steps whose gradients are averaged: large batches in little memory.
-        learning_rate: Before the schedule.
-        optimizer: adam, sgd-momentum or sgd.
-        schedule: warmup-cosine, cosine, piecewise, constant, or pieces such as 1.0@1,0.1@2,0.01@7.
-        distillation: The float model's share in the loss; 1 needs no labels, 0 trains on the labels alone.
-        temperature: Of the distillation.
-        batch_norm: freeze, train, or freeze_after=N epochs.
-        range_mode: What training does to the ranges of activations: fixed, ema or learned.
-        freeze_ranges_after: Epochs after which ema or learned ranges stay.
-        weight_decay: Of kernels.
-        clip_norm: The most that the norm of all gradients together may be.
-        label_smoothing: Share of a label that is spread over all classes.
-        training_precision: float32 or mixed_bfloat16.
-        monitor: Choose the best epoch by loss or by accuracy.
-        augment: Vary the images at random: none, flip or crop.
-        devices: GPUs that share a batch; 0 takes all.
+        options: What to train otherwise than the run's settings say.
         as_json: Print JSON instead of the table.
     """
-    changes: dict[str, Any] = {
-        "epochs": epochs,
-        "steps_per_epoch": steps_per_epoch,
-        "batch_size": batch_size,
-        "accumulate": accumulate,
-        "learning_rate": learning_rate,
-        "optimizer": optimizer,
-        "schedule": schedule,
-        "distillation": distillation,
-        "temperature": temperature,
-        "batch_norm": batch_norm,
-        "range_mode": range_mode,
-        "freeze_ranges_after": freeze_ranges_after,
-        "weight_decay": weight_decay,
-        "clip_norm": clip_norm,
-        "label_smoothing": label_smoothing,
-        "training_precision": training_precision,
-        "monitor": monitor,
-        "augment": augment,
-        "devices": devices,
-    }
-    require_all((saved_settings, run), (require_source, data), (require_creatable, run))
-    for variant in ("baseline", "ptq"):
-        variant_file(run, variant)
-    from keras_qat.cli.output import show_results
-    from keras_qat.run import open_run, train
-
-    saved = open_run(run, data=data)
-    given = {name: value for name, value in changes.items() if value is not None}
-    settings = replace(saved.settings, skip_fine_tuning=False, **given)
+    folder = runs.RunFolder(run)
+    saved = folder.settings()
+    require_all((require_source, data), (require_creatable, run))
+    for variant in (BASELINE, PTQ):
+        folder.require_model(variant)
+    moved = {} if data is None else {"data": data}
+    settings = saved.changed(skip_fine_tuning=False, **moved, **given(options))
     with offering_skip_bad(SKIP_ANEW, given=settings.skip_bad):
-        show_results([(train(replace(saved, settings=settings)), run)], as_json=as_json)
+        show_results([(runs.train(settings), run)], as_json=as_json)
+
+
+def _require(settings: runs.Settings, *named: runs.Settings) -> None:
+    """Find mistakes in paths and names before anything is loaded that takes seconds."""
+    require_all(
+        *((require_model_file, each.model_file) for each in named),
+        (require_weights, settings.weights),
+        (require_source, settings.data),
+        (find_target, settings.target),
+        (read_text, settings.overrides),
+        *((require_creatable, each.folder) for each in named),
+    )
+
+
+def _run(chosen: Sequence[runs.Settings], *, as_json: bool) -> None:
+    with offering_skip_bad(SKIP_NOW, given=chosen[0].skip_bad):
+        show_results(((runs.run(settings), settings.folder) for settings in chosen), as_json=as_json)

@@ -10,7 +10,8 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from keras_qat import evaluation, machine, models, report
+from keras_qat import evaluation, machine, report
+from keras_qat import run as runs
 from keras_qat.cli.options import (
     SKIP_ANEW,
     AtLeastOne,
@@ -23,8 +24,8 @@ from keras_qat.cli.options import (
 from keras_qat.cli.output import show
 from keras_qat.data import require_source
 from keras_qat.errors import UserError
-from keras_qat.files import require_engine_model, variant_file, write_json
-from keras_qat.run import Settings, saved_settings
+from keras_qat.files import require_engine_model, write_json
+from keras_qat.types import BASELINE
 
 
 def benchmark_command(
@@ -119,28 +120,30 @@ def diagnose_command(
         output: Write all figures and all advice to this JSON file, too.
         as_json: Print JSON instead of the tables.
     """
-    require_all((saved_settings, run), (require_source, data), (require_output_file, output))
-    files = [variant_file(run, name) for name in ("baseline", variant)]
-    from keras_qat.run import open_run
-
-    saved = open_run(run, data=data)
-    with offering_skip_bad(SKIP_ANEW, given=saved.settings.skip_bad):
-        chosen = saved.data().selection.take(images, saved.settings.seed)
-        baseline, quantized = map(models.load_model_file, files)
+    folder = runs.RunFolder(run)
+    saved = folder.settings()
+    require_all((require_source, data), (require_output_file, output))
+    for name in (BASELINE, variant):
+        folder.require_model(name)
+    settings = saved if data is None else saved.changed(data=data)
+    with offering_skip_bad(SKIP_ANEW, given=settings.skip_bad):
+        chosen = runs.load_saved(settings).selection.take(images, settings.seed)
+        baseline, quantized = folder.model(BASELINE), folder.model(variant)
         diagnosis = evaluation.diagnose(baseline, quantized, chosen.arrays(_BATCH), total=chosen.steps(_BATCH))
     record = evaluation.diagnosis_record(diagnosis)
-    head = f"{variant.upper()} of {_described(saved.settings)}.\n\n"
+    head = f"{variant.upper()} of {_described(settings)}.\n\n"
     show(lambda: head + report.describe_diagnosis(diagnosis, worst=worst), record, as_json=as_json)
     if output is not None:
         write_json(output, record)
 
 
-def _described(settings: Settings) -> str:
+def _described(settings: runs.Settings) -> str:
     """What was done already, so that the advice can be read by it."""
-    corrected = "corrected" if settings.bias_correction else "not corrected"
-    if settings.weight_method != "absmax":
-        corrected += f", kernels clipped by {settings.weight_method}"
+    options = settings.calibration
+    corrected = "corrected" if options.bias_correction else "not corrected"
+    if options.weight_method != "absmax":
+        corrected += f", kernels clipped by {options.weight_method}"
     return (
-        f"{settings.model} for {settings.target}, calibrated with {settings.calibration_method} on "
-        f"{settings.calibration_images} images, biases {corrected}"
+        f"{settings.model} for {settings.target}, calibrated with {options.calibration_method} on "
+        f"{options.calibration_images} images, biases {corrected}"
     )

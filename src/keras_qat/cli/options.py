@@ -1,15 +1,19 @@
 """What several subcommands ask of their options."""
 
+import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import field, fields, make_dataclass
 from pathlib import Path
 from typing import Any
 
+import docstring_parser
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from keras_qat.errors import BrokenImageError, DataError, StorageError
 from keras_qat.files import is_folder, require_creatable
+from keras_qat.run import OPTIONS, Option
 
 AtLeastOne = Parameter(validator=Number(gte=1))
 """A count: `Annotated[int, AtLeastOne]`."""
@@ -92,3 +96,50 @@ def require_json_output(path: Path) -> None:
         StorageError: likewise.
     """
     require_output_file(path, ".json")
+
+
+def run_options(name: str, *names: str, optional: bool = False) -> Any:
+    """A group of options of a run for a command, declared and explained where `Settings` and its parts declare them.
+
+    Args:
+        name: of the group.
+        names: of its options; all of them if none is named.
+        optional: leave options open that aren't given, in place of their defaults.
+
+    Returns:
+        A dataclass with a field for each option, for `Annotated[…, Parameter(name="*")]`.
+
+    Example:
+        >>> group = run_options("Group", "epochs", "opset")
+        >>> given(group(epochs=3))
+        {'epochs': 3}
+    """
+    options = [OPTIONS[name] for name in names or OPTIONS]
+    specs = [
+        (option.name, option.kind | None, field(default=None))
+        if optional
+        else (option.name, option.kind, field(default=option.default))
+        for option in options
+    ]
+    # cyclopts takes the fields of classes apart unless their module is one of the standard library's.
+    group = make_dataclass(name, specs, frozen=True, namespace={"__module__": __name__})
+    lines = [f"    {option.name}: {_explained(option)}" for option in options]
+    group.__doc__ = "\n".join(("Options of a run.", "", "Args:", *lines))
+    return group
+
+
+def given(group: Any) -> dict[str, Any]:
+    """The options of a group that have a value, by their names; `None` is a group of which nothing was given."""
+    values = {} if group is None else {option.name: getattr(group, option.name) for option in fields(group)}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _explained(option: Option) -> str:
+    """What the docstring of the option's owner says of it, on one line."""
+    explained = {param.arg_name: param.description or "" for param in _docstring(option.owner).params}
+    return " ".join(explained[option.field].split())
+
+
+@functools.cache
+def _docstring(owner: type) -> docstring_parser.Docstring:
+    return docstring_parser.parse(owner.__doc__ or "", docstring_parser.DocstringStyle.GOOGLE)

@@ -4,17 +4,17 @@
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from keras_qat import doctor, models, runtimes, verify
 from keras_qat.errors import StorageError, UserError, require_seed
 from keras_qat.export.onnx_file import export_onnx
-from keras_qat.files import SETTINGS_FILE, require_writable
+from keras_qat.export.options import ExportOptions
+from keras_qat.files import require_writable, to_json_value
 from keras_qat.onnx import read_contents, require_opset
 from keras_qat.targets import find_target
-from keras_qat.types import Precision
 
 Form = Literal["onnx", "saved-model"]
 
@@ -28,9 +28,7 @@ class ExportSettings:
         output: where to write; beside the model if not given.
         form: an ONNX file, or TensorFlow's SavedModel.
         target: the engine whose preferences an ONNX file follows.
-        opset: ONNX operator set, 13 to 21; 17 if not given, 19 for fp16.
-        precision: of what an ONNX file doesn't quantize.
-        embed_preprocessing: an ONNX file reads uint8 pixels and normalizes them itself.
+        options: of an ONNX file.
         seed: of the random numbers that the file is compared on.
 
     Raises:
@@ -46,15 +44,13 @@ class ExportSettings:
     output: Path | None = None
     form: Form = "onnx"
     target: str = "onnxruntime"
-    opset: int | None = None
-    precision: Precision = "fp32"
-    embed_preprocessing: bool = False
+    options: ExportOptions = field(default_factory=ExportOptions)
     seed: int = 0
 
     def __post_init__(self) -> None:
         """Refuse what no export can be."""
         find_target(self.target)
-        require_opset(self.opset, self.precision)
+        require_opset(self.options.opset, self.options.precision)
         require_seed(self.seed)
         if self.form == "onnx" and self.path.suffix != ".onnx":
             raise StorageError(
@@ -76,8 +72,7 @@ class ExportSettings:
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as JSON can hold them."""
-        paths = {"model": str(self.model), "output": None if self.output is None else str(self.output)}
-        return {**asdict(self), **paths}
+        return cast("dict[str, Any]", to_json_value(self))
 
 
 @dataclass(frozen=True)
@@ -133,8 +128,8 @@ def _onnx(settings: ExportSettings, model: Any, facts: models.ModelFacts | None,
         model,
         settings.path,
         target=settings.target,
-        opset=settings.opset,
-        precision=settings.precision,
+        opset=settings.options.opset,
+        precision=settings.options.precision,
         metadata=None if facts is None else facts.metadata(),
         normalization=facts.preprocessing.normalization if facts is not None and facts.embedded else None,
     )
@@ -173,7 +168,7 @@ _WRITERS: Mapping[Form, Callable[[ExportSettings, Any, models.ModelFacts | None,
 def _facts(settings: ExportSettings) -> models.ModelFacts | None:
     """What the `preprocessing.json` beside the model says, for the file that is written."""
     found = models.read_model_facts(settings.model.absolute())
-    if not settings.embed_preprocessing:
+    if not settings.options.embed_preprocessing:
         return found
     if found is None:
         raise UserError(
@@ -187,11 +182,6 @@ def _facts(settings: ExportSettings) -> models.ModelFacts | None:
 def _require_free(settings: ExportSettings) -> None:
     """Refuse an output that can't be written, or would replace something else."""
     path: Path = settings.path
-    if settings.output is None and path.exists() and (path.parent / SETTINGS_FILE).is_file():
-        raise StorageError(
-            "A file of a run would be replaced, and its results would be those of another file. Received: "
-            f"{str(path)!r}. Name another file with --output."
-        )
     if settings.form == "onnx" and path.is_dir():
         raise StorageError(f"An ONNX file is no folder. Received: the folder {str(path)!r}. Name a file.")
     if settings.form == "saved-model" and path.exists() and not (path / "saved_model.pb").is_file():

@@ -1,16 +1,4 @@
-from .paths import (
-    RESULTS_FILE,
-    SETTINGS_FILE,
-    require_engine_model,
-    require_finished_run,
-    require_image,
-    require_model_file,
-    require_onnx_file,
-    require_onnx_or_run,
-    require_run,
-    require_weights,
-    variant_file,
-)
+from .paths import require_engine_model, require_image, require_model_file, require_onnx_file, require_weights
 from .storage import (
     atomic_path,
     is_file,
@@ -25,11 +13,11 @@ from .storage import (
     write_json,
     write_text,
 )
+from .values import from_json_value, to_json_value
 
 __all__ = [
-    "RESULTS_FILE",
-    "SETTINGS_FILE",
     "atomic_path",
+    "from_json_value",
     "is_file",
     "is_folder",
     "is_there",
@@ -37,17 +25,14 @@ __all__ = [
     "read_text",
     "require_creatable",
     "require_engine_model",
-    "require_finished_run",
     "require_image",
     "require_model_file",
     "require_onnx_file",
-    "require_onnx_or_run",
-    "require_run",
     "require_space",
     "require_weights",
     "require_writable",
     "to_json",
-    "variant_file",
+    "to_json_value",
     "write_json",
     "write_text",
 ]

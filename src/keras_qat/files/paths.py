@@ -7,13 +7,7 @@ import zipfile
 from pathlib import Path
 
 from keras_qat.errors import DataError, StorageError, WeightsError
-from keras_qat.files.storage import is_file, is_folder, is_there
-
-SETTINGS_FILE = "settings.json"
-"""What a run was made with: in its folder from its start."""
-
-RESULTS_FILE = "results.json"
-"""What came of a run: in its folder at its end."""
+from keras_qat.files.storage import is_file, is_there
 
 IMAGENET = "imagenet"
 """The weights that Keras has itself."""
@@ -67,88 +61,6 @@ def require_onnx_file(path: Path) -> None:
     """
     if not is_file(path):
         raise StorageError(f"There is no ONNX file of that name. Received: {str(path)!r}. Export the model first.")
-
-
-def require_onnx_or_run(path: Path) -> None:
-    """Refuse what is neither a file nor the folder of a run.
-
-    Raises:
-        StorageError: it isn't.
-
-    Example:
-        >>> require_onnx_or_run(Path("nowhere"))
-        Traceback (most recent call last):
-        keras_qat.errors.StorageError: There is no such file or folder. ...
-    """
-    if is_folder(path):
-        require_run(path)
-    elif not is_file(path):
-        raise StorageError(
-            f"There is no such file or folder. Received: {str(path)!r}. Give an ONNX file, or the folder of a run."
-        )
-
-
-def require_run(folder: Path) -> None:
-    """Refuse what is no folder of a run.
-
-    Raises:
-        StorageError: it has no settings.json.
-
-    Example:
-        >>> require_run(Path("nowhere"))
-        Traceback (most recent call last):
-        keras_qat.errors.StorageError: This is not the folder of a run: it has no settings.json. ...
-    """
-    if not is_file(folder / SETTINGS_FILE):
-        raise StorageError(
-            f"This is not the folder of a run: it has no {SETTINGS_FILE}. Received: {str(folder)!r}. Give the folder "
-            "that `keras-qat run` named at its end, such as runs/resnet50-digits-onnxruntime."
-        )
-
-
-def require_finished_run(folder: Path) -> None:
-    """Refuse what is no folder of a run that is done.
-
-    Raises:
-        StorageError: it has no results.json.
-
-    Example:
-        >>> require_finished_run(Path("nowhere"))
-        Traceback (most recent call last):
-        keras_qat.errors.StorageError: This is not the folder of a finished run: it has no results.json. ...
-    """
-    if not is_file(folder / RESULTS_FILE):
-        unfinished = "the run hasn't finished: it" if is_file(folder / SETTINGS_FILE) else "it"
-        raise StorageError(
-            f"This is not the folder of a finished run: {unfinished} has no {RESULTS_FILE}. Received: "
-            f"{str(folder)!r}. Give the folder that `keras-qat run` named at its end, such as "
-            "runs/resnet50-digits-onnxruntime."
-        )
-
-
-def variant_file(folder: Path, variant: str) -> Path:
-    """The `.keras` file of a run's variant.
-
-    Args:
-        folder: of the run.
-        variant: baseline, ptq or qat.
-
-    Raises:
-        StorageError: the run has none.
-
-    Example:
-        >>> variant_file(Path("nowhere"), "qat")
-        Traceback (most recent call last):
-        keras_qat.errors.StorageError: The run has no qat.keras. ...
-    """
-    path = folder / f"{variant}.keras"
-    if not is_file(path):
-        present = ", ".join(sorted(found.name for found in folder.glob("*.keras"))) or "no .keras file"
-        raise StorageError(
-            f"The run has no {path.name}. Received: {str(folder)!r}, which holds {present}. Let `keras-qat "
-            "run` finish; with --skip-fine-tuning, and by `keras-qat quantize`, it makes no qat.keras."
-        )
-    return path
 
 
 def require_image(path: Path) -> None:

@@ -1,4 +1,4 @@
-from .file_facts import FACTS_FILE, ModelFacts, read_model_facts
+from .file_facts import FACTS_FILE, ModelFacts, read_facts_file, read_model_facts
 from .own_model import input_preprocessing, load_model_file
 from .weights import check_finite
 from .zoo import SEED_MODELS, Builder, ZooEntry, build_model, find, names, register
@@ -15,6 +15,7 @@ __all__ = [
     "input_preprocessing",
     "load_model_file",
     "names",
+    "read_facts_file",
     "read_model_facts",
     "register",
 ]

@@ -83,15 +83,28 @@ def read_model_facts(path: Path) -> ModelFacts | None:
     """
     if path.suffix == ".onnx":
         return _from_metadata(path)
-    beside = path.parent / FACTS_FILE
-    if not beside.is_file():
-        return None
-    value = read_json(beside)
-    if not isinstance(value, dict) or not {"preprocessing", "classes"} <= set(value):
-        raise _not_understood(beside, value)
-    facts = _facts(beside, value["preprocessing"], value["classes"], value.get("scores", "classes"))
+    facts = read_facts_file(path.parent)
     # Engines are built from the run's ONNX files, and read what those read.
-    return replace(facts, embedded=facts.embedded and path.suffix not in _OF_KERAS)
+    return facts and replace(facts, embedded=facts.embedded and path.suffix not in _OF_KERAS)
+
+
+def read_facts_file(folder: Path) -> ModelFacts | None:
+    """Read the `preprocessing.json` of a folder.
+
+    Returns:
+        The facts; `None` if the folder has no such file.
+
+    Raises:
+        StorageError: If the file can't be read.
+        UserError: If its content can't be understood.
+    """
+    path = folder / FACTS_FILE
+    if not path.is_file():
+        return None
+    value = read_json(path)
+    if not isinstance(value, dict) or not {"preprocessing", "classes"} <= set(value):
+        raise _not_understood(path, value)
+    return _facts(path, value["preprocessing"], value["classes"], value.get("scores", "classes"))
 
 
 def _from_metadata(path: Path) -> ModelFacts | None:

@@ -1,10 +1,10 @@
-from .diagnosis_text import describe_diagnosis
-from .documents import markdown_report, write_page, write_report
+from .diagnosis_text import describe_diagnosis, load_diagnosis
+from .documents import markdown_report, write_page
 from .in_words import key_figures, verdict
 from .latency_plot import plot_latency, require_plot
 from .page.render import render
-from .record import Record, Row
-from .run_files import read_run
+from .record import Record, Row, load_record
+from .run_files import RunFiles
 from .tables import (
     COLUMNS,
     benchmark_table,
@@ -20,21 +20,22 @@ __all__ = [
     "COLUMNS",
     "Record",
     "Row",
+    "RunFiles",
     "benchmark_table",
     "classification_table",
     "describe_diagnosis",
     "evaluation_notes",
     "evaluation_table",
     "key_figures",
+    "load_diagnosis",
+    "load_record",
     "markdown",
     "markdown_report",
     "plot_latency",
-    "read_run",
     "render",
     "require_plot",
     "terminal_table",
     "title",
     "verdict",
     "write_page",
-    "write_report",
 ]

@@ -12,7 +12,7 @@ from keras_qat.report.diagnosis_text import describe_diagnosis
 from keras_qat.report.in_words import accuracies, interval_text, verdict
 from keras_qat.report.page.render import render
 from keras_qat.report.record import Record, chosen_row, environment_facts, setting_facts
-from keras_qat.report.run_files import RunFiles, read_run
+from keras_qat.report.run_files import RunFiles
 from keras_qat.report.tables import markdown
 
 _WORST = 5
@@ -73,30 +73,11 @@ def _plain(text: str) -> str:
     return "".join(part if i % 2 else part.replace("<", "&lt;") for i, part in enumerate(parts))
 
 
-PAGE = "report.html"
-
-
-def write_report(folder: Path) -> Path:
-    """Write the page of a run into its folder.
-
-    Args:
-        folder: of a run, with its JSON files.
-
-    Returns:
-        The path of the page, `report.html`.
-
-    Raises:
-        StorageError: it isn't the folder of a run, or can't be written.
-        UserError: `results.json` doesn't hold a record.
-    """
-    return write_page([read_run(folder)], folder / PAGE)
-
-
 def write_page(runs: Sequence[RunFiles], path: Path) -> Path:
     """Write the page of one run, or of several.
 
     Args:
-        runs: at least one, from `read_run`.
+        runs: at least one.
         path: the file.
 
     Returns:

@@ -17,6 +17,7 @@ from keras_qat.evaluation import Latency
 from keras_qat.files import read_json
 from keras_qat.machine import Environment
 from keras_qat.training import EpochRecord
+from keras_qat.types import BASELINE
 from keras_qat.verify import TensorError
 
 
@@ -96,18 +97,14 @@ class Record:
         return {**asdict(self), "rows": [row.to_dict() for row in self.rows]}
 
 
-FLOAT_ROW = "Baseline"
-"""The name of the float model's row."""
-
-
 def float_row(record: Record) -> Row | None:
     """The float model's row; `None` where the run skipped it."""
-    return next((row for row in record.rows if row.name == FLOAT_ROW), None)
+    return next((row for row in record.rows if row.name == BASELINE), None)
 
 
 def chosen_row(record: Record) -> Row | None:
     """The last quantized row: QAT, or PTQ without fine-tuning; `None` for a record of the float model alone."""
-    return next((row for row in reversed(record.rows) if row.name != FLOAT_ROW), None)
+    return next((row for row in reversed(record.rows) if row.name != BASELINE), None)
 
 
 def load_record(path: Path) -> Record:

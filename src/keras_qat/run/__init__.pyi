@@ -1,24 +1,37 @@
 from .conclude import check_gates
-from .folder import SavedRun, open_run, saved_settings, seed_for, setting_beside
+from .folder import (
+    PAGE,
+    RunFolder,
+    folder_of,
+    option_of,
+    require_file_or_run,
+    require_no_run_file,
+    seed_for,
+)
 from .pipeline import run, train
 from .ptq import quantize_after_training
 from .qat import train_quantized
-from .settings import Settings
-from .start import open_start
+from .settings import OPTIONS, Option, Settings
+from .start import load_saved, open_start
 from .verification import VerificationSettings, verify_files
 
 __all__ = [
-    "SavedRun",
+    "OPTIONS",
+    "PAGE",
+    "Option",
+    "RunFolder",
     "Settings",
     "VerificationSettings",
     "check_gates",
-    "open_run",
+    "folder_of",
+    "load_saved",
     "open_start",
+    "option_of",
     "quantize_after_training",
+    "require_file_or_run",
+    "require_no_run_file",
     "run",
-    "saved_settings",
     "seed_for",
-    "setting_beside",
     "train",
     "train_quantized",
     "verify_files",

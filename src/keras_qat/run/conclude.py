@@ -1,6 +1,4 @@
-"""Float, PTQ and QAT side by side: accuracy, latency and agreement, in Keras and in the engine that runs the files.
-
-From models to files, proof and table: what a run does once its models are there.
+"""What a run does once its models are there: from models to files, proof, table and report.
 
 export ── hold the files to the plan ── diagnose ── judge ── record, table, report
 """
@@ -16,22 +14,142 @@ import numpy as np
 from keras_qat import evaluation, export, machine, report, runtimes, verify
 from keras_qat.data import ImageSet, Splits
 from keras_qat.errors import GateMissedError
-from keras_qat.files import RESULTS_FILE, SETTINGS_FILE, write_json, write_text
-from keras_qat.models import FACTS_FILE, ModelFacts
+from keras_qat.models import ModelFacts
 from keras_qat.progress import Stages
-from keras_qat.run.folder import DATA_FILE
+from keras_qat.run.folder import RunFolder
 from keras_qat.run.settings import Settings
 from keras_qat.training import FineTuned
-from keras_qat.types import Placement, ScoreMeaning
-
-BASELINE = "Baseline"
-"""The variant that the others are compared with."""
+from keras_qat.types import BASELINE, PTQ, QAT, Placement, ScoreMeaning
 
 EVALUATION_BATCH = 32
+
+_DIAGNOSED_IMAGES = 64
+_DIAGNOSED_BATCH = 16
+"""Some dozen images suffice, and both networks run at once."""
 
 _COMPARED_IMAGES = 32
 _COMPARED_BATCH = 8
 """Tensor by tensor, all activations of a batch are held at once: some 300 MB for eight images of a ResNet152."""
+
+
+@dataclass(frozen=True, eq=False)
+class Variants:
+    """The models of a run.
+
+    Args:
+        baseline: the float model.
+        ptq: what post-training quantization made of it.
+        placement: where their pairs are.
+        tuned: what fine-tuning made of it, if it did.
+    """
+
+    baseline: Any
+    ptq: Any
+    placement: Placement
+    tuned: FineTuned | None = None
+
+    @property
+    def models(self) -> Mapping[str, Any]:
+        """The models by the names of their rows."""
+        quantized = {PTQ: self.ptq} if self.tuned is None else {PTQ: self.ptq, QAT: self.tuned.model}
+        return {BASELINE: self.baseline, **quantized}
+
+
+def conclude(variants: Variants, data: Splits, facts: ModelFacts, settings: Settings, stages: Stages) -> report.Record:
+    """Export, verify, diagnose and judge the variants; write the results to the run's folder.
+
+    Args:
+        variants: the models.
+        data: the run's images. The variants are judged on its validation images.
+        facts: what the files will say of their images.
+        settings: of the run.
+        stages: takes the time of each stage.
+
+    Returns:
+        The record, also written to the folder as values, table and page.
+
+    Raises:
+        GateMissedError: If the Q/DQ pairs of a quantized file are not those of the placement. The files are kept.
+    """
+    folder, models = RunFolder(settings.folder), variants.models
+    quantized = [name for name in models if name != BASELINE]
+    folder.write_inputs(settings, facts, data.fingerprints())
+    with stages.timed("export"):
+        files = {name: _export(model, name, facts, settings) for name, model in models.items()}
+        for name in quantized:
+            verify.require_verified(files[name], variants.placement, settings.target, model=models[name])
+    if not settings.skip_diagnosis:
+        with stages.timed("diagnose"):
+            for name in quantized:
+                folder.write_diagnosis(name, _diagnose(variants.baseline, models[name], data.selection))
+    judged = {name: model for name, model in models.items() if not (settings.skip_baseline and name == BASELINE)}
+    validation = data.validation
+    if settings.validation_images is not None:
+        validation = validation.take(settings.validation_images, settings.seed)
+    with stages.timed("evaluate"):
+        rows, engine = judge_variants(
+            judged, files, validation, settings.target, embedded=facts.embedded, meaning=facts.scores
+        )
+    record = report.Record(
+        model=settings.name,
+        data=data.name,
+        target=settings.target,
+        images=len(validation),
+        engine=engine,
+        rows=rows,
+        best_epoch=None if variants.tuned is None else variants.tuned.best_epoch,
+        history=() if variants.tuned is None else variants.tuned.history,
+        settings=settings.to_dict(),
+        environment=machine.read_environment(),
+        seconds=dict(stages.seconds),
+    )
+    folder.write_record(record)
+    return record
+
+
+def check_gates(record: report.Record) -> None:
+    """Hold a record to what is promised of deployed files.
+
+    Raises:
+        GateMissedError: If a quantized tensor of a deployed file is not what was simulated, or the file gives another
+            class than its Keras model on more images than promised, by an exact one-sided binomial test.
+    """
+    half = record.settings.get("precision") == "fp16"
+    for row in record.rows:
+        for miss in (
+            verify.tensor_miss(row.name, row.tensor_errors, half=half),
+            verify.class_miss(row.name, row.simulation_agreement, record.images, row.keras_agreement),
+        ):
+            if miss is not None:
+                raise GateMissedError(miss)
+
+
+def _export(model: Any, name: str, facts: ModelFacts, settings: Settings) -> Path:
+    """Write one variant as `.keras`, SavedModel and ONNX; the ONNX file is what will be judged.
+
+    Only the ONNX file normalizes its images, if the settings say so. The baseline stays in float32 whatever the
+    precision: it is what the others are compared with.
+    """
+    folder = RunFolder(settings.folder)
+    export.export_keras(model, folder.model_path(name))
+    if not settings.skip_saved_model:
+        export.export_saved_model(model, folder.saved_model_path(name))
+    return export.export_onnx(
+        model,
+        folder.onnx_path(name),
+        target=settings.target,
+        opset=settings.export.opset,
+        precision="fp32" if name == BASELINE else settings.export.precision,
+        metadata=facts.metadata(),
+        normalization=facts.preprocessing.normalization if facts.embedded else None,
+    )
+
+
+def _diagnose(baseline: Any, quantized: Any, held_out: ImageSet) -> evaluation.Diagnosis:
+    """Measure where a variant loses accuracy, on images that nothing was calibrated or trained on."""
+    images = held_out.take(_DIAGNOSED_IMAGES, seed=0)
+    batches, total = images.arrays(_DIAGNOSED_BATCH), images.steps(_DIAGNOSED_BATCH)
+    return evaluation.diagnose(baseline, quantized, batches, total=total)
 
 
 def judge_variants(
@@ -113,140 +231,3 @@ def _tensor_errors(
     few = images.take(_COMPARED_IMAGES, seed=0)
     batches, total = few.arrays(_COMPARED_BATCH), few.steps(_COMPARED_BATCH)
     return verify.tensor_errors(model, file, batches, total=total, normalize=normalize)
-
-
-PTQ, QAT = "PTQ", "QAT"
-
-_DIAGNOSED_IMAGES = 64
-_DIAGNOSED_BATCH = 16
-"""Some dozen images are plenty, and both networks run at once."""
-
-
-@dataclass(frozen=True, eq=False)
-class Variants:
-    """The models of a run.
-
-    Args:
-        baseline: the float model.
-        ptq: what post-training quantization made of it.
-        placement: where their pairs are.
-        tuned: what fine-tuning made of it, if it did.
-    """
-
-    baseline: Any
-    ptq: Any
-    placement: Placement
-    tuned: FineTuned | None = None
-
-    @property
-    def models(self) -> Mapping[str, Any]:
-        """The models by the names of their rows."""
-        quantized = {PTQ: self.ptq} if self.tuned is None else {PTQ: self.ptq, QAT: self.tuned.model}
-        return {BASELINE: self.baseline, **quantized}
-
-
-def conclude(variants: Variants, data: Splits, facts: ModelFacts, settings: Settings, stages: Stages) -> report.Record:
-    """Export, verify, diagnose and judge the variants; write what came of it to the run's folder.
-
-    Args:
-        variants: the models.
-        data: the run's; judged on its validation images.
-        facts: what the files will say of their images.
-        settings: of the run.
-        stages: where the time of each stage is kept.
-
-    Returns:
-        The record, also written as `results.json`, `results.md` and `report.html`.
-
-    Raises:
-        GateMissedError: a quantized file's Q/DQ pairs are not those of the placement. The files are kept.
-    """
-    models = variants.models
-    write_json(settings.folder / SETTINGS_FILE, settings.to_dict())
-    write_json(settings.folder / FACTS_FILE, facts.to_dict())
-    write_json(settings.folder / DATA_FILE, data.fingerprints())
-    with stages.timed("export"):
-        files = {name: _export(model, name, facts, settings) for name, model in models.items()}
-        for name in files.keys() - {BASELINE}:
-            verify.require_verified(files[name], variants.placement, settings.target, model=models[name])
-    if not settings.skip_diagnosis:
-        with stages.timed("diagnose"):
-            for name in files.keys() - {BASELINE}:
-                _diagnose(variants.baseline, models[name], data.selection, _file(name, "_diagnosis.json", settings))
-    judged = {name: model for name, model in models.items() if not (settings.skip_baseline and name == BASELINE)}
-    validation = _validation(data, settings)
-    with stages.timed("evaluate"):
-        rows, engine = judge_variants(
-            judged, files, validation, settings.target, embedded=facts.embedded, meaning=facts.scores
-        )
-    record = report.Record(
-        model=settings.name,
-        data=data.name,
-        target=settings.target,
-        images=len(validation),
-        engine=engine,
-        rows=rows,
-        best_epoch=None if variants.tuned is None else variants.tuned.best_epoch,
-        history=() if variants.tuned is None else variants.tuned.history,
-        settings=settings.to_dict(),
-        environment=machine.read_environment(),
-        seconds=dict(stages.seconds),
-    )
-    write_json(settings.folder / RESULTS_FILE, record.to_dict())
-    write_text(settings.folder / "results.md", report.markdown(record))
-    report.write_report(settings.folder)
-    return record
-
-
-def _export(model: Any, name: str, facts: ModelFacts, settings: Settings) -> Path:
-    """Write one variant as `.keras`, SavedModel and ONNX; the ONNX file is what will be judged.
-
-    Only the ONNX file normalizes its images, if the settings say so. The baseline stays in float32 whatever the
-    precision: it is what the others are compared with.
-    """
-    export.export_keras(model, _file(name, ".keras", settings))
-    if not settings.skip_saved_model:
-        export.export_saved_model(model, _file(name, "_saved_model", settings))
-    return export.export_onnx(
-        model,
-        _file(name, ".onnx", settings),
-        target=settings.target,
-        opset=settings.opset,
-        precision="fp32" if name == BASELINE else settings.precision,
-        metadata=facts.metadata(),
-        normalization=facts.preprocessing.normalization if facts.embedded else None,
-    )
-
-
-def _file(name: str, ending: str, settings: Settings) -> Path:
-    return settings.folder / f"{name.lower()}{ending}"
-
-
-def _diagnose(baseline: Any, quantized: Any, held_out: ImageSet, path: Path) -> None:
-    """Where a variant loses accuracy, on images that nothing was calibrated or trained on."""
-    images = held_out.take(_DIAGNOSED_IMAGES, seed=0)
-    batches, total = images.arrays(_DIAGNOSED_BATCH), images.steps(_DIAGNOSED_BATCH)
-    write_json(path, evaluation.diagnosis_record(evaluation.diagnose(baseline, quantized, batches, total=total)))
-
-
-def _validation(data: Splits, settings: Settings) -> ImageSet:
-    if settings.validation_images is None:
-        return data.validation
-    return data.validation.take(settings.validation_images, settings.seed)
-
-
-def check_gates(record: report.Record) -> None:
-    """Hold a record to what was promised.
-
-    Raises:
-        GateMissedError: a quantized tensor of a deployed file is not what was simulated, or the file gives another
-            class than its Keras model on more images than was promised, by an exact one-sided binomial test.
-    """
-    half = record.settings.get("precision") == "fp16"
-    for row in record.rows:
-        for miss in (
-            verify.tensor_miss(row.name, row.tensor_errors, half=half),
-            verify.class_miss(row.name, row.simulation_agreement, record.images, row.keras_agreement),
-        ):
-            if miss is not None:
-                raise GateMissedError(miss)

@@ -17,12 +17,13 @@ from keras_qat.placement import Overrides, plan
 from keras_qat.progress import Stages
 from keras_qat.report import Record
 from keras_qat.run.conclude import EVALUATION_BATCH, Variants, conclude
-from keras_qat.run.folder import SavedRun, clear, require_same_run
+from keras_qat.run.folder import RunFolder
 from keras_qat.run.ptq import quantize_after_training
-from keras_qat.run.qat import recipe_of, train_quantized
+from keras_qat.run.qat import train_quantized
 from keras_qat.run.settings import Settings
-from keras_qat.run.start import open_start
+from keras_qat.run.start import load_saved, open_start
 from keras_qat.targets import find_target
+from keras_qat.types import BASELINE, PTQ
 
 
 def run(settings: Settings) -> Record:
@@ -38,17 +39,17 @@ def run(settings: Settings) -> Record:
         UserError: the settings, data or weights are wrong.
         GateMissedError: a quantized file's Q/DQ pairs are not those of the placement. The files are kept.
     """
-    folder, stages = settings.folder, Stages()
+    folder, stages = RunFolder(settings.folder), Stages()
     _check_early(settings)
-    require_same_run(settings)
+    folder.require_same_run(settings)
     overrides = Overrides() if settings.overrides is None else Overrides.load(settings.overrides)
     with stages.timed("load"):
         start = open_start(settings)
         preprocessing = start.data.train.preprocessing
-        facts = ModelFacts(preprocessing, settings.embed_preprocessing, start.data.class_names, start.meaning)
+        facts = ModelFacts(preprocessing, settings.export.embed_preprocessing, start.data.class_names, start.meaning)
         _require_trainable(start.model, start.data, settings)
-        clear(folder)
-        overrides.save(folder / "overrides.json")
+        folder.clear()
+        folder.write_overrides(overrides)
     with stages.timed("calibrate"):
         placement = plan(graph.trace(start.model).graph, settings.target, overrides=overrides)
         ptq = quantize_after_training(start.model, placement, start.data.train, settings)
@@ -60,25 +61,25 @@ def run(settings: Settings) -> Record:
     return conclude(variants, start.data, facts, settings, stages)
 
 
-def train(saved: SavedRun) -> Record:
+def train(settings: Settings) -> Record:
     """Fine-tune the PTQ model of a run; export and judge again.
 
     Args:
-        saved: a run with `baseline.keras` and `ptq.keras`; `keras-qat quantize` makes them. Its settings say what
-            training is to do.
+        settings: of a run whose folder has the baseline's and the PTQ model, as `keras-qat quantize` makes them. They
+            say how it is trained now.
 
     Returns:
         The record, with a row for QAT, in place of the run's.
 
     Raises:
-        UserError: the settings or data are wrong, or files of the run are missing.
-        GateMissedError: as for `run`.
+        UserError: If the settings or data are wrong, or files of the run are missing.
+        GateMissedError: As for `run`.
     """
-    settings, stages = saved.settings, Stages()
+    folder, stages = RunFolder(settings.folder), Stages()
     _check_early(settings)
     with stages.timed("load"):
-        variants = Variants(saved.model("baseline"), saved.model("ptq"), saved.placement())
-        data, facts = saved.data(), saved.facts()
+        variants = Variants(folder.model(BASELINE), folder.model(PTQ), folder.placement())
+        data, facts = load_saved(settings), folder.facts()
         _require_trainable(variants.baseline, data, settings)
         calibration.require_made_of(graph.trace(variants.baseline), graph.trace(variants.ptq))
     with stages.timed("fine-tune"):
@@ -88,12 +89,12 @@ def train(saved: SavedRun) -> Record:
 
 def _check_early(settings: Settings) -> None:
     """Find the mistakes in settings that would otherwise show after minutes or hours of work."""
-    training.require_device_recipe(recipe_of(settings), training.find_devices(settings.devices))
+    training.require_device_recipe(settings.recipe, training.find_devices(settings.devices))
     find_augmentation(settings.augment)
     runtimes.choose_judge(find_target(settings.target).name)
-    calibration.find_observer(settings.calibration_method)
-    calibration.find_weight_method(settings.weight_method)
-    require_opset(settings.opset, settings.precision)
+    calibration.find_observer(settings.calibration.calibration_method)
+    calibration.find_weight_method(settings.calibration.weight_method)
+    require_opset(settings.export.opset, settings.export.precision)
     require_creatable(settings.folder)
 
 
@@ -102,6 +103,6 @@ def _require_trainable(model: Any, data: Splits, settings: Settings) -> None:
     if settings.skip_fine_tuning:
         return
     if not data.train.labelled:
-        training.require_label_free(recipe_of(settings))
+        training.require_label_free(settings.recipe)
     images, _ = next(data.selection.arrays(EVALUATION_BATCH))
     training.require_probabilities(model, images)

@@ -16,10 +16,11 @@ import platformdirs
 
 from keras_qat import evaluation, graph, models, training
 from keras_qat.data import Augmentation, ImageSet, Labelled, Preprocessing, Splits, load_data
-from keras_qat.errors import UnsupportedModelError, UserError
+from keras_qat.errors import DataError, UnsupportedModelError, UserError
 from keras_qat.export import export_keras
 from keras_qat.files import is_there
 from keras_qat.layers import FakeQuantize
+from keras_qat.run.folder import RunFolder
 from keras_qat.run.settings import Settings
 from keras_qat.types import ScoreMeaning
 
@@ -126,7 +127,7 @@ def open_start(settings: Settings) -> Start:
         UserError: there are no weights, and the data is not the embedded set; or settings exclude each other.
         WeightsError: the weights can't be used.
     """
-    return _named(settings) if settings.own_model is None else _own(settings, settings.own_model)
+    return _named(settings) if settings.model_file is None else _own(settings, settings.model_file)
 
 
 def load_splits(settings: Settings, preprocessing: Preprocessing, num_classes: int | None = None) -> Splits:
@@ -140,8 +141,36 @@ def load_splits(settings: Settings, preprocessing: Preprocessing, num_classes: i
     Raises:
         DataError: the data can't be read as images.
     """
-    whole = replace(preprocessing, whole_pixels=settings.embed_preprocessing)
+    whole = replace(preprocessing, whole_pixels=settings.export.embed_preprocessing)
     return load_data(settings.data, whole, settings.seed, settings.skip_bad, num_classes)
+
+
+def load_saved(settings: Settings) -> Splits:
+    """The images of a run that is read back, cut and prepared as they were.
+
+    Args:
+        settings: of the run. `data` says where its images are now.
+
+    Raises:
+        DataError: If they can't be read, or aren't the run's: images that calibrated would judge.
+        StorageError: If the run doesn't say what its files expect of images.
+    """
+    folder = RunFolder(settings.folder)
+    facts = folder.facts()
+    try:
+        splits = load_splits(settings, facts.preprocessing, len(facts.class_names) or None)
+    except DataError as error:
+        raise DataError(
+            f"The run's images can't be read. {error} If they were moved, or given relative to another "
+            f"folder than {str(Path.cwd())!r}, say where they are now with --data."
+        ) from error
+    if folder.fingerprints() not in (None, splits.fingerprints()):
+        raise DataError(
+            "The images aren't those that the run was made with: some were added, removed or changed, and those "
+            f"that judge may now be among those that calibrated. Received: {settings.data}, with "
+            f"{len(splits.train)} images to train. Make the run again, or say with --data where its images are."
+        )
+    return splits
 
 
 def _named(settings: Settings) -> Start:

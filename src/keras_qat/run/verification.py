@@ -1,31 +1,17 @@
-"""What a verification is made of.
-
-Which files there are to verify, and what each was made from.
-
-The files of a run, or one file, held to what they were made from.
-"""
+"""Verification of files after a run: all ONNX files of its folder, or one file, against what they were made from."""
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from keras_qat import models, runtimes
+from keras_qat import models, runtimes, verify
 from keras_qat.data import ImageSet, Preprocessing, load_validation
 from keras_qat.errors import StorageError, UserError, require_seed
-from keras_qat.files import require_onnx_or_run
 from keras_qat.onnx import read_contents
 from keras_qat.placement import PLACEMENT_FILE, load_placement
-from keras_qat.run.folder import SavedRun, open_run
-from keras_qat.verify import (
-    RANDOM_NUMBERS,
-    Case,
-    Inputs,
-    Verification,
-    check_file,
-    images_of,
-    is_quantized,
-    random_numbers,
-)
+from keras_qat.run.folder import RunFolder, require_file_or_run
+from keras_qat.run.start import load_saved
+from keras_qat.types import BASELINE, PTQ, QAT
 
 
 @dataclass(frozen=True)
@@ -82,38 +68,31 @@ def _text(path: Path | None) -> str | None:
     return None if path is None else str(path)
 
 
-_BASELINE = "baseline"
-_QUANTIZED = ("ptq", "qat")
-"""The files of a run, by the stem of their names, in the order in which they are made."""
-
-
-def cases_of_run(run: SavedRun) -> tuple[Case, ...]:
+def cases_of_run(folder: RunFolder) -> tuple[verify.Case, ...]:
     """The ONNX files of a run: the baseline's, then the quantized ones.
 
-    Args:
-        run: its folder.
-
     Raises:
-        StorageError: it has no placement or no quantized ONNX file, or one without its Keras model.
-        UserError: the placement can't be understood.
+        StorageError: If the run has no placement or no quantized ONNX file, or one without its Keras model.
+        UserError: If the placement can't be understood.
     """
-    placement = run.placement()
-    files = {stem: run.folder / f"{stem}.onnx" for stem in (_BASELINE, *_QUANTIZED)}
-    made = [stem for stem, file in files.items() if file.is_file()]
-    if not set(made) & set(_QUANTIZED):
+    placement = folder.placement()
+    written = [variant for variant in (BASELINE, PTQ, QAT) if folder.onnx_path(variant).is_file()]
+    if not set(written) & {PTQ, QAT}:
         raise StorageError(
-            f"The run has no quantized ONNX file. Received: {str(run.folder)!r}. Let the command that made it finish, "
+            f"The run has no quantized ONNX file. Received: {str(folder.path)!r}. Let the command that made it finish, "
             "or name one ONNX file with --model."
         )
-    baseline = run.model(_BASELINE)
-    float_case = (Case(_BASELINE, files[_BASELINE], baseline),) if _BASELINE in made else ()
+    baseline = folder.model(BASELINE)
+    float_case = verify.Case(folder.onnx_path(BASELINE).stem, folder.onnx_path(BASELINE), baseline)
     quantized = (
-        Case(stem.upper(), files[stem], run.model(stem), placement, baseline) for stem in _QUANTIZED if stem in made
+        verify.Case(variant, folder.onnx_path(variant), folder.model(variant), placement, baseline)
+        for variant in written
+        if variant != BASELINE
     )
-    return (*float_case, *quantized)
+    return (*((float_case,) if BASELINE in written else ()), *quantized)
 
 
-def case_of_file(settings: VerificationSettings) -> Case:
+def case_of_file(settings: VerificationSettings) -> verify.Case:
     """One ONNX file.
 
     Raises:
@@ -121,7 +100,7 @@ def case_of_file(settings: VerificationSettings) -> Case:
         UserError: the placement can't be understood.
     """
     file = settings.path
-    require_onnx_or_run(file)
+    require_file_or_run(file)
     path = settings.model or file.with_suffix(".keras")
     if settings.model is None and not path.is_file():
         raise StorageError(
@@ -129,10 +108,10 @@ def case_of_file(settings: VerificationSettings) -> Case:
             "was exported from."
         )
     model = models.load_model_file(path)
-    quantized = is_quantized(model)
-    beside, baseline = file.with_name(PLACEMENT_FILE), path.with_name(f"{_BASELINE}.keras")
+    quantized = verify.is_quantized(model)
+    beside, baseline = file.with_name(PLACEMENT_FILE), RunFolder(path.parent).model_path(BASELINE)
     placement = settings.placement or (beside if quantized and beside.is_file() else None)
-    return Case(
+    return verify.Case(
         file.name,
         file,
         model,
@@ -141,7 +120,7 @@ def case_of_file(settings: VerificationSettings) -> Case:
     )
 
 
-def verify_files(settings: VerificationSettings) -> Verification:
+def verify_files(settings: VerificationSettings) -> verify.Verification:
     """Hold each file to its placement and to its Keras model.
 
     Args:
@@ -158,41 +137,42 @@ def verify_files(settings: VerificationSettings) -> Verification:
     return _verify_run(settings) if settings.path.is_dir() else _verify_file(settings)
 
 
-def _verify_run(settings: VerificationSettings) -> Verification:
+def _verify_run(settings: VerificationSettings) -> verify.Verification:
     """All files on the run's own held-out images, which nothing was calibrated or trained on."""
-    run = open_run(settings.path, data=settings.data)
-    cases = cases_of_run(run)
-    images = run.data().selection
+    folder = RunFolder(settings.path)
+    saved = folder.settings()
+    cases = cases_of_run(folder)
+    images = load_saved(saved if settings.data is None else saved.changed(data=settings.data)).selection
     checks = tuple(
-        check_file(case, _inputs(case, images, _facts(case, settings.preprocessing), settings)) for case in cases
+        verify.check_file(case, _inputs(case, images, _facts(case, settings.preprocessing), settings)) for case in cases
     )
-    return Verification(images.name, checks)
+    return verify.Verification(images.name, checks)
 
 
-def _verify_file(settings: VerificationSettings) -> Verification:
+def _verify_file(settings: VerificationSettings) -> verify.Verification:
     case = case_of_file(settings)
     read_contents(case.file)
     facts = _facts(case, settings.preprocessing)
     images = None if settings.data is None else _images(case, settings.data, facts, settings)
-    name = RANDOM_NUMBERS if images is None else images.name
-    return Verification(name, (check_file(case, _inputs(case, images, facts, settings)),))
+    name = verify.RANDOM_NUMBERS if images is None else images.name
+    return verify.Verification(name, (verify.check_file(case, _inputs(case, images, facts, settings)),))
 
 
-def _images(case: Case, data: str, facts: models.ModelFacts | None, settings: VerificationSettings) -> ImageSet:
+def _images(case: verify.Case, data: str, facts: models.ModelFacts | None, settings: VerificationSettings) -> ImageSet:
     """Images for both models. Their labels don't matter, so they may be of any classes."""
     prepared = models.input_preprocessing(case.model, None, case.file) if facts is None else facts.preprocessing
     return load_validation(data, prepared, settings.seed, settings.skip_bad, num_classes=0).images
 
 
 def _inputs(
-    case: Case, images: ImageSet | None, facts: models.ModelFacts | None, settings: VerificationSettings
-) -> Inputs:
+    case: verify.Case, images: ImageSet | None, facts: models.ModelFacts | None, settings: VerificationSettings
+) -> verify.Inputs:
     if images is None or facts is None:
-        return random_numbers(case.model, runtimes.KerasRuntime(case.model).inputs, facts, settings.seed)
-    return images_of(images, facts, settings.images, settings.seed)
+        return verify.random_numbers(case.model, runtimes.KerasRuntime(case.model).inputs, facts, settings.seed)
+    return verify.images_of(images, facts, settings.images, settings.seed)
 
 
-def _facts(case: Case, given: Preprocessing | None) -> models.ModelFacts | None:
+def _facts(case: verify.Case, given: Preprocessing | None) -> models.ModelFacts | None:
     """What the user says of the file's images goes before what it says itself, and that before what its model shows."""
     found = models.read_model_facts(case.file.absolute())
     if found is None:
@@ -201,7 +181,7 @@ def _facts(case: Case, given: Preprocessing | None) -> models.ModelFacts | None:
     return found if given is None else replace(found, preprocessing=given)
 
 
-def _shown(case: Case) -> Preprocessing | None:
+def _shown(case: verify.Case) -> Preprocessing | None:
     """What the Keras model's first layer shows; `None` for models of other inputs, and where it shows nothing."""
     try:
         return models.input_preprocessing(case.model, None, case.file)

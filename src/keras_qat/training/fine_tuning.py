@@ -173,7 +173,7 @@ def fine_tune(
     teacher = _teacher_for(model, recipe, teacher)
     data = read_data(train, selection, recipe, model, teacher)
     _require_steps(recipe, data.steps)
-    require_memory(model, data.batch_size, recipe.accumulate, available_memory(), recipe.precision)
+    require_memory(model, data.batch_size, recipe.accumulate, available_memory(), recipe.training_precision)
     schedule = make_schedule(recipe.schedule, recipe.learning_rate, data.steps, recipe.epochs)
     keras.utils.set_random_seed(recipe.seed)
 

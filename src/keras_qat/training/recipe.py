@@ -31,7 +31,7 @@ OPTIMIZER_NAMES = ("sgd-momentum", "sgd", "adam")
 
 @dataclass(frozen=True)
 class Distillation:
-    """The float model as a teacher: its class probabilities are what the quantized model is trained to give.
+    """The float model as a teacher: training brings the quantized model's class probabilities close to the teacher's.
 
         L = (1 - w) · L_labels + w · (T² · KL(teacher_T ‖ student_T) + v · Σ_f ‖t_f - s_f‖² / ‖t_f‖²)
 
@@ -39,14 +39,15 @@ class Distillation:
     https://arxiv.org/abs/1412.6550).
 
     Args:
-        weight: w, from 0 (excluded) to 1, which needs no labels at all (see `Recipe.needs_labels`).
-        temperature: T, above 0; above 1 the small probabilities count more.
-        features: names of layers, the same in both models, whose outputs are to be alike as well; `"auto"` are those
-            where branches join (`keras_qat.training.features`), `()` none.
-        feature_weight: v, the weight of one such layer.
+        weight: the float model's share w in the loss, above 0 and at most 1. With 1, training needs no labels. On the
+            command line, 0 trains on the labels alone.
+        temperature: temperature T of the distillation, above 0. Above 1, small probabilities count more.
+        features: names of layers, the same in both models, whose outputs are matched as well; auto takes the layers
+            where branches join.
+        feature_weight: weight v of each layer of `features` in the loss.
 
     Raises:
-        UserError: a number is out of range.
+        UserError: If a number is out of range.
     """
 
     weight: float = 1.0
@@ -57,7 +58,8 @@ class Distillation:
     def __post_init__(self) -> None:
         """Refuse what no loss can be made of."""
         if self.features != "auto":
-            object.__setattr__(self, "features", tuple(self.features))
+            names = tuple(self.features)
+            object.__setattr__(self, "features", "auto" if names == ("auto",) else names)
         ranges = {
             "weight": (self.weight, 0 < self.weight <= 1, "above 0 and at most 1"),
             "temperature": (self.temperature, 0 < self.temperature < math.inf, "above 0"),
@@ -70,33 +72,36 @@ class Distillation:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to fine-tune; two runs with the same recipe, model and data on a CPU give the same weights.
+    """The settings of fine-tuning. On a CPU, equal recipes, models and data give equal weights.
 
     Args:
-        optimizer: a key of `keras_qat.training.optimizers.OPTIMIZERS`.
-        schedule: `"warmup-cosine"`, `"cosine"`, `"piecewise"`, `"constant"`, a text such as `"1.0@1,0.1@2"`, or
-            (multiplier, start epoch) pieces.
-        learning_rate: the rate that the schedule's multipliers count from.
-        epochs: how many epochs to train, at least 1.
-        steps_per_epoch: the most steps of one epoch; `None` takes all the data.
-        batch_size: images of one step. The caller makes the batches; this is the number it makes them by.
-        accumulate: steps whose gradients are averaged before the weights move: with 4, batches of 16 train like
+        optimizer: adam, sgd-momentum or sgd.
+        schedule: schedule of the learning rate: warmup-cosine, cosine, piecewise (warm-up, then 1.0@1,0.1@2,0.01@7),
+            constant, or multiplier@start-epoch pieces such as 1.0@1,0.1@2. Python takes (multiplier, start epoch)
+            pairs, too.
+        learning_rate: the rate that the multipliers of the schedule apply to.
+        epochs: number of epochs, at least 1.
+        steps_per_epoch: the most steps of one epoch. If not given, all training images.
+        batch_size: images in one step of training.
+        accumulate: steps whose gradients are averaged before the weights change: with 4, batches of 16 train like
             batches of 64 in a quarter of the memory.
-        seed: of everything random, below 2³¹. Epoch e runs with seed + e.
-        batch_norm: `"freeze"`, `"train"`, or `"freeze_after=N"`: train during the first N epochs. Frozen means that
-            statistics, scale and offset stay.
-        range_mode: what training does to the ranges of activations: `"fixed"`, `"ema"` or `"learned"`.
-        freeze_ranges_after: the ranges stay after so many epochs; `None` never.
-        weight_decay: decoupled, of kernels only: not of biases, batch norms and ranges. 0 is none.
-        clip_norm: the most that the norm of all gradients together may be; `None` doesn't clip.
-        distillation: the teacher's part in the loss; `None` trains on the labels alone.
-        label_smoothing: share of a label that is spread over all classes, 0 to 1.
-        precision: `"float32"`, or `"mixed_bfloat16"` for layers' arithmetic, that of the selection included; the
-            integers of weights are those of float32.
-        monitor: what the best epoch is chosen by, `"loss"` or `"accuracy"`.
+        seed: seed of everything random, below 2³¹. Epoch e uses seed + e. The same seed gives the same results on
+            the same machine.
+        batch_norm: freeze, train, or freeze_after=N to train during the first N epochs. A frozen batch norm keeps its
+            statistics, scale and offset.
+        range_mode: what training does to the ranges of activations: fixed, ema or learned.
+        freeze_ranges_after: number of epochs after which ema or learned ranges are kept. If not given, they change to
+            the end.
+        weight_decay: decoupled weight decay of kernels. It does not act on biases, batch norms and ranges.
+        clip_norm: the most that the global norm of the gradients may be. If not given, gradients are not clipped.
+        distillation: the teacher's part in the loss. `None` trains on the labels alone.
+        label_smoothing: share of a label that is spread over all classes, from 0 to less than 1.
+        training_precision: precision of the layers' arithmetic in training and selection: float32 or mixed_bfloat16.
+            The integers of weights are those of float32.
+        monitor: what chooses the best epoch: loss or accuracy, on training images that are held out for it.
 
     Raises:
-        UserError: a setting is unknown or out of range.
+        UserError: If a setting is unknown or out of range, or another setting makes it idle.
 
     Example:
         >>> Recipe(epochs=3, schedule="cosine").epochs
@@ -120,7 +125,7 @@ class Recipe:
     clip_norm: float | None = None
     distillation: Distillation | None = Distillation()
     label_smoothing: float = 0.0
-    precision: TrainingPrecision = "float32"
+    training_precision: TrainingPrecision = "float32"
     monitor: Monitor = "loss"
 
     def __post_init__(self) -> None:
@@ -136,14 +141,14 @@ class Recipe:
         for name in ("epochs", "steps_per_epoch", "batch_size", "accumulate", "freeze_ranges_after"):
             count = getattr(self, name)
             if count is not None and count < 1:
-                raise UserError(f"`{name}` must be at least 1. Received: {name}={count}. Give a positive integer.")
+                raise UserError(f"`{name}` must be at least 1. Received: {count}. Give a positive integer.")
         require_seed(self.seed)
         self._require_choices()
         self._require_numbers()
         self._require_effect()
 
     def _require_choices(self) -> None:
-        for name, kind in (("range_mode", RangeMode), ("precision", TrainingPrecision), ("monitor", Monitor)):
+        for name, kind in (("range_mode", RangeMode), ("training_precision", TrainingPrecision), ("monitor", Monitor)):
             value, known = getattr(self, name), get_args(kind)
             if value not in known:
                 raise UserError(f"Unknown `{name}`. Received: {value!r}. Use one of: {', '.join(known)}.")

@@ -60,7 +60,7 @@ def open_session(
     Raises:
         UserError: no weight is left to train, the model can't be cloned, or the teacher doesn't fit.
     """
-    working = clone(model, precision=recipe.precision, range_mode=recipe.range_mode)
+    working = clone(model, precision=recipe.training_precision, range_mode=recipe.range_mode)
     if parse_batch_norm(recipe.batch_norm) == 0:
         freeze_batch_norms(working)
     for layer in all_layers(working):
@@ -73,7 +73,7 @@ def open_session(
         )
     trainer = working
     if teacher is not None and recipe.distillation is not None:
-        trainer = Distiller(working, teacher, recipe.distillation, precision=recipe.precision)
+        trainer = Distiller(working, teacher, recipe.distillation, precision=recipe.training_precision)
     optimizer = make_optimizer(
         recipe.optimizer,
         schedule,
