@@ -200,3 +200,9 @@ def test_example_script_is_the_same_program(
     assert stopped.value.code == 0
     assert "Baseline" in capsys.readouterr().out
     assert (tmp_path / f"{trained_network}-digits-onnxruntime" / "ptq.onnx").is_file()
+
+
+def test_the_picture_of_the_packages_is_that_of_the_code() -> None:
+    """`python docs/site/packages.py` draws it anew."""
+    drawn = runpy.run_path(str(ROOT / "docs" / "site" / "packages.py"))
+    assert drawn["draw"]() == drawn["PICTURE"].read_text(encoding="utf-8")
