@@ -14,28 +14,11 @@ from cyclopts.validators import Number
 from rich.table import Table
 
 from keras_qat import evaluation, machine, report, run, verify
-from keras_qat.cli.options import (
-    SKIP_ANEW,
-    SKIP_NOW,
-    AtLeastOne,
-    Flag,
-    Json,
-    offering_skip_bad,
-    require_all,
-    require_json_output,
-    require_output_file,
-)
+from keras_qat.cli import options
 from keras_qat.cli.output import logging_to, show
 from keras_qat.data import require_source
 from keras_qat.errors import GateMissedError, UserError
-from keras_qat.files import (
-    is_folder,
-    read_text,
-    require_engine_model,
-    require_image,
-    require_model_file,
-    write_json,
-)
+from keras_qat.files import is_folder, read_text, require_engine_model, require_image, require_model_file, write_json
 
 
 def verify_command(
@@ -46,11 +29,11 @@ def verify_command(
     placement: Path | None = None,
     data: str | None = None,
     preprocessing: str | None = None,
-    images: Annotated[int, AtLeastOne] = 128,
+    images: Annotated[int, options.AtLeastOne] = 128,
     seed: int | None = None,
-    skip_bad: Annotated[bool, Flag] = False,
+    skip_bad: Annotated[bool, options.Flag] = False,
     output: Path | None = None,
-    as_json: Annotated[bool, Json] = False,
+    as_json: Annotated[bool, options.Json] = False,
 ) -> None:
     """Hold the ONNX files of a run, or one file, to what they were made from; print a row for each.
 
@@ -78,12 +61,12 @@ def verify_command(
         output: Write all figures to this JSON file, too.
         as_json: Print JSON instead of the table.
     """
-    require_all(
+    options.require_all(
         (run.require_file_or_run, path),
         (require_model_file, model),
         (read_text, placement),
         (require_source, data),
-        (require_json_output, output),
+        (options.require_json_output, output),
     )
     from keras_qat.data import Preprocessing
 
@@ -98,8 +81,12 @@ def verify_command(
         skip_bad=skip_bad,
     )
     # A run does as it did, whatever is said here.
-    advice, given = (SKIP_ANEW, run.RunFolder(path).settings().skip_bad) if is_folder(path) else (SKIP_NOW, skip_bad)
-    with offering_skip_bad(advice, given=given):
+    advice, given = (
+        (options.SKIP_ANEW, run.RunFolder(path).settings().skip_bad)
+        if is_folder(path)
+        else (options.SKIP_NOW, skip_bad)
+    )
+    with options.offering_skip_bad(advice, given=given):
         found = run.verify_files(settings)
     record = {**found.to_dict(), "settings": settings.to_dict()}
     show(lambda: verify.verification_table(found), record, as_json=as_json)
@@ -116,16 +103,16 @@ def evaluate_command(
     data: str | None = None,
     engine: str | None = None,
     preprocessing: str | None = None,
-    batch_size: Annotated[int, AtLeastOne] = 32,
+    batch_size: Annotated[int, options.AtLeastOne] = 32,
     k: Annotated[int, Parameter(name=["-k", "--k"], validator=Number(gte=1))] = 5,
-    images: Annotated[int | None, AtLeastOne] = None,
+    images: Annotated[int | None, options.AtLeastOne] = None,
     seed: int | None = None,
-    threads: Annotated[int | None, AtLeastOne] = None,
+    threads: Annotated[int | None, options.AtLeastOne] = None,
     compare: Path | None = None,
     compare_engine: str | None = None,
     image: Path | None = None,
-    skip_bad: Annotated[bool, Flag] = False,
-    as_json: Annotated[bool, Json] = False,
+    skip_bad: Annotated[bool, options.Flag] = False,
+    as_json: Annotated[bool, options.Json] = False,
     output: Path | None = None,
     log_file: Path | None = None,
 ) -> None:
@@ -171,12 +158,12 @@ def evaluate_command(
         only_of_a_set = {"--compare": compare, "--compare-engine": compare_engine, "--images": images}
         _require_idle({**only_of_a_set, "--skip-bad": skip_bad or None})
     with logging_to(log_file) as note:
-        require_all(
+        options.require_all(
             (require_engine_model, file),
             (require_engine_model, compare),
             (require_source, data),
             (require_image, image),
-            (require_output_file, output),
+            (options.require_output_file, output),
         )
         from keras_qat.data import Preprocessing
 
@@ -207,22 +194,22 @@ def evaluate_command(
         show(lambda: table, record, as_json=as_json)
 
 
-def _classified(file: Path, image: Path, **options: Any) -> tuple[Table, dict[str, Any]]:
+def _classified(file: Path, image: Path, **arguments: Any) -> tuple[Table, dict[str, Any]]:
 
-    found = evaluation.classify(file, image, **options)
+    found = evaluation.classify(file, image, **arguments)
     return report.classification_table(found), found.to_dict()
 
 
 def _evaluated(settings: Any) -> tuple[Table, dict[str, Any]]:
 
-    with offering_skip_bad(SKIP_NOW, given=settings.skip_bad):
+    with options.offering_skip_bad(options.SKIP_NOW, given=settings.skip_bad):
         found = evaluation.evaluate_file(settings)
     record = {**found.to_dict(), "settings": settings.to_dict(), "environment": asdict(machine.read_environment())}
     return report.evaluation_table(found), record
 
 
-def _require_idle(options: Mapping[str, Any]) -> None:
+def _require_idle(given: Mapping[str, Any]) -> None:
     """Refuse options that say something of a data set, where there is one image."""
-    given = [f"{name} {value}" for name, value in options.items() if value is not None]
-    if given:
-        raise UserError(f"That goes with --data only. Received: {', '.join(given)} with --image. Drop one of the two.")
+    idle = [f"{name} {value}" for name, value in given.items() if value is not None]
+    if idle:
+        raise UserError(f"That goes with --data only. Received: {', '.join(idle)} with --image. Drop one of the two.")

@@ -21,14 +21,7 @@ from keras_qat import calibration, doctor, models, report, run, targets
 from keras_qat.cli.options import AtLeastOne, Json, require_all, require_json_output, require_output_file
 from keras_qat.cli.output import show
 from keras_qat.errors import GateMissedError, StorageError, UserError
-from keras_qat.files import (
-    is_folder,
-    read_text,
-    require_model_file,
-    to_json,
-    write_json,
-    write_text,
-)
+from keras_qat.files import is_folder, read_text, require_model_file, to_json, write_json, write_text
 from keras_qat.progress import CONSOLE
 
 
@@ -68,7 +61,7 @@ def report_command(
     written = None
     text = ""
     if form == "html":
-        written = report.write_page(found, output or _page([files.folder for files in found]))
+        written = report.write_page(found, output or _page([run_files.folder for run_files in found]))
         text = f"{written}\n"
     else:
         text = report.markdown_report(found)

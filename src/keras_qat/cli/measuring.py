@@ -12,15 +12,7 @@ from cyclopts.validators import Number
 
 from keras_qat import evaluation, machine, report
 from keras_qat import run as runs
-from keras_qat.cli.options import (
-    SKIP_ANEW,
-    AtLeastOne,
-    Json,
-    offering_skip_bad,
-    require_all,
-    require_json_output,
-    require_output_file,
-)
+from keras_qat.cli import options
 from keras_qat.cli.output import show
 from keras_qat.data import require_source
 from keras_qat.errors import UserError
@@ -35,11 +27,11 @@ def benchmark_command(
         8,
         32,
     ),
-    runs: Annotated[int, AtLeastOne] = 50,
+    runs: Annotated[int, options.AtLeastOne] = 50,
     warm_up: Annotated[int, Parameter(validator=Number(gte=0))] = 10,
-    threads: Annotated[int | None, AtLeastOne] = None,
+    threads: Annotated[int | None, options.AtLeastOne] = None,
     engine: str | None = None,
-    as_json: Annotated[bool, Json] = False,
+    as_json: Annotated[bool, options.Json] = False,
     output: Path | None = None,
     plot: Path | None = None,
 ) -> None:
@@ -67,10 +59,10 @@ def benchmark_command(
     """
     if not files:
         raise UserError("There is nothing to time. Received: no file. Name a model file, such as qat.onnx.")
-    require_all(
+    options.require_all(
         *((require_engine_model, file) for file in files),
-        (require_json_output, output),
-        (require_output_file, plot),
+        (options.require_json_output, output),
+        (options.require_output_file, plot),
     )
 
     if plot is not None:
@@ -95,11 +87,11 @@ def diagnose_command(
     /,
     *,
     variant: Literal["ptq", "qat"] = "ptq",
-    images: Annotated[int, AtLeastOne] = 64,
-    worst: Annotated[int, AtLeastOne] = 10,
+    images: Annotated[int, options.AtLeastOne] = 64,
+    worst: Annotated[int, options.AtLeastOne] = 10,
     data: str | None = None,
     output: Path | None = None,
-    as_json: Annotated[bool, Json] = False,
+    as_json: Annotated[bool, options.Json] = False,
 ) -> None:
     """Say which tensors and kernels of a run's quantized model lose the most, and what to try.
 
@@ -122,11 +114,11 @@ def diagnose_command(
     """
     folder = runs.RunFolder(run)
     saved = folder.settings()
-    require_all((require_source, data), (require_output_file, output))
+    options.require_all((require_source, data), (options.require_output_file, output))
     for name in (BASELINE, variant):
         folder.require_model(name)
     settings = saved if data is None else saved.changed(data=data)
-    with offering_skip_bad(SKIP_ANEW, given=settings.skip_bad):
+    with options.offering_skip_bad(options.SKIP_ANEW, given=settings.skip_bad):
         chosen = runs.load_saved(settings).selection.take(images, settings.seed)
         baseline, quantized = folder.model(BASELINE), folder.model(variant)
         diagnosis = evaluation.diagnose(baseline, quantized, chosen.arrays(_BATCH), total=chosen.steps(_BATCH))
