@@ -11,7 +11,7 @@ import pytest
 from keras_qat.cli.config_file import with_config
 from keras_qat.cli.options import given
 from keras_qat.cli.program import COMMANDS, app, run_program
-from keras_qat.run import OPTIONS, Settings
+from keras_qat.run import OPTIONS, Settings, VerificationSettings
 
 Write = Callable[[str, str], str]
 
@@ -65,8 +65,8 @@ def test_tables_are_for_their_commands_and_the_rest_for_all(write: Write) -> Non
     assert settings_of("--config", path) == Settings.of(seed=7, epochs=2)
     evaluation = options_of("evaluate", "qat.onnx", "--config", path)
     assert (evaluation["images"], evaluation["seed"]) == (50, 8)
-    assert "images" not in options_of("verify", "qat.onnx", "--config", path)
-    assert options_of("verify", "qat.onnx", "--config", path)["seed"] == 7
+    verification = options_of("verify", "qat.onnx", "--config", path)["group"]
+    assert (verification.images, verification.seed) == (VerificationSettings.images, 7)
 
 
 def test_the_settings_of_a_run_repeat_it(write: Write) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from keras_qat import export, run, runtimes, verify
-from keras_qat.cli.options import Json, given, require_all, require_output_file, run_options
+from keras_qat.cli.options import Json, given, option_group, require_all, require_output_file
 from keras_qat.cli.output import show
 from keras_qat.errors import GateMissedError, StorageError
 from keras_qat.files import is_file, require_creatable, require_model_file, require_onnx_file
@@ -20,7 +20,7 @@ from keras_qat.text import size_text
 if TYPE_CHECKING:
     OnnxOptions = Any
 else:
-    OnnxOptions = run_options("OnnxOptions", "opset", "precision", "embed_preprocessing")
+    OnnxOptions = option_group("OnnxOptions", run.declared(export.ExportOptions))
 
 
 def export_command(

@@ -7,12 +7,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
 from rich.table import Table
 
+from keras_qat import data as data_sets
 from keras_qat import evaluation, machine, report, run, verify
 from keras_qat.cli import options
 from keras_qat.cli.output import logging_to, show
@@ -20,25 +21,25 @@ from keras_qat.data import require_source
 from keras_qat.errors import GateMissedError, UserError
 from keras_qat.files import is_folder, read_text, require_engine_model, require_image, require_model_file, write_json
 
+if TYPE_CHECKING:
+    VerifyOptions = Any
+else:
+    _SETTINGS = run.declared(run.VerificationSettings, preprocessing=str | None)
+    VerifyOptions = options.option_group("VerifyOptions", [option for option in _SETTINGS if option.name != "path"])
+
 
 def verify_command(
     path: Path,
     /,
     *,
-    model: Path | None = None,
-    placement: Path | None = None,
-    data: str | None = None,
-    preprocessing: str | None = None,
-    images: Annotated[int, options.AtLeastOne] = 128,
-    seed: int | None = None,
-    skip_bad: Annotated[bool, options.Flag] = False,
+    group: Annotated[VerifyOptions, Parameter(name="*")] | None = None,
     output: Path | None = None,
     as_json: Annotated[bool, options.Json] = False,
 ) -> None:
     """Hold the ONNX files of a run, or one file, to what they were made from; print a row for each.
 
     Its Q/DQ pairs are held to the placement, edge for edge; its numbers to the Keras model, tensor by tensor; and its
-    classes to the model's, on images. A miss is named, and the exit code is 3.
+    classes to the model's, on images. A difference is named, and the exit code is 3.
 
     Examples:
         keras-qat verify runs/resnet50-digits-onnxruntime
@@ -47,53 +48,33 @@ def verify_command(
 
     Args:
         path: The folder of a run, as `keras-qat run` or `keras-qat quantize` names it at its end, or an ONNX file.
-        model: The .keras file that the ONNX file was exported from; that of the same name beside it if not given.
-        placement: The placement.json of its run; of a quantized model that beside the ONNX file, if there is one.
-        data: Images to compare classes on, as in `keras-qat evaluate`. A run has its own: say where they are now, if
-            they were moved. One file is compared on random numbers without.
-        preprocessing: How images are prepared, as MODE:SIZE or MODE:SIZE:RESIZE, such as caffe:224:256; what is written
-            in the file or beside it, or what the model's first Rescaling or Normalization shows, if not given.
-        images: How many images to compare classes on.
-        seed: That of the run; by the settings.json beside the file, or 0, if not given. It decides which digits or
-            photos are validation images, chooses among them, and draws the random numbers.
-        skip_bad: Leave out files that are no image or only a part of one, and corrupt records, instead of stopping; for
-            one file: a run does as its `--skip-bad` said.
+        group: What it is held to, and on what.
         output: Write all figures to this JSON file, too.
         as_json: Print JSON instead of the table.
     """
+    given = options.given(group)
     options.require_all(
         (run.require_file_or_run, path),
-        (require_model_file, model),
-        (read_text, placement),
-        (require_source, data),
+        (require_model_file, given.get("model")),
+        (read_text, given.get("placement")),
+        (require_source, given.get("data")),
         (options.require_json_output, output),
     )
-    from keras_qat.data import Preprocessing
-
-    settings = run.VerificationSettings(
-        path=path,
-        model=model,
-        placement=placement,
-        data=data,
-        preprocessing=None if preprocessing is None else Preprocessing.parse(preprocessing),
-        images=images,
-        seed=run.seed_for(path, seed),
-        skip_bad=skip_bad,
-    )
-    # A run does as it did, whatever is said here.
-    advice, given = (
-        (options.SKIP_ANEW, run.RunFolder(path).settings().skip_bad)
-        if is_folder(path)
-        else (options.SKIP_NOW, skip_bad)
-    )
-    with options.offering_skip_bad(advice, given=given):
-        found = run.verify_files(settings)
-    record = {**found.to_dict(), "settings": settings.to_dict()}
-    show(lambda: verify.verification_table(found), record, as_json=as_json)
+    if "preprocessing" in given:
+        given["preprocessing"] = data_sets.Preprocessing.parse(given["preprocessing"])
+    settings = run.VerificationSettings(path, **given)
+    # A run leaves out images as its own settings say.
+    of_run = is_folder(path)
+    advice = options.SKIP_ANEW if of_run else options.SKIP_NOW
+    skips = run.RunFolder(path).settings().skip_bad if of_run else settings.skip_bad
+    with options.offering_skip_bad(advice, given=skips):
+        verification = run.verify_files(settings)
+    record = {**verification.to_dict(), "settings": settings.to_dict()}
+    show(lambda: verify.verification_table(verification), record, as_json=as_json)
     if output is not None:
         write_json(output, record)
-    if found.miss is not None:
-        raise GateMissedError(found.miss)
+    if verification.miss is not None:
+        raise GateMissedError(verification.miss)
 
 
 def evaluate_command(
@@ -165,9 +146,7 @@ def evaluate_command(
             (require_image, image),
             (options.require_output_file, output),
         )
-        from keras_qat.data import Preprocessing
-
-        prepared = None if preprocessing is None else Preprocessing.parse(preprocessing)
+        prepared = None if preprocessing is None else data_sets.Preprocessing.parse(preprocessing)
         if image is not None:
             note(f"Settings: {json.dumps({'file': str(file), 'image': str(image), 'engine': engine, 'k': k})}")
             table, record = _classified(file, image, engine=engine, preprocessing=prepared, k=k, threads=threads)

@@ -1,6 +1,6 @@
 """`keras-qat run`, `quantize` and `train`: from a trained network to verified INT8, all in one or step by step."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,12 +9,13 @@ from cyclopts import Parameter
 from keras_qat import models as networks
 from keras_qat import run as runs
 from keras_qat.calibration import CalibrationOptions
-from keras_qat.cli.options import SKIP_ANEW, SKIP_NOW, Json, given, offering_skip_bad, require_all, run_options
+from keras_qat.cli.options import SKIP_ANEW, SKIP_NOW, Json, given, offering_skip_bad, option_group, require_all
 from keras_qat.cli.output import show_results
 from keras_qat.data import require_source
 from keras_qat.errors import UserError
 from keras_qat.export import ExportOptions
 from keras_qat.files import read_text, require_creatable, require_model_file, require_weights
+from keras_qat.run import OPTIONS, Option
 from keras_qat.targets import find_target
 from keras_qat.training import Distillation, Recipe
 from keras_qat.types import BASELINE, PTQ
@@ -22,9 +23,9 @@ from keras_qat.types import BASELINE, PTQ
 _ALL = ("all",)
 
 
-def _names(owner: type) -> list[str]:
-    """The names of the options that a class declares."""
-    return [name for name, option in runs.OPTIONS.items() if option.owner is owner]
+def _of(*owners: type, names: Container[str] = ()) -> list[Option]:
+    """The options of a run that these classes declare, or that have one of these names."""
+    return [option for option in OPTIONS.values() if option.owner in owners or option.name in names]
 
 
 if TYPE_CHECKING:
@@ -32,18 +33,15 @@ if TYPE_CHECKING:
     QuantizeOptions = Any
     TrainOptions = Any
 else:
-    RunOptions = run_options("RunOptions")
-    QuantizeOptions = run_options(
-        "QuantizeOptions",
-        *("target", "preprocessing", "skip_bad", "overrides", *_names(CalibrationOptions), *_names(ExportOptions)),
+    _QUANTIZING = {
+        *("target", "preprocessing", "skip_bad", "overrides"),
         *("validation_images", "output", "run_folder", "seed"),
-    )
+    }
+    RunOptions = option_group("RunOptions", OPTIONS.values())
+    QuantizeOptions = option_group("QuantizeOptions", _of(CalibrationOptions, ExportOptions, names=_QUANTIZING))
     # The seed also cuts the images into those that train and those that judge, so a run keeps its own.
-    TrainOptions = run_options(
-        "TrainOptions",
-        *(name for name in (*_names(Recipe), *_names(Distillation), "augment", "devices") if name != "seed"),
-        optional=True,
-    )
+    _TRAINING = [option for option in _of(Recipe, Distillation, names={"augment", "devices"}) if option.name != "seed"]
+    TrainOptions = option_group("TrainOptions", _TRAINING, optional=True)
 
 
 def run_command(

@@ -1,7 +1,7 @@
 """What several subcommands ask of their options."""
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import field, fields, make_dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from cyclopts.validators import Number
 
 from keras_qat.errors import BrokenImageError, DataError, StorageError
 from keras_qat.files import is_folder, require_creatable
-from keras_qat.run import OPTIONS, Option
+from keras_qat.run import Option
 
 AtLeastOne = Parameter(validator=Number(gte=1))
 """A count: `Annotated[int, AtLeastOne]`."""
@@ -98,23 +98,24 @@ def require_json_output(path: Path) -> None:
     require_output_file(path, ".json")
 
 
-def run_options(name: str, *names: str, optional: bool = False) -> Any:
-    """A group of options of a run for a command, declared and explained where `Settings` and its parts declare them.
+def option_group(name: str, options: Iterable[Option], *, optional: bool = False) -> Any:
+    """A group of options for a command, declared and explained where their owners declare them.
 
     Args:
         name: of the group.
-        names: of its options; all of them if none is named.
+        options: that it has.
         optional: leave options open that aren't given, in place of their defaults.
 
     Returns:
         A dataclass with a field for each option, for `Annotated[…, Parameter(name="*")]`.
 
     Example:
-        >>> group = run_options("Group", "epochs", "opset")
+        >>> from keras_qat.run import OPTIONS
+        >>> group = option_group("Group", [OPTIONS["epochs"], OPTIONS["opset"]])
         >>> given(group(epochs=3))
         {'epochs': 3}
     """
-    options = [OPTIONS[name] for name in names or OPTIONS]
+    options = tuple(options)
     specs = [
         (option.name, option.kind | None, field(default=None))
         if optional
@@ -124,7 +125,7 @@ def run_options(name: str, *names: str, optional: bool = False) -> Any:
     # cyclopts takes the fields of classes apart unless their module is one of the standard library's.
     group = make_dataclass(name, specs, frozen=True, namespace={"__module__": __name__})
     lines = [f"    {option.name}: {_explained(option)}" for option in options]
-    group.__doc__ = "\n".join(("Options of a run.", "", "Args:", *lines))
+    group.__doc__ = "\n".join(("Options.", "", "Args:", *lines))
     return group
 
 
@@ -137,7 +138,9 @@ def given(group: Any) -> dict[str, Any]:
 def _explained(option: Option) -> str:
     """What the docstring of the option's owner says of it, on one line."""
     explained = {param.arg_name: param.description or "" for param in _docstring(option.owner).params}
-    return " ".join(explained[option.field].split())
+    text = " ".join(explained[option.field].split())
+    # A list of choices, as in `minmax, ema or mse`, is spelled as it is typed.
+    return text if text.split()[0].endswith(",") else text[0].upper() + text[1:]
 
 
 @functools.cache

@@ -1,17 +1,9 @@
 from .conclude import check_gates
-from .folder import (
-    PAGE,
-    RunFolder,
-    folder_of,
-    option_of,
-    require_file_or_run,
-    require_no_run_file,
-    seed_for,
-)
+from .folder import PAGE, RunFolder, folder_of, option_of, require_file_or_run, require_no_run_file, seed_for
 from .pipeline import run, train
 from .ptq import quantize_after_training
 from .qat import train_quantized
-from .settings import OPTIONS, Option, Settings
+from .settings import OPTIONS, Option, Settings, declared
 from .start import load_saved, open_start
 from .verification import VerificationSettings, verify_files
 
@@ -23,6 +15,7 @@ __all__ = [
     "Settings",
     "VerificationSettings",
     "check_gates",
+    "declared",
     "folder_of",
     "load_saved",
     "open_start",

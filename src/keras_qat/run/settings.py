@@ -5,11 +5,12 @@ option has one name, which is that of its field; by these names the command line
 `settings.json` know it. Keras is not imported here: the command line reads settings before it loads Keras.
 """
 
+import itertools
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, Field, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 from keras_qat.calibration import CalibrationOptions
 from keras_qat.errors import UserError
@@ -209,12 +210,12 @@ class Settings:
 
 @dataclass(frozen=True)
 class Option:
-    """One option of a run.
+    """One option, as a class of options declares it.
 
     Args:
         name: of the option: `calibration_images`.
         kind: type of its values.
-        default: value if it is not given.
+        default: its value if it is not given; `MISSING` if it must be given.
         owner: the class that declares it, and whose docstring explains it.
         field: of that class. It is the option's name, but for the weight of a distillation.
     """
@@ -226,31 +227,37 @@ class Option:
     field: str
 
 
+def declared(owner: type, **kinds: Any) -> tuple[Option, ...]:
+    """The options that a frozen dataclass declares, in their order.
+
+    Args:
+        owner: the dataclass.
+        kinds: types of options that Python takes in more forms than a command line can spell, by the fields' names.
+
+    Example:
+        >>> [option.name for option in declared(ExportOptions)]
+        ['opset', 'precision', 'embed_preprocessing']
+    """
+    return tuple(
+        Option(each.name, kinds.get(each.name, each.type), each.default, owner, each.name) for each in fields(owner)
+    )
+
+
 _OWNERS = (Settings, CalibrationOptions, Recipe, Distillation, ExportOptions)
 
 _GROUPS = frozenset({"calibration", "recipe", "export"})
 
-_KINDS: Mapping[str, Any] = {"distillation": float, "schedule": str, "features": tuple[str, ...]}
-"""Types of options that Python takes in more forms than a command line can spell."""
+_KINDS: Mapping[str, Any] = {"schedule": str, "features": tuple[str, ...]}
 
 
 def _options() -> Iterator[Option]:
-    for owner in _OWNERS:
-        hints = get_type_hints(owner)
-        for declared in fields(owner):
-            if (owner is Settings and declared.name in _GROUPS) or declared.name == "distillation":
-                continue
-            name = "distillation" if owner is Distillation and declared.name == "weight" else declared.name
-            kind = _KINDS.get(name, hints[declared.name])
-            default = ("auto",) if name == "features" else _default(declared)
-            yield Option(name, kind, default, owner, declared.name)
-
-
-def _default(declared: "Field[Any]") -> Any:
-    if declared.default is MISSING:
-        message = f"`{declared.name}` has no plain default."
-        raise TypeError(message)
-    return declared.default
+    for option in itertools.chain.from_iterable(declared(owner, **_KINDS) for owner in _OWNERS):
+        if option.owner is Distillation and option.field == "weight":
+            yield replace(option, name="distillation")
+        elif option.name == "features":
+            yield replace(option, default=("auto",))
+        elif option.name != "distillation" and not (option.owner is Settings and option.name in _GROUPS):
+            yield option
 
 
 OPTIONS: Mapping[str, Option] = {option.name: option for option in _options()}

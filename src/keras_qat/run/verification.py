@@ -2,35 +2,39 @@
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from keras_qat import models, runtimes, verify
-from keras_qat.data import ImageSet, Preprocessing, load_validation
+from keras_qat import data as data_sets
+from keras_qat import models, onnx, placement, runtimes, verify
 from keras_qat.errors import StorageError, UserError, require_seed
-from keras_qat.onnx import read_contents
-from keras_qat.placement import PLACEMENT_FILE, load_placement
-from keras_qat.run.folder import RunFolder, require_file_or_run
-from keras_qat.run.start import load_saved
+from keras_qat.run.folder import RunFolder, require_file_or_run, seed_for
 from keras_qat.types import BASELINE, PTQ, QAT
+
+if TYPE_CHECKING:
+    from keras_qat.data import ImageSet, Preprocessing
 
 
 @dataclass(frozen=True)
 class VerificationSettings:
-    """All the ONNX files of a run, or one file.
+    """What is verified, and on what: all the ONNX files of a run, or one file.
 
     Args:
         path: the folder of a run, or an ONNX file.
-        model: the Keras model that the file was exported from; that of the same name beside it if not given.
-        placement: what the file was planned to be; of a quantized model the `placement.json` beside it, if there is
-            one and none is given.
-        data: as for `load_validation`; the run's held-out images if not given, and random numbers for one file.
-        preprocessing: of those images; what stands in the file or beside it if not given.
-        images: how many of them.
-        seed: it chooses the images, and draws the random numbers.
-        skip_bad: leave out what is no image; a run has its own word on it.
+        model: the .keras file that the ONNX file was exported from. If not given, that of the same name beside it.
+        placement: the placement.json of its run. If not given, that beside the ONNX file of a quantized model, if there
+            is one.
+        data: images to compare classes on, as for `keras-qat evaluate`. A run has its own: the option says where they
+            are now, if they were moved. One file is compared on random numbers if no images are given.
+        preprocessing: how images are prepared, as MODE:SIZE or MODE:SIZE:RESIZE, such as caffe:224:256. If not given,
+            what is written in the file or beside it, or what the model's first Rescaling or Normalization shows.
+        images: number of images to compare classes on.
+        seed: seed that decides which digits or photos are validation images, chooses among them, and draws the random
+            numbers. If not given, that of the run by the settings.json beside the file, or 0.
+        skip_bad: leave out files that are not images or only parts of one, and corrupt records, instead of stopping;
+            for one file: a run does as its own settings say.
 
     Raises:
-        UserError: a number is out of range, or a folder is given files that only go with one file.
+        UserError: If a number is out of range, or a folder is given files that only go with one file.
 
     Example:
         >>> VerificationSettings(Path("qat.onnx")).images
@@ -41,16 +45,16 @@ class VerificationSettings:
     model: Path | None = None
     placement: Path | None = None
     data: str | None = None
-    preprocessing: Preprocessing | None = None
+    preprocessing: "Preprocessing | None" = None
     images: int = 128
-    seed: int = 0
+    seed: int | None = None
     skip_bad: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what no verification can be."""
         if self.images < 1:
             raise UserError(f"`images` must be at least 1. Received: {self.images}. Give a larger number.")
-        require_seed(self.seed)
+        require_seed(self.seed or 0)
         if self.path.is_dir() and (self.model is not None or self.placement is not None):
             raise UserError(
                 "The folder of a run has a model for each file, and one placement. "
@@ -61,21 +65,21 @@ class VerificationSettings:
     def to_dict(self) -> dict[str, Any]:
         """The settings as JSON can hold them."""
         paths = {name: _text(getattr(self, name)) for name in ("path", "model", "placement")}
-        return {**asdict(self), **paths}
+        return {**asdict(self), **paths, "seed": _seed(self)}
 
 
 def _text(path: Path | None) -> str | None:
     return None if path is None else str(path)
 
 
-def cases_of_run(folder: RunFolder) -> tuple[verify.Case, ...]:
+def cases_of_run(folder: RunFolder) -> "tuple[verify.Case, ...]":
     """The ONNX files of a run: the baseline's, then the quantized ones.
 
     Raises:
         StorageError: If the run has no placement or no quantized ONNX file, or one without its Keras model.
         UserError: If the placement can't be understood.
     """
-    placement = folder.placement()
+    planned = folder.placement()
     written = [variant for variant in (BASELINE, PTQ, QAT) if folder.onnx_path(variant).is_file()]
     if not set(written) & {PTQ, QAT}:
         raise StorageError(
@@ -85,19 +89,19 @@ def cases_of_run(folder: RunFolder) -> tuple[verify.Case, ...]:
     baseline = folder.model(BASELINE)
     float_case = verify.Case(folder.onnx_path(BASELINE).stem, folder.onnx_path(BASELINE), baseline)
     quantized = (
-        verify.Case(variant, folder.onnx_path(variant), folder.model(variant), placement, baseline)
+        verify.Case(variant, folder.onnx_path(variant), folder.model(variant), planned, baseline)
         for variant in written
         if variant != BASELINE
     )
     return (*((float_case,) if BASELINE in written else ()), *quantized)
 
 
-def case_of_file(settings: VerificationSettings) -> verify.Case:
+def case_of_file(settings: VerificationSettings) -> "verify.Case":
     """One ONNX file.
 
     Raises:
-        StorageError: it, its Keras model or its placement can't be read.
-        UserError: the placement can't be understood.
+        StorageError: If it, its Keras model or its placement can't be read.
+        UserError: If the placement can't be understood.
     """
     file = settings.path
     require_file_or_run(file)
@@ -109,18 +113,18 @@ def case_of_file(settings: VerificationSettings) -> verify.Case:
         )
     model = models.load_model_file(path)
     quantized = verify.is_quantized(model)
-    beside, baseline = file.with_name(PLACEMENT_FILE), RunFolder(path.parent).model_path(BASELINE)
-    placement = settings.placement or (beside if quantized and beside.is_file() else None)
+    beside, baseline = file.with_name(placement.PLACEMENT_FILE), RunFolder(path.parent).model_path(BASELINE)
+    plan = settings.placement or (beside if quantized and beside.is_file() else None)
     return verify.Case(
         file.name,
         file,
         model,
-        None if placement is None else load_placement(placement),
+        None if plan is None else placement.load_placement(plan),
         models.load_model_file(baseline) if quantized and baseline.is_file() else None,
     )
 
 
-def verify_files(settings: VerificationSettings) -> verify.Verification:
+def verify_files(settings: VerificationSettings) -> "verify.Verification":
     """Hold each file to its placement and to its Keras model.
 
     Args:
@@ -130,18 +134,21 @@ def verify_files(settings: VerificationSettings) -> verify.Verification:
         What was found of each, right or wrong.
 
     Raises:
-        StorageError: a file is missing or can't be read.
-        DataError: the images can't be read.
-        UserError: the placement or the settings of the run can't be understood, or nobody says how images are prepared.
+        StorageError: If a file is missing or can't be read.
+        DataError: If the images can't be read.
+        UserError: If the placement or the settings of the run can't be understood, or nothing says how images are
+            prepared.
     """
     return _verify_run(settings) if settings.path.is_dir() else _verify_file(settings)
 
 
-def _verify_run(settings: VerificationSettings) -> verify.Verification:
+def _verify_run(settings: VerificationSettings) -> "verify.Verification":
     """All files on the run's own held-out images, which nothing was calibrated or trained on."""
     folder = RunFolder(settings.path)
     saved = folder.settings()
     cases = cases_of_run(folder)
+    from keras_qat.run.start import load_saved
+
     images = load_saved(saved if settings.data is None else saved.changed(data=settings.data)).selection
     checks = tuple(
         verify.check_file(case, _inputs(case, images, _facts(case, settings.preprocessing), settings)) for case in cases
@@ -149,30 +156,36 @@ def _verify_run(settings: VerificationSettings) -> verify.Verification:
     return verify.Verification(images.name, checks)
 
 
-def _verify_file(settings: VerificationSettings) -> verify.Verification:
+def _verify_file(settings: VerificationSettings) -> "verify.Verification":
     case = case_of_file(settings)
-    read_contents(case.file)
+    onnx.read_contents(case.file)
     facts = _facts(case, settings.preprocessing)
     images = None if settings.data is None else _images(case, settings.data, facts, settings)
     name = verify.RANDOM_NUMBERS if images is None else images.name
     return verify.Verification(name, (verify.check_file(case, _inputs(case, images, facts, settings)),))
 
 
-def _images(case: verify.Case, data: str, facts: models.ModelFacts | None, settings: VerificationSettings) -> ImageSet:
+def _seed(settings: VerificationSettings) -> int:
+    return seed_for(settings.path, settings.seed)
+
+
+def _images(
+    case: "verify.Case", data: str, facts: "models.ModelFacts | None", settings: VerificationSettings
+) -> "ImageSet":
     """Images for both models. Their labels don't matter, so they may be of any classes."""
     prepared = models.input_preprocessing(case.model, None, case.file) if facts is None else facts.preprocessing
-    return load_validation(data, prepared, settings.seed, settings.skip_bad, num_classes=0).images
+    return data_sets.load_validation(data, prepared, _seed(settings), settings.skip_bad, num_classes=0).images
 
 
 def _inputs(
-    case: verify.Case, images: ImageSet | None, facts: models.ModelFacts | None, settings: VerificationSettings
-) -> verify.Inputs:
+    case: "verify.Case", images: "ImageSet | None", facts: "models.ModelFacts | None", settings: VerificationSettings
+) -> "verify.Inputs":
     if images is None or facts is None:
-        return verify.random_numbers(case.model, runtimes.KerasRuntime(case.model).inputs, facts, settings.seed)
-    return verify.images_of(images, facts, settings.images, settings.seed)
+        return verify.random_numbers(case.model, runtimes.KerasRuntime(case.model).inputs, facts, _seed(settings))
+    return verify.images_of(images, facts, settings.images, _seed(settings))
 
 
-def _facts(case: verify.Case, given: Preprocessing | None) -> models.ModelFacts | None:
+def _facts(case: "verify.Case", given: "Preprocessing | None") -> "models.ModelFacts | None":
     """What the user says of the file's images goes before what it says itself, and that before what its model shows."""
     found = models.read_model_facts(case.file.absolute())
     if found is None:
@@ -181,7 +194,7 @@ def _facts(case: verify.Case, given: Preprocessing | None) -> models.ModelFacts 
     return found if given is None else replace(found, preprocessing=given)
 
 
-def _shown(case: verify.Case) -> Preprocessing | None:
+def _shown(case: "verify.Case") -> "Preprocessing | None":
     """What the Keras model's first layer shows; `None` for models of other inputs, and where it shows nothing."""
     try:
         return models.input_preprocessing(case.model, None, case.file)
