@@ -157,8 +157,8 @@ def test_table_with_scales(placement: Placement, ranges: dict[str, TensorRange])
 
 def test_a_reason_of_the_user_stays_in_its_cell(placement: Placement) -> None:
     edge = placement.edges[0]
-    told = Placement("tensorrt", (), (type(edge)("a", "b", 0, quantized=False, reason="one | two\nthree"),), ())
-    assert explain(told).splitlines()[-1] == r"| a → b[0] | float | one \| two three |"
+    placement = Placement("tensorrt", (), (type(edge)("a", "b", 0, quantized=False, reason="one | two\nthree"),), ())
+    assert explain(placement).splitlines()[-1] == r"| a → b[0] | float | one \| two three |"
 
 
 def test_unknown_format(placement: Placement) -> None:

@@ -1,4 +1,4 @@
-"""Gradients of fake quantization beside finite differences in float64, and TensorFlow's own operation.
+"""Gradients of fake quantization compared with finite differences in float64, and TensorFlow's own operation.
 
 Rounding has no derivative; what is differentiated is a surrogate whose rounding offset is held constant:
 
@@ -141,7 +141,7 @@ def test_a_learned_range_gives_the_same_numbers(spec: QuantSpec) -> None:
     np.testing.assert_array_equal(fake_quantize_learned(x, AMAX, spec), fake_quantize(x, AMAX, spec))
 
 
-def test_sizes_that_are_known_only_when_it_runs() -> None:
+def test_image_sizes_that_are_known_only_at_run_time() -> None:
     """A fully convolutional network: g is computed from the image at hand."""
     spec = QuantSpec()
 
@@ -230,7 +230,7 @@ def test_the_fused_operation_keeps_the_ends(spec: QuantSpec) -> None:
 @pytest.mark.parametrize("traced", [False, True])
 @by_spec("int8", "uint8", "int4")
 def test_nan_stays_nan(spec: QuantSpec, function: Any, traced: bool) -> None:
-    """A training gone wrong must be seen, not rounded away; XLA for CPUs loses it in any `tf.clip_by_value`."""
+    """NaN must stay visible, not be rounded away; XLA for CPUs loses it in any `tf.clip_by_value`."""
 
     def rounded(x: Any) -> Any:
         return function(x, AMAX, spec)
@@ -240,7 +240,7 @@ def test_nan_stays_nan(spec: QuantSpec, function: Any, traced: bool) -> None:
 
 
 def test_scales_per_channel_take_the_equation() -> None:
-    """TensorFlow's operation knows one range only."""
+    """TensorFlow's operation supports a single range only."""
     x = np.random.default_rng(6).normal(0, 1, (50, 2)).astype("float32")
     amax = keras.ops.convert_to_tensor(np.array([[0.5, 2.0]], "float32"))
     together = np.asarray(fake_quantize(tf.constant(x), amax, QuantSpec()))

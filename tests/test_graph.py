@@ -112,7 +112,7 @@ def test_sequential_built_by_shape_is_read() -> None:
 
 
 def test_transfer_learning_model_is_read_flat() -> None:
-    """What a user of `keras.applications` has: Sequential([base, pooling, classifier])."""
+    """The usual transfer learning with `keras.applications`: Sequential([base, pooling, classifier])."""
     model = keras.Sequential(
         [
             keras.Input((8, 8, 3), name="image"),
@@ -293,13 +293,13 @@ def test_unbuilt_sequential_is_refused_with_the_remedy() -> None:
 
 
 def test_subclassed_model_inside_a_functional_one_is_refused() -> None:
-    """Its layers, convolutions maybe, would silently stay float."""
+    """Otherwise the layers of the nested model would silently stay float."""
     inputs = keras.Input((4,))
     with pytest.raises(UnsupportedModelError, match="Subclassed"):
         trace(keras.Model(inputs, Subclassed(name="mine")(inputs)))
 
 
-def test_what_is_no_model_is_refused() -> None:
+def test_an_object_that_is_not_a_model_is_refused() -> None:
     with pytest.raises(UnsupportedModelError, match="Received: Dense"):
         trace(layers.Dense(2))
 
@@ -370,12 +370,12 @@ def test_sole_consumer() -> None:
     assert consumer.name == "add"
     assert graph.sole_consumer("b") is None, "it also leaves the model"
     assert graph.sole_consumer("image") is None, "two nodes read it"
-    assert graph.sole_consumer("add") is None, "nobody reads it inside the model"
+    assert graph.sole_consumer("add") is None, "no node reads it"
 
 
 @pytest.mark.parametrize("structure", ["list", "dictionary"])
 def test_nested_model_called_with_a_dictionary_gets_its_inputs_by_name(structure: str) -> None:
-    """Keras takes them by key, in whatever order they are given."""
+    """Keras passes the inputs by key, in any order."""
     a, b = keras.Input((4,), name="a"), keras.Input((4,), name="b")
     inputs = [b, a] if structure == "list" else {"b": b, "a": a}
     inner = keras.Model(inputs, layers.Subtract(name="difference")([b, a]), name="inner")

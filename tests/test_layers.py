@@ -1,4 +1,4 @@
-"""The arithmetic of fake quantization, and the layers made of it, beside NumPy in float64."""
+"""The arithmetic of fake quantization and the layers that use it, compared with NumPy in float64."""
 
 import inspect
 from typing import Any
@@ -101,7 +101,7 @@ def test_keeps_zero_and_amax_exactly(spec: QuantSpec, q_min: int, q_max: int) ->
 
 @by_spec()
 def test_idempotent(spec: QuantSpec, q_min: int, q_max: int) -> None:  # noqa: ARG001
-    """A number on the grid stays where it is: a second Q/DQ pair changes nothing."""
+    """A second Q/DQ pair changes nothing: numbers on the grid stay where they are."""
     once = run(np.random.default_rng(1).normal(0, 1, 1000), 1.3, spec)
     np.testing.assert_array_equal(run(once, 1.3, spec), once)
 
@@ -115,7 +115,7 @@ def test_at_most_as_many_numbers_as_the_width_allows(spec: QuantSpec, q_min: int
 
 @by_spec()
 def test_range_of_an_all_zero_tensor(spec: QuantSpec, q_min: int, q_max: int) -> None:  # noqa: ARG001
-    """With amax 0, what is zero stays exactly zero, and nothing else can grow past rounding of zero."""
+    """With amax 0, zeros stay exactly zero, and all other numbers become smaller than 1e-29."""
     assert run(np.zeros(4), 0.0, spec).tolist() == [0, 0, 0, 0]
     others = run([1.0, -1.0, 1e20, -1e20], 0.0, spec)
     assert np.isfinite(others).all()
@@ -160,7 +160,7 @@ def test_half_precision_stays_finite(dtype: str) -> None:
 
 @by_spec("int8", "narrow int8", "uint8", "int4")
 def test_gradient_is_one_inside_and_zero_outside(spec: QuantSpec, q_min: int, q_max: int) -> None:
-    """Straight through inside the range; a saturated number gets none."""
+    """The gradient passes straight through inside the range; a saturated number gets none."""
     s = 2.0 / q_max
     low, high = q_min * s, q_max * s
     x = tf.Variable(np.array([low - 1.0, low - 0.3, 0.5 * high, 0.123, high + 0.01, high + 5.0], "float32"))
@@ -281,7 +281,7 @@ WEIGHTED = {
 @pytest.mark.parametrize("case", WEIGHTED)
 @pytest.mark.parametrize("bits", [8, 4])
 def test_weighted_layer_computes_with_rounded_weights(case: str, bits: int) -> None:
-    """Beside the float layer, whose kernel NumPy has rounded per output channel."""
+    """Compared with the float layer, whose kernel NumPy has rounded per output channel."""
     float_type, quantized_type, config, shape, axes = WEIGHTED[case]
     rng = np.random.default_rng(5)
     x = rng.normal(0, 1, shape).astype("float32")
@@ -346,12 +346,12 @@ def test_gradient_reaches_every_weight() -> None:
     ],
 )
 def test_mixed_precision_rounds_to_the_integers_of_float32(kind: Any, options: dict[str, Any], bits: int) -> None:
-    """A kernel that was rounded to bfloat16 before would be rounded to others."""
+    """A kernel that is first cast to bfloat16 would be rounded to other integers."""
     spec = QuantSpec(bits=bits, narrow=True)
     # Each input is zero but for one number: the outputs are the numbers of the kernel one by one.
     x = np.eye(36, dtype="float32")
     x = x if kind is QuantizedDense else x.reshape(36, 3, 3, 4)
-    found = {}
+    integers = {}
     for policy in ("float32", "mixed_bfloat16"):
         layer = kind(**options, use_bias=False, weight_spec=spec, dtype=policy)
         layer.build(x.shape)
@@ -361,9 +361,9 @@ def test_mixed_precision_rounds_to_the_integers_of_float32(kind: Any, options: d
         assert keras.backend.standardize_dtype(out.dtype) == layer.compute_dtype
         assert keras.backend.standardize_dtype(layer.kernel.dtype) == "float32"
         s = np.abs(kernel).max(axis=layer.kernel_reduce_axes, keepdims=True).reshape(-1) / spec.q_max
-        found[policy] = np.rint(np.asarray(keras.ops.cast(out, "float32"), np.float64) / s)
-    assert np.abs(found["float32"]).max() == spec.q_max
-    np.testing.assert_array_equal(found["mixed_bfloat16"], found["float32"])
+        integers[policy] = np.rint(np.asarray(keras.ops.cast(out, "float32"), np.float64) / s)
+    assert np.abs(integers["float32"]).max() == spec.q_max
+    np.testing.assert_array_equal(integers["mixed_bfloat16"], integers["float32"])
 
 
 @pytest.mark.parametrize("case", WEIGHTED)
@@ -385,11 +385,11 @@ def test_quantized_layer_keeps_config_and_leaves_the_float_layer_alone(case: str
 
 
 class MyConv(keras.layers.Conv2D):
-    """A user's subclass, which computes something that we can't know."""
+    """A user's subclass, which may compute something else than a convolution."""
 
 
 class MyQuantizedConv(QuantizedConv2D):
-    """What the user registers for it."""
+    """The quantized layer that the user registers for it."""
 
 
 def test_subclass_must_be_registered() -> None:

@@ -1,4 +1,4 @@
-"""Overrides of the placement: plans worked out by hand, order of rules, what is refused, JSON, the exported file."""
+"""Overrides: placements derived by hand, the order of rules, refused rules, JSON, and the exported file."""
 
 from collections import Counter
 from dataclasses import replace
@@ -27,7 +27,7 @@ RESIDUAL_TENSORRT: Triples = frozenset(
         ("pool", "classes", 0),
     }
 )
-"""What `tests/test_placement.py` works out for the block without overrides."""
+"""The quantized edges of the block without overrides, as derived in `tests/test_placement.py`."""
 
 
 @pytest.fixture(scope="module")
@@ -250,7 +250,7 @@ def test_a_rule_can_be_taken_back(residual: Graph) -> None:
 
 
 def branching_pad(*, output: bool = False) -> Graph:
-    """One padded tensor, read by two convolutions; it may be an output through a reshape too."""
+    """Two convolutions read one padded tensor, which with `output` also leaves the model through a reshape."""
     x = image = keras.Input((4, 4, 3), name="image")
     x = layers.ZeroPadding2D(1, name="pad")(x)
     made = [layers.Conv2D(2, 3, name=name)(x) for name in ("left", "right")]
@@ -258,7 +258,7 @@ def branching_pad(*, output: bool = False) -> Graph:
 
 
 def test_pair_stands_behind_the_padding_where_one_reader_stays_float() -> None:
-    """Before the padding it would round what both read."""
+    """A pair before the padding would round the input of both."""
     assert plan(branching_pad(), "tensorrt").quantized_edges == {("image", "pad", 0)}
     placement = planned(branching_pad(), "tensorrt", Rule("left", inputs=False))
     assert placement.quantized_edges == {("pad", "right", 0)}
@@ -379,8 +379,8 @@ def test_input_of_a_reshape_before_the_output_is_refused() -> None:
         planned(graph, "tensorrt", Rule("flat", inputs=True))
 
 
-def test_a_glob_passes_over_what_can_not_be(residual: Graph) -> None:
-    """Batch norms and ReLUs inside kernels match too; the rule is possible for others."""
+def test_a_glob_passes_over_layers_that_can_not_have_the_setting(residual: Graph) -> None:
+    """Batch norms and ReLUs inside kernels match too, but the rule is possible for other layers."""
     placement = planned(residual, "tensorrt", Rule("*", inputs=True, weights=True))
     assert placement.quantized_edges == RESIDUAL_TENSORRT | {("bn_b", "add", 1)}
 
@@ -448,7 +448,7 @@ def test_registered_layer_type_of_the_user() -> None:
 
 def test_code_can_not_be_saved() -> None:
     class Dense(layers.Layer):
-        """Not Keras's Dense, but of its name."""
+        """Another class than Keras's Dense, with the same name."""
 
     for overrides, part in (
         (Overrides((Rule(lambda _: True, inputs=True),)), "Select by name, glob, layer type or OpKind"),

@@ -1,4 +1,4 @@
-"""Where the Q/DQ pairs go: plans worked out by hand, and the rules that they follow."""
+"""Placements derived by hand, and the rules that every placement follows."""
 
 from collections.abc import Callable
 
@@ -52,7 +52,7 @@ def max_pool_stem() -> keras.Model:
 
 
 def branching_conv() -> keras.Model:
-    """The convolution that feeds the Add is read by somebody else too, so it can't take the Add into its kernel."""
+    """A second layer reads the convolution that feeds the Add, so the Add can't run inside its kernel."""
     image = keras.Input((8, 8, 4), name="image")
     conv = layers.Conv2D(4, 1, name="conv")(image)
     add = layers.Add(name="add")([image, conv])
@@ -71,7 +71,7 @@ MODELS = [residual_block, two_conv_branches, max_pool_stem, branching_conv, nest
 
 @pytest.fixture(scope="module")
 def resnets() -> dict[str, Graph]:
-    """The two generations, read once."""
+    """The graphs of ResNet50 and ResNet50V2."""
     builders = {"v1": keras.applications.ResNet50, "v2": keras.applications.ResNet50V2}
     return {
         version: trace(build(weights=None, input_shape=(32, 32, 3), classes=10)).graph
@@ -132,7 +132,7 @@ def test_stem_for_tensorrt() -> None:
 
 
 def test_stem_for_onnxruntime() -> None:
-    """Max-pool is an integer kernel with one scale on both sides; both pads are seen through."""
+    """Max-pool is an integer kernel with one scale on both sides; the pairs stand before both pads."""
     placement = plan(trace(max_pool_stem()).graph, "onnxruntime")
     assert placement.quantized_edges == {("image", "pad", 0), ("relu", "pool_pad", 0), ("max_pool", "last", 0)}
     assert {t.tensor: t.range_of for t in placement.tensors} == {"image": "image", "relu": "relu", "max_pool": "relu"}
@@ -174,10 +174,10 @@ def test_every_edge_is_decided_with_a_reason(build: Callable[[], keras.Model], t
 def test_no_pair_inside_a_fused_kernel(target: str) -> None:
     placement = plan(trace(residual_block()).graph, target)
     inside = {("conv_a", "bn_a"), ("bn_a", "relu_a"), ("conv_b", "bn_b"), ("add", "relu")}
-    found = {(e.tensor, e.consumer): e for e in placement.edges}
+    decisions = {(e.tensor, e.consumer): e for e in placement.edges}
     for edge in inside:
-        assert not found[edge].quantized
-        assert "fused" in found[edge].reason
+        assert not decisions[edge].quantized
+        assert "fused" in decisions[edge].reason
 
 
 def test_tensorrt_leaves_exactly_the_last_of_two_conv_branches() -> None:
@@ -453,7 +453,7 @@ def test_the_residual_add_sees_past_dropout(target: str) -> None:
 
 
 @pytest.mark.parametrize("target", ["tensorrt", "openvino"])
-def test_dropout_that_somebody_else_reads_is_no_branch_of_the_kernel(target: str) -> None:
+def test_dropout_with_a_second_reader_is_no_branch_of_the_kernel(target: str) -> None:
     model = residual_with_dropout(layers.Dropout(0.2, name="drop"))
     other = layers.Conv2D(2, 1, name="other")(model.get_layer("drop").output)
     placement = plan(trace(keras.Model(model.input, [model.output, other])).graph, target)
@@ -475,10 +475,10 @@ def test_a_convolutions_own_activation_is_placed_as_a_layer_behind_it(activation
     x = layers.Activation(activation, name="conv_activation")(layers.Conv2D(4, 3, name="conv")(image))
     x = layers.Activation(activation, name="depth_activation")(layers.DepthwiseConv2D(3, name="depth")(x))
     for target in TARGETS:
-        found, expected = (plan(trace(m).graph, target) for m in (gated(activation), keras.Model(image, x)))
-        assert found == expected
-        assert (("conv", "conv_activation", 0) in found.quantized_edges) == (target == "onnxruntime")
-        assert ("conv_activation", "depth", 0) in found.quantized_edges
+        placement, expected = (plan(trace(m).graph, target) for m in (gated(activation), keras.Model(image, x)))
+        assert placement == expected
+        assert (("conv", "conv_activation", 0) in placement.quantized_edges) == (target == "onnxruntime")
+        assert ("conv_activation", "depth", 0) in placement.quantized_edges
 
 
 @pytest.mark.parametrize("activation", ["relu", "relu6", "linear", None])

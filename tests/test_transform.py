@@ -1,4 +1,4 @@
-"""From float model and placement to a quantized model: what changes, and what must not."""
+"""From float model and placement to quantized model: what changes, and what must stay."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -126,13 +126,13 @@ def test_one_fake_quantize_for_each_tensor(build: Callable[[], keras.Model], tar
 @by_model
 @by_target
 def test_pairs_stand_on_the_planned_edges_and_nowhere_else(build: Callable[[], keras.Model], target: str) -> None:
-    """Read the new model back: without its FakeQuantize nodes it is the old graph, with them it is the plan."""
+    """Without its FakeQuantize nodes the new model has the old graph; with them it has the planned pairs."""
     source = build()
     model, placement = quantize(source, target)
     graph = trace(model).graph
     pairs = {node.outputs[0]: node.inputs[0] for node in graph.nodes if node.kind is OpKind.FAKE_QUANTIZE}
-    found = {(pairs[edge.tensor], edge.consumer, edge.index) for edge in graph.edges if edge.tensor in pairs}
-    assert found == placement.quantized_edges
+    quantized = {(pairs[edge.tensor], edge.consumer, edge.index) for edge in graph.edges if edge.tensor in pairs}
+    assert quantized == placement.quantized_edges
     plain = [
         (node.name, node.kind, node.layer, tuple(pairs.get(tensor, tensor) for tensor in node.inputs))
         for node in graph.nodes
@@ -315,7 +315,7 @@ def test_weights_are_not_shared_with_the_callers_model() -> None:
 @by_model
 @by_target
 def test_keras_file_round_trip(build: Callable[[], keras.Model], target: str, tmp_path: Path) -> None:
-    """Bit for bit: the same outputs, ranges and structure, without a word about custom objects."""
+    """The loaded model has bit for bit the same outputs, ranges and structure, without `custom_objects`."""
     model, _ = quantize(randomize(build()), target)
     # A range that is not the one in the layer's configuration, as after training.
     fakes(model)[0].amax.assign(1.2345)
@@ -349,7 +349,7 @@ def test_placement_of_another_model_is_refused() -> None:
 
 
 def test_placement_of_a_model_with_the_same_tensors_but_other_edges_is_refused() -> None:
-    """Else the pairs on the edges that are missing would silently be left out."""
+    """Otherwise the pairs on missing edges would silently be left out."""
 
     def build(*, swapped: bool) -> keras.Model:
         image = keras.Input((8, 8, 3), name="image")

@@ -1,10 +1,11 @@
-"""The exceptions of keras-qat: a handful, each for one kind of reader.
+"""The exceptions that keras-qat raises, by what the caller can do about them.
 
 Every message says what failed, what was `Received: …`, and what to do. The command line turns a `UserError` into
-exit code 2 and a `GateMissedError` into exit code 3; anything else is a bug in keras-qat.
-
-Which seeds there are.
+exit code 2 and a `GateMissedError` into exit code 3; any other exception is a bug in keras-qat.
 """
+
+_SEEDS = 2**31
+"""Number of seeds that all random generators of a run accept."""
 
 
 class KerasQATError(Exception):
@@ -12,11 +13,11 @@ class KerasQATError(Exception):
 
 
 class UserError(KerasQATError):
-    """The input or the settings are wrong, and the user can mend it."""
+    """The input or the settings are wrong, and the user can correct them."""
 
 
 class UnsupportedModelError(UserError):
-    """The model, or a layer of it, is one that keras-qat can't read, quantize or export."""
+    """The model, or one of its layers, can't be read, quantized or exported by keras-qat."""
 
 
 class DataError(UserError):
@@ -24,11 +25,11 @@ class DataError(UserError):
 
 
 class BrokenImageError(DataError):
-    """One image among many, or the record that holds it, is broken or none: the others could do without."""
+    """A single image, or the record that holds it, is broken or not an image; a caller may leave it out and go on."""
 
 
 class WeightsError(UserError):
-    """The weights are missing, truncated, of another model, or not finite."""
+    """The weights are missing, truncated, not finite, or those of another model."""
 
 
 class StorageError(UserError):
@@ -36,17 +37,23 @@ class StorageError(UserError):
 
 
 class GateMissedError(KerasQATError):
-    """Everything ran, but a promise was not kept: the deployed file differs from the simulation."""
-
-
-_SEEDS = 2**31
+    """The work was done, but its result failed a check, such as a deployed file that differs from the simulation."""
 
 
 def require_seed(seed: int) -> None:
-    """Refuse a seed that not every generator takes.
+    """Check that every random generator accepts a seed.
+
+    Args:
+        seed: the seed of shuffling, augmentation or random inputs.
 
     Raises:
-        UserError: it isn't from 0 to 2³¹ - 1.
+        UserError: If the seed is not from 0 to 2³¹ - 1.
+
+    Example:
+        >>> require_seed(42)
+        >>> require_seed(-1)
+        Traceback (most recent call last):
+        keras_qat.errors.UserError: `seed` must be from 0 to 2³¹ - 1. Received: seed=-1. Choose another.
     """
     if not 0 <= seed < _SEEDS:
         raise UserError(f"`seed` must be from 0 to 2³¹ - 1. Received: seed={seed}. Choose another.")

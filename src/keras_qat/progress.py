@@ -1,6 +1,6 @@
-"""One progress bar for every long loop, drawn by rich; plain silence where the output is not a terminal.
+"""Progress of long work on standard error: a bar for each loop, and the time that each stage of a run takes.
 
-How long each stage of a run took, and a line in the log for each.
+Where standard error is not a terminal, no bar is drawn.
 """
 
 import logging
@@ -16,16 +16,21 @@ from rich.text import Text
 T = TypeVar("T")
 
 CONSOLE = Console(stderr=True)
-"""Progress and notes go to standard error; results alone go to standard output."""
+"""Progress and notes go to standard error, so that standard output holds results alone."""
+
+_logger = logging.getLogger(__name__)
 
 
 def track(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
-    """Yield `items`, with a bar that says how far the loop is and how long it will take.
+    """Yield `items`, with a bar that shows how far the loop is and the time that remains.
 
     Args:
         items: what to loop over.
-        description: what is being done.
-        total: how many items there are, where `items` can't say.
+        description: the work, as the bar's label.
+        total: the number of items, for an iterable without a length.
+
+    Yields:
+        Each item.
 
     Example:
         >>> list(track([1, 2], "counting"))
@@ -45,14 +50,17 @@ def track_images(
     total: int | None = None,
     images: int | None = None,
 ) -> Iterator[T]:
-    """Yield `batches`, with a bar that also says how many images go through in a second.
+    """Yield `batches`, with a bar that also shows the number of images per second.
 
     Args:
         batches: what to loop over.
-        size_of: the number of images in a batch.
-        description: what is being done.
-        total: how many batches there are, where that is known.
-        images: how many images there will be; the bar then counts these and not the batches.
+        size_of: gives the number of images in a batch.
+        description: the work, as the bar's label.
+        total: the number of batches, where it is known.
+        images: the number of images in all batches; if given, the bar counts images instead of batches.
+
+    Yields:
+        Each batch.
 
     Example:
         >>> list(track_images(["ab", "c"], len, "reading", images=3))
@@ -65,20 +73,11 @@ def track_images(
     with _bar(_ImagesPerSecond()) as bar:
         task = bar.add_task(description, total=total if images is None else images, images=0)
         for batch in batches:
-            # Counted when the next is asked for: by then this one is done.
             yield batch
+            # The caller asks for the next batch once it is done with this one.
             size = size_of(batch)
             seen += size
             bar.update(task, advance=1 if images is None else size, images=seen)
-
-
-class _ImagesPerSecond(ProgressColumn):
-    """The rate since the start, which the first batches, compiled as they come, hold down."""
-
-    def render(self, task: Task) -> Text:
-        """The cell of the bar; empty before the first batch."""
-        elapsed, images = task.elapsed, task.fields["images"]
-        return Text(f"{images / elapsed:.0f} images/s" if images and elapsed else "")
 
 
 def _bar(*more: ProgressColumn) -> Progress:
@@ -86,11 +85,17 @@ def _bar(*more: ProgressColumn) -> Progress:
     return Progress(*columns, console=CONSOLE, transient=True)
 
 
-_logger = logging.getLogger(__name__)
+class _ImagesPerSecond(ProgressColumn):
+    """The rate since the start; the first batches, in which the model is compiled, lower it."""
+
+    def render(self, task: Task) -> Text:
+        """The text of the column, empty before the first batch."""
+        elapsed, images = task.elapsed, task.fields["images"]
+        return Text(f"{images / elapsed:.0f} images/s" if images and elapsed else "")
 
 
 class Stages:
-    """A stopwatch.
+    """Measures how long each stage of a run takes, and logs it.
 
     Example:
         >>> stages = Stages()
@@ -102,11 +107,15 @@ class Stages:
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
-        """Wall time of each stage that is done."""
+        """Wall time of each finished stage in seconds, by its name."""
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
-        """Keep the time of the block."""
+        """Measure the time of the `with` block; a block that raises is not recorded.
+
+        Args:
+            stage: name of the stage.
+        """
         _logger.info("%s …", stage)
         start = time.perf_counter()
         yield

@@ -1,11 +1,20 @@
-"""Sizes of files as people read them."""
+"""Text for tables and messages: sizes of files, long lists of names cut short, names of functions."""
+
+from collections.abc import Iterable
+from typing import Any
 
 _UNITS = ((1e9, 1e9, "GB"), (1e5, 1e6, "MB"), (0.0, 1e3, "kB"))
-"""From that many bytes on, a unit, and its name. A small network's file isn't one of 0.0 MB."""
+"""Each unit as (smallest number of bytes it is used for, bytes in one unit, name); below 0.1 MB sizes are in kB."""
 
 
 def size_unit(count: float) -> tuple[float, str]:
-    """The unit to tell a number of bytes in, and how many bytes it is.
+    """The unit in which to write a size.
+
+    Args:
+        count: a number of bytes, not negative.
+
+    Returns:
+        The number of bytes in one unit, and the unit's name.
 
     Example:
         >>> size_unit(23_500_000), size_unit(99_000)
@@ -15,7 +24,10 @@ def size_unit(count: float) -> tuple[float, str]:
 
 
 def size_text(count: float) -> str:
-    """A number of bytes, with its unit.
+    """A size with its unit, to one decimal.
+
+    Args:
+        count: a number of bytes, not negative.
 
     Example:
         >>> size_text(148e9), size_text(23_500_000), size_text(100_000), size_text(34_210), size_text(40)
@@ -23,3 +35,31 @@ def size_text(count: float) -> str:
     """
     size, unit = size_unit(count)
     return f"{count / size:.1f} {unit}"
+
+
+def first_few(items: Iterable[object], most: int = 5, separator: str = ", ") -> str:
+    """The first few items of a list, and how many more there are.
+
+    Args:
+        items: what to list, such as names; `map(repr, names)` puts them in quotes.
+        most: how many items are shown at most.
+        separator: stands between two items.
+
+    Example:
+        >>> first_few(["ant", "bee"]), first_few(map(repr, "abcdefgh"), most=3)
+        ('ant, bee', "'a', 'b', 'c' and 5 more")
+    """
+    texts = [str(item) for item in items]
+    more = len(texts) - most
+    return separator.join(texts[:most]) + (f" and {more} more" if more > 0 else "")
+
+
+def callable_name(function: Any) -> str:
+    """The name of a function, or of the class of another callable.
+
+    Example:
+        >>> from functools import partial
+        >>> callable_name(len), callable_name(partial(int, base=2))
+        ('len', 'partial')
+    """
+    return str(getattr(function, "__name__", type(function).__name__))

@@ -1,4 +1,4 @@
-"""The vocabulary that every stage shares: frozen values, no framework imports.
+"""The types that all stages share: frozen values, without an import of any framework.
 
 Uniform symmetric quantization maps a real number x to an integer q and back:
 
@@ -15,32 +15,39 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal
 
-Storage = Literal["int8", "uint8"]
-
 UNLABELLED = -1
-"""Stands for the label of an image whose class nobody knows."""
+"""The label of an image whose class is unknown."""
+
+BITS = range(2, 9)
+"""The widths of quantized integers."""
+
+_CHANNELS = ((3, 3), (1, 1))
+"""Numbers of (divisors, offsets) of a normalization: for RGB, and for gray."""
+
+Storage = Literal["int8", "uint8"]
+"""The integer type of a quantized tensor in an exported file."""
 
 Precision = Literal["fp32", "fp16"]
-"""The floating-point type of what a file doesn't quantize."""
+"""The floating-point type of whatever is not quantized in an exported file."""
 
 IoDtype = Literal["float32", "float16"]
-"""The element type of a file's inputs and outputs."""
+"""The element type of the inputs and outputs of an exported file."""
 
 RangeMode = Literal["fixed", "ema", "learned"]
-"""What training does to the ranges of activations: nothing, a moving average of each batch's largest magnitude, LSQ."""
+"""How training updates activation ranges: not at all, by a moving average of each batch's largest magnitude, by LSQ."""
 
 Monitor = Literal["loss", "accuracy"]
-"""What the best epoch is chosen by: the lowest selection loss, or the highest top-1 accuracy and then the loss."""
+"""How the best epoch is chosen: by the lowest selection loss, or by the highest top-1 accuracy and then the loss."""
 
 TrainingPrecision = Literal["float32", "mixed_bfloat16"]
-"""Keras's dtype policy of all layers but the last. Weights, ranges and rounding are float32 in any case."""
+"""The Keras dtype policy of all layers but the last. Weights, ranges and rounding are float32 in both cases."""
 
 ScoreMeaning = Literal["classes", "probability", "logit"]
-"""What a classifier's scores are: one for each class; or a single one, of the second of two classes, behind its sigmoid
-or before it."""
+"""What a classifier's scores are: one per class, or a single score for the second of two classes, after the sigmoid
+("probability") or before it ("logit")."""
 
 AugmentationName = Literal["none", "flip", "crop"]
-"""How training images are varied: not, mirrored, or cut out at random and mirrored."""
+"""How training images are augmented: not at all, by random mirroring, or by random crops and mirroring."""
 
 
 BASELINE, PTQ, QAT = "Baseline", "PTQ", "QAT"
@@ -48,7 +55,7 @@ BASELINE, PTQ, QAT = "Baseline", "PTQ", "QAT"
 
 
 class OpKind(str, Enum):
-    """What a node of the graph computes, as far as quantization is concerned."""
+    """What a node of the graph computes, as far as quantization needs to know."""
 
     INPUT = "input"
     CONV = "conv"
@@ -70,22 +77,25 @@ class OpKind(str, Enum):
     OTHER = "other"
 
     def __str__(self) -> str:
-        """The name as it reads in a reason."""
+        """The name, as reasons and messages use it."""
         return self.value
 
 
 @dataclass(frozen=True)
 class QuantSpec:
-    """How one tensor is quantized; the numbers, not the range.
+    """The integers of one quantized tensor, without its range.
 
     Args:
-        bits: width of the integer, 2 to 8.
-        signed: whether negative numbers are kept. An unsigned spec gains one bit for a non-negative tensor.
-        narrow: leave out the most negative integer, so that the sign can be flipped (weights).
-        axis: the channel axis of a per-channel scale (`None`: one scale for the tensor). It counts in the
-            Keras layout of the tensor.
-        storage: the integer type in the exported file. A signed tensor in `uint8` has zero-point 128 and is
-            number for number the same as `int8` with zero-point 0.
+        bits: width of the integers, 2 to 8.
+        signed: whether negative values are represented. A non-negative tensor gains one bit if it is unsigned.
+        narrow: whether the most negative integer is left out, which makes the range symmetric (for weights).
+        axis: the channel axis of a per-channel scale, in the Keras layout of the tensor; `None` for one scale per
+            tensor.
+        storage: the integer type in the exported file. A signed tensor in `uint8` has zero-point 128 and represents
+            exactly the same values as `int8` with zero-point 0.
+
+    Raises:
+        ValueError: If `bits` is not from 2 to 8, or an unsigned 8-bit tensor is to be stored in int8.
 
     Example:
         >>> spec = QuantSpec(signed=False, storage="uint8")
@@ -100,10 +110,10 @@ class QuantSpec:
     storage: Storage = "int8"
 
     def __post_init__(self) -> None:
-        """Refuse widths that the storage types can't hold."""
-        if not 2 <= self.bits <= 8:  # noqa: PLR2004
+        """Check that the storage type can hold the integers."""
+        if self.bits not in BITS:
             raise ValueError(f"`bits` must be from 2 to 8. Received: bits={self.bits}")
-        if not self.signed and self.storage == "int8" and self.bits == 8:  # noqa: PLR2004
+        if not self.signed and self.storage == "int8" and self.bits == max(BITS):
             raise ValueError(
                 "An unsigned 8-bit tensor doesn't fit int8. Received: signed=False, storage='int8'. "
                 "Use storage='uint8', or signed=True."
@@ -111,36 +121,36 @@ class QuantSpec:
 
     @property
     def q_max(self) -> int:
-        """The largest integer, zero-point not counted."""
+        """The largest integer, without the zero-point."""
         return (1 << self.bits - self.signed) - 1
 
     @property
     def q_min(self) -> int:
-        """The smallest integer, zero-point not counted."""
+        """The smallest integer, without the zero-point."""
         if not self.signed:
             return 0
         return -self.q_max if self.narrow else -self.q_max - 1
 
     @property
     def zero_point(self) -> int:
-        """The stored integer that stands for 0.0."""
+        """The stored integer that represents 0.0."""
         return 128 if self.signed and self.storage == "uint8" else 0
-
-
-_CHANNELS = ((3, 3), (1, 1))
-"""Divisors and offsets of RGB, and of gray."""
 
 
 @dataclass(frozen=True)
 class Normalization:
-    """From pixels to the numbers that a network reads.
+    """The normalization of pixels before a network reads them.
 
-        y = x' / divisor - offset,   with x' the RGB values 0 to 255, or the same as BGR, or gray values.
+        y = x' / divisor - offset,   where x' holds RGB, BGR or gray values from 0 to 255
 
     Args:
-        reverse_channels: x' is BGR.
-        divisor: of each channel of x': three numbers, or one for gray.
-        offset: of each channel of x', likewise.
+        reverse_channels: whether x' is BGR.
+        divisor: one number per channel of x': three, or one for gray.
+        offset: one number per channel of x', likewise.
+
+    Raises:
+        ValueError: If the divisors and offsets are not three each or one each, gray channels are to be reversed, a
+            number is not finite, or a divisor is 0.
 
     Example:
         >>> Normalization(reverse_channels=False, divisor=(255.0, 255.0, 255.0), offset=(0.5, 0.5, 0.5)).identity
@@ -152,7 +162,7 @@ class Normalization:
     offset: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        """Refuse numbers that give no numbers."""
+        """Check the number of channels, and that the result is finite."""
         if (len(self.divisor), len(self.offset)) not in _CHANNELS or (self.reverse_channels and len(self.divisor) == 1):
             raise ValueError(
                 "Divisors and offsets must be three each, or one each for gray, which has no order to reverse. "
@@ -166,7 +176,7 @@ class Normalization:
 
     @property
     def channels(self) -> int:
-        """How many the pixels have: 3, or 1 for gray."""
+        """The number of channels: 3, or 1 for gray."""
         return len(self.divisor)
 
     @property
@@ -181,7 +191,7 @@ class Normalization:
 
     @property
     def identity(self) -> bool:
-        """Whether the network reads the pixels as they are."""
+        """Whether the network reads RGB or gray values from 0 to 255 as they are."""
         return not (self.reverse_channels or self.divides or self.shifts)
 
 
@@ -190,11 +200,11 @@ class TensorRange:
     """The calibrated range of one activation tensor.
 
     Args:
-        amax: the largest magnitude kept; what lies beyond it saturates.
+        amax: the largest magnitude kept; values beyond it saturate.
         method: the observer that chose it, such as `"mse"`.
-        images: how many images it was computed from.
-        summary: what the magnitudes look like, such as {"p50": 0.3, "p99.9": 4.1, "max": 6.0}; `None` where that wasn't
-            counted.
+        images: the number of images it was computed from.
+        summary: percentiles of the magnitudes, such as {"p50": 0.3, "p99.9": 4.1, "max": 6.0}; `None` where they were
+            not counted.
         histogram: the shares of the magnitudes in equal bins from 0 to the largest; `None` likewise.
     """
 
@@ -207,14 +217,14 @@ class TensorRange:
 
 @dataclass(frozen=True)
 class EdgeDecision:
-    """One edge of the graph, quantized or not, and why.
+    """Whether one edge of the graph is quantized, and why.
 
     Args:
-        tensor: name of the tensor that flows.
+        tensor: name of the tensor on this edge.
         consumer: name of the node that reads it, or `"/output"` where it leaves the model.
-        index: which input of the consumer it is.
+        index: which input of the consumer it is, counted from 0.
         quantized: whether a Q/DQ pair stands on this edge.
-        reason: why, for a human.
+        reason: why, in words.
     """
 
     tensor: str
@@ -226,12 +236,12 @@ class EdgeDecision:
 
 @dataclass(frozen=True)
 class WeightDecision:
-    """One layer with weights, quantized or not, and why.
+    """Whether the kernel of one layer is quantized, and why.
 
     Args:
         layer: name of the Keras layer.
-        spec: how its kernel is quantized, or `None`.
-        reason: why, for a human.
+        spec: how its kernel is quantized, or `None` where it stays float.
+        reason: why, in words.
     """
 
     layer: str
@@ -241,14 +251,14 @@ class WeightDecision:
 
 @dataclass(frozen=True)
 class QuantizedTensor:
-    """A tensor that carries a Q/DQ pair, shared by all the consumers that read it quantized.
+    """A tensor with a Q/DQ pair, which all consumers that read it quantized share.
 
     Args:
         tensor: name of the tensor.
         spec: how it is quantized.
-        range_of: the tensor whose range it takes. Itself, but where an engine demands that inputs and output of an
-            operation share one scale (max-pool, concatenation).
-        joined: the other tensors whose numbers that range must hold as well.
+        range_of: name of the tensor whose range it takes: its own, except where an engine requires the inputs and the
+            output of an operation to share one scale (max-pool, concatenation).
+        joined: names of the other tensors whose values that range must cover.
     """
 
     tensor: str
@@ -259,7 +269,12 @@ class QuantizedTensor:
 
 @dataclass(frozen=True)
 class Kernel:
-    """Nodes that the engine runs as one, in order of flow: their names, and what each computes."""
+    """Nodes that an engine runs as one kernel.
+
+    Args:
+        nodes: their names, in topological order.
+        kinds: what each computes.
+    """
 
     nodes: tuple[str, ...]
     kinds: tuple[OpKind, ...]
@@ -267,7 +282,15 @@ class Kernel:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where every Q/DQ pair goes for one target: the plan that transform, export and verification follow."""
+    """Where every Q/DQ pair goes for one target: the plan that transform, export and verification follow.
+
+    Args:
+        target: name of the target.
+        tensors: the tensors with a Q/DQ pair, in topological order.
+        edges: the decision on every edge of the graph.
+        weights: the decision on every layer with a kernel.
+        kernels: the fused kernels of the engine, which together hold every node.
+    """
 
     target: str
     tensors: tuple[QuantizedTensor, ...]
@@ -282,15 +305,15 @@ class Placement:
 
     @property
     def observed(self) -> tuple[str, ...]:
-        """Names of the ranges that calibration must choose, in graph order, each once."""
+        """Names of the ranges that calibration must choose, each once, in topological order."""
         return tuple(dict.fromkeys(t.range_of for t in self.tensors))
 
     @property
     def sources(self) -> Mapping[str, tuple[str, ...]]:
-        """The tensors whose numbers choose each range, by the name of the range."""
+        """The tensors whose values determine each range, by the name of the range."""
         return {t.range_of: (t.range_of, *t.joined) for t in self.tensors}
 
     @property
     def specs(self) -> Mapping[str, QuantSpec]:
-        """The spec of each quantized tensor, by its name."""
+        """The spec of each quantized tensor, by the name of the tensor."""
         return {t.tensor: t.spec for t in self.tensors}

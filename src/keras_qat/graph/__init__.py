@@ -1,4 +1,4 @@
-"""Keras model → frozen facts: nodes, edges, kinds, signs, and what its scores mean."""
+"""Keras model → frozen graph: nodes, edges, kinds, signs, and the meaning of the scores."""
 
 import lazy_loader
 

@@ -1,20 +1,23 @@
-"""Layers that stand for several: read as the small model of simpler layers that computes the same.
+"""Composite layers: each is read as a small model of simpler layers that computes the same.
 
-Between the two convolutions of a SeparableConv2D engines want a Q/DQ pair, so the graph must show both. So it is with a
-convolution and its own activation, such as swish, that doesn't run inside it: ONNX Runtime convolves in integers only
-where the convolution's own result is quantized.
+Engines need a Q/DQ pair between the two convolutions of a SeparableConv2D, so the graph must show both. The same holds
+for a convolution with an activation of its own, such as swish, that doesn't run inside its kernel: ONNX Runtime
+convolves in integers only where the result of the convolution itself is quantized.
 """
 
 from collections.abc import Callable
 from typing import Any
 
 import keras
-from keras.src.applications.inception_resnet_v2 import CustomScaleLayer  # the layer type of that network's residuals
+from keras.src.applications.inception_resnet_v2 import CustomScaleLayer  # scales the residual branches of that network
 
 Expansion = Callable[[Any, list[tuple[int | None, ...]]], keras.Model]
-"""(layer, shapes of its inputs) → a Functional model of the layer's inputs, with the layer's weights."""
+"""(layer, shapes of its inputs) → a Functional model that computes the same, with the layer's weights."""
 
 _EXPANSIONS: dict[type, tuple[Expansion, Callable[[Any], bool]]] = {}
+
+_FUSED = frozenset({keras.activations.linear, keras.activations.relu, keras.activations.relu6, None})
+"""Activations that run inside a convolution's kernel: none, or a clip of its result."""
 
 
 def _always(_: Any) -> bool:
@@ -22,11 +25,14 @@ def _always(_: Any) -> bool:
 
 
 def register_composite(*layer_types: type, when: Callable[[Any], bool] = _always) -> Callable[[Expansion], Expansion]:
-    """Decorate the function that expands these layer types; subclasses, which may compute otherwise, aren't included.
+    """Decorate the function that expands layers of exactly these types; a subclass may compute something else.
 
     Args:
-        layer_types: of `keras.layers`.
-        when: which layers of the types; the others are one operation.
+        layer_types: layer types, such as `keras.layers.SeparableConv2D`.
+        when: whether to expand a given layer of these types; by default every layer is expanded.
+
+    Returns:
+        The decorator, which returns the function unchanged.
     """
 
     def register(function: Expansion) -> Expansion:
@@ -37,14 +43,14 @@ def register_composite(*layer_types: type, when: Callable[[Any], bool] = _always
 
 
 def find_expansion(layer: Any) -> Expansion | None:
-    """How the layer is expanded, or `None` for a layer that is one operation."""
+    """The function that expands a layer; `None` for a layer that is a single operation."""
     expansion, when = _EXPANSIONS.get(type(layer), (None, _always))
     return expansion if when(layer) else None
 
 
 @register_composite(keras.layers.SeparableConv2D)
 def expand_separable_conv(layer: Any, shapes: list[tuple[int | None, ...]]) -> keras.Model:
-    """A depthwise convolution, then a pointwise one, which keeps the layer's name, bias and activation."""
+    """A depthwise convolution, and a pointwise one with the layer's name, bias and activation."""
     depthwise = keras.layers.DepthwiseConv2D(
         layer.kernel_size,
         strides=layer.strides,
@@ -82,28 +88,24 @@ def expand_scaled_residual(layer: Any, shapes: list[tuple[int | None, ...]]) -> 
     return keras.Model([x, branch], added, name=f"{layer.name}_composite")
 
 
-_INSIDE = frozenset({keras.activations.linear, keras.activations.relu, keras.activations.relu6, None})
-"""What runs inside a convolution's kernel: nothing, or a clip of its result."""
+def _activation_is_separate(layer: Any) -> bool:
+    return layer.activation not in _FUSED
 
 
-def _ends_outside(layer: Any) -> bool:
-    return layer.activation not in _INSIDE
-
-
-@register_composite(keras.layers.Conv2D, keras.layers.DepthwiseConv2D, when=_ends_outside)
+@register_composite(keras.layers.Conv2D, keras.layers.DepthwiseConv2D, when=_activation_is_separate)
 def expand_inner_activation(layer: Any, shapes: list[tuple[int | None, ...]]) -> keras.Model:
-    """A convolution, which keeps the layer's name, and its activation as a layer of its own."""
+    """A convolution with the layer's name, and its activation as a separate layer."""
     convolution = type(layer).from_config({**layer.get_config(), "activation": None})
-    own = layer.activation
-    named = isinstance(own, keras.layers.Layer)
+    function = layer.activation
+    is_layer = isinstance(function, keras.layers.Layer)
     activation = (
-        type(own).from_config(own.get_config())
-        if named
-        else keras.layers.Activation(own, dtype=layer.dtype_policy, name=f"{layer.name}_activation")
+        type(function).from_config(function.get_config())
+        if is_layer
+        else keras.layers.Activation(function, dtype=layer.dtype_policy, name=f"{layer.name}_activation")
     )
     inputs = keras.Input(batch_shape=shapes[0])
     model = keras.Model(inputs, activation(convolution(inputs)), name=f"{layer.name}_composite")
     convolution.set_weights(layer.get_weights()[: len(convolution.weights)])
-    if named and own.weights:  # such as a PReLU's
-        activation.set_weights(own.get_weights())
+    if is_layer and function.weights:  # such as those of a PReLU
+        activation.set_weights(function.get_weights())
     return model

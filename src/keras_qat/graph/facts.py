@@ -1,28 +1,42 @@
 """The graph of a model as frozen facts: nodes that compute and tensors that flow between them.
 
-A `Graph` knows nothing of Keras: placement reads it, tests build it by hand. A tensor is named after the node that
-makes it (`"conv1_relu"`; `"split:1"` for a second output), a node after the Keras layer it calls (`"shared#2"` for the
-second call of a shared layer).
-
-What a model's inputs are called.
-
-Which tensors can never be negative, by what makes them: such a tensor may use all 256 steps of `uint8`.
+A `Graph` is independent of Keras: placement reads it, and tests build it by hand. A node is named after the Keras layer
+that it calls (`"shared#2"` for the second call of a shared layer), a tensor after the node that makes it
+(`"conv1_relu"`; `"split:1"` for a second output).
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 from keras_qat.types import OpKind
 
 OUTPUT = "/output"
-"""The consumer of an edge that leaves the model; no layer has this name, since Keras forbids the slash."""
+"""The consumer of an edge that leaves the model. No layer can have this name, since Keras forbids the slash."""
+
+_NON_NEGATIVE_ACTIVATIONS = frozenset({"relu", "relu6", "sigmoid", "hard_sigmoid", "softmax", "softplus"})
+
+_ENDS_IN_ACTIVATION = frozenset({OpKind.CONV, OpKind.DEPTHWISE_CONV, OpKind.DENSE, OpKind.ACTIVATION})
+"""Kinds whose activation is the last thing they compute; a custom layer may go on after its activation."""
+
+_KEEPS_SIGN = frozenset(
+    {
+        OpKind.ADD,
+        OpKind.MULTIPLY,
+        OpKind.CONCAT,
+        OpKind.MAX_POOL,
+        OpKind.AVERAGE_POOL,
+        OpKind.ZERO_PAD,
+        OpKind.RESHAPE,
+        OpKind.IDENTITY,
+    }
+)
+"""Kinds whose output is non-negative if all their inputs are."""
 
 
 @dataclass(frozen=True)
 class Node:
-    """One call of one layer.
+    """One call of a layer.
 
     Args:
         name: unique in the graph.
@@ -30,8 +44,8 @@ class Node:
         layer: name of the Keras layer that is called.
         inputs: the names of the tensors it reads.
         outputs: the names of the tensors it makes.
-        activation: name of the layer's own activation function, as in `Conv2D(activation="relu")`.
-        layer_type: the class of that layer; `None` in a graph made by hand.
+        activation: name of the layer's own activation function, as in `Conv2D(activation="relu")`; `None` for none.
+        layer_type: the class of the layer; `None` in a graph built by hand.
     """
 
     name: str
@@ -45,12 +59,12 @@ class Node:
 
 @dataclass(frozen=True)
 class Edge:
-    """A tensor on its way into one input of one node.
+    """A tensor as one input of one node.
 
     Args:
         tensor: name of the tensor.
-        consumer: name of the node, or `OUTPUT`.
-        index: which input of the consumer.
+        consumer: name of the node that reads it, or `OUTPUT` where it leaves the model.
+        index: which input of the consumer it is, counted from 0.
     """
 
     tensor: str
@@ -60,7 +74,11 @@ class Edge:
 
 @dataclass(frozen=True)
 class Graph:
-    """The nodes of a model in topological order, and its outputs.
+    """The nodes and outputs of a model.
+
+    Args:
+        nodes: in topological order.
+        outputs: names of the tensors that leave the model, in the order of the model's outputs.
 
     Example:
         >>> graph = Graph(
@@ -84,7 +102,7 @@ class Graph:
 
     @cached_property
     def edges(self) -> tuple[Edge, ...]:
-        """Every edge, in topological order of the consumers; those that leave the model come last."""
+        """Every edge, in topological order of the consumers; the edges that leave the model come last."""
         inner = [Edge(t, node.name, i) for node in self.nodes for i, t in enumerate(node.inputs)]
         return (*inner, *(Edge(t, OUTPUT, i) for i, t in enumerate(self.outputs)))
 
@@ -94,10 +112,10 @@ class Graph:
 
     @cached_property
     def _consumers(self) -> Mapping[str, tuple[Edge, ...]]:
-        found: dict[str, list[Edge]] = {tensor: [] for tensor in self._producers}
+        edges_of: dict[str, list[Edge]] = {tensor: [] for tensor in self._producers}
         for edge in self.edges:
-            found[edge.tensor].append(edge)
-        return {tensor: tuple(edges) for tensor, edges in found.items()}
+            edges_of[edge.tensor].append(edge)
+        return {tensor: tuple(edges) for tensor, edges in edges_of.items()}
 
     def producer(self, tensor: str) -> Node:
         """The node that makes `tensor`."""
@@ -108,52 +126,21 @@ class Graph:
         return self._consumers[tensor]
 
     def sole_consumer(self, tensor: str) -> Node | None:
-        """The one node that reads `tensor`, or `None` where there are several, or where it leaves the model."""
+        """The node that reads `tensor`; `None` unless `tensor` is read exactly once, and by a node."""
         edges = self.consumers(tensor)
         if len(edges) != 1 or edges[0].consumer == OUTPUT:
             return None
         return self.by_name[edges[0].consumer]
 
 
-def input_names(model: Any) -> tuple[str, ...]:
-    """The names of a model's inputs, in the order of `model.inputs`: those of their layers, as in the graph.
-
-    The tensor of an input that wasn't named has a name of its own, such as "keras_tensor_7", which nobody knows.
+def non_negative_tensors(graph: Graph) -> frozenset[str]:
+    """The tensors that are never negative, whatever the input: these can use all 256 steps of `uint8`.
 
     Args:
-        model: Functional or Sequential, built.
+        graph: the facts of a model.
 
-    Example:
-        >>> import keras
-        >>> x = keras.Input((4,), name="image")
-        >>> input_names(keras.Model(x, keras.layers.ReLU()(x)))
-        ('image',)
-    """
-    return tuple(tensor._keras_history.operation.name for tensor in model.inputs)  # noqa: SLF001
-
-
-_NON_NEGATIVE_ACTIVATIONS = frozenset({"relu", "relu6", "sigmoid", "hard_sigmoid", "softmax", "softplus"})
-
-_ENDS_IN_ACTIVATION = frozenset({OpKind.CONV, OpKind.DEPTHWISE_CONV, OpKind.DENSE, OpKind.ACTIVATION})
-"""Their activation is the last thing they compute; a custom layer may do more behind it."""
-
-_KEEPS_SIGN = frozenset(
-    {
-        OpKind.ADD,
-        OpKind.MULTIPLY,
-        OpKind.CONCAT,
-        OpKind.MAX_POOL,
-        OpKind.AVERAGE_POOL,
-        OpKind.ZERO_PAD,
-        OpKind.RESHAPE,
-        OpKind.IDENTITY,
-    }
-)
-"""Made of non-negative inputs only, their output is non-negative too."""
-
-
-def non_negative_tensors(graph: Graph) -> frozenset[str]:
-    """The names of the tensors that can't be negative whatever the input is.
+    Returns:
+        The names of the tensors.
 
     Example:
         >>> relu = Node("relu", OpKind.RELU, "relu", ("image",), ("relu",))

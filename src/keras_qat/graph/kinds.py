@@ -1,24 +1,28 @@
-"""Which Keras layer is of which kind: a registry by type, asked along the method resolution order."""
+"""The kind of each layer and operation of Keras: a table by type, which subclasses inherit."""
 
 from typing import Any
 
 import keras
-from keras.src.applications.convnext import LayerScale  # the layer type of that network's residuals
+from keras.src.applications.convnext import LayerScale  # scales the residual branches of that network
 from keras.src.ops import nn, numpy  # the operations behind `keras.ops` calls in a graph
 
 from keras_qat.graph.registry import KINDS, Classifier, register_kind
+from keras_qat.text import callable_name
 from keras_qat.types import OpKind
 
 _WITH_A_CONSTANT = {OpKind.ADD: OpKind.SCALE, OpKind.MULTIPLY: OpKind.SCALE}
-"""What an operation on two tensors is where one of them is a constant, as in `x * 2`."""
+"""The kind of an operation on two tensors where one of them is a constant, as in `x * 2`."""
+
+_HEIGHT_AND_WIDTH = ({1, 2}, {-3, -2}, {2, 3}, {-2, -1})
+"""The spatial axes of images, channels last and channels first."""
 
 
 def kind_of(operation: Any, tensors: int = 2) -> OpKind:
-    """The kind of a layer or operation; `OpKind.OTHER` for a type that nobody registered.
+    """The kind of a layer or operation; `OpKind.OTHER` if neither its type nor a base class is registered.
 
     Args:
         operation: a layer, or an operation of `keras.ops`.
-        tensors: how many tensors it reads.
+        tensors: the number of tensors it reads.
 
     Example:
         >>> kind_of(keras.layers.ReLU()), kind_of(keras.layers.ReLU(negative_slope=0.1))
@@ -32,10 +36,10 @@ def kind_of(operation: Any, tensors: int = 2) -> OpKind:
 
 
 def activation_name(function: Any) -> str | None:
-    """The name of a layer's own activation function, `None` for none or linear."""
+    """The name of a layer's own activation function; `None` for no activation or the linear one."""
     if function is None or function is keras.activations.linear:
         return None
-    return str(getattr(function, "__name__", type(function).__name__))
+    return callable_name(function)
 
 
 def _activation_kind(layer: Any) -> OpKind:
@@ -50,12 +54,8 @@ def _relu_kind(layer: Any) -> OpKind:
     return OpKind.RELU if plain else OpKind.ACTIVATION
 
 
-_HEIGHT_AND_WIDTH = ({1, 2}, {-3, -2}, {2, 3}, {-2, -1})
-"""The axes of an image's pixels, in both data formats."""
-
-
 def _mean_kind(operation: Any) -> OpKind:
-    """Global average pooling, where it is over two axes of an image."""
+    """A mean over both spatial axes of an image is global average pooling."""
     return OpKind.AVERAGE_POOL if set(operation.axis or ()) in _HEIGHT_AND_WIDTH else OpKind.OTHER
 
 

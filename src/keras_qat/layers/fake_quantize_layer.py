@@ -12,25 +12,26 @@ from keras_qat.layers.arithmetic import SMALLEST_AMAX, fake_quantize, fake_quant
 from keras_qat.types import OpKind, QuantSpec, RangeMode
 
 _MOMENTUM = 0.99
+"""Weight of the old range in the moving average of `range_mode="ema"`."""
 
 
 @keras.saving.register_keras_serializable(package="keras_qat")
 class FakeQuantize(keras.layers.Layer):
     """Rounds its input to the integer grid that the deployed engine will use.
 
-    One such layer stands for each quantized tensor and is shared by all its consumers. It holds the calibrated
-    range as a weight, so it is saved, loaded and seen in `model.summary()` like any other layer.
+    A model has one such layer for each quantized tensor, shared by all consumers of the tensor. The layer holds the
+    range as a weight, so it is saved, loaded and listed in `model.summary()` like any other layer.
 
     Args:
         spec: how the tensor is quantized, a `QuantSpec` or its dictionary.
         amax: largest magnitude kept, finite and not negative.
-        range_mode: what training does to the range. `"fixed"`: nothing. `"ema"`: with a the range and each training
-            step, a ← 0.99 a + 0.01 max|x|. `"learned"`: it is a weight that the optimizer steers by LSQ's gradient.
-            With `trainable=False` it stays in any mode.
-        **kwargs: of `keras.layers.Layer`.
+        range_mode: how training updates the range a. `"fixed"`: not at all. `"ema"`: by a ← 0.99 a + 0.01 max|x| in
+            each training step. `"learned"`: as a weight that the optimizer trains with LSQ's gradient. With
+            `trainable=False` the range stays as it is in every mode.
+        **kwargs: arguments of `keras.layers.Layer`.
 
     Raises:
-        ValueError: `amax` is negative, infinite or NaN, or the mode is unknown.
+        ValueError: If `amax` is negative, infinite or NaN, or the mode is unknown.
 
     Example:
         >>> layer = FakeQuantize(QuantSpec(), amax=127.0)
@@ -56,22 +57,22 @@ class FakeQuantize(keras.layers.Layer):
             raise ValueError(f"Unknown range mode of {self.name!r}. Received: {range_mode!r}. Choose one of: {known}.")
         self.spec = spec if isinstance(spec, QuantSpec) else QuantSpec(**spec)
         self.initial_amax = float(amax)
-        # It can't be set later: TensorFlow's tape watches only what was made trainable.
+        # Without a setter: TensorFlow's tape watches only weights that were created as trainable.
         self._range_mode: RangeMode = range_mode
 
     @property
     def range_mode(self) -> RangeMode:
-        """What training does to the range."""
+        """How training updates the range."""
         return self._range_mode
 
     def freeze_range(self) -> None:
-        """Keep the range as it is from now on; a training step that is compiled already has to be built again."""
+        """Keep the range as it is from now on; a training step that is already compiled must be compiled again."""
         self._range_mode = "fixed"
         if self.built:
             self.amax.trainable = False
 
     def build(self, input_shape: Any) -> None:  # noqa: ARG002
-        """Make the range, a scalar weight; the optimizer leaves it alone unless it is learned."""
+        """Create the range, a scalar weight, which the optimizer trains only if it is learned."""
         self.amax = self.add_weight(
             name="amax",
             shape=(),
@@ -79,12 +80,12 @@ class FakeQuantize(keras.layers.Layer):
             trainable=self.range_mode == "learned",
             dtype="float32",
             autocast=False,
-            # A step that is too long for a small range must not make it negative: it would get no gradient ever after.
+            # Too long a step must not make a small range negative: it would never get a gradient again.
             constraint=lambda amax: ops.maximum(amax, SMALLEST_AMAX),
         )
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
-        """Fake-quantize a tensor of any shape; the shape and dtype stay."""
+        """Fake-quantize a float tensor of any shape; the result has its shape and dtype."""
         if self.range_mode == "learned":
             return fake_quantize_learned(inputs, self.amax, self.spec, training=bool(training))
         if self.range_mode == "ema" and training and self.trainable:
@@ -97,7 +98,7 @@ class FakeQuantize(keras.layers.Layer):
         return input_shape
 
     def get_config(self) -> dict[str, Any]:
-        """Enough to build the layer again; the range itself is a weight."""
+        """The arguments of the layer; the current range is a weight, and not among them."""
         return {
             **super().get_config(),
             "spec": asdict(self.spec),

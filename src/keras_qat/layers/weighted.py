@@ -1,9 +1,7 @@
-"""Conv2D, DepthwiseConv2D and Dense that compute with fake-quantized weights.
+"""Conv2D, DepthwiseConv2D and Dense with fake-quantized kernels, and the registry of float layers they replace.
 
-The scale of each output channel follows the weights at every step, so training can't leave it behind. Bias, activation
-and everything else is Keras's own; the layers load the weights of the float layer unchanged.
-
-Which quantized layer stands in for which float layer.
+The scale of each output channel follows the weights at every training step. Bias, activation and everything else are
+Keras's own, and the layers load the weights of the float layer unchanged.
 """
 
 from dataclasses import asdict
@@ -18,11 +16,12 @@ from keras_qat.types import QuantSpec
 
 
 class WeightQuantized:
-    """What the quantized layers share: the spec of the kernel, and the kernel as the engine sees it.
+    """Base class of layers with a quantized kernel; it precedes the float layer in the list of base classes.
 
     Args:
+        *args: positional arguments of the float layer.
         weight_spec: how the kernel is quantized, a `QuantSpec` or its dictionary.
-        **kwargs: of the float layer.
+        **kwargs: keyword arguments of the float layer.
     """
 
     kernel_reduce_axes: tuple[int, ...]
@@ -33,13 +32,13 @@ class WeightQuantized:
         self.weight_spec = weight_spec if isinstance(weight_spec, QuantSpec) else QuantSpec(**weight_spec)
 
     def add_weight(self, *args: Any, **kwargs: Any) -> Any:
-        """Keras's; the kernel stays float32 in mixed precision, since integers of a rounded kernel would be others."""
+        """Keras's method; the kernel stays float32 in mixed precision, since a rounded one gives other integers."""
         if kwargs.get("name") == "kernel":
             kwargs["autocast"] = False
         return super().add_weight(*args, **kwargs)  # type: ignore[misc]
 
     def quantized_kernel(self, kernel: Any) -> Any:
-        """`kernel` rounded per output channel; same shape and dtype."""
+        """The kernel as the engine sees it: rounded per output channel, of the same shape and dtype."""
         return fake_quantize_kernel(kernel, self.kernel_reduce_axes, self.weight_spec)
 
     def get_config(self) -> dict[str, Any]:
@@ -83,41 +82,53 @@ class QuantizedDepthwiseConv2D(WeightQuantized, keras.layers.DepthwiseConv2D):
 
 @keras.saving.register_keras_serializable(package="keras_qat")
 class QuantizedDense(WeightQuantized, keras.layers.Dense):
-    """`keras.layers.Dense` with per-unit fake-quantized weights."""
+    """`keras.layers.Dense` with per-output-channel fake-quantized weights."""
 
     kernel_reduce_axes = (0,)
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:  # noqa: ARG002
-        """Multiply with the rounded kernel."""
+        """Multiply by the rounded kernel."""
         outputs = ops.matmul(inputs, ops.cast(self.quantized_kernel(self.kernel), self.compute_dtype))
         if self.bias is not None:
             outputs = outputs + self.bias
         return outputs if self.activation is None else self.activation(outputs)
 
 
-_QUANTIZED: dict[type, type] = {}
+_QUANTIZED: dict[type, type] = {
+    keras.layers.Conv2D: QuantizedConv2D,
+    keras.layers.DepthwiseConv2D: QuantizedDepthwiseConv2D,
+    keras.layers.Dense: QuantizedDense,
+}
+"""The quantized layer type that replaces each float layer type."""
 
 
 def register_quantized_layer(float_type: type, quantized_type: type) -> None:
-    """Let `quantized_type` stand in for `float_type`.
+    """Let `quantized_type` replace `float_type` in quantized models.
 
     Args:
         float_type: a layer type with a kernel.
-        quantized_type: its subclass that accepts a `weight_spec` and holds the same weights in the same order.
+        quantized_type: a subclass of it that accepts a `weight_spec` and has the same weights in the same order.
     """
     _QUANTIZED[float_type] = quantized_type
 
 
 def quantized_layer(layer: Any, spec: QuantSpec, name: str) -> Any:
-    """A new, unbuilt layer like `layer` that quantizes its weights.
+    """A new layer with the configuration of a float layer and a quantized kernel.
 
     Args:
-        layer: the float layer; it is not changed.
-        spec: how its kernel is quantized.
-        name: the new layer's name.
+        layer: the float layer. It is not changed.
+        spec: how the kernel is quantized.
+        name: name of the new layer.
+
+    Returns:
+        The layer, not built yet.
 
     Raises:
-        UnsupportedModelError: no quantized layer is registered for exactly this type.
+        UnsupportedModelError: If no quantized layer is registered for exactly the type of `layer`.
+
+    Example:
+        >>> quantized_layer(keras.layers.Dense(2), QuantSpec(narrow=True, axis=1), "dense")
+        <QuantizedDense name=dense, built=False>
     """
     quantized_type = _QUANTIZED.get(type(layer))
     if quantized_type is None:
@@ -127,8 +138,3 @@ def quantized_layer(layer: Any, spec: QuantSpec, name: str) -> Any:
             "Register one with `keras_qat.layers.register_quantized_layer(float_type, quantized_type)`."
         )
     return quantized_type.from_config({**layer.get_config(), "name": name, "weight_spec": spec})  # type: ignore[attr-defined]
-
-
-register_quantized_layer(keras.layers.Conv2D, QuantizedConv2D)
-register_quantized_layer(keras.layers.DepthwiseConv2D, QuantizedDepthwiseConv2D)
-register_quantized_layer(keras.layers.Dense, QuantizedDense)

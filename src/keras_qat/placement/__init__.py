@@ -1,4 +1,4 @@
-"""Where the Q/DQ pairs go, and why."""
+"""(graph, target, overrides) → where the Q/DQ pairs go, and why."""
 
 import lazy_loader
 

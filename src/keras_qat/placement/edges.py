@@ -1,17 +1,15 @@
-"""Ask the user's function of edges about every edge.
+"""The decision on every edge: whether it gets a Q/DQ pair, and why.
 
-Which edges get a Q/DQ pair, with a reason for each.
+The first of these that applies to an edge decides:
 
-For each edge into an operation, in this order:
-
-1. inside a fused kernel, or out of the model: no pair;
-2. the last word of the user's rules, if they have one;
-3. the engine wants this input quantized: a pair;
+1. the edge lies inside a fused kernel, or leaves the model: no pair;
+2. a rule of the user asks for a pair, or for none;
+3. the engine wants this input of the consumer quantized: a pair;
 4. the operation that made the tensor runs in integers and needs a quantized output: a pair;
-5. otherwise no pair.
+5. no pair.
 
-Operations that only move numbers are seen through: the pair stands before them, where the engine can fuse it with the
-producer, unless somebody who reads the same numbers must have them float.
+A pair is moved upstream past operations that only move numbers, to where the engine can fuse it with the producer,
+unless another reader of the same numbers needs them in float.
 """
 
 from collections.abc import Mapping
@@ -20,58 +18,24 @@ from typing import Any
 from keras_qat.errors import UserError
 from keras_qat.graph import OUTPUT, Edge
 from keras_qat.placement.flow import Flow, Group
-from keras_qat.placement.overrides import EdgeRule, LayerRequests, Mode, Request, function_name, no_pair, output_request
+from keras_qat.placement.overrides import EdgeRule, LayerRequests, Mode, Request, no_pair, output_request
 from keras_qat.targets import Inputs
+from keras_qat.text import callable_name
 from keras_qat.types import EdgeDecision
 
-
-def ask_function(
-    flow: Flow, function: EdgeRule, decisions: tuple[EdgeDecision, ...], rank: int
-) -> Mapping[Edge, Request]:
-    """What the function asks of the edges whose decision it changes.
-
-    Args:
-        flow: the graph with the target's kernels.
-        function: the user's.
-        decisions: of every edge, so far.
-        rank: above that of every rule.
-
-    Raises:
-        UserError: it answers with something else than a decision about the edge, or wants a pair where none can stand.
-    """
-    name = function_name(function)
-    asked = {}
-    for decision in decisions:
-        edge = Edge(decision.tensor, decision.consumer, decision.index)
-        answer: Any = function(flow.graph, edge, decision)
-        if answer is None or answer == decision:
-            continue
-        if not isinstance(answer, EdgeDecision) or Edge(answer.tensor, answer.consumer, answer.index) != edge:
-            raise UserError(
-                "A function of edges answers with a decision about the edge it is asked about, or None. "
-                f"Received: {answer!r} from {name} for {edge}. Use dataclasses.replace(decision, …)."
-            )
-        problem = no_pair(flow, edge) if answer.quantized else None
-        if problem is not None:
-            raise UserError(f"{problem} Received: quantized=True from {name} for {edge}.")
-        why = "" if answer.reason == decision.reason else f": {answer.reason}"
-        asked[edge] = Request(answer.quantized, rank, f"function {name}{why}")
-    return asked
-
-
 _BY_TABLE = -1
-"""The rank of what a target's table asks: any rule overrules it."""
+"""The rank of what the target's table asks: every rule overrules it."""
 
 
 class EdgePlanner:
-    """The facts that the decisions are made from.
+    """Decides on every edge of a graph.
 
     Args:
         flow: the graph with the target's kernels.
-        layers: what the rules ask of each node.
+        layers: what the rules ask of each node, by its name.
         asked: what the user asks of single edges.
-        mode: what holds where nobody asks.
-        float_layers: the layers whose kernels stay float.
+        mode: what holds where the user asks nothing: the target's table (`"full"`), or float (`"partial"`).
+        float_layers: names of the layers whose kernels stay float.
     """
 
     def __init__(
@@ -91,19 +55,19 @@ class EdgePlanner:
         self.float_layers = float_layers
 
     def decide(self) -> tuple[EdgeDecision, ...]:
-        """A decision for every edge of the graph, in its order."""
+        """The decision on every edge, in the order of the graph's edges."""
         wanted = {edge: self._wanted(edge) for edge in self.graph.edges}
         entries: dict[Edge, Request] = {}
         for edge, request in wanted.items():
-            if request is not None and self._overruled_behind(edge, request) is None:
+            if request is not None and self._float_downstream(edge, request) is None:
                 entry = self._entry(edge, wanted)
                 entries[entry] = max(entries.get(entry, request), request, key=lambda r: r.rank)
-        # A pair further up has rounded these numbers already.
+        # A pair further upstream has already rounded these numbers.
         entries = {e: r for e, r in entries.items() if not any(u in entries for u in self.flow.upstream(e))}
         return tuple(self._decide(edge, wanted[edge], entries) for edge in self.graph.edges)
 
     def _wanted(self, edge: Edge) -> Request | None:
-        """Who wants the numbers on this edge quantized; `None` where nobody does."""
+        """The request to quantize this edge, of the user or the target's table; `None` where there is none."""
         if edge.consumer == OUTPUT or self.flow.internal(edge):
             return None
         request = self.asked.get(edge)
@@ -115,6 +79,7 @@ class EdgePlanner:
         return Request(True, request.rank, f"{request.reason}; {reason}")
 
     def _wanted_by_table(self, edge: Edge) -> str | None:
+        """Why the target's table quantizes this edge; `None` where it does not."""
         if self.flow.moves(edge.consumer):
             return None
         consumer = self.graph.by_name[edge.consumer]
@@ -132,19 +97,18 @@ class EdgePlanner:
         return None
 
     def _by_table(self, request: Request | None) -> bool:
-        """Whether the target's table decides a setting."""
+        """Whether the target's table decides on a setting, given what the rules ask."""
         return self.mode == "full" if request is None else request.value == "target"
 
     def _runs_in_integers(self, group: Group) -> bool:
-        """Whether no rule keeps an input or the weights of a kernel float; then its output needn't be quantized."""
+        """Whether a kernel runs in integers: no rule keeps its inputs or weights in float."""
         root = group.root
-        inputs = [self.asked.get(Edge(tensor, root.name, i)) for i, tensor in enumerate(root.inputs)]
-        float_inputs = any(request is not None and request.value is False for request in inputs)
+        float_inputs = any(self._asked_float(Edge(tensor, root.name, i)) for i, tensor in enumerate(root.inputs))
         float_weights = self.target.rule(root.kind).weights and root.layer in self.float_layers
         return not float_inputs and not float_weights
 
-    def _overruled_behind(self, edge: Edge, request: Request) -> str | None:
-        """Why a pair before an operation that only moves numbers would round what must stay float behind it."""
+    def _float_downstream(self, edge: Edge, request: Request) -> str | None:
+        """Why an edge with the same numbers further downstream must stay float; `None` if none must."""
         for reader in self.flow.readers(edge)[1:]:
             later = self.asked.get(reader)
             if reader.consumer == OUTPUT:
@@ -154,7 +118,7 @@ class EdgePlanner:
         return None
 
     def _entry(self, edge: Edge, wanted: Mapping[Edge, Request | None]) -> Edge:
-        """The edge upstream of all operations that only move numbers, where the pair stands."""
+        """The edge on which the pair stands: the furthest upstream on which no other reader needs float numbers."""
         before = self.flow.before(edge)
         if before is None or self._asked_float(before):
             return edge
@@ -164,6 +128,7 @@ class EdgePlanner:
         return self._entry(before, wanted)
 
     def _asked_float(self, edge: Edge) -> bool:
+        """Whether the user asks for no pair on an edge."""
         request = self.asked.get(edge)
         return request is not None and request.value is False
 
@@ -186,11 +151,11 @@ class EdgePlanner:
             return "the model's output stays float"
         if self.flow.internal(edge):
             return f"fused: {self.flow.groups[edge.consumer]} run as one kernel"
-        overruled = None if wanted is None else self._overruled_behind(edge, wanted)
-        return overruled or self._unwanted(edge)
+        downstream = None if wanted is None else self._float_downstream(edge, wanted)
+        return downstream or self._unwanted(edge)
 
     def _unwanted(self, edge: Edge) -> str:
-        """Why nobody wants this edge quantized."""
+        """Why neither the user nor the target's table asks for a pair on this edge."""
         request = self.asked.get(edge)
         if request is not None and request.value is False:
             return request.reason
@@ -203,3 +168,41 @@ class EdgePlanner:
         if rule.inputs is Inputs.ALL_BUT_FUSED_CONV:
             return "the addition runs inside the kernel of this convolution, before its result is rounded"
         return f"{consumer.kind}: {rule.because}"
+
+
+def ask_function(
+    flow: Flow, function: EdgeRule, decisions: tuple[EdgeDecision, ...], rank: int
+) -> Mapping[Edge, Request]:
+    """Call the user's function of edges for every edge.
+
+    Args:
+        flow: the graph with the target's kernels.
+        function: the user's function.
+        decisions: the decision on every edge so far.
+        rank: the rank of the function's requests, above that of every rule.
+
+    Returns:
+        What the function asks of each edge whose decision it changes.
+
+    Raises:
+        UserError: If the function returns anything but `None` or a decision on the edge in question, or asks for a pair
+            where none can stand.
+    """
+    name = callable_name(function)
+    asked = {}
+    for decision in decisions:
+        edge = Edge(decision.tensor, decision.consumer, decision.index)
+        answer: Any = function(flow.graph, edge, decision)
+        if answer is None or answer == decision:
+            continue
+        if not isinstance(answer, EdgeDecision) or Edge(answer.tensor, answer.consumer, answer.index) != edge:
+            raise UserError(
+                "A function of edges answers with a decision about the edge it is asked about, or None. "
+                f"Received: {answer!r} from {name} for {edge}. Use dataclasses.replace(decision, …)."
+            )
+        problem = no_pair(flow, edge) if answer.quantized else None
+        if problem is not None:
+            raise UserError(f"{problem} Received: quantized=True from {name} for {edge}.")
+        why = "" if answer.reason == decision.reason else f": {answer.reason}"
+        asked[edge] = Request(answer.quantized, rank, f"function {name}{why}")
+    return asked

@@ -1,14 +1,7 @@
-"""How a quantized tensor reads in a table or a picture.
+"""A placement for people: every edge and layer with its reason, as a Markdown table or a picture.
 
-A placement as boxes and arrows, for whoever draws them: a box for each kernel, one for each Q/DQ pair.
-
-A picture as Graphviz DOT text (https://graphviz.org/doc/info/lang.html).
-
-A picture as a Mermaid flowchart (https://mermaid.js.org/syntax/flowchart.html).
-
-A placement as a Markdown table: one line for each edge and each weighted layer.
-
-A placement that a human can read: every edge and every layer with its reason, as a table or a picture.
+A picture is a list of boxes and arrows: a box for each kernel and one for each Q/DQ pair. It is written as Graphviz DOT
+text (https://graphviz.org/doc/info/lang.html) or as a Mermaid flowchart (https://mermaid.js.org/syntax/flowchart.html).
 """
 
 from collections.abc import Callable, Mapping
@@ -19,26 +12,115 @@ from typing import Literal
 from keras_qat.errors import UserError
 from keras_qat.graph import OUTPUT
 from keras_qat.placement.flow import MOVES_NUMBERS
-from keras_qat.types import EdgeDecision, Kernel, Placement, QuantizedTensor, QuantSpec, TensorRange
+from keras_qat.text import first_few
+from keras_qat.types import BITS, EdgeDecision, Kernel, Placement, QuantizedTensor, QuantSpec, TensorRange
 
-_NAMED = 3
-"""So many names are enough to see what is amiss."""
+Format = Literal["table", "mermaid", "dot"]
+
+
+class Flowing(Enum):
+    """The values on an arrow: `QUANTIZED` ones lie on the integer grid, also behind operations that only move them."""
+
+    QUANTIZED = "quantized"
+    FLOAT = "float"
+
+
+_GREEN, _LIGHT_GREEN, _GREY = "#2e7d32", "#e8f5e9", "#9e9e9e"
+
+_COLORS = {Flowing.QUANTIZED: _GREEN, Flowing.FLOAT: _GREY}
+
+_MERMAID_CLASSES = (
+    f"classDef pair fill:{_GREEN},color:#fff,stroke:{_GREEN}",
+    f"classDef integer fill:{_LIGHT_GREEN},color:#000,stroke:{_GREEN}",
+    f"classDef float fill:#fff,color:#000,stroke:{_GREY}",
+)
+
+
+def explain(
+    placement: Placement,
+    *,
+    format: Format = "table",  # noqa: A002
+    ranges: Mapping[str, TensorRange] | None = None,
+) -> str:
+    """Show where the Q/DQ pairs stand, and why.
+
+    Args:
+        placement: from `plan`.
+        format: `"table"`: Markdown, one row for each edge and each layer with a kernel. `"mermaid"`: a flowchart that
+            GitHub and many Markdown viewers draw. `"dot"`: the same for Graphviz, with the reasons as tooltips.
+        ranges: from `calibrate`, to show the scale of each quantized tensor.
+
+    Returns:
+        The text.
+
+    Raises:
+        UserError: If the format is unknown, or a quantized tensor has no range in `ranges`.
+
+    Example:
+        >>> print(explain(Placement("tensorrt", (), (), ())))
+        | from → to | type | reason |
+        | --- | --- | --- |
+    """
+    if format not in _WRITERS:
+        raise UserError(f"Unknown format. Received: format={format!r}. Choose one of: {', '.join(_WRITERS)}.")
+    if ranges is not None:
+        require_ranges(placement, ranges)
+    return _WRITERS[format](placement, ranges)
+
+
+def require_ranges(placement: Placement, ranges: Mapping[str, TensorRange]) -> None:
+    """Check that every quantized tensor has a range.
+
+    Args:
+        placement: from `plan`.
+        ranges: from `calibrate`, by the name of the tensor.
+
+    Raises:
+        UserError: If a range is missing, as in the ranges of another placement; the message names the first three.
+    """
+    missing = [name for name in placement.observed if name not in ranges]
+    if missing:
+        raise UserError(
+            f"{len(missing)} quantized tensors have no range. Received: ranges of {len(ranges)} tensors, none of "
+            f"{first_few(map(repr, missing), most=3)}. Calibrate the same model with the same target and overrides."
+        )
+
+
+def table(placement: Placement, ranges: Mapping[str, TensorRange] | None) -> str:
+    """A Markdown table of all edges and kernels: integer type or `float`, scale if ranges are given, and reason."""
+    tensors = {tensor.tensor: tensor for tensor in placement.tensors}
+    rows = [("from → to", "type", "scale", "reason"), ("---", "---", "---", "---")]
+    for edge in placement.edges:
+        tensor = tensors[edge.tensor] if edge.quantized else None
+        integers = "float" if tensor is None else describe_spec(tensor.spec)
+        scale = "" if tensor is None or ranges is None else describe_scale(tensor, ranges)
+        rows.append((f"{edge.tensor} → {edge.consumer}[{edge.index}]", integers, scale, edge.reason))
+    for weight in placement.weights:
+        integers = "float" if weight.spec is None else describe_spec(weight.spec)
+        rows.append((f"weights of {weight.layer}", integers, "", weight.reason))
+    shown = rows if ranges is not None else [(where, integers, reason) for where, integers, _, reason in rows]
+    return "\n".join(f"| {' | '.join(map(_cell, row))} |" for row in shown)
+
+
+def _cell(text: str) -> str:
+    """Text in one line, with the column separator escaped."""
+    return " ".join(text.replace("|", "\\|").split())
 
 
 def describe_spec(spec: QuantSpec) -> str:
-    """The integers of a spec.
+    """The integers of a spec, in words.
 
     Example:
         >>> describe_spec(QuantSpec(storage="uint8", signed=False)), describe_spec(QuantSpec(bits=4, axis=3))
         ('uint8 zero-point 0', 'int8 zero-point 0 in 4 bits per channel (axis 3)')
     """
     channel = "" if spec.axis is None else f" per channel (axis {spec.axis})"
-    width = "" if spec.bits == 8 else f" in {spec.bits} bits"  # noqa: PLR2004
+    width = "" if spec.bits == max(BITS) else f" in {spec.bits} bits"
     return f"{spec.storage} zero-point {spec.zero_point}{width}{channel}"
 
 
 def describe_scale(tensor: QuantizedTensor, ranges: Mapping[str, TensorRange]) -> str:
-    """The scale s = amax / q_max, to four digits.
+    """The scale s = amax / q_max of a tensor, to four significant digits.
 
     Example:
         >>> tensor = QuantizedTensor("relu", QuantSpec(), range_of="relu")
@@ -48,38 +130,14 @@ def describe_scale(tensor: QuantizedTensor, ranges: Mapping[str, TensorRange]) -
     return f"{ranges[tensor.range_of].amax / tensor.spec.q_max:.4g}"
 
 
-def require_ranges(placement: Placement, ranges: Mapping[str, TensorRange]) -> None:
-    """Refuse ranges of another placement.
-
-    Raises:
-        UserError: a quantized tensor has none; the first few are named.
-    """
-    missing = [name for name in placement.observed if name not in ranges]
-    if missing:
-        more = " …" if len(missing) > _NAMED else ""
-        raise UserError(
-            f"{len(missing)} quantized tensors have no range. Received: ranges of {len(ranges)} tensors, none of "
-            f"{', '.join(map(repr, missing[:_NAMED]))}{more}. "
-            "Calibrate the same model with the same target and overrides."
-        )
-
-
-class Flowing(Enum):
-    """What flows along an arrow."""
-
-    QUANTIZED = "quantized"
-    """Numbers on the integer grid: to or from a pair, or behind one through operations that only move numbers."""
-    FLOAT = "float"
-
-
 @dataclass(frozen=True)
 class Box:
     """A kernel, a Q/DQ pair, or the model's output.
 
     Args:
         key: unique in the picture.
-        lines: what stands in it.
-        tooltip: the reasons, one a line.
+        lines: the text in the box.
+        tooltip: the reasons, one per line.
         pair: whether it is a Q/DQ pair.
         integer: whether it is a kernel with quantized weights.
     """
@@ -93,12 +151,12 @@ class Box:
 
 @dataclass(frozen=True)
 class Arrow:
-    """What flows from one box to another.
+    """The flow of a tensor from one box to another.
 
     Args:
-        source: key of a box.
-        sink: likewise.
-        flowing: quantized or float.
+        source: key of the box in which it starts.
+        sink: key of the box in which it ends.
+        flowing: whether the values are quantized.
         tooltip: why.
     """
 
@@ -110,7 +168,7 @@ class Arrow:
 
 @dataclass(frozen=True)
 class Picture:
-    """All of it, in order of flow."""
+    """A placement as boxes and arrows, both in topological order."""
 
     title: str
     boxes: tuple[Box, ...]
@@ -124,7 +182,7 @@ def picture(placement: Placement, ranges: Mapping[str, TensorRange] | None) -> P
         placement: from `plan`.
         ranges: from `calibrate`, one for each quantized tensor, to show scales; `None` before calibration.
     """
-    home = {name: kernel for kernel in placement.kernels for name in kernel.nodes}
+    kernel_of = {name: kernel for kernel in placement.kernels for name in kernel.nodes}
     keys = {id(kernel): f"n{i}" for i, kernel in enumerate(placement.kernels)}
     pairs = {tensor.tensor: f"q{i}" for i, tensor in enumerate(placement.tensors)}
     on_grid: set[int] = set()
@@ -133,11 +191,10 @@ def picture(placement: Placement, ranges: Mapping[str, TensorRange] | None) -> P
     arrows: list[Arrow] = []
     drawn: set[str] = set()
     for edge in placement.edges:
-        source = home[edge.tensor if edge.tensor in home else edge.tensor.rpartition(":")[0]]
-        sink = None if edge.consumer == OUTPUT else home[edge.consumer]
+        source = kernel_of[edge.tensor if edge.tensor in kernel_of else edge.tensor.rpartition(":")[0]]
+        sink = None if edge.consumer == OUTPUT else kernel_of[edge.consumer]
         if sink is source:
             continue
-        key = "output" if sink is None else keys[id(sink)]
         start = keys[id(source)]
         flowing = Flowing.QUANTIZED if edge.quantized or id(source) in on_grid else Flowing.FLOAT
         if edge.quantized:
@@ -145,7 +202,7 @@ def picture(placement: Placement, ranges: Mapping[str, TensorRange] | None) -> P
                 arrows.append(Arrow(start, pairs[edge.tensor], Flowing.QUANTIZED, f"{edge.tensor}: made in float"))
                 drawn.add(edge.tensor)
             start = pairs[edge.tensor]
-        arrows.append(Arrow(start, key, flowing, _tooltip(edge)))
+        arrows.append(Arrow(start, "output" if sink is None else keys[id(sink)], flowing, _tooltip(edge)))
         if sink is not None and flowing is Flowing.QUANTIZED and sink.kinds[0] in MOVES_NUMBERS:
             on_grid.add(id(sink))
     if any(edge.consumer == OUTPUT for edge in placement.edges):
@@ -155,11 +212,10 @@ def picture(placement: Placement, ranges: Mapping[str, TensorRange] | None) -> P
 
 def _kernel_box(placement: Placement, kernel: Kernel, key: str) -> Box:
     weights = [weight for weight in placement.weights if weight.layer == kernel.nodes[0].partition("#")[0]]
-    described = [f"{_integers(weight.spec)} weights" for weight in weights]
     names = [f"{name} ({kind})" for name, kind in zip(kernel.nodes, kernel.kinds, strict=True)]
     return Box(
         key,
-        (*names, *described),
+        (*names, *(f"{'float' if w.spec is None else f'int{w.spec.bits}'} weights" for w in weights)),
         "\n".join(weight.reason for weight in weights),
         integer=any(weight.spec is not None for weight in weights),
     )
@@ -171,19 +227,12 @@ def _pair_box(tensor: QuantizedTensor, ranges: Mapping[str, TensorRange] | None,
     return Box(key, (describe_spec(tensor.spec), *scale), f"Q/DQ of {tensor.tensor}{shared}", pair=True)
 
 
-def _integers(spec: QuantSpec | None) -> str:
-    return "float" if spec is None else f"int{spec.bits}"
-
-
 def _tooltip(edge: EdgeDecision) -> str:
     return f"{edge.tensor} → {edge.consumer}[{edge.index}]: {edge.reason}"
 
 
-_DOT_ARROWS = {Flowing.QUANTIZED: "#2e7d32", Flowing.FLOAT: "#9e9e9e"}
-
-
 def dot(picture: Picture) -> str:
-    """The picture as DOT; reasons are tooltips, which `dot -Tsvg` keeps.
+    """A picture as DOT text; the reasons are tooltips, which `dot -Tsvg` keeps.
 
     Example:
         >>> print(dot(Picture("empty", (), ())))
@@ -204,16 +253,15 @@ def dot(picture: Picture) -> str:
 
 
 def _dot_node(box: Box) -> str:
-    look = ', fillcolor="#e8f5e9"' if box.integer else ""
+    look = f', fillcolor="{_LIGHT_GREEN}"' if box.integer else ""
     if box.pair:
-        look = ', fillcolor="#2e7d32", fontcolor="white", fontsize=8, margin="0.05,0.02", height=0.2'
+        look = f', fillcolor="{_GREEN}", fontcolor="white", fontsize=8, margin="0.05,0.02", height=0.2'
     tooltip = f", tooltip={_quoted(box.tooltip)}" if box.tooltip else ""
     return f"{box.key} [label={_quoted(chr(10).join(box.lines))}{tooltip}{look}]"
 
 
 def _dot_edge(arrow: Arrow) -> str:
-    color = _DOT_ARROWS[arrow.flowing]
-    return f'{arrow.source} -> {arrow.sink} [color="{color}", tooltip={_quoted(arrow.tooltip)}]'
+    return f'{arrow.source} -> {arrow.sink} [color="{_COLORS[arrow.flowing]}", tooltip={_quoted(arrow.tooltip)}]'
 
 
 def _quoted(text: str) -> str:
@@ -221,19 +269,8 @@ def _quoted(text: str) -> str:
     return f'"{escaped}"'
 
 
-_CLASSES = (
-    "classDef pair fill:#2e7d32,color:#fff,stroke:#2e7d32",
-    "classDef integer fill:#e8f5e9,color:#000,stroke:#2e7d32",
-    "classDef float fill:#fff,color:#000,stroke:#9e9e9e",
-)
-
-_MERMAID_ARROWS = {Flowing.QUANTIZED: "stroke:#2e7d32", Flowing.FLOAT: "stroke:#9e9e9e"}
-
-
 def mermaid(picture: Picture) -> str:
-    """The picture as Mermaid text.
-
-    Mermaid has no tooltips for arrows, so the reason of each stands in a comment above it.
+    """A picture as Mermaid text; arrows have no tooltips there, so a comment above each arrow gives its reason.
 
     Example:
         >>> print(mermaid(Picture("one", (Box("n0", ("conv (conv)",), integer=True),), ())))
@@ -246,12 +283,12 @@ def mermaid(picture: Picture) -> str:
     """
     lines = [f"accTitle: {picture.title}", *map(_mermaid_node, picture.boxes)]
     for arrow in picture.arrows:
-        lines += [f"%% {' '.join(arrow.tooltip.split())}", _mermaid_edge(arrow)]
-    for flowing, look in _MERMAID_ARROWS.items():
+        lines += [f"%% {' '.join(arrow.tooltip.split())}", f"{arrow.source} --> {arrow.sink}"]
+    for flowing, color in _COLORS.items():
         numbers = [str(i) for i, arrow in enumerate(picture.arrows) if arrow.flowing is flowing]
         if numbers:
-            lines.append(f"linkStyle {','.join(numbers)} {look}")
-    return "\n".join(["flowchart TD", *(f"  {line}" for line in (*lines, *_CLASSES))])
+            lines.append(f"linkStyle {','.join(numbers)} stroke:{color}")
+    return "\n".join(["flowchart TD", *(f"  {line}" for line in (*lines, *_MERMAID_CLASSES))])
 
 
 def _mermaid_node(box: Box) -> str:
@@ -260,74 +297,13 @@ def _mermaid_node(box: Box) -> str:
     return f"{box.key}{shape}:::{'pair' if box.pair else 'integer' if box.integer else 'float'}"
 
 
-def _mermaid_edge(arrow: Arrow) -> str:
-    return f"{arrow.source} --> {arrow.sink}"
-
-
 def _escaped(text: str) -> str:
-    """Mermaid's entity codes for what would end the text; `#` starts such a code."""
+    """Mermaid's entity codes for characters that end a text; `#` starts such a code."""
     return text.replace("#", "#35;").replace('"', "#quot;").replace("<", "#lt;").replace(">", "#gt;")
 
 
-def table(placement: Placement, ranges: Mapping[str, TensorRange] | None) -> str:
-    """What flows where, the integer type or `float`, the scale if there are ranges, and why."""
-    tensors = {tensor.tensor: tensor for tensor in placement.tensors}
-    rows = [("from → to", "type", "scale", "reason"), ("---", "---", "---", "---")]
-    for edge in placement.edges:
-        tensor = tensors[edge.tensor] if edge.quantized else None
-        kind = "float" if tensor is None else describe_spec(tensor.spec)
-        scale = "" if tensor is None or ranges is None else describe_scale(tensor, ranges)
-        rows.append((f"{edge.tensor} → {edge.consumer}[{edge.index}]", kind, scale, edge.reason))
-    for weight in placement.weights:
-        kind = "float" if weight.spec is None else describe_spec(weight.spec)
-        rows.append((f"weights of {weight.layer}", kind, "", weight.reason))
-    shown = rows if ranges is not None else [(where, kind, reason) for where, kind, _, reason in rows]
-    return "\n".join(f"| {' | '.join(map(_cell, row))} |" for row in shown)
-
-
-def _cell(text: str) -> str:
-    """Text that stays in its cell."""
-    return " ".join(text.replace("|", "\\|").split())
-
-
-Format = Literal["table", "mermaid", "dot"]
-
-_Writer = Callable[[Placement, Mapping[str, TensorRange] | None], str]
-
-_WRITERS: Mapping[str, _Writer] = {
+_WRITERS: Mapping[str, Callable[[Placement, Mapping[str, TensorRange] | None], str]] = {
     "table": table,
     "mermaid": lambda placement, ranges: mermaid(picture(placement, ranges)),
     "dot": lambda placement, ranges: dot(picture(placement, ranges)),
 }
-
-
-def explain(
-    placement: Placement,
-    *,
-    format: Format = "table",  # noqa: A002
-    ranges: Mapping[str, TensorRange] | None = None,
-) -> str:
-    """Say where the Q/DQ pairs stand, and why.
-
-    Args:
-        placement: from `plan`.
-        format: `"table"`: Markdown, one line for each edge and each weighted layer. `"mermaid"`: a flowchart that
-            GitHub and many Markdown viewers draw. `"dot"`: the same for Graphviz, with the reasons as tooltips.
-        ranges: from `calibrate`, to show the scale of each quantized tensor.
-
-    Returns:
-        The text.
-
-    Raises:
-        UserError: the format is unknown, or a quantized tensor has no range.
-
-    Example:
-        >>> print(explain(Placement("tensorrt", (), (), ())))
-        | from → to | type | reason |
-        | --- | --- | --- |
-    """
-    if format not in _WRITERS:
-        raise UserError(f"Unknown format. Received: format={format!r}. Choose one of: {', '.join(_WRITERS)}.")
-    if ranges is not None:
-        require_ranges(placement, ranges)
-    return _WRITERS[format](placement, ranges)

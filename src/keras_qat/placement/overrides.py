@@ -1,13 +1,11 @@
-"""What the user wants otherwise than the target's table: ordered rules about layers, and a function of edges.
+"""Deviations from the target's table: ordered rules about layers, a function of edges, and what they ask of a graph.
 
-For each setting (inputs, output, weights, weight_bits) of each layer the last rule that matches the layer and says
-something about that setting wins. An edge has two ends: of the consumer's `inputs` and the producer's `output` the
-later rule wins, and within one rule `inputs`.
+For each setting (inputs, output, weights, weight_bits) of each layer, the last rule wins that matches the layer and
+sets it. An edge has two ends: of the consumer's `inputs` and the producer's `output` the later rule wins, and within
+one rule `inputs`.
 
-(graph, overrides) → what the rules ask of each layer, or why a rule asks for what can't be.
-
-A rule that matches nothing is taken for a typing error. A setting is refused where none of the layers that the rule
-matches can have it; of a glob or type that matches others too, those are passed over.
+A rule that matches nothing is an error, since it is usually a typing error. So is a setting that no layer matched by
+the rule can have; if only some of them can, as with a glob or a type, the others are passed over.
 """
 
 import json
@@ -20,23 +18,31 @@ from keras_qat.errors import UserError
 from keras_qat.files import read_text, write_text
 from keras_qat.graph import OUTPUT, Edge, Graph, Node
 from keras_qat.placement.flow import WEIGHTED, Flow
-from keras_qat.placement.rules import Rule, check_keys, close_to, matches, rule_from_json, rule_to_json
+from keras_qat.placement.rules import Rule, check_keys, matches, rule_from_json, rule_to_json, suggestion
+from keras_qat.text import callable_name
 from keras_qat.types import EdgeDecision
 
 Mode = Literal["full", "partial"]
 
 EdgeRule = Callable[[Graph, Edge, EdgeDecision], EdgeDecision | None]
-"""(graph, edge, the decision so far) → another decision, or `None` to leave it."""
+"""(graph, edge, the decision so far) → another decision, or `None` to keep it."""
+
+
+_Obstacle = Callable[[Flow, Node, Any], str | None]
+"""(flow, node, value of a setting) → why the node can't have it, as a sentence; `None` where it can."""
 
 
 @dataclass(frozen=True)
 class Overrides:
-    """A reusable value: apply it to any model whose layers it names.
+    """What to quantize otherwise than the target's table says; reusable for any model with matching layers.
 
     Args:
-        rules: in order; the last that matches wins.
-        mode: `"full"`: where no rule speaks, the target's table does. `"partial"`: there everything stays float.
-        edges: has the last word on single edges. It is called once for every edge.
+        rules: in order; the last rule that matches wins.
+        mode: what holds where no rule matches: the target's table (`"full"`), or everything stays float (`"partial"`).
+        edges: a function that may change the decision on single edges after the rules. It is called once per edge.
+
+    Raises:
+        UserError: If the mode is unknown.
 
     Example:
         >>> overrides = Overrides((Rule.keep_float("conv1_conv", "predictions"),))
@@ -49,7 +55,7 @@ class Overrides:
     edges: EdgeRule | None = None
 
     def __post_init__(self) -> None:
-        """Take lists for tuples, refuse an unknown mode."""
+        """Turn a list of rules into a tuple, and check the mode."""
         object.__setattr__(self, "rules", tuple(self.rules))
         if self.mode not in ("full", "partial"):
             raise UserError(f"`mode` must be 'full' or 'partial'. Received: mode={self.mode!r}.")
@@ -58,26 +64,30 @@ class Overrides:
         """The rules as JSON text.
 
         Raises:
-            UserError: a rule selects by a predicate, or there is a function of edges: code can't be saved.
+            UserError: If a rule selects by a predicate or by a layer type unknown to Keras, or there is a function of
+                edges: code can't be saved.
         """
         if self.edges is not None:
             raise UserError(
-                f"A function of edges is code and can't be saved. Received: edges={function_name(self.edges)}. "
+                f"A function of edges is code and can't be saved. Received: edges={callable_name(self.edges)}. "
                 "Say it in rules by name, glob or type, or pass the overrides in Python."
             )
         return json.dumps({"mode": self.mode, "rules": [rule_to_json(rule) for rule in self.rules]}, indent=2)
 
     @classmethod
     def from_json(cls, text: str) -> "Overrides":
-        """What `to_json` wrote, or somebody by hand.
+        """Read the JSON text that `to_json` or a person wrote.
+
+        Args:
+            text: the JSON text.
 
         Raises:
-            UserError: the text isn't JSON of that form, or names an unknown key, kind or type.
+            UserError: If the text is not JSON of that form, or has an unknown key, kind or type.
         """
         try:
             value = json.loads(text)
         except json.JSONDecodeError as error:
-            raise UserError(f"The overrides aren't JSON: {error}. Received: {text[:80]!r}. Mend that line.") from error
+            raise UserError(f"The overrides aren't JSON: {error}. Received: {text[:80]!r}. Fix that line.") from error
         check_keys(value, {"mode", "rules"}, "The value of overrides")
         rules = value.get("rules", [])
         if not isinstance(rules, list):
@@ -85,11 +95,14 @@ class Overrides:
         return cls(tuple(rule_from_json(rule) for rule in rules), value.get("mode", "full"))
 
     def save(self, path: str | Path) -> None:
-        """Write the JSON to a file.
+        """Write the JSON text to a file.
+
+        Args:
+            path: the file; it is replaced if it exists.
 
         Raises:
-            StorageError: the file can't be written.
-            UserError: as `to_json`.
+            StorageError: If the file can't be written.
+            UserError: If the overrides can't be saved, as in `to_json`.
         """
         write_text(Path(path), self.to_json() + "\n")
 
@@ -97,26 +110,24 @@ class Overrides:
     def load(cls, path: str | Path) -> "Overrides":
         """Read a file that `save` or a person wrote.
 
+        Args:
+            path: the file.
+
         Raises:
-            StorageError: the file can't be read.
-            UserError: as `from_json`.
+            StorageError: If the file can't be read.
+            UserError: If the file does not hold overrides, as in `from_json`.
         """
         return cls.from_json(read_text(Path(path)))
 
 
-def function_name(function: Any) -> str:
-    """What a function is called in a reason."""
-    return str(getattr(function, "__name__", type(function).__name__))
-
-
 @dataclass(frozen=True)
 class Request:
-    """What a rule says about one setting, or an edge.
+    """What a rule asks for one setting of a node, or for an edge.
 
     Args:
-        value: of the setting: `True`, `False`, `"target"`, indices or bits.
-        rank: the rule's place in the order; the higher wins.
-        reason: which rule, for a human.
+        value: the value of the setting: `True`, `False`, `"target"`, indices of inputs, or bits.
+        rank: the position of the rule; the higher rank wins.
+        reason: which rule it is, in words.
     """
 
     value: Any
@@ -126,7 +137,7 @@ class Request:
 
 @dataclass(frozen=True)
 class LayerRequests:
-    """The last word of the rules on each setting of one node; `None` where they say nothing."""
+    """The request that wins for each setting of one node; `None` where no rule sets it."""
 
     inputs: Request | None = None
     output: Request | None = None
@@ -135,78 +146,87 @@ class LayerRequests:
 
 
 def read_requests(flow: Flow, rules: tuple[Rule, ...]) -> Mapping[str, LayerRequests]:
-    """What the rules ask of each node, by its name.
+    """What the rules ask of each node.
+
+    Args:
+        flow: the graph with the target's kernels.
+        rules: in order; the last rule that matches wins.
+
+    Returns:
+        The winning requests, by node name.
 
     Raises:
-        UserError: a rule matches nothing, or asks for what none of its layers can have.
+        UserError: If a rule matches nothing, or sets what none of its layers can have.
     """
-    found = {node.name: LayerRequests() for node in flow.graph.nodes}
+    requests = {node.name: LayerRequests() for node in flow.graph.nodes}
     for rank, rule in enumerate(rules):
         nodes = _selected(rule, rank, flow.graph)
-        for setting, impossible in _IMPOSSIBLE.items():
-            value = getattr(rule, setting)
-            if value is None:
-                continue
+        for setting, value in rule.settings.items():
             request = Request(value, rank, f"rule {rank + 1}, {rule}")
-            _require_possible(flow, request, nodes, impossible)
+            _require_possible(flow, request, nodes, _OBSTACLES[setting])
             for node in nodes:
-                found[node.name] = replace(found[node.name], **{setting: request})
-    return found
+                requests[node.name] = replace(requests[node.name], **{setting: request})
+    return requests
 
 
 def edge_request(flow: Flow, requests: Mapping[str, LayerRequests], edge: Edge) -> Request | None:
-    """The last word of the rules on one edge, from both its ends; its value is `True`, `False` or `"target"`."""
+    """The request that wins for an edge, of those for its two ends.
+
+    Args:
+        flow: the graph with the target's kernels.
+        requests: what the rules ask of each node.
+        edge: any edge.
+
+    Returns:
+        A request whose value is `True`, `False` or `"target"`; `None` where no rule asks anything.
+    """
     if edge.consumer == OUTPUT or flow.internal(edge):
         return None
-    said = [output_request(flow, requests, edge.tensor)]
     inputs = requests[edge.consumer].inputs
-    if inputs is not None:
-        chosen = edge.index in inputs.value if isinstance(inputs.value, tuple) else inputs.value
-        said.append(replace(inputs, value=chosen))
-    return _last(said)
+    if inputs is not None and isinstance(inputs.value, tuple):
+        inputs = replace(inputs, value=edge.index in inputs.value)
+    return _winner([output_request(flow, requests, edge.tensor), inputs])
 
 
 def output_request(flow: Flow, requests: Mapping[str, LayerRequests], tensor: str) -> Request | None:
-    """The last word on the output of what makes `tensor`."""
+    """The request that wins for the output of the nodes that make `tensor`."""
     members = [node for group in flow.makers(tensor) for node in group.members]
-    return _last([requests[node.name].output for node in members])
+    return _winner([requests[node.name].output for node in members])
 
 
 def weight_request(graph: Graph, requests: Mapping[str, LayerRequests], layer: str, setting: str) -> Request | None:
-    """The last word on the kernel of a layer, from all its calls."""
-    return _last([getattr(requests[node.name], setting) for node in graph.nodes if node.layer == layer])
+    """The request that wins for a setting of a layer's kernel, of those for all calls of the layer."""
+    return _winner([getattr(requests[node.name], setting) for node in graph.nodes if node.layer == layer])
 
 
-def _last(requests: list[Request | None]) -> Request | None:
-    """The request of the highest rank; of equals the last."""
-    found = [request for request in requests if request is not None]
-    return max(reversed(found), key=lambda request: request.rank, default=None)
+def _winner(requests: list[Request | None]) -> Request | None:
+    """The request of the highest rank; the last one of a tie."""
+    asked = [request for request in requests if request is not None]
+    return max(reversed(asked), key=lambda request: request.rank, default=None)
 
 
 def _selected(rule: Rule, rank: int, graph: Graph) -> tuple[Node, ...]:
     for selector in rule.selectors:
         if not rule.optional and not any(matches(selector, node) for node in graph.nodes):
             raise UserError(
-                f"Rule {rank + 1} matches no layer. Received: {rule}. {close_to(selector, graph)} "
+                f"Rule {rank + 1} matches no layer. Received: {rule}. {suggestion(selector, graph)} "
                 "With optional=True a rule may match nothing."
             )
     return tuple(node for node in graph.nodes if rule.selects(node))
 
 
-def _require_possible(
-    flow: Flow, request: Request, nodes: tuple[Node, ...], impossible: Callable[[Flow, Node, Any], str | None]
-) -> None:
-    """Refuse a request to quantize where none of the nodes can be; leaving float can be had everywhere."""
+def _require_possible(flow: Flow, request: Request, nodes: tuple[Node, ...], obstacle: _Obstacle) -> None:
+    """Check that at least one of the nodes can be quantized as asked; each can stay float."""
     if request.value is False or request.value == "target" or not nodes:
         return
     for part in request.value if isinstance(request.value, tuple) else (request.value,):
-        problems = [impossible(flow, node, part) for node in nodes]
+        problems = [obstacle(flow, node, part) for node in nodes]
         if all(problems):
             raise UserError(f"{problems[0]} Received: {request.reason}.")
 
 
 def _no_input(flow: Flow, node: Node, index: int | bool) -> str | None:
-    """Why no pair can stand on that input (on any, if `index` is `True`)."""
+    """Why no pair can stand on an input of a node, or on any of them if `index` is `True`."""
     edges = [Edge(tensor, node.name, i) for i, tensor in enumerate(node.inputs) if index is True or i == index]
     if not edges:
         return f"{node.name!r} has {len(node.inputs)} inputs, counted from 0."
@@ -228,7 +248,7 @@ def _no_kernel(flow: Flow, node: Node, value: int | bool) -> str | None:  # noqa
 
 
 def no_pair(flow: Flow, edge: Edge) -> str | None:
-    """Why no pair can ever stand on an edge, as a sentence; `None` where one can."""
+    """Why no pair can stand on an edge, as a sentence; `None` where one can."""
     if flow.internal(edge):
         return (
             f"No pair can stand between {edge.tensor!r} and {edge.consumer!r}: {flow.groups[edge.consumer]} run as one "
@@ -239,10 +259,9 @@ def no_pair(flow: Flow, edge: Edge) -> str | None:
     return None
 
 
-_IMPOSSIBLE: Mapping[str, Callable[[Flow, Node, Any], str | None]] = {
+_OBSTACLES: Mapping[str, _Obstacle] = {
     "inputs": _no_input,
     "output": _no_output,
     "weights": _no_kernel,
     "weight_bits": _no_kernel,
 }
-"""Of each setting, why a node can't have it, as a sentence; `None` where it can."""

@@ -1,193 +1,52 @@
-"""What a rule selects: layers by name or glob, by type, by kind, or by a predicate; and how each is spelled in JSON.
+"""A rule about layers: which layers it selects, what it sets for them, and its form in JSON.
 
-    "conv5_*"               a name, or a glob as of the shell (`fnmatch`), case-sensitive
-    {"type": "MaxPooling2D"}  a layer type, by the name it is registered with in Keras; subclasses match too
-    {"kind": "max pool"}    an `OpKind`
+Layers are selected by name, type or kind, or by a predicate. In JSON:
 
-A predicate is code, so it has no spelling.
+    "conv5_*"                 a layer name, or a glob as in a shell (`fnmatch`), case-sensitive
+    {"type": "MaxPooling2D"}  a layer type, by the name under which Keras has registered it; subclasses match too
+    {"kind": "max pool"}      an `OpKind`
 
-A rule about layers: what it selects, and what it sets for them.
+A predicate is code and has no form in JSON.
 """
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from fnmatch import fnmatchcase
-from functools import singledispatch
 from typing import Any, Literal
 
 import keras
 
 from keras_qat.errors import UserError
 from keras_qat.graph import Graph, Node
-from keras_qat.types import OpKind
+from keras_qat.text import callable_name, first_few
+from keras_qat.types import BITS, OpKind
 
 Selector = str | OpKind | type | Callable[[Node], bool]
-"""A layer name or glob, a kind, a layer type, or a function of the node."""
-
-
-@singledispatch
-def matches(selector: Any, node: Node) -> bool:
-    """Whether the selector selects a node.
-
-    A name is that of the layer, or of one call of a shared layer (`"shared#2"`).
-
-    Example:
-        >>> node = Node("conv5_1", OpKind.CONV, "conv5_1", ("image",), ("conv5_1",), layer_type=keras.layers.Conv2D)
-        >>> [matches(s, node) for s in ("conv5_*", OpKind.CONV, keras.layers.Conv2D, keras.layers.Dense)]
-        [True, True, True, False]
-    """
-    return bool(selector(node))
-
-
-@matches.register
-def _matches_name(selector: str, node: Node) -> bool:
-    return fnmatchcase(node.layer, selector) or fnmatchcase(node.name, selector)
-
-
-@matches.register
-def _matches_kind(selector: OpKind, node: Node) -> bool:
-    return node.kind is selector
-
-
-@matches.register
-def _matches_type(selector: type, node: Node) -> bool:
-    return node.layer_type is not None and issubclass(node.layer_type, selector)
-
-
-@singledispatch
-def spell(selector: Any) -> Any:
-    """The selector as JSON.
-
-    Raises:
-        UserError: it is a function, or a type that Keras can't find by its registered name.
-
-    Example:
-        >>> spell("conv5_*"), spell(OpKind.ADD), spell(keras.layers.Dense)
-        ('conv5_*', {'kind': 'add'}, {'type': 'Dense'})
-    """
-    raise UserError(
-        f"A predicate is code and can't be saved. Received: {describe(selector)}. "
-        "Select by name, glob, layer type or OpKind, or pass the overrides in Python."
-    )
-
-
-@spell.register
-def _spell_name(selector: str) -> str:
-    return selector
-
-
-@spell.register
-def _spell_kind(selector: OpKind) -> dict[str, str]:
-    return {"kind": selector.value}
-
-
-@spell.register
-def _spell_type(selector: type) -> dict[str, str]:
-    name = keras.saving.get_registered_name(selector)
-    if _find_type(name) is not selector:
-        raise UserError(
-            f"The layer type can't be saved by name: Keras doesn't know it. Received: {selector.__module__}."
-            f"{selector.__qualname__}. Register it with `keras.saving.register_keras_serializable`, or select by name."
-        )
-    return {"type": name}
-
-
-def read_selector(spelling: Any) -> Selector:
-    """The selector of a JSON spelling.
-
-    Raises:
-        UserError: the spelling is none of those above, or names an unknown kind or type.
-
-    Example:
-        >>> read_selector({"kind": "add"})
-        <OpKind.ADD: 'add'>
-    """
-    match spelling:
-        case str():
-            return spelling
-        case {"kind": str(kind), **rest} if not rest:
-            try:
-                return OpKind(kind)
-            except ValueError:
-                known = ", ".join(k.value for k in OpKind)
-                raise UserError(f"There is no such kind. Received: {kind!r}. Known: {known}.") from None
-        case {"type": str(name), **rest} if not rest:
-            found = _find_type(name)
-            if found is None:
-                raise UserError(
-                    f"Keras knows no layer type of that name. Received: {name!r}. Give the name of a class of "
-                    "keras.layers, or import the module that registers your own."
-                )
-            return found
-        case _:
-            raise UserError(
-                f'A rule selects by a name, {{"type": …}}, {{"kind": …}} or a list of those. Received: {spelling!r}.'
-            )
-
-
-def describe(selector: Selector) -> str:
-    """The selector as it reads in a reason.
-
-    Example:
-        >>> describe("conv5_*"), describe(OpKind.ADD), describe(keras.layers.Dense)
-        ("'conv5_*'", "kind 'add'", 'type Dense')
-    """
-    match selector:
-        case OpKind():
-            return f"kind {selector.value!r}"
-        case str():
-            return repr(selector)
-        case type():
-            return f"type {selector.__name__}"
-        case _:
-            return f"predicate {getattr(selector, '__name__', type(selector).__name__)}"
-
-
-def close_to(selector: Selector, graph: Graph) -> str:
-    """What the user may have meant by a selector that selects nothing; a sentence."""
-    if isinstance(selector, str) and not isinstance(selector, OpKind):
-        names = dict.fromkeys(node.layer for node in graph.nodes)
-        close = difflib.get_close_matches(selector, names, n=3)
-        return f"Did you mean {', '.join(map(repr, close))}?" if close else f"Layers: {_some(list(names))}."
-    if isinstance(selector, type):
-        types = dict.fromkeys(node.layer_type.__name__ for node in graph.nodes if node.layer_type)
-        return f"Layer types of this model: {', '.join(types)}."
-    return f"Kinds in this model: {', '.join(dict.fromkeys(node.kind.value for node in graph.nodes))}."
-
-
-def _some(names: list[str], most: int = 8) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
-def _find_type(name: str) -> type | None:
-    """The class that Keras knows by a registered name: the user's first, then its own layers."""
-    found = keras.saving.get_registered_object(name) or getattr(keras.layers, name, None)
-    return found if isinstance(found, type) else None
-
+"""A layer name or glob, a kind, a layer type, or a predicate over nodes."""
 
 AsTarget = Literal["target"]
-"""As the target's table has it."""
+"""What the target's table says."""
 
 _SETTINGS = ("inputs", "output", "weights", "weight_bits")
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What to do with the layers that it selects. A setting left at `None` is left as it is.
+    """What to quantize of the layers that it selects. A setting of `None` leaves the matter as it is.
 
     Args:
         select: a layer name or glob, a layer type, an `OpKind`, a predicate over `Node`, or several in a tuple.
-        inputs: `True` for a Q/DQ pair on every input, `False` for none, a tuple for exactly these inputs,
+        inputs: `True` for a Q/DQ pair on every input, `False` for none, a tuple of indices for exactly these inputs,
             `"target"` for what the target's table says.
-        output: `True` for a pair on the way to every reader of what the layer makes, `False` for none. A layer
-            inside a fused kernel speaks for the output of the kernel.
+        output: `True` for a pair in front of every reader of the layer's output, `False` for none. For a layer inside a
+            fused kernel, this is the output of the kernel.
         weights: whether the kernel is quantized. A shared layer has one kernel for all its calls.
         weight_bits: width of the kernel's integers, 2 to 8.
-        optional: let the rule match nothing; otherwise that is an error, since it usually is a typing error.
+        optional: whether the rule may match nothing, which is an error otherwise, since it is usually a typing error.
 
     Raises:
-        UserError: the rule sets nothing, or a setting has a value that it can't have.
+        UserError: If the rule selects or sets nothing, or a setting has an invalid value.
 
     Example:
         >>> str(Rule("conv5_*", inputs=False, weights=False))
@@ -202,7 +61,7 @@ class Rule:
     optional: bool = False
 
     def __post_init__(self) -> None:
-        """Take lists for tuples, refuse what means nothing."""
+        """Turn lists into tuples, and check the settings."""
         for name in ("select", "inputs"):
             if isinstance(getattr(self, name), list):
                 object.__setattr__(self, name, tuple(getattr(self, name)))
@@ -211,35 +70,40 @@ class Rule:
             raise UserError(f"{problem} Received: Rule({self}).")
 
     def __str__(self) -> str:
-        """The rule as it reads in a reason."""
-        said = {name: getattr(self, name) for name in _SETTINGS if getattr(self, name) is not None}
-        return f"{', '.join(map(describe, self.selectors))}: {', '.join(f'{k}={v!r}' for k, v in said.items())}"
+        """The rule as reasons and messages quote it."""
+        settings = ", ".join(f"{name}={value!r}" for name, value in self.settings.items())
+        return f"{', '.join(map(describe, self.selectors))}: {settings}"
 
     @property
     def selectors(self) -> tuple[Selector, ...]:
-        """What it selects by, one or several."""
+        """The selectors, one or several."""
         return self.select if isinstance(self.select, tuple) else (self.select,)
 
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """The settings that are not `None`, by name."""
+        return {name: getattr(self, name) for name in _SETTINGS if getattr(self, name) is not None}
+
     def selects(self, node: Node) -> bool:
-        """Whether any selector matches."""
+        """Whether any of the selectors matches a node."""
         return any(matches(selector, node) for selector in self.selectors)
 
     @classmethod
     def keep_float(cls, *select: Selector) -> "Rule":
-        """Neither inputs nor weights are quantized; what reads the layer's output still may ask for a pair there."""
+        """A rule that quantizes neither inputs nor weights; readers of the layer's output may still get a pair."""
         return cls(select, inputs=False, weights=False)
 
     @classmethod
     def as_target(cls, *select: Selector) -> "Rule":
-        """Everything as the target's table has it: for partial quantization, or to take back an earlier rule."""
+        """A rule that follows the target's table: for partial quantization, or to undo an earlier rule."""
         return cls(select, inputs="target", output="target", weights="target")
 
 
 def _problem(rule: Rule) -> str | None:
-    """What is wrong with the values of a rule, and what to do."""
+    """What is wrong with a rule, as a sentence; `None` if nothing is."""
     if not rule.selectors:
         return "A rule must select something."
-    if all(getattr(rule, name) is None for name in _SETTINGS):
+    if not rule.settings:
         return f"A rule must set one of {', '.join(_SETTINGS)}."
     for name in ("inputs", "output", "weights"):
         value = getattr(rule, name)
@@ -249,40 +113,190 @@ def _problem(rule: Rule) -> str | None:
         if not indices and not (value is None or isinstance(value, bool) or value == "target"):
             return f"`{name}` must be True, False or 'target'{' or a tuple of indices' if name == 'inputs' else ''}."
     bits = rule.weight_bits
-    if bits is not None and (type(bits) is not int or not 2 <= bits <= 8):  # noqa: PLR2004
+    if bits is not None and (type(bits) is not int or bits not in BITS):
         return "`weight_bits` must be from 2 to 8."
     return "Float weights have no bits." if bits is not None and rule.weights is False else None
 
 
+def matches(selector: Selector, node: Node) -> bool:
+    """Whether a selector selects a node.
+
+    Args:
+        selector: a name is compared with that of the layer, and with that of one call of a shared layer (`"shared#2"`).
+        node: the call of a layer.
+
+    Example:
+        >>> node = Node("conv5_1", OpKind.CONV, "conv5_1", ("image",), ("conv5_1",), layer_type=keras.layers.Conv2D)
+        >>> [matches(s, node) for s in ("conv5_*", OpKind.CONV, keras.layers.Conv2D, keras.layers.Dense)]
+        [True, True, True, False]
+    """
+    match selector:
+        case OpKind():
+            return node.kind is selector
+        case str():
+            return fnmatchcase(node.layer, selector) or fnmatchcase(node.name, selector)
+        case type():
+            return node.layer_type is not None and issubclass(node.layer_type, selector)
+        case _:
+            return bool(selector(node))
+
+
+def describe(selector: Selector) -> str:
+    """A selector as reasons and messages quote it.
+
+    Example:
+        >>> describe("conv5_*"), describe(OpKind.ADD), describe(keras.layers.Dense)
+        ("'conv5_*'", "kind 'add'", 'type Dense')
+    """
+    match selector:
+        case OpKind():
+            return f"kind {selector.value!r}"
+        case str():
+            return repr(selector)
+        case type():
+            return f"type {selector.__name__}"
+        case _:
+            return f"predicate {callable_name(selector)}"
+
+
+def suggestion(selector: Selector, graph: Graph) -> str:
+    """What could be selected instead of a selector that matches nothing.
+
+    Args:
+        selector: the selector.
+        graph: the graph in which it matches no node.
+
+    Returns:
+        A sentence with similar layer names, or with the names, types or kinds of the graph.
+    """
+    if isinstance(selector, str) and not isinstance(selector, OpKind):
+        names = dict.fromkeys(node.layer for node in graph.nodes)
+        close = difflib.get_close_matches(selector, names, n=3)
+        return f"Did you mean {', '.join(map(repr, close))}?" if close else f"Layers: {first_few(names, most=8)}."
+    if isinstance(selector, type):
+        types = dict.fromkeys(node.layer_type.__name__ for node in graph.nodes if node.layer_type)
+        return f"Layer types of this model: {', '.join(types)}."
+    return f"Kinds in this model: {', '.join(dict.fromkeys(node.kind.value for node in graph.nodes))}."
+
+
 def rule_to_json(rule: Rule) -> dict[str, Any]:
-    """The rule as a JSON object.
+    """A rule as a JSON object.
+
+    Args:
+        rule: any rule without a predicate.
 
     Raises:
-        UserError: it selects by a predicate.
+        UserError: If the rule selects by a predicate, or by a layer type that Keras can't find by its registered name.
+
+    Example:
+        >>> rule_to_json(Rule(("conv5_*", OpKind.ADD), inputs=False))
+        {'select': ['conv5_*', {'kind': 'add'}], 'inputs': False}
     """
-    spelled = [spell(selector) for selector in rule.selectors]
-    select = spelled if isinstance(rule.select, tuple) else spelled[0]
-    said = {name: getattr(rule, name) for name in _SETTINGS if getattr(rule, name) is not None}
-    return {"select": select, **said, **({"optional": True} if rule.optional else {})}
+    selectors = [selector_to_json(selector) for selector in rule.selectors]
+    select = selectors if isinstance(rule.select, tuple) else selectors[0]
+    return {"select": select, **rule.settings, **({"optional": True} if rule.optional else {})}
 
 
 def rule_from_json(value: Any) -> Rule:
-    """What `rule_to_json` made.
+    """The rule of a JSON object, as `rule_to_json` makes it.
+
+    Args:
+        value: the parsed JSON.
 
     Raises:
-        UserError: an unknown key, kind or type, or a value that a setting can't have.
+        UserError: If `value` is not an object, has an unknown key, names an unknown kind or type, or gives a setting an
+            invalid value.
+
+    Example:
+        >>> rule_from_json({"select": "conv5_*", "weight_bits": 4})
+        Rule(select='conv5_*', inputs=None, output=None, weights=None, weight_bits=4, optional=False)
     """
     check_keys(value, {field.name for field in fields(Rule)}, "A rule")
     select = value.get("select", [])
-    selected = tuple(map(read_selector, select)) if isinstance(select, list) else read_selector(select)
-    return Rule(**{**value, "select": selected})
+    selectors = tuple(map(selector_from_json, select)) if isinstance(select, list) else selector_from_json(select)
+    return Rule(**{**value, "select": selectors})
 
 
 def check_keys(value: Any, known: set[str], what: str) -> None:
-    """Refuse what isn't a JSON object of the known keys.
+    """Check that a JSON value is an object without unknown keys.
+
+    Args:
+        value: the parsed JSON.
+        known: the keys that it may have.
+        what: the subject of the message.
 
     Raises:
-        UserError: naming the known keys.
+        UserError: If `value` is not an object, or has an unknown key; the message lists the known ones.
     """
     if not isinstance(value, dict) or not set(value) <= known:
         raise UserError(f"{what} in JSON has the keys {', '.join(sorted(known))}. Received: {value!r}.")
+
+
+def selector_to_json(selector: Selector) -> Any:
+    """A selector as JSON.
+
+    Raises:
+        UserError: If the selector is a predicate, or a layer type that Keras can't find by its registered name.
+
+    Example:
+        >>> selector_to_json("conv5_*"), selector_to_json(OpKind.ADD), selector_to_json(keras.layers.Dense)
+        ('conv5_*', {'kind': 'add'}, {'type': 'Dense'})
+    """
+    match selector:
+        case OpKind():
+            return {"kind": selector.value}
+        case str():
+            return selector
+        case type():
+            name = keras.saving.get_registered_name(selector)
+            if _layer_type(name) is selector:
+                return {"type": name}
+            raise UserError(
+                f"The layer type can't be saved by name: Keras doesn't know it. Received: {selector.__module__}."
+                f"{selector.__qualname__}. Register it with `keras.saving.register_keras_serializable`, or select by "
+                "name."
+            )
+        case _:
+            raise UserError(
+                f"A predicate is code and can't be saved. Received: {describe(selector)}. "
+                "Select by name, glob, layer type or OpKind, or pass the overrides in Python."
+            )
+
+
+def selector_from_json(value: Any) -> Selector:
+    """The selector of a JSON value.
+
+    Raises:
+        UserError: If the value has none of the forms above, or names an unknown kind or type.
+
+    Example:
+        >>> selector_from_json({"kind": "add"})
+        <OpKind.ADD: 'add'>
+    """
+    match value:
+        case str():
+            return value
+        case {"kind": str(kind), **rest} if not rest:
+            try:
+                return OpKind(kind)
+            except ValueError:
+                known = ", ".join(k.value for k in OpKind)
+                raise UserError(f"There is no such kind. Received: {kind!r}. Known: {known}.") from None
+        case {"type": str(name), **rest} if not rest:
+            layer_type = _layer_type(name)
+            if layer_type is None:
+                raise UserError(
+                    f"Keras knows no layer type of that name. Received: {name!r}. Give the name of a class of "
+                    "keras.layers, or import the module that registers your own."
+                )
+            return layer_type
+        case _:
+            raise UserError(
+                f'A rule selects by a name, {{"type": …}}, {{"kind": …}} or a list of those. Received: {value!r}.'
+            )
+
+
+def _layer_type(name: str) -> type | None:
+    """The class that Keras has registered under a name, or else the class of that name in `keras.layers`."""
+    layer_type = keras.saving.get_registered_object(name) or getattr(keras.layers, name, None)
+    return layer_type if isinstance(layer_type, type) else None

@@ -1,4 +1,4 @@
-"""(model, placement, ranges) → a new quantized Keras model."""
+"""(model, placement, ranges) → a new, quantized Keras model; rebuilding models in general."""
 
 import lazy_loader
 

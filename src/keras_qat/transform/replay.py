@@ -1,7 +1,4 @@
-"""A copy of a layer with its weights, for a model beside the one that the layer belongs to.
-
-Replay a trace as a new Keras model, with a say in every layer and every edge.
-"""
+"""Rebuilding a traced model with other layers or edges, and copying its layers."""
 
 from collections.abc import Callable, Mapping
 from copy import copy
@@ -13,18 +10,125 @@ from keras import ops
 from keras_qat.graph import Edge, TensorRef, Trace
 from keras_qat.types import OpKind
 
+LayerFunction = Callable[[str, Any], Any]
+"""(layer name, traced layer or operation) → the layer to call instead."""
 
-class LayerCopy:
-    """A copy of a layer with its weights, which are there once it is built by its first call.
+EdgeFunction = Callable[[Edge, Any], Any]
+"""(edge, its tensor) → the tensor to pass to the consumer."""
+
+
+def copy_layer(name: str, layer: Any) -> Any:
+    """A new layer of the same type and configuration, without the weights.
 
     Args:
-        layer: what to copy. It is not changed.
-        name: of the copy.
-        linear: without the layer's own activation and bias: W x alone.
-        weights_of: the layer whose weights it gets; `layer` itself if not given.
+        name: name of the new layer.
+        layer: the layer or `keras.ops` operation. It is not changed.
+
+    Returns:
+        The layer, not built yet; for an operation a copy that is not part of any model.
 
     Example:
-        >>> import keras
+        >>> copy_layer("copy", keras.layers.Dense(2))
+        <Dense name=copy, built=False>
+    """
+    if not isinstance(layer, keras.layers.Layer):
+        operation = copy(layer)
+        operation._inbound_nodes, operation._outbound_nodes = [], []  # noqa: SLF001
+        return operation
+    return type(layer).from_config({**layer.get_config(), "name": name})
+
+
+def rebuild(
+    trace: Trace, new_layer: LayerFunction = copy_layer, on_edge: EdgeFunction = lambda _, tensor: tensor
+) -> keras.Model:
+    """Build a new Functional model from a trace.
+
+    Args:
+        trace: the model as read. Its layers are not changed.
+        new_layer: gives the layer that replaces a traced one; called once for each layer. By default a copy.
+        on_edge: gives the tensor that a consumer reads; called once for each edge into a node, in topological order. By
+            default the tensor of the edge.
+
+    Returns:
+        A flat model with the inputs, outputs, name and weights of the traced one.
+
+    Example:
+        >>> from keras_qat.graph import trace
+        >>> image = keras.Input((4,), name="image")
+        >>> model = keras.Model(image, keras.layers.Dense(2, name="dense")(image))
+        >>> relu = keras.layers.ReLU(name="relu")
+        >>> rebuilt = rebuild(trace(model), on_edge=lambda edge, tensor: relu(tensor))
+        >>> [node.name for node in trace(rebuilt).graph.nodes]
+        ['image', 'relu', 'dense']
+    """
+    tensors: dict[str, Any] = {}
+    layers: dict[str, Any] = {}
+    traced: dict[str, Any] = {}
+    for node in trace.graph.nodes:
+        call = trace.calls[node.name]
+        if node.kind is OpKind.INPUT:
+            made = _new_input(trace, node.name)
+        else:
+            if node.layer not in layers:
+                traced[node.layer] = call.operation
+                layers[node.layer] = new_layer(node.layer, call.operation)
+            args, kwargs = _fill_in(call.args, call.kwargs, node.name, tensors, on_edge)
+            made = layers[node.layer](*args, **kwargs)
+        tensors.update(zip(node.outputs, keras.tree.flatten(made), strict=True))
+
+    for name, layer in traced.items():
+        if isinstance(layer, keras.layers.Layer):
+            layers[name].set_weights(layer.get_weights())
+            if hasattr(layers[name], "finalize_state"):
+                # keras.layers.Normalization computes with values that it derives from its weights.
+                layers[name].finalize_state()
+
+    def resolve(ref: TensorRef) -> Any:
+        return tensors[ref.name]
+
+    return keras.Model(
+        inputs=keras.tree.map_structure(resolve, trace.inputs),
+        outputs=keras.tree.map_structure(resolve, trace.outputs),
+        name=trace.name,
+    )
+
+
+def _new_input(trace: Trace, node: str) -> Any:
+    layer = trace.calls[node].operation
+    return keras.Input(batch_shape=layer.batch_shape, dtype=layer.dtype, name=node)
+
+
+def _fill_in(
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    consumer: str,
+    tensors: Mapping[str, Any],
+    on_edge: EdgeFunction,
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of a call with tensors in place of each `TensorRef`; edges are numbered in argument order."""
+    index = -1
+
+    def resolve(leaf: Any) -> Any:
+        nonlocal index
+        if not isinstance(leaf, TensorRef):
+            return leaf
+        index += 1
+        return on_edge(Edge(leaf.name, consumer, index), tensors[leaf.name])
+
+    filled: tuple[tuple[Any, ...], dict[str, Any]] = keras.tree.map_structure(resolve, (args, dict(kwargs)))
+    return filled
+
+
+class LayerCopy:
+    """A copy of a layer with its weights, which it gets when its first call builds it.
+
+    Args:
+        layer: the layer to copy. It is not changed.
+        name: name of the copy.
+        linear: whether to leave out the layer's own activation and bias, so that the copy computes W x.
+        weights_of: the layer whose weights the copy gets; `layer` if not given.
+
+    Example:
         >>> dense = keras.layers.Dense(2, activation="relu", bias_initializer="ones", kernel_initializer="ones")
         >>> _ = dense(keras.Input((3,)))
         >>> LayerCopy(dense, "copy", linear=True)(ops.array([[-1.0, 0.0, -1.0]])).numpy().tolist()
@@ -51,88 +155,3 @@ class LayerCopy:
         bias = getattr(self._copy, "bias", None)
         if self._linear and bias is not None:
             bias.assign(ops.zeros(bias.shape, bias.dtype))
-
-
-LayerFunction = Callable[[str, Any], Any]
-"""(layer name, the traced layer) → the layer to call instead."""
-
-EdgeFunction = Callable[[Edge, Any], Any]
-"""(edge, the tensor that flows) → the tensor to pass on."""
-
-
-def rebuild(trace: Trace, new_layer: LayerFunction, on_edge: EdgeFunction) -> keras.Model:
-    """Build a new Functional model along the trace.
-
-    Args:
-        trace: the model as read; its layers are not touched.
-        new_layer: gives the layer that replaces each traced one; asked once for each layer.
-        on_edge: gives the tensor that each consumer reads.
-
-    Returns:
-        A flat model with the inputs, outputs, name and weights of the traced one.
-    """
-    tensors: dict[str, Any] = {}
-    layers: dict[str, Any] = {}
-    traced: dict[str, Any] = {}
-    for node in trace.graph.nodes:
-        call = trace.calls[node.name]
-        if node.kind is OpKind.INPUT:
-            made = _new_input(trace, node.name)
-        else:
-            if node.layer not in layers:
-                traced[node.layer] = call.operation
-                layers[node.layer] = new_layer(node.layer, call.operation)
-            args, kwargs = _fill_in(call.args, call.kwargs, node.name, tensors, on_edge)
-            made = layers[node.layer](*args, **kwargs)
-        tensors.update(zip(node.outputs, keras.tree.flatten(made), strict=True))
-
-    for name, layer in traced.items():
-        if isinstance(layer, keras.layers.Layer):
-            layers[name].set_weights(layer.get_weights())
-            if hasattr(layers[name], "finalize_state"):
-                # keras.layers.Normalization computes with what it derives from its weights.
-                layers[name].finalize_state()
-
-    def resolve(ref: TensorRef) -> Any:
-        return tensors[ref.name]
-
-    return keras.Model(
-        inputs=keras.tree.map_structure(resolve, trace.inputs),
-        outputs=keras.tree.map_structure(resolve, trace.outputs),
-        name=trace.name,
-    )
-
-
-def copy_layer(name: str, layer: Any) -> Any:
-    """A fresh layer of the same type and configuration, or a copy of an operation that no graph holds yet."""
-    if not isinstance(layer, keras.layers.Layer):
-        twin = copy(layer)
-        twin._inbound_nodes, twin._outbound_nodes = [], []  # noqa: SLF001
-        return twin
-    return type(layer).from_config({**layer.get_config(), "name": name})
-
-
-def _new_input(trace: Trace, node: str) -> Any:
-    layer = trace.calls[node].operation
-    return keras.Input(batch_shape=layer.batch_shape, dtype=layer.dtype, name=node)
-
-
-def _fill_in(
-    args: tuple[Any, ...],
-    kwargs: Mapping[str, Any],
-    consumer: str,
-    tensors: Mapping[str, Any],
-    on_edge: EdgeFunction,
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The arguments of one call, each `TensorRef` replaced; edges are numbered in the order of the arguments."""
-    index = -1
-
-    def resolve(leaf: Any) -> Any:
-        nonlocal index
-        if not isinstance(leaf, TensorRef):
-            return leaf
-        index += 1
-        return on_edge(Edge(leaf.name, consumer, index), tensors[leaf.name])
-
-    filled: tuple[tuple[Any, ...], dict[str, Any]] = keras.tree.map_structure(resolve, (args, dict(kwargs)))
-    return filled
