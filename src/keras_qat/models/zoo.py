@@ -177,7 +177,7 @@ def _random(entry: ZooEntry, *, num_classes: int, size: int) -> Any:
         raise UserError(
             f"{entry.name} must give one number for each class. "
             f"Received: output shape {model.output_shape} for num_classes={num_classes}. "
-            "Mend the builder that was registered."
+            "Correct the builder that was registered."
         )
     return model
 
