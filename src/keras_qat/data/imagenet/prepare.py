@@ -196,7 +196,7 @@ def _write_shards(
     pending = [shard for shard in shards if shard.name not in reports]
     if reports:
         _logger.info("%d of %d shards are there already.", len(reports), len(shards))
-    files.require_space(output, sum(shard.most_bytes for shard in pending))
+    files.require_space(output, sum(shard.estimated_size for shard in pending))
     _write_manifest(output, settings, reports)
     executor = ThreadPoolExecutor(workers or min(_MOST_WORKERS, os.cpu_count() or 1))
     try:

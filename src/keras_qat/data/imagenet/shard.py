@@ -52,8 +52,8 @@ class Shard:
     images: NDArray[np.int64]
 
     @property
-    def most_bytes(self) -> int:
-        """More bytes than the file takes, unless an image that is encoded anew grows."""
+    def estimated_size(self) -> int:
+        """The size of the file in bytes, estimated a little too large for images that keep their content."""
         return int(self.listing.size[self.images].sum()) + _RECORD_BYTES * len(self.images)
 
 
