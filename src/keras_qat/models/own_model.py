@@ -29,7 +29,7 @@ _RANK = 4
 _CHANNELS: Mapping[int, Channels] = {1: 1, 3: 3}
 
 _PIXELS, _SPAN = 255.0, 64.0
-"""A layer that brings 0 to 255 into a range no longer than 64 reads pixels: of 0 to 1 it would leave at most a quarter."""
+"""A layer that brings 0 to 255 into a range of at most 64 reads pixels: of 0 to 1 at most a quarter would be left."""
 
 _SMALLEST = 1e-7
 """The smallest standard deviation that Keras's Normalization divides by."""
