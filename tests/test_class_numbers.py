@@ -10,7 +10,7 @@ from PIL import Image
 
 from keras_qat.cli.program import app, run_program
 from keras_qat.data import Preprocessing, load_data, load_validation
-from keras_qat.data.image_files import imagenet_classes, number_classes
+from keras_qat.data.class_numbers import imagenet_classes, number_classes
 from keras_qat.errors import DataError
 from keras_qat.evaluation import EvaluationSettings, evaluate_file
 from keras_qat.export import export_onnx

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from keras_qat.data import ImageSet, Preprocessing
-from keras_qat.data.image_set import stratified_order
+from keras_qat.data.stratified import stratified_order
 from keras_qat.errors import DataError, UserError
 
 _EIGHT = Preprocessing("tf", 8, 8)

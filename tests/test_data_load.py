@@ -11,7 +11,7 @@ import sklearn.datasets
 from PIL import Image
 
 from keras_qat.data import Preprocessing, decode_errors, decode_file, load_data
-from keras_qat.data.image_files import imagenet_classes
+from keras_qat.data.class_numbers import imagenet_classes
 from keras_qat.errors import DataError
 
 _SMALL = Preprocessing("tf", 16, 16)

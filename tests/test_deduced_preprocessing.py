@@ -1,4 +1,4 @@
-"""A model of one's own that begins with a Rescaling says how its images are prepared; to evaluate and verify, too."""
+"""The preprocessing of a user's model that begins with a Rescaling, for runs and for `evaluate` and `verify`."""
 
 from pathlib import Path
 

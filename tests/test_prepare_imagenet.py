@@ -24,10 +24,10 @@ from scipy.io import savemat
 
 from keras_qat.cli.program import app, run_program
 from keras_qat.data import Prepared, Preprocessing, load_data, load_validation, prepare_imagenet
-from keras_qat.data.image_files import imagenet_classes
+from keras_qat.data.class_numbers import imagenet_classes
 from keras_qat.data.imagenet import prepare as stage
-from keras_qat.data.imagenet.archive import Devkit, open_archive
-from keras_qat.data.imagenet.shard import list_train
+from keras_qat.data.imagenet.archive import open_archive
+from keras_qat.data.imagenet.listing import Devkit, list_train
 from keras_qat.errors import DataError, StorageError, UserError
 
 _SMALL = Preprocessing("tf", 8, 8)

@@ -21,7 +21,7 @@ from PIL import Image
 
 from keras_qat.data import Preprocessing, Skipped, decode_errors, load_data, load_records, load_validation
 from keras_qat.data import splits as holding_out
-from keras_qat.data.image_files import imagenet_classes
+from keras_qat.data.class_numbers import imagenet_classes
 from keras_qat.data.records import index as index_stage
 from keras_qat.data.records.framing import BadRecord, Record, masked_crc, read_record, scan_records, write_record
 from keras_qat.errors import DataError

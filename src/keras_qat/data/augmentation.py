@@ -1,7 +1,7 @@
-"""Training images varied at random: cut out and resized, mirrored.
+"""Training images varied at random, by a random crop that is resized and by mirroring.
 
-The cut is Inception's (Szegedy et al. 2014, https://arxiv.org/abs/1409.4842, section 6): its share of the image's area
-uniform, its aspect ratio log-uniform, its place uniform among those where it fits.
+The crop is Inception's (Szegedy et al. 2014, https://arxiv.org/abs/1409.4842, section 6): its share of the image's area
+is uniform, its aspect ratio log-uniform, its position uniform among those where it fits.
 
 Nothing here has a state. What is drawn for an image is a function of a seed, the number of the pass and the image's
 index, so it doesn't depend on how many threads read, in which order, or where a run was resumed.
@@ -19,15 +19,15 @@ from keras_qat.errors import UserError
 from keras_qat.types import AugmentationName
 
 _ATTEMPTS = 10
-"""So often a cut is drawn that may not fit."""
+"""The number of crops that are drawn for an image; a crop may not fit."""
 
 _HALF = 0.5
 
 _FLIP, _WINDOW = 0, 1
-"""What numbers are drawn for."""
+"""What random numbers are for."""
 
-# Named, since TensorFlow's own choice depends on the device.
 _GENERATOR = "philox"
+"""Set explicitly, since TensorFlow's default depends on the device."""
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,14 @@ class Augmentation:
     """How training images are varied; calibration and evaluation never are.
 
     Args:
-        crop_area: least and greatest share of the image that is cut out and resized to the network's input; `None` for
-            the centre that evaluation takes.
-        aspect: least and greatest ratio of the cut's width to its height.
-        flip: mirror an image, left to right, with a chance of one half.
+        crop_area: the smallest and largest share of the image's area that is cut out and resized to the network's
+            input; `None` for the centre crop of evaluation.
+        aspect: the smallest and largest ratio of the crop's width to its height.
+        flip: mirror an image, left to right, with a probability of one half.
 
     Raises:
-        UserError: a range is empty or beyond what an image has.
+        UserError: If a range begins with the larger number, `crop_area` is not within (0, 1], or `aspect` is not
+            positive and finite.
 
     Example:
         >>> import numpy as np
@@ -56,7 +57,7 @@ class Augmentation:
     flip: bool = True
 
     def __post_init__(self) -> None:
-        """Refuse what can't be cut."""
+        """Refuse ranges that no crop can have."""
         if self.crop_area is not None and not 0 < self.crop_area[0] <= self.crop_area[1] <= 1:
             raise UserError(
                 "`crop_area` must be two shares of the image, above 0 and at most 1, the smaller one first. "
@@ -73,37 +74,37 @@ class Augmentation:
 
         Args:
             image: uint8 RGB tensor of shape (height, width, 3), of any height and width.
-            preprocessing: of the network.
-            seed: integers: the run's, the number of the pass, and the index of the image.
+            preprocessing: the preprocessing of the network.
+            seed: three integers: the seed of the run, the number of the pass, and the index of the image.
 
         Returns:
-            float32 tensor of shape (size, size, 3).
+            float32 tensor of shape (size, size, channels).
         """
         image = tf.convert_to_tensor(image)
         if self.crop_area is None:
             pixels = preprocessing.crop(image)
         else:
             top, left, rows, columns = self.window(tf.shape(image)[0], tf.shape(image)[1], seed)
-            cut = tf.slice(image, (top, left, 0), (rows, columns, 3))
+            crop = tf.slice(image, (top, left, 0), (rows, columns, 3))
             sides = (preprocessing.size, preprocessing.size)
-            pixels = tf.image.resize(cut, sides, method="bilinear", antialias=True)
+            pixels = tf.image.resize(crop, sides, method="bilinear", antialias=True)
         if self.flip:
             pixels = tf.cond(_uniform(seed, _FLIP, ()) < _HALF, lambda: pixels[:, ::-1], lambda: pixels)
         return preprocessing.finish(pixels)
 
     def window(self, height: Any, width: Any, seed: tuple[Any, Any, Any]) -> tuple[Any, Any, Any, Any]:
-        """Draw what is cut out of an image.
+        """Draw the crop of an image.
 
-        The first of ten draws that fits is taken. If none does, which happens where an image is far longer than
-        `aspect` allows, it is the largest cut from the centre whose aspect ratio is allowed.
+        The first of ten draws that fits is taken. If none fits, as in an image that is far longer than `aspect` allows,
+        it is the largest crop of the centre whose aspect ratio is allowed.
 
         Args:
-            height: of the image, int32 scalar, in pixels.
-            width: likewise.
-            seed: as of `prepare`.
+            height: the height of the image in pixels, an int32 scalar.
+            width: the width of the image in pixels, an int32 scalar.
+            seed: as for `prepare`.
 
         Returns:
-            Top, left, rows and columns: int32 scalars.
+            Top, left, rows and columns in pixels: int32 scalars.
         """
         least_area, most_area = self.crop_area or (1.0, 1.0)
         h, w = tf.cast(height, tf.float32), tf.cast(width, tf.float32)
@@ -112,7 +113,7 @@ class Augmentation:
         aspect = tf.exp(_between(math.log(self.aspect[0]), math.log(self.aspect[1]), draws[:, 1]))
         rows, columns = tf.round(tf.sqrt(area / aspect)), tf.round(tf.sqrt(area * aspect))
         fits = (rows >= 1) & (columns >= 1) & (rows <= h) & (columns <= w)
-        # The last resort is one draw more.
+        # The last candidate is the crop of the centre, which always fits.
         rows = tf.concat([rows, [tf.minimum(h, tf.round(w / self.aspect[0]))]], 0)
         columns = tf.concat([columns, [tf.minimum(w, tf.round(h * self.aspect[1]))]], 0)
         places = tf.concat([draws[:, 2:], [[_HALF, _HALF]]], 0)
@@ -129,14 +130,14 @@ AUGMENTATIONS: Mapping[AugmentationName, Augmentation | None] = {
     "flip": Augmentation(crop_area=None),
     "crop": Augmentation(crop_area=(0.35, 1.0)),
 }
-"""What the command line offers. Fine-tuning starts from a trained network: it needs less variety than 0.08 gives."""
+"""The choices of the command line. Fine-tuning starts from a trained network and needs less variety than 0.08 gives."""
 
 
 def find_augmentation(name: str) -> Augmentation | None:
-    """Look up an augmentation; `None` is none.
+    """Look up an augmentation by its name; that of `"none"` is `None`.
 
     Raises:
-        UserError: the name isn't known.
+        UserError: If the name is not known.
 
     Example:
         >>> find_augmentation("flip")
@@ -149,7 +150,7 @@ def find_augmentation(name: str) -> Augmentation | None:
 
 
 def _uniform(seed: tuple[Any, Any, Any], purpose: int, shape: tuple[int, ...]) -> Any:
-    """Numbers in [0, 1) that nothing but the seed and the purpose decides."""
+    """Random numbers in [0, 1) that depend on the seed and the purpose alone."""
     run, number, index = (tf.cast(part, tf.int64) for part in seed)
     key = tf.stack([run, number])
     for part in (index, tf.constant(purpose, tf.int64)):

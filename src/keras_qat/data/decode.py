@@ -1,7 +1,7 @@
 """Images of any format to RGB arrays, and errors that name the file.
 
 Pillow decodes: it reads CMYK, grayscale and palette images alike, releases the interpreter lock while it
-works, and tells which file failed. TensorFlow wraps what fails inside `tf.data` in its own exception;
+works, and tells which file failed. TensorFlow wraps an exception raised inside `tf.data` in one of its own;
 `decode_errors` unwraps it.
 """
 
@@ -21,8 +21,8 @@ from keras_qat.errors import BrokenImageError, DataError
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp"})
 
-# Pillow's own failures: OSError (unreadable, truncated, not an image), SyntaxError and ValueError (broken
-# chunks), DecompressionBombError (absurdly large), and the rest by its parsers on malformed headers.
+# Pillow raises OSError for unreadable and truncated files and for those that are no image, SyntaxError and ValueError
+# for broken chunks, DecompressionBombError for absurdly large images, and the rest for malformed headers.
 _PILLOW_ERRORS = (
     OSError,
     SyntaxError,
@@ -45,14 +45,14 @@ def decode_file(path: str | bytes | Path, advice: str = _ADVICE) -> NDArray[np.u
 
     Args:
         path: a file of any format that Pillow reads; of an animation the first frame is taken.
-        advice: the end of the message of an error.
+        advice: how an error message ends.
 
     Returns:
-        uint8 RGB array of shape (height, width, 3). Transparency is dropped, the EXIF orientation not
-        applied, both as `keras.utils.load_img` does.
+        uint8 RGB array of shape (height, width, 3). Transparency is dropped and the EXIF orientation is not applied,
+        both as in `keras.utils.load_img`.
 
     Raises:
-        BrokenImageError: the file is missing, truncated, or no image.
+        BrokenImageError: If the file is missing, truncated, or no image.
     """
     name = os.fsdecode(path)
     with opened(name, name, advice) as image:
@@ -60,30 +60,35 @@ def decode_file(path: str | bytes | Path, advice: str = _ADVICE) -> NDArray[np.u
 
 
 def decode_bytes(data: bytes, name: str, advice: str = _ADVICE) -> NDArray[np.uint8]:
-    """Read one image from memory, as `decode_file` does; an error calls it `name` and says what to do.
+    """Read one image from memory, as `decode_file` does.
+
+    Args:
+        data: the content of an image file.
+        name: what an error message calls the image.
+        advice: how an error message ends.
 
     Raises:
-        BrokenImageError: the bytes are no image, or only a part of one.
+        BrokenImageError: If the bytes are no image, or only a part of one.
     """
     with opened(io.BytesIO(data), name, advice) as image:
         return np.asarray(to_rgb(image), np.uint8)
 
 
 def check_header(path: str | Path) -> None:
-    """Read only the header of an image file: cheap, and enough to tell an image from a text file.
+    """Read only the header of an image file, which is cheap and tells an image from a text file.
 
     Raises:
-        BrokenImageError: the content is no image, whatever the file is called.
+        BrokenImageError: If the content is no image, whatever the file is called.
     """
     with opened(str(path), str(path)):
         pass
 
 
 def check_whole(path: str | Path) -> None:
-    """Read an image file to its end, a JPEG file at an eighth of its size, which is quicker.
+    """Read an image file to its end; a JPEG file at an eighth of its size, which is quicker.
 
     Raises:
-        BrokenImageError: it is no image, or only a part of one.
+        BrokenImageError: If the file is no image, or only a part of one.
     """
     with opened(str(path), str(path)) as image:
         image.draft(None, (1, 1))
@@ -92,10 +97,15 @@ def check_whole(path: str | Path) -> None:
 
 @contextmanager
 def opened(file: str | io.BytesIO, name: str, advice: str = _ADVICE) -> Iterator[Image.Image]:
-    """Open an image with Pillow, which reads the header only; its failures within the block name the image.
+    """Open an image with Pillow, which reads the header only.
+
+    Args:
+        file: a path, or the content of an image file.
+        name: what an error message calls the image.
+        advice: how an error message ends.
 
     Raises:
-        BrokenImageError: the content is no image, or what the block reads of it is broken.
+        BrokenImageError: If the content is no image, or is broken where the block reads it.
     """
     try:
         with Image.open(file) as image:
@@ -109,13 +119,13 @@ def opened(file: str | io.BytesIO, name: str, advice: str = _ADVICE) -> Iterator
 
 @contextmanager
 def decode_errors() -> Iterator[None]:
-    """Turn TensorFlow's wrapping of an unreadable image back into the error that names the file.
+    """Turn TensorFlow's error for an unreadable image back into the error that names the file.
 
     Put it around whatever consumes `ImageSet.batches`: `model.fit`, `model.predict`, a loop.
 
     Raises:
-        BrokenImageError: an image couldn't be read.
-        DataError: the file that holds it couldn't be.
+        BrokenImageError: If an image can't be read.
+        DataError: If the file that holds the image can't be read.
 
     Example:
         >>> dataset = tf.data.Dataset.from_tensors("gone.png").map(
@@ -137,9 +147,9 @@ def decode_errors() -> Iterator[None]:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """The pixels in RGB; 16-bit gray is cut to 8 bits, transparency dropped."""
+    """Convert an image to RGB; 16-bit gray is cut to 8 bits, transparency is dropped."""
     if image.mode.startswith("I"):
-        # 16-bit grayscale: Pillow would clip it to white.
+        # Pillow would clip 16-bit gray to white.
         gray = np.asarray(image, np.int32) >> 8
         return Image.fromarray(np.clip(gray, 0, 255).astype(np.uint8)).convert("RGB")
     if image.mode == "P" and "transparency" in image.info:

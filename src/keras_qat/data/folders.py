@@ -1,36 +1,80 @@
-"""A folder of images: `train/` and `val/`, in each of them one folder a class.
+"""A folder of images as a data set, in one of three layouts.
 
-A folder of photos that nobody has cut: images with no labels, or one folder a class.
+    train/CLASS/IMAGE and val/CLASS/IMAGE       already cut
+    CLASS/IMAGE                                 cut here, stratified by class
+    IMAGE                                       cut here; the images have no labels
+
+All listed files are cut before broken ones are left out. So the same images train and judge with and without
+`skip_bad`: none that calibrated a run judges it because `evaluate` was called with the option and the run was not.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_qat.data.image_files import (
-    Files,
-    all_paths,
-    few,
-    is_image,
-    labelled_files,
-    list_images,
-    number_classes,
-    pass_over,
-    select_whole,
-    visible,
-    whole_files,
-)
-from keras_qat.data.image_set import ImageSet, stratified_cut
+from keras_qat.data.class_numbers import few, number_classes
+from keras_qat.data.image_files import is_image, list_images, pass_over, visible, whole_files
+from keras_qat.data.image_set import ImageSet
 from keras_qat.data.preprocessing import Preprocessing
-from keras_qat.data.splits import Labelled, Splits, held_out
+from keras_qat.data.splits import Labelled, Splits, hold_out
+from keras_qat.data.stratified import stratified_cut
 from keras_qat.errors import DataError
 from keras_qat.files import is_folder
 from keras_qat.types import UNLABELLED
 
-_LAYOUT = "Lay it out as train/CLASS/IMAGE and val/CLASS/IMAGE."
+_VALIDATION_SHARE, _MOST_VALIDATION = 0.2, 1000
+"""1000 images tell a point of agreement or accuracy; more than that are of more use to choose ranges by."""
+
+_FEWEST = 5
+"""One image for validation, one for selection, and a few to choose ranges by."""
+
+_NO_CLASS = ""
+"""Stands for the class folder of images that lie in none."""
+
+_CUT_LAYOUT = "Lay it out as train/CLASS/IMAGE and val/CLASS/IMAGE."
+_UNCUT_LAYOUT = "Put all images into the folder itself, or into one folder a class, CLASS/IMAGE"
+_CUT_ALREADY = "a data set that is cut already has train/CLASS/IMAGE and val/CLASS/IMAGE"
+
+_Files = Mapping[str, Sequence[str]]
+"""The paths of the images of each class folder, by its name."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Listing:
+    """The image files of a folder, broken ones included, and how they are cut.
+
+    Args:
+        paths: all n files.
+        labels: int32 (n,): the label of each file.
+        class_names: one name for each class; none where there are no labels.
+        train: int64: the indices of the files that train; those held out for selection are still among them.
+        validation: int64: the indices of the files that judge.
+        train_folder: the folder that `train` is from, for error messages.
+        validation_name: what a report calls the validation images.
+    """
+
+    paths: Sequence[str]
+    labels: NDArray[np.int32]
+    class_names: tuple[str, ...]
+    train: NDArray[np.int64]
+    validation: NDArray[np.int64]
+    train_folder: Path
+    validation_name: str
+
+    def image_set(
+        self, indices: NDArray[np.int64], whole: NDArray[np.bool_], name: str, preprocessing: Preprocessing
+    ) -> ImageSet:
+        """The files at `indices` that are whole images."""
+        if not np.any(whole):
+            raise DataError(
+                f"Without the files that are no image nothing is left of {name}. Received: {len(indices)} file(s), "
+                "none of them a whole image. Replace some with whole images."
+            )
+        kept = indices[whole]
+        return ImageSet.from_files(name, [self.paths[i] for i in kept], self.labels[kept], preprocessing)
 
 
 def load_folder(
@@ -40,242 +84,168 @@ def load_folder(
     skip_bad: bool = False,
     num_classes: int | None = None,
 ) -> Splits:
-    """Load images from `folder/train/CLASS/` and `folder/val/CLASS/`.
+    """Load a folder of images as training, selection and validation images.
 
-    The classes of `train` are numbered in sorted order; if every class folder is named by a WordNet id (`n01440764`),
-    the labels are ImageNet's 1000, unless the model has as many classes as there are folders. A tenth of `train`, at
-    most 5000 images, is held out for selection. Names that begin with a dot are ignored. Without `skip_bad` the first
-    bytes of each file are looked at when there are at most 20,000; an image that breaks later raises a
-    `BrokenImageError` when it is read (see `decode_errors`).
+    A folder with `train/CLASS/IMAGE` and `val/CLASS/IMAGE` is taken as it is cut. Of another folder a fifth of the
+    images, at most 1000, is for validation, stratified by class. In both cases a tenth of the others, at most 5000, is
+    held out for selection, stratified too.
+
+    Classes are numbered in sorted order, as `keras.utils.image_dataset_from_directory` does, or as ImageNet's
+    (`number_classes`). Names that begin with a dot are ignored. Without `skip_bad` the first bytes of each file are
+    read if there are at most 20,000 files; an image that turns out to be broken later raises a `BrokenImageError` when
+    it is read (see `decode_errors`).
 
     Args:
-        folder: holds `train` and `val`.
-        preprocessing: of the network.
-        seed: of the selection.
-        skip_bad: leave out the files that are no whole image, and log how many; the selection is that of all files.
-        num_classes: how many classes the model tells apart, if that is known.
+        folder: the folder.
+        preprocessing: the preprocessing of the network.
+        seed: the seed of the cut.
+        skip_bad: leave the files that are no whole image out of each set, and log how many there are.
+        num_classes: the number of classes of the model, if it is known.
 
     Returns:
-        The three sets.
+        The three sets. Images without class folders have no class names, and -1 in place of each label.
 
     Raises:
-        DataError: a folder is missing or empty, a class of `val` isn't in `train`, a WordNet id isn't
-            ImageNet's, the model has other classes than WordNet ids name, or a file is no image.
+        BrokenImageError: If a file is no image and `skip_bad` is not set.
+        DataError: If a folder is missing or empty; an uncut folder holds fewer than 5 images, images beside folders, or
+            folders in folders; `val` has a class that `train` lacks; no whole image is left of a set; or the WordNet
+            ids that name the folders don't fit the model.
     """
     root = Path(folder)
-    listed = [_list_classes(root, split, skip_bad) for split in ("train", "val")]
-    _require_trained(root, *listed)
-    index, class_names = number_classes(root / "train", listed[0], num_classes)
+    listing = _list_folder(root, seed, skip_bad, num_classes)
+    train, selection = hold_out(listing.labels[listing.train], listing.train_folder, seed)
+    whole = whole_files(listing.paths, skip_bad)
     name = root.resolve().name
-    train, validation = (labelled_files(name, files, index, preprocessing) for files in listed)
-    kept, selection = held_out(train.labels, root / "train", seed)
-    whole = whole_files([path for files in listed for path in all_paths(files)], skip_bad)
-    whole_train, whole_validation = np.split(whole, [len(train)])
+
+    def image_set(indices: NDArray[np.int64], part: str) -> ImageSet:
+        return listing.image_set(indices, whole[indices], f"{name}/{part}", preprocessing)
+
     return Splits(
         name=name,
-        train=select_whole(train, kept, whole_train[kept], f"{name}/train"),
-        selection=select_whole(train, selection, whole_train[selection], f"{name}/selection"),
-        validation=select_whole(validation, np.arange(len(validation)), whole_validation, f"{name}/val"),
-        num_classes=len(class_names),
-        class_names=class_names,
+        train=image_set(listing.train[train], "train"),
+        selection=image_set(listing.train[selection], "selection"),
+        validation=image_set(listing.validation, listing.validation_name),
+        num_classes=len(listing.class_names),
+        class_names=listing.class_names,
     )
 
 
 def load_folder_validation(
-    folder: str | Path, preprocessing: Preprocessing, skip_bad: bool = False, num_classes: int | None = None
+    folder: str | Path,
+    preprocessing: Preprocessing,
+    seed: int,
+    skip_bad: bool = False,
+    num_classes: int | None = None,
 ) -> Labelled:
-    """Load the images of `folder/val/CLASS/`; `folder/train` gives the numbers of the classes where it is there.
+    """Load the validation images of `load_folder` alone, with the same labels.
+
+    With the seed of a run they are none of the images that the run calibrates or trains with. Only these files are
+    looked at; a broken file among the others is no error. A folder that is already cut needs `val` only; if `train` is
+    there, its folders number the classes.
 
     Args:
-        folder: holds `val`.
-        preprocessing: of the network.
-        skip_bad: as in `load_folder`.
-        num_classes: likewise.
+        folder: as for `load_folder`, like all other arguments.
+        preprocessing: the preprocessing of the network.
+        seed: the seed of the cut.
+        skip_bad: leave out the files that are no whole image.
+        num_classes: the number of classes of the model, if it is known.
 
     Returns:
-        The validation images.
+        The validation images, and how many were left out.
 
     Raises:
-        DataError: as from `load_folder`, of what is read here.
+        BrokenImageError: As for `load_folder`, for the validation images.
+        DataError: As for `load_folder`.
     """
     root = Path(folder)
-    validation = _list_classes(root, "val", skip_bad)
-    numbered: Iterable[str] = validation
-    if is_folder(root / "train", DataError):
-        numbered = [entry.name for entry in visible(root / "train") if entry.is_dir()]
-        _require_trained(root, numbered, validation)
-    index, class_names = number_classes(root / "val", numbered, num_classes)
-    name = f"{root.resolve().name}/val"
-    images = labelled_files(name, validation, index, preprocessing)
-    whole = whole_files(all_paths(validation), skip_bad)
-    return Labelled(select_whole(images, np.arange(len(images)), whole, name), class_names, int(np.sum(~whole)))
+    listing = _list_folder(root, seed, skip_bad, num_classes, validation_only=True)
+    whole = whole_files([listing.paths[i] for i in listing.validation], skip_bad)
+    name = f"{root.resolve().name}/{listing.validation_name}"
+    images = listing.image_set(listing.validation, whole, name, preprocessing)
+    return Labelled(images, listing.class_names, int(np.sum(~whole)))
 
 
-def _list_classes(root: Path, split: str, skip_bad: bool) -> Files:
-    """The image files of each class folder, sorted."""
-    folder = root / split
-    if not is_folder(folder, DataError):
-        problem = f"it has no {split}/ folder" if is_folder(root, DataError) else "there is no such folder"
-        raise DataError(f"Can't load images from {root}: {problem}. Received: {str(root)!r}. {_LAYOUT}")
+def _list_folder(
+    root: Path, seed: int, skip_bad: bool, num_classes: int | None, *, validation_only: bool = False
+) -> _Listing:
+    # A `train/` that holds images itself is a class, of locomotives.
+    splits = [root / split for split in ("train", "val") if is_folder(root / split, DataError)]
+    if all(map(_holds_images, splits)):
+        return _list_uncut(root, seed, skip_bad, num_classes)
+    return _list_cut(root, skip_bad, num_classes, validation_only)
+
+
+def _holds_images(folder: Path) -> bool:
+    """Whether a folder holds images and no folders; a stray file, such as Thumbs.db, decides nothing."""
     entries = visible(folder)
-    stray = next((e for e in entries if is_image(e)), None)
-    if stray is not None:
-        raise DataError(f"An image lies outside of a class folder. Received: {stray.path!r}. Move it. {_LAYOUT}")
-    classes = {entry.name: list_images(Path(entry.path), skip_bad) for entry in entries if entry.is_dir()}
-    if not classes:
-        raise DataError(f"{folder} has no class folder. Received: {str(folder)!r}. {_LAYOUT}")
-    return classes
+    return any(map(is_image, entries)) and not any(entry.is_dir() for entry in entries)
 
 
-def _require_trained(root: Path, train: Iterable[str], validation: Iterable[str]) -> None:
-    lacking = sorted(set(validation) - set(train))
+def _list_cut(root: Path, skip_bad: bool, num_classes: int | None, validation_only: bool) -> _Listing:
+    """List `train/CLASS/IMAGE` and `val/CLASS/IMAGE`, or only the latter."""
+    train = {} if validation_only else _list_classes(root, "train", skip_bad)
+    validation = _list_classes(root, "val", skip_bad)
+    numbering = root / ("train" if is_folder(root / "train", DataError) else "val")
+    names = [entry.name for entry in visible(numbering) if entry.is_dir()]
+    lacking = sorted(set(validation) - set(names))
     if lacking:
         raise DataError(
             f"{root / 'val'} has classes that {root / 'train'} lacks. Received: {few(lacking)}. "
             "Give train images of the same classes, or remove those folders."
         )
+    index, class_names = number_classes(numbering, names, num_classes)
+    paths, labels = _flatten((train, validation), index)
+    first, second = np.split(np.arange(len(paths)), [sum(map(len, train.values()))])
+    return _Listing(paths, labels, class_names, first, second, root / "train", "val")
 
 
-_SHARE = 0.2
-
-_MOST = 1000
-"""As many tell a point of agreement or accuracy; the others are of more use to choose ranges by."""
-
-_LEAST = 5
-"""One that judges, one that chooses the epoch, and a few to choose ranges by."""
-
-_NO_CLASS = ""
-"""Stands for the class folder of images that lie in none."""
-
-_SPLITS = ("train", "val")
-
-_PHOTOS_LAYOUT = "Put all images into the folder itself, or into one folder a class, CLASS/IMAGE"
-_CUT = "a data set that is cut already has train/CLASS/IMAGE and val/CLASS/IMAGE"
-
-
-def is_photos(source: str | Path) -> bool:
-    """Whether a folder is to be cut here: it is there, and isn't one that was cut into `train/` and `val/` already.
-
-    A `train/` that holds images itself is a class, of locomotives.
-    """
-    root = Path(source)
-    splits = [root / split for split in _SPLITS if is_folder(root / split, DataError)]
-    return is_folder(root, DataError) and all(map(_holds_images, splits))
-
-
-def _holds_images(folder: Path) -> bool:
-    """Images and no folders; a stray file, such as Thumbs.db, decides nothing."""
+def _list_classes(root: Path, split: str, skip_bad: bool) -> _Files:
+    """List the images of `root/split/CLASS/`."""
+    folder = root / split
+    if not is_folder(folder, DataError):
+        raise DataError(
+            f"Can't load images from {root}: it has no {split}/ folder. Received: {str(root)!r}. {_CUT_LAYOUT}"
+        )
     entries = visible(folder)
-    return any(map(is_image, entries)) and not any(entry.is_dir() for entry in entries)
+    stray = next((e for e in entries if is_image(e)), None)
+    if stray is not None:
+        raise DataError(f"An image lies outside of a class folder. Received: {stray.path!r}. Move it. {_CUT_LAYOUT}")
+    classes = {entry.name: list_images(Path(entry.path), skip_bad) for entry in entries if entry.is_dir()}
+    if not classes:
+        raise DataError(f"{folder} has no class folder. Received: {str(folder)!r}. {_CUT_LAYOUT}")
+    return classes
 
 
-def load_photos(
-    folder: str | Path,
-    preprocessing: Preprocessing,
-    seed: int,
-    skip_bad: bool = False,
-    num_classes: int | None = None,
-) -> Splits:
-    """Load the images of `folder/IMAGE`, which have no labels, or of `folder/CLASS/IMAGE`, and cut them.
-
-    Classes are numbered in sorted order, as `keras.utils.image_dataset_from_directory` does, or as ImageNet's if
-    WordNet ids name them all and the model isn't of exactly those folders (`number_classes`). A fifth of the images, at
-    most 1000, is for validation; of the others a tenth is held out for selection. Both are stratified. All image files
-    that are listed are cut, broken ones too: the cut is the same with and without `skip_bad`.
-
-    Args:
-        folder: of the photos; names that begin with a dot are ignored.
-        preprocessing: of the network.
-        seed: of the cut.
-        skip_bad: leave the files that are no whole image out of each set, and log how many.
-        num_classes: how many classes the model tells apart, if that is known.
-
-    Returns:
-        The three sets; without labels with no classes, and -1 in place of each label.
-
-    Raises:
-        BrokenImageError: it holds something that isn't an image, and `skip_bad` isn't set.
-        DataError: the folder is empty, holds fewer than 5 images, images beside folders or folders in folders; no whole
-            image is left of a set; or a WordNet id isn't ImageNet's.
-    """
-    root = Path(folder)
-    photos = _read(root, preprocessing, skip_bad, num_classes)
-    rest, validation = _cut(photos.images.labels, seed)
-    train, selection = (rest[part] for part in held_out(photos.images.labels[rest], root, seed))
-    whole = whole_files(photos.paths, skip_bad)
-    name = photos.images.name
-    return Splits(
-        name=name,
-        train=select_whole(photos.images, train, whole[train], f"{name}/train"),
-        selection=select_whole(photos.images, selection, whole[selection], f"{name}/selection"),
-        validation=select_whole(photos.images, validation, whole[validation], f"{name}/validation"),
-        num_classes=len(photos.class_names),
-        class_names=photos.class_names,
-    )
-
-
-def load_photos_validation(
-    folder: str | Path,
-    preprocessing: Preprocessing,
-    seed: int,
-    skip_bad: bool = False,
-    num_classes: int | None = None,
-) -> Labelled:
-    """The validation images of `load_photos`, with the same seed: none of those that a run calibrates with.
-
-    Only these are looked at: a broken one among the others is nobody's concern here.
-
-    Raises:
-        DataError: as from `load_photos`.
-    """
-    photos = _read(Path(folder), preprocessing, skip_bad, num_classes)
-    _, validation = _cut(photos.images.labels, seed)
-    whole = whole_files([photos.paths[i] for i in validation], skip_bad)
-    images = select_whole(photos.images, validation, whole, f"{photos.images.name}/validation")
-    return Labelled(images, photos.class_names, int(np.sum(~whole)))
-
-
-@dataclass(frozen=True, eq=False)
-class _Photos:
-    """All that are listed; `paths` are those of `images`, in the same order."""
-
-    images: ImageSet
-    paths: Sequence[str]
-    class_names: tuple[str, ...]
-
-
-def _read(root: Path, preprocessing: Preprocessing, skip_bad: bool, num_classes: int | None) -> _Photos:
+def _list_uncut(root: Path, seed: int, skip_bad: bool, num_classes: int | None) -> _Listing:
+    """List `CLASS/IMAGE` or `IMAGE`, and cut off the validation images."""
     files = _list_photos(root, skip_bad)
-    paths = all_paths(files)
-    if len(paths) < _LEAST:
+    count = sum(map(len, files.values()))
+    if count < _FEWEST:
         raise DataError(
             f"{root} has too few images to cut them into some that calibrate and some that judge. "
-            f"Received: {len(paths)} image(s). Give at least {_LEAST}, better some hundreds."
+            f"Received: {count} image(s). Give at least {_FEWEST}, better some hundreds."
         )
     flat = _NO_CLASS in files
     index, class_names = ({_NO_CLASS: UNLABELLED}, ()) if flat else number_classes(root, files, num_classes)
-    return _Photos(labelled_files(root.resolve().name, files, index, preprocessing), paths, class_names)
+    paths, labels = _flatten((files,), index)
+    train, validation = stratified_cut(labels, _VALIDATION_SHARE, _MOST_VALIDATION, seed)
+    return _Listing(paths, labels, class_names, train, validation, root, "validation")
 
 
-def _cut(labels: NDArray[np.int32], seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The indices that don't judge, and those that do."""
-    return stratified_cut(labels, _SHARE, _MOST, seed)
-
-
-def _list_photos(root: Path, skip_bad: bool) -> Files:
-    """The images by class folder; by none where they lie in the folder itself."""
+def _list_photos(root: Path, skip_bad: bool) -> _Files:
+    """The images by class folder, or all under `_NO_CLASS` if they lie in the folder itself."""
     entries = visible(root)
     folders = [Path(entry.path) for entry in entries if entry.is_dir()]
     images = [entry.path for entry in entries if is_image(entry)]
     others = [entry for entry in entries if not entry.is_dir() and not is_image(entry)]
     if not folders and not images:
         received = f"{others[0].path!r}, which is no image" if others else f"{str(root)!r}, which is empty"
-        raise DataError(f"There are no images in {root}. Received: {received}. {_LAYOUT}; {_CUT}.")
+        raise DataError(f"There are no images in {root}. Received: {received}. {_UNCUT_LAYOUT}; {_CUT_ALREADY}.")
     pass_over(others, root, skip_bad)
     if folders and images:
         raise DataError(
             "Images lie beside folders, so it isn't clear whether folders are classes. "
-            f"Received: {images[0]!r} beside {str(folders[0])!r}. {_LAYOUT}."
+            f"Received: {images[0]!r} beside {str(folders[0])!r}. {_UNCUT_LAYOUT}."
         )
     return {folder.name: _list_class(folder, skip_bad) for folder in folders} if folders else {_NO_CLASS: images}
 
@@ -285,6 +255,13 @@ def _list_class(folder: Path, skip_bad: bool) -> Sequence[str]:
     if nested is not None:
         raise DataError(
             f"A class folder holds a folder, and images are looked for one level deep. Received: {nested!r}. "
-            f"{_LAYOUT}; {_CUT}."
+            f"{_UNCUT_LAYOUT}; {_CUT_ALREADY}."
         )
     return list_images(folder, skip_bad)
+
+
+def _flatten(parts: Sequence[_Files], index: Mapping[str, int]) -> tuple[list[str], NDArray[np.int32]]:
+    """The paths of all classes, one class after the other, and the label that `index` has for each."""
+    paths = [path for files in parts for images in files.values() for path in images]
+    labels = [index[name] for files in parts for name, images in files.items() for _ in images]
+    return paths, np.asarray(labels, np.int32)

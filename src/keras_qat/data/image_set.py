@@ -1,13 +1,4 @@
-"""A random order in which every prefix holds the classes in proportion.
-
-Within a class the images are shuffled and the k-th of m gets the key (k + u) / m, with u uniform in [0, 1).
-Sorted by that key, the first n images hold each class n · m / N times, give or take one; with one image per
-class it is a plain shuffle.
-
-The order of the images in each pass over a data set.
-
-Images with or without labels, and the batches a network reads.
-"""
+"""Images with or without labels, and the batches that a network reads: a `tf.data` pipeline."""
 
 import itertools
 from collections.abc import Iterator, Sequence
@@ -22,98 +13,10 @@ from numpy.typing import NDArray
 from keras_qat.data.augmentation import Augmentation
 from keras_qat.data.decode import decode_errors
 from keras_qat.data.preprocessing import Preprocessing
-from keras_qat.data.sources import ArraySource, FileSource, ImageSource, Skipped, batched, digest, preparation
+from keras_qat.data.sources import ArraySource, FileSource, ImageSource, Skipped, digest
+from keras_qat.data.stratified import stratified_order
 from keras_qat.errors import DataError, UserError
 from keras_qat.types import UNLABELLED
-
-
-def stratified_order(labels: NDArray[np.int32], seed: int) -> NDArray[np.int64]:
-    """A seeded permutation of the indices of `labels`, each prefix of it as stratified as it can be.
-
-    Args:
-        labels: int32 array of shape (n,).
-        seed: the same seed gives the same order, on every machine.
-
-    Returns:
-        int64 array of shape (n,): a permutation of 0 … n - 1.
-
-    Example:
-        >>> labels = np.array([0] * 90 + [1] * 10, np.int32)
-        >>> np.bincount(labels[stratified_order(labels, seed=1)[:20]])
-        array([18,  2])
-    """
-    random = np.random.default_rng(seed)
-    shuffled = random.permutation(len(labels)).astype(np.int64)
-    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
-    _, start, count = np.unique(labels[by_class], return_index=True, return_counts=True)
-    rank = np.arange(len(labels)) - np.repeat(start, count)
-    key = (rank + random.random(len(labels))) / np.repeat(count, count)
-    return by_class[np.argsort(key, kind="stable")]
-
-
-def stratified_cut(
-    labels: NDArray[np.int32], share: float, most: int, seed: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Cut a share of the indices of `labels` off, at least 1 and at most `most`, as stratified as it can be.
-
-    Args:
-        labels: int32 array of shape (n,).
-        share: of them to cut off, 0 to 1.
-        most: the most of them.
-        seed: as for `stratified_order`.
-
-    Returns:
-        What stays and what is cut off, both int64 and sorted.
-
-    Example:
-        >>> stays, off = stratified_cut(np.array([0, 1] * 10, np.int32), 0.1, 5000, seed=0)
-        >>> len(stays), len(off)
-        (18, 2)
-    """
-    order = stratified_order(labels, seed)
-    count = min(max(1, round(share * len(labels))), most)
-    return np.sort(order[count:]), np.sort(order[:count])
-
-
-def passes(count: int, seed: int | None, first_pass: int = 0) -> Any:
-    """A dataset of indices, in another order each time it is iterated if there is a seed.
-
-    The k-th pass is the permutation that NumPy draws from (`seed`, k): TensorFlow's global seed has no say,
-    and a training that goes on at pass k sees what an uninterrupted one would have.
-
-    Args:
-        count: how many images there are.
-        seed: `None` for 0, 1, 2 … in every pass.
-        first_pass: number of the first pass.
-
-    Returns:
-        `tf.data.Dataset` of `count` pairs of int64 scalars: index, number of the pass. Without a seed all passes
-        are equal and have the number of the first.
-
-    Example:
-        >>> def order(dataset):
-        ...     return [(int(index), int(number)) for index, number in dataset.as_numpy_iterator()]
-        >>> shuffled = passes(4, seed=1)
-        >>> first, second = (order(shuffled) for _ in range(2))
-        >>> sorted(first), second == order(passes(4, seed=1, first_pass=1))
-        ([(0, 0), (1, 0), (2, 0), (3, 0)], True)
-    """
-    if seed is None:
-        return tf.data.Dataset.range(count).map(lambda index: (index, tf.constant(first_pass, tf.int64)))
-    numbers = itertools.count(first_pass)
-
-    def draw() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        number = next(numbers)
-        return np.random.default_rng((seed, number)).permutation(count), np.full(count, number, np.int64)
-
-    def shuffled(_: Any) -> Any:
-        indices, number = tf.numpy_function(draw, [], (tf.int64, tf.int64))
-        indices.set_shape((count,))
-        number.set_shape((count,))
-        return tf.data.Dataset.from_tensor_slices((indices, number))
-
-    one_pass = tf.data.Dataset.range(1).flat_map(shuffled)
-    return one_pass.apply(tf.data.experimental.assert_cardinality(count))
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,13 +24,13 @@ class ImageSet:
     """Images, mostly labelled, with the preprocessing of one network.
 
     Args:
-        name: what a report calls it, such as `"digits/validation"`.
-        labels: int32 array of shape (n,): the index of each image's class; all -1 where nobody knows them.
+        name: what a report calls the set, such as `"digits/validation"`.
+        labels: int32 array of shape (n,): the index of each image's class; all -1 if the classes are not known.
         source: where the pixels come from.
         preprocessing: what is done to each image.
 
     Raises:
-        DataError: not one label per image, or labels that aren't int32.
+        DataError: If the labels are not int32, or not one for each image.
 
     Example:
         >>> images = np.zeros((5, 8, 8, 3), "uint8")
@@ -161,13 +64,13 @@ class ImageSet:
         """Make a set from images in memory.
 
         Args:
-            name: what a report calls it.
+            name: what a report calls the set.
             images: uint8 RGB array of shape (n, height, width, 3).
             labels: n integers.
             preprocessing: what is done to each image.
 
         Raises:
-            DataError: `images` isn't uint8 RGB, or the labels don't fit.
+            DataError: If `images` is not uint8 RGB, or there is not one label for each image.
         """
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:  # noqa: PLR2004
             raise DataError(
@@ -185,28 +88,36 @@ class ImageSet:
         labels: Sequence[int] | NDArray[Any],
         preprocessing: Preprocessing,
     ) -> "ImageSet":
-        """Make a set from image files, decoded each time they are read.
+        """Make a set from image files, which are decoded each time they are read.
+
+        An unreadable file is found only when it is read.
+
+        Args:
+            name: what a report calls the set.
+            paths: n files.
+            labels: n integers.
+            preprocessing: what is done to each image.
 
         Raises:
-            DataError: the labels don't fit. An unreadable file is found when it is read.
+            DataError: If there is not one label for each file.
         """
         source = FileSource(tuple(str(path) for path in paths))
         return cls(name, np.asarray(labels, np.int32), source, preprocessing)
 
     def __len__(self) -> int:
-        """How many images there are."""
+        """The number of images."""
         return len(self.labels)
 
     @property
     def labelled(self) -> bool:
-        """Whether the classes of the images are known; where they aren't, every label is -1."""
+        """Whether the classes of the images are known; if they are not, every label is -1."""
         return not len(self) or bool(np.any(self.labels != UNLABELLED))
 
     def steps(self, batch_size: int) -> int:
-        """How many batches one pass has; the last may be smaller.
+        """The number of batches in one pass; the last batch may be smaller.
 
         Raises:
-            UserError: `batch_size` is under 1.
+            UserError: If `batch_size` is less than 1.
         """
         if batch_size < 1:
             raise UserError(f"A batch needs at least 1 image. Received: batch_size={batch_size}. Give 1 or more.")
@@ -223,39 +134,70 @@ class ImageSet:
     ) -> Any:
         """Batches for `model.fit` and `model.predict`, decoded in parallel and read ahead.
 
-        Without a seed the order is that of the set. With one, each pass over the dataset has another order,
-        drawn from (`shuffle_seed`, number of the pass): the same seed gives the same sequence of orders,
-        whatever TensorFlow's global seed is. Wrap the consumer in `decode_errors` to get a `DataError` for a
-        broken file.
+        Without a seed the order is that of the set. With a seed, each pass over the dataset has another order, drawn
+        from (`shuffle_seed`, number of the pass): the same seed gives the same sequence of orders, whatever
+        TensorFlow's global seed is. Wrap the consumer in `decode_errors` to get a `DataError` for a broken file.
 
         Args:
-            batch_size: images in a batch; the last one of a pass may have fewer.
-            shuffle_seed: shuffle, anew for each pass.
-            first_pass: number of the first pass, to go on with a training that was cut off.
-            skipped: leave out the images that can't be decoded, and count them there; the others keep their
-                order and fill the batches, of which there may be fewer than `steps`. Without, such an image is
-                an error.
+            batch_size: the number of images in a batch; the last batch of a pass may have fewer.
+            shuffle_seed: shuffle the images, anew for each pass.
+            first_pass: the number of the first pass, to resume an interrupted training.
+            skipped: leave out the images that can't be decoded, and count them there. The others keep their order and
+                fill the batches, of which there may be fewer than `steps`. Without it, such an image is an error.
             augment: vary the images at random, each by (`shuffle_seed`, number of the pass, its index).
 
         Returns:
             `tf.data.Dataset` of (float32 images (b, size, size, channels), int32 labels (b,)).
 
         Raises:
-            UserError: `batch_size` is under 1, or `augment` is given without a seed.
+            UserError: If `batch_size` is less than 1, or `augment` is given without a seed.
         """
         self.steps(batch_size)
-        prepare = preparation(self.preprocessing, augment, shuffle_seed)
-        order = passes(len(self), shuffle_seed, first_pass)
-        return batched(order, self.source, self.labels, prepare, batch_size, skipped)
+        prepare = self._preparation(augment, shuffle_seed)
+        order = _passes(len(self), shuffle_seed, first_pass)
+        read = self.source.reader(skipped)
+        with tf.device("CPU:0"):
+            labels = tf.constant(self.labels)
+
+        def finish(image: Any, index: Any, number: Any) -> tuple[Any, Any]:
+            return prepare(image, index, number), tf.gather(labels, index)
+
+        if skipped is None:
+            images = order.map(lambda index, number: finish(read(index), index, number), tf.data.AUTOTUNE)
+        else:
+            images = (
+                order.map(lambda index, number: (read(index), index, number), tf.data.AUTOTUNE)
+                .filter(lambda image, *_: tf.size(image) > 0)
+                .map(finish, tf.data.AUTOTUNE)
+            )
+        options = tf.data.Options()
+        options.deterministic = True
+        return images.batch(batch_size).prefetch(tf.data.AUTOTUNE).with_options(options)
+
+    def _preparation(self, augment: Augmentation | None, seed: int | None) -> Any:
+        """A function from an image, its index and the number of the pass to what the network reads."""
+        if augment is None:
+            return lambda image, index, number: self.preprocessing.prepare(image)  # noqa: ARG005
+        if seed is None:
+            raise UserError(
+                "Only training images are varied, in an order of their own. Received: augment without shuffle_seed. "
+                "Give a seed, or leave the augmentation out."
+            )
+        return lambda image, index, number: augment.prepare(image, self.preprocessing, (seed, number, index))
 
     def arrays(
         self, batch_size: int, *, shuffle_seed: int | None = None, skipped: Skipped | None = None
     ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int32]]]:
-        """One pass over `batches` as NumPy arrays; with `skipped`, without the images that can't be decoded.
+        """One pass over `batches` as NumPy arrays.
+
+        Args:
+            batch_size: as for `batches`, like all other arguments.
+            shuffle_seed: shuffle the images.
+            skipped: leave out the images that can't be decoded, and count them there.
 
         Raises:
-            DataError: an image can't be read; the message names the file.
-            UserError: `batch_size` is under 1.
+            DataError: If an image can't be read; the message names the file.
+            UserError: If `batch_size` is less than 1.
         """
         with decode_errors():
             yield from self.batches(batch_size, shuffle_seed=shuffle_seed, skipped=skipped).as_numpy_iterator()
@@ -263,26 +205,67 @@ class ImageSet:
     def take(self, n: int, seed: int) -> "ImageSet":
         """A random subset, its classes in proportion as far as `n` allows.
 
-        The images come in random order. With the same seed, `take(m)` for m < n are the first m of `take(n)`.
+        The images come in random order. With the same seed, `take(m)` for m < n gives the first m of `take(n)`.
 
         Args:
-            n: how many images; with more than there are, all of them are taken.
+            n: the number of images; all are taken if there are fewer.
             seed: the same seed takes the same images.
 
         Returns:
             A set of min(n, len(self)) images.
 
         Raises:
-            UserError: `n` is under 1.
+            UserError: If `n` is less than 1.
         """
         if n < 1:
             raise UserError(f"A subset needs at least 1 image. Received: n={n}. Give 1 or more.")
         return self.select(stratified_order(self.labels, seed)[:n])
 
     def fingerprint(self) -> str:
-        """What tells these images and labels, in this order, from others; preprocessing doesn't count."""
+        """A digest of these images and labels in this order; preprocessing doesn't count."""
         return digest(self.labels.tobytes(), self.source.fingerprint().encode())
 
     def select(self, indices: NDArray[np.int64], name: str | None = None) -> "ImageSet":
         """The images at `indices`, in that order, under another name if one is given."""
         return replace(self, name=name or self.name, labels=self.labels[indices], source=self.source.select(indices))
+
+
+def _passes(count: int, seed: int | None, first_pass: int = 0) -> Any:
+    """A dataset of indices; with a seed, in another order each time it is iterated.
+
+    The k-th pass is the permutation that NumPy draws from (`seed`, k). So TensorFlow's global seed does not matter, and
+    a training that resumes at pass k sees what an uninterrupted one would have seen.
+
+    Args:
+        count: the number of images.
+        seed: `None` for 0, 1, 2 … in every pass.
+        first_pass: the number of the first pass.
+
+    Returns:
+        `tf.data.Dataset` of `count` pairs of int64 scalars: index, number of the pass. Without a seed all passes
+        are equal and have the number of the first.
+
+    Example:
+        >>> def order(dataset):
+        ...     return [(int(index), int(number)) for index, number in dataset.as_numpy_iterator()]
+        >>> shuffled = _passes(4, seed=1)
+        >>> first, second = (order(shuffled) for _ in range(2))
+        >>> sorted(first), second == order(_passes(4, seed=1, first_pass=1))
+        ([(0, 0), (1, 0), (2, 0), (3, 0)], True)
+    """
+    if seed is None:
+        return tf.data.Dataset.range(count).map(lambda index: (index, tf.constant(first_pass, tf.int64)))
+    numbers = itertools.count(first_pass)
+
+    def draw() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        number = next(numbers)
+        return np.random.default_rng((seed, number)).permutation(count), np.full(count, number, np.int64)
+
+    def shuffled(_: Any) -> Any:
+        indices, number = tf.numpy_function(draw, [], (tf.int64, tf.int64))
+        indices.set_shape((count,))
+        number.set_shape((count,))
+        return tf.data.Dataset.from_tensor_slices((indices, number))
+
+    one_pass = tf.data.Dataset.range(1).flat_map(shuffled)
+    return one_pass.apply(tf.data.experimental.assert_cardinality(count))

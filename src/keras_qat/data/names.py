@@ -1,4 +1,4 @@
-"""What names a data set: a word, or a folder. As `paths`, this is asked before TensorFlow is loaded."""
+"""The names of data sets. The command line checks a name before it loads TensorFlow, so this imports no framework."""
 
 from pathlib import Path
 
@@ -9,18 +9,18 @@ EMBEDDED = frozenset({"digits"})
 """The data sets that need no folder; `keras_qat.data.DATA_SETS` loads them."""
 
 TFDS_PREFIX = "tfds:"
-"""Before the name of a data set of TensorFlow Datasets."""
+"""Stands before the name of a data set of TensorFlow Datasets."""
 
 
 def require_source(source: str | Path) -> None:
-    """Refuse what is neither the name of a data set nor a folder.
+    """Check that `source` names a data set or is a folder.
 
     Raises:
-        DataError: it isn't.
+        DataError: If it is neither.
 
     Example:
         >>> require_source("digits")
-        >>> require_source("")  # which Python takes for the current folder
+        >>> require_source("")  # Python would take it for the current folder
         Traceback (most recent call last):
         keras_qat.errors.DataError: There is no data set or folder of that name. ...
         >>> require_source("nowhere")
@@ -35,7 +35,7 @@ def require_source(source: str | Path) -> None:
 
 
 def unknown_source(source: str | Path) -> DataError:
-    """What to say of a data set that isn't there.
+    """The error of a data set that does not exist.
 
     Example:
         >>> str(unknown_source("nowhere")).split(". ")[1]

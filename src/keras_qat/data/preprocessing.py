@@ -1,12 +1,8 @@
-"""Pixels before they are normalized: the centre of a picture, and gray of colours.
+"""From the pixels of an image to the numbers that a network was trained on: resize, crop, make gray, normalize.
 
-The ways in which networks were fed: the modes of a `Preprocessing`, and what each computes.
-
-"caffe" (ResNet V1), "tf" (ResNet V2) and "torch" (DenseNet) are the modes of `keras.applications`
-(https://keras.io/api/applications/, `imagenet_utils.preprocess_input`). A network with a Rescaling layer of its own,
-such as EfficientNet, reads "raw" pixels; "unit" is what most tutorials train a network of one's own on.
-
-From the bytes of a picture to the numbers a network was trained on: resize, centre crop, gray, normalize.
+The modes "caffe" (ResNet V1), "tf" (ResNet V2) and "torch" (DenseNet) are those of `keras.applications`
+(https://keras.io/api/applications/, `imagenet_utils.preprocess_input`). A network with a Rescaling layer, such as
+EfficientNet, reads "raw" pixels; "unit" is what most tutorials use.
 """
 
 from collections.abc import Mapping
@@ -18,110 +14,60 @@ import tensorflow as tf
 from keras_qat.errors import UserError
 from keras_qat.types import Normalization
 
-_RED, _BLUE = 0.299, 0.114
-"""Weights of the luma of ITU-R BT.601; green has the rest, 0.587."""
-
-
-def crop_centre(image: Any, size: int, resize: int) -> Any:
-    """Make the shorter side `resize` (bilinear with antialiasing, aspect kept), then cut out the centre.
-
-    Args:
-        image: uint8 RGB tensor of shape (height, width, 3).
-        size: side of the centre.
-        resize: length of the shorter side before, at least `size`.
-
-    Returns:
-        float32 tensor of shape (size, size, 3), values from 0 to 255.
-    """
-    image = tf.convert_to_tensor(image)
-    height, width = tf.unstack(tf.shape(image)[:2])
-    shorter = tf.minimum(height, width)
-    # Integer arithmetic, rounding half up: the shorter side is `resize` exactly.
-    rows = (height * resize + shorter // 2) // shorter
-    columns = (width * resize + shorter // 2) // shorter
-    resized = tf.image.resize(image, (rows, columns), method="bilinear", antialias=True)
-    top = (rows - size) // 2
-    left = (columns - size) // 2
-    return tf.slice(resized, (top, left, 0), (size, size, 3))
-
-
-def to_gray(pixels: Any) -> Any:
-    """The luma of ITU-R BT.601, 0.299 R + 0.587 G + 0.114 B, as Pillow's mode "L" and Keras's `load_img` have it.
-
-    It is written so that what is gray keeps its value to the bit; `tf.image.rgb_to_grayscale` makes 255 of it 254.97.
-
-    Args:
-        pixels: float32 RGB tensor of shape (..., 3).
-
-    Returns:
-        float32 tensor of shape (..., 1).
-
-    Example:
-        >>> to_gray(tf.constant([[255.0, 0.0, 0.0], [77.7, 77.7, 77.7]])).numpy().round(3).tolist()
-        [[76.245...], [77.69...]]
-    """
-    red, green, blue = tf.split(pixels, 3, axis=-1)
-    return green + _RED * (red - green) + _BLUE * (blue - green)
-
-
 Mode = Literal["caffe", "tf", "torch", "raw", "unit"]
 
 Channels = Literal[1, 3]
-"""Of a network's input: 1 is gray, 3 is RGB."""
+"""The channels of a network's input: 1 is gray, 3 is RGB."""
 
-PIXELS = 255.0
+_GRAY = "gray"
+
+_RED, _BLUE = 0.299, 0.114
+"""The weights of the luma of ITU-R BT.601; green has the rest, 0.587."""
+
+_PIXELS = 255.0
 """The largest value of a pixel."""
 
 _ONES, _ZEROS = (1.0, 1.0, 1.0), (0.0, 0.0, 0.0)
 
-# Mean and standard deviation of ImageNet's training images: the first blue, green, red, from 0 to 255; the others red,
-# green, blue, from 0 to 1.
+# Mean and standard deviation of ImageNet's training images: the first as blue, green, red, from 0 to 255; the others as
+# red, green, blue, from 0 to 1.
 _CAFFE_MEAN_BGR = (103.939, 116.779, 123.68)
 _TORCH_MEAN = (0.485, 0.456, 0.406)
 _TORCH_STD = (0.229, 0.224, 0.225)
 
-
-def _standardize(mean: tuple[float, ...], std: tuple[float, ...]) -> Normalization:
-    """(x / 255 - mean) / std with one division: x / (255 · std) - mean / std."""
-    (m_r, m_g, m_b), (s_r, s_g, s_b) = mean, std
-    return Normalization(
-        reverse_channels=False,
-        divisor=(PIXELS * s_r, PIXELS * s_g, PIXELS * s_b),
-        offset=(m_r / s_r, m_g / s_g, m_b / s_b),
-    )
-
+# (x / 255 - mean) / std with one division: x / (255 · std) - mean / std.
+_TORCH = Normalization(
+    reverse_channels=False,
+    divisor=tuple(_PIXELS * std for std in _TORCH_STD),
+    offset=tuple(mean / std for mean, std in zip(_TORCH_MEAN, _TORCH_STD, strict=True)),
+)
 
 NORMALIZATIONS: Mapping[Mode, Normalization] = {
     "caffe": Normalization(reverse_channels=True, divisor=_ONES, offset=_CAFFE_MEAN_BGR),
     "tf": Normalization(reverse_channels=False, divisor=(127.5, 127.5, 127.5), offset=_ONES),
-    "torch": _standardize(_TORCH_MEAN, _TORCH_STD),
+    "torch": _TORCH,
     "raw": Normalization(reverse_channels=False, divisor=_ONES, offset=_ZEROS),
-    "unit": Normalization(reverse_channels=False, divisor=(PIXELS, PIXELS, PIXELS), offset=_ZEROS),
+    "unit": Normalization(reverse_channels=False, divisor=(_PIXELS, _PIXELS, _PIXELS), offset=_ZEROS),
 }
 
 GRAY_NORMALIZATIONS: Mapping[Mode, Normalization] = {
     "tf": Normalization(reverse_channels=False, divisor=(127.5,), offset=(1.0,)),
     "raw": Normalization(reverse_channels=False, divisor=(1.0,), offset=(0.0,)),
-    "unit": Normalization(reverse_channels=False, divisor=(PIXELS,), offset=(0.0,)),
+    "unit": Normalization(reverse_channels=False, divisor=(_PIXELS,), offset=(0.0,)),
 }
-"""Of one channel; the other modes have numbers for red, green and blue each."""
+"""The modes for one channel; the other modes have different numbers for red, green and blue."""
 
 OF_CHANNELS: Mapping[int, Mapping[Mode, Normalization]] = {1: GRAY_NORMALIZATIONS, 3: NORMALIZATIONS}
-"""What each mode computes, by the channels of the network's input."""
+"""What each mode computes, by the number of channels of the network's input."""
 
 MEANINGS: Mapping[Mode, str] = {
-    "unit": "x / 255, from 0 to 1: most networks of one's own",
+    "unit": "x / 255, from 0 to 1: most networks that people train themselves",
     "raw": "x, from 0 to 255: networks that rescale inside, such as EfficientNet, MobileNetV3, ConvNeXt",
     "tf": "x / 127.5 - 1, from -1 to 1: ResNetV2, MobileNet, MobileNetV2, Inception, Xception",
     "torch": "x / 255, minus ImageNet's mean, over its standard deviation: DenseNet, networks from PyTorch",
     "caffe": "BGR, minus ImageNet's mean: ResNet, VGG",
 }
-"""Each mode in a line, for those who must choose one; the likeliest first."""
-
-
-__all__ = ["NORMALIZATIONS", "Mode", "Preprocessing"]
-
-_GRAY = "gray"
+"""One line about each mode, for users who must choose one; the likeliest first."""
 
 
 @dataclass(frozen=True)
@@ -132,13 +78,14 @@ class Preprocessing:
         mode: `"caffe"` is RGB → BGR, minus ImageNet's mean; `"tf"` is x / 127.5 - 1; `"torch"` is x / 255, minus
             ImageNet's mean, over its standard deviation; `"raw"` leaves the values from 0 to 255 as they are; `"unit"`
             is x / 255.
-        size: side of the centre crop, which is the side of the network's input.
-        resize: length of the image's shorter side before the crop, at least `size`.
+        size: the side of the centre crop in pixels, which is the side of the network's input.
+        resize: the length of the image's shorter side before the crop in pixels, at least `size`.
         whole_pixels: round the resized pixels to whole numbers before they are normalized, so that they fit uint8.
-        channels: of the network's input: 3, or 1 for gray, which goes with `"raw"`, `"unit"` and `"tf"`.
+        channels: the channels of the network's input: 3, or 1 for gray, which only `"raw"`, `"unit"` and `"tf"` have.
 
     Raises:
-        UserError: an unknown mode, one that has no gray, or sides that don't fit each other.
+        UserError: If the mode is unknown or does not have that number of channels, or 1 <= `size` <= `resize` is not
+            true.
 
     Example:
         >>> Preprocessing("caffe", size=224, resize=256).for_size(32)
@@ -152,7 +99,7 @@ class Preprocessing:
     channels: Channels = 3
 
     def __post_init__(self) -> None:
-        """Refuse what can't be computed."""
+        """Refuse settings that can't be computed."""
         if self.mode not in NORMALIZATIONS:
             raise UserError(f"Unknown preprocessing mode. Received: mode={self.mode!r}. Use one of {get_args(Mode)}.")
         if not 1 <= self.size <= self.resize:
@@ -169,11 +116,11 @@ class Preprocessing:
 
     @property
     def normalization(self) -> Normalization:
-        """What `normalize` computes, as a value that a file can hold."""
+        """The arithmetic of `normalize`, as a value that a file can hold."""
         return OF_CHANNELS[self.channels][self.mode]
 
     def prepare(self, image: Any) -> Any:
-        """Resize, crop, make gray if asked, and normalize one image; runs inside `tf.data`.
+        """Resize, crop, make gray for a network of one channel, and normalize one image; runs inside `tf.data`.
 
         Args:
             image: uint8 RGB tensor of shape (height, width, 3), of any height and width.
@@ -191,7 +138,7 @@ class Preprocessing:
         return self.finish(self.crop(image))
 
     def crop(self, image: Any) -> Any:
-        """Resize and cut out the centre: the geometry of evaluation, as of `crop_centre`.
+        """Make the shorter side `resize` (bilinear with antialiasing, aspect kept), then cut out the centre.
 
         Args:
             image: uint8 RGB tensor of shape (height, width, 3).
@@ -199,10 +146,18 @@ class Preprocessing:
         Returns:
             float32 tensor of shape (size, size, 3), values from 0 to 255.
         """
-        return crop_centre(image, self.size, self.resize)
+        image = tf.convert_to_tensor(image)
+        height, width = tf.unstack(tf.shape(image)[:2])
+        shorter = tf.minimum(height, width)
+        # Integer arithmetic, rounding half up: the shorter side is `resize` exactly.
+        rows = (height * self.resize + shorter // 2) // shorter
+        columns = (width * self.resize + shorter // 2) // shorter
+        resized = tf.image.resize(image, (rows, columns), method="bilinear", antialias=True)
+        top, left = (rows - self.size) // 2, (columns - self.size) // 2
+        return tf.slice(resized, (top, left, 0), (self.size, self.size, 3))
 
     def finish(self, pixels: Any) -> Any:
-        """Make the pixels gray if the network's are, round them if they are to be whole, and normalize them.
+        """Make the pixels gray for a network of one channel, round them with `whole_pixels`, and normalize them.
 
         Args:
             pixels: float32 RGB values from 0 to 255, of shape (..., 3), already of the network's size.
@@ -215,14 +170,14 @@ class Preprocessing:
             >>> Preprocessing("raw", 1, 1, whole_pixels=True, channels=1).finish(red).numpy().tolist()
             [[[76.0]]]
         """
-        pixels = to_gray(pixels) if self.channels == 1 else pixels
-        whole = tf.clip_by_value(tf.round(pixels), 0.0, PIXELS) if self.whole_pixels else pixels
-        return self.normalize(whole)
+        pixels = _to_gray(pixels) if self.channels == 1 else pixels
+        pixels = tf.clip_by_value(tf.round(pixels), 0.0, _PIXELS) if self.whole_pixels else pixels
+        return self.normalize(pixels)
 
     def normalize(self, images: Any) -> Any:
         """Scale pixel values as the network expects them: y = x' / divisor - offset, rounded after each step.
 
-        A `tf.function` around it may multiply by the reciprocal instead; `tf.data` and eager code divide.
+        `tf.data` and eager code divide; a `tf.function` around this call may multiply by the reciprocal instead.
 
         Args:
             images: RGB or gray values from 0 to 255, of shape (..., channels).
@@ -232,17 +187,17 @@ class Preprocessing:
         """
         n = self.normalization
         x = tf.cast(images, tf.float32)
-        # Six times as fast as x[..., ::-1], and most of what an image costs after it is decoded.
+        # Six times as fast as x[..., ::-1], which took most of the time of an image after it is decoded.
         x = tf.reverse(x, [-1]) if n.reverse_channels else x
         x = x / tf.constant(n.divisor, tf.float32) if n.divides else x
         return x - tf.constant(n.offset, tf.float32) if n.shifts else x
 
     def for_size(self, size: int) -> "Preprocessing":
-        """The same normalization for a square input of `size`, with nothing cropped from a square image."""
+        """The same preprocessing for an input of side `size`, with nothing cropped from a square image."""
         return replace(self, size=size, resize=size)
 
     def raw(self) -> "Preprocessing":
-        """The same pixels as whole numbers, not normalized: what a file that normalizes by itself reads.
+        """The same pixels as whole numbers, not normalized: the input of a file that normalizes by itself.
 
         Example:
             >>> Preprocessing("caffe", size=224, resize=256).raw()
@@ -256,10 +211,10 @@ class Preprocessing:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> "Preprocessing":
-        """Read what `to_dict` wrote.
+        """Make a preprocessing from the fields that `to_dict` returns.
 
         Raises:
-            UserError: a field is missing, unknown or invalid.
+            UserError: If a field is missing, unknown or invalid.
 
         Example:
             >>> Preprocessing.from_dict({"mode": "tf", "size": 299, "resize": 342}).resize
@@ -277,12 +232,12 @@ class Preprocessing:
 
     @classmethod
     def parse(cls, text: str) -> "Preprocessing":
-        """Read "MODE:SIZE" or "MODE:SIZE:RESIZE", with ":gray" behind it for a network of one channel.
+        """Make a preprocessing from "MODE:SIZE" or "MODE:SIZE:RESIZE", with ":gray" behind it for one channel.
 
         Without RESIZE nothing is cropped from a square image.
 
         Raises:
-            UserError: the text has another form, or a part is invalid.
+            UserError: If the text has another form, or a part of it is invalid.
 
         Example:
             >>> Preprocessing.parse("caffe:224:256") == Preprocessing("caffe", size=224, resize=256)
@@ -301,8 +256,27 @@ class Preprocessing:
         return cls.from_dict({"mode": mode, "size": int(sides[0]), "resize": int(sides[-1]), "channels": channels})
 
 
+def _to_gray(pixels: Any) -> Any:
+    """The luma of ITU-R BT.601, 0.299 R + 0.587 G + 0.114 B, as in Pillow's mode "L" and Keras's `load_img`.
+
+    A pixel that is gray already keeps its value to the bit; `tf.image.rgb_to_grayscale` makes 254.97 of 255.
+
+    Args:
+        pixels: float32 RGB tensor of shape (..., 3).
+
+    Returns:
+        float32 tensor of shape (..., 1).
+
+    Example:
+        >>> _to_gray(tf.constant([[255.0, 0.0, 0.0], [77.7, 77.7, 77.7]])).numpy().round(3).tolist()
+        [[76.245...], [77.69...]]
+    """
+    red, green, blue = tf.split(pixels, 3, axis=-1)
+    return green + _RED * (red - green) + _BLUE * (blue - green)
+
+
 def _boolean(value: Any) -> bool:
-    """A JSON boolean; a text such as "false" would be true."""
+    """`value` if it is a boolean; `bool` would make True of a text such as "false"."""
     if not isinstance(value, bool):
         raise TypeError(value)
     return value

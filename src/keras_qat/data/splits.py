@@ -1,7 +1,4 @@
-"""A data set cut into what trains, what chooses, and what judges.
-
-Training images held out of training, to choose the best epoch by.
-"""
+"""A data set cut into the images that train, those that choose the best epoch, and those that judge."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +6,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_qat.data.image_set import ImageSet, stratified_cut
+from keras_qat.data.image_set import ImageSet
+from keras_qat.data.stratified import stratified_cut
 from keras_qat.errors import DataError
+
+_SHARE = 0.1
+"""The share of the training images that is held out."""
+
+_MOST = 5000
+"""The most images that are held out: 5000 tell two epochs apart, and each epoch waits for them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,11 +23,11 @@ class Splits:
 
     Args:
         name: what a report calls the data set.
-        train: for calibration and training.
-        selection: held out of training; chooses the best epoch.
-        validation: touched only to report accuracy.
-        num_classes: the classes a network for this data tells apart; 0 where the images have no labels.
-        class_names: one name for each class, in the order of the labels; none where there are no labels.
+        train: the images for calibration and training.
+        selection: the images held out of training, which choose the best epoch.
+        validation: the images that are used only to report accuracy.
+        num_classes: the number of classes of a network for this data; 0 if the images have no labels.
+        class_names: one name for each class, in the order of the labels; empty if the images have no labels.
     """
 
     name: str
@@ -34,7 +38,7 @@ class Splits:
     class_names: tuple[str, ...]
 
     def fingerprints(self) -> dict[str, str]:
-        """What tells each set from others, by its name."""
+        """The fingerprint of each set, by its name."""
         return {name: getattr(self, name).fingerprint() for name in ("train", "selection", "validation")}
 
 
@@ -43,10 +47,10 @@ class Labelled:
     """Images to judge a network by.
 
     Args:
-        images: with the labels' indices in `class_names`.
-        class_names: one name for each class; empty where only the classes of these images are known, and there may be
-            more of them, and where the images have no labels.
-        skipped: images that were left out already, since they are broken.
+        images: the images; their labels are indices in `class_names`.
+        class_names: one name for each class. Empty if the images have no labels, or if only the classes of these images
+            are known and there may be more.
+        skipped: the number of broken images that were left out already.
     """
 
     images: ImageSet
@@ -54,49 +58,29 @@ class Labelled:
     skipped: int = 0
 
 
-_SHARE = 0.1
-
-_MOST = 5000
-"""As many tell two epochs apart; each epoch waits for them."""
-
-
-def hold_out(whole: ImageSet, name: str, where: Path, seed: int) -> tuple[ImageSet, ImageSet]:
-    """Part a training set: a tenth, but at most 5000 images, as stratified as it can be, is held out.
+def hold_out(labels: NDArray[np.int32], folder: Path, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Hold out a tenth of the training images, at most 5000, as stratified as possible.
 
     Args:
-        whole: all training images.
-        name: of the images held out.
-        where: they lie, for the message.
-        seed: of the choice.
+        labels: int32 array of shape (n,): the labels of all training images.
+        folder: where the images are, for the error message.
+        seed: the seed of the choice.
 
     Returns:
-        The images that train and those held out, both in the order of `whole`.
+        The indices of the images that train and of those held out, both int64 and sorted.
 
     Raises:
-        DataError: nothing would be left to train.
+        DataError: If no image would be left to train.
 
     Example:
-        >>> from keras_qat.data import Preprocessing
-        >>> black = np.zeros((20, 8, 8, 3), "uint8")
-        >>> whole = ImageSet.from_arrays("all", black, [0, 1] * 10, Preprocessing("tf", 8, 8))
-        >>> train, selection = hold_out(whole, "selection", Path("photos/train"), seed=0)
+        >>> train, selection = hold_out(np.array([0, 1] * 10, np.int32), Path("photos/train"), seed=0)
         >>> len(train), len(selection)
         (18, 2)
-    """
-    train, selection = held_out(whole.labels, where, seed)
-    return whole.select(train), whole.select(selection, name)
-
-
-def held_out(labels: NDArray[np.int32], where: Path, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The same of labels alone: the indices of the images that train and of those held out, both int64 and sorted.
-
-    Raises:
-        DataError: nothing would be left to train.
     """
     train, selection = stratified_cut(labels, _SHARE, _MOST, seed)
     if not len(train):
         raise DataError(
-            f"{where} is too small to hold out images that choose the best epoch. "
+            f"{folder} is too small to hold out images that choose the best epoch. "
             f"Received: {len(labels)} image(s). Give at least 2, better some hundreds."
         )
     return train, selection

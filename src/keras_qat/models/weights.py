@@ -1,10 +1,8 @@
-"""Weights that can't work, found before hours are spent on them.
-
-Weights from a file into a model, or a message that says why not.
+"""Weights from a file or another model into a model, or an error that says why they don't fit.
 
 Keras matches the tensors of a file to layers by their order, and its own errors name paths inside HDF5. So
-the shapes are compared before anything is loaded: the same shapes, each as often, is the same network for all
-that a file can tell.
+the shapes are compared before anything is loaded: if each shape occurs equally often, the file is taken for one of the
+same network.
 """
 
 from collections import Counter
@@ -19,18 +17,20 @@ import numpy as np
 from keras_qat.errors import WeightsError
 from keras_qat.files import require_weights
 
+_Shapes = Counter[tuple[int, ...]]
+"""How often each shape occurs among the weights of a network."""
+
 
 def check_finite(model: Any) -> None:
-    """Refuse a model with NaN or infinity in its weights.
+    """Refuse a model with NaN or infinity in its weights, before hours are spent on it.
 
     Args:
         model: a `keras.Model`.
 
     Raises:
-        WeightsError: some weight isn't finite; the message names the first such layer.
+        WeightsError: If a weight is not finite; the message names the first such layer.
 
     Example:
-        >>> import keras
         >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, name="head")])
         >>> check_finite(model)
         >>> _ = model.get_layer("head").bias.assign([np.nan])
@@ -50,18 +50,15 @@ def check_finite(model: Any) -> None:
                 )
 
 
-_Shapes = Counter[tuple[int, ...]]
-
-
 def load_weights(model: Any, path: Path) -> None:
     """Load the weights of `path` into `model`, in place.
 
     Args:
         model: a built `keras.Model`.
-        path: `.weights.h5`, `.h5` or `.keras`.
+        path: a file with the suffix `.weights.h5`, `.h5` or `.keras`.
 
     Raises:
-        WeightsError: the file is missing, truncated, of another network, or of an unknown kind.
+        WeightsError: If the file is missing, truncated, of another network, or has another suffix.
     """
     loader = _LOADERS.get(path.suffix.lower())
     if loader is None:
@@ -79,10 +76,10 @@ def copy_weights(source: Any, model: Any, origin: str) -> None:
     Args:
         source: a `keras.Model` of the same network; its input may have another size.
         model: a built `keras.Model`.
-        origin: where they come from, for the message.
+        origin: where the weights come from, for the error message.
 
     Raises:
-        WeightsError: they are different networks.
+        WeightsError: If `source` and `model` are different networks.
     """
     _require_same_shapes(_model_shapes(source), model, origin)
     try:
@@ -139,7 +136,7 @@ def _require_same_shapes(given: _Shapes, model: Any, origin: str) -> None:
     if given == wanted:
         return
     classes = model.output_shape[-1]
-    # What is left when equal tensors cancel: kernel and bias of the classifier alone, or more.
+    # If only the number of classes differs, just the kernel and the bias of the classifier are left on both sides.
     missing, surplus = wanted - given, given - wanted
     if sorted(map(len, missing.elements())) == sorted(map(len, surplus.elements())) == [1, 2]:
         theirs = next(shape for shape in surplus if len(shape) == 1)[0]

@@ -1,7 +1,4 @@
-"""The networks known by name: how to build each, what it reads, and what accuracy to expect.
-
-A network by its zoo entry, with the weights the user has.
-"""
+"""The networks known by name: how to build each, with which weights, what it reads, and what accuracy to expect."""
 
 import difflib
 import functools
@@ -16,12 +13,17 @@ from keras_qat.data import Preprocessing
 from keras_qat.errors import UserError, WeightsError
 from keras_qat.models.weights import check_finite, copy_weights, load_weights
 
+SEED_MODELS = ("resnet50", "resnet50v2", "resnet101", "resnet101v2")
+"""The networks that the project's own accuracy tables cover."""
+
+_IMAGENET_CLASSES = 1000
+
 
 class Builder(Protocol):
-    """Makes a network with random weights whose output is a softmax over the classes."""
+    """Builds a network with random weights whose output is a softmax over the classes."""
 
     def __call__(self, *, size: int, num_classes: int) -> Any:
-        """Return a `keras.Model` from (batch, size, size, 3) to (batch, num_classes)."""
+        """Return a `keras.Model` from float32 (batch, size, size, 3) to (batch, num_classes)."""
 
 
 @dataclass(frozen=True)
@@ -29,10 +31,10 @@ class ZooEntry:
     """One network.
 
     Args:
-        name: lower case; how the user asks for it.
-        build: makes the network with random weights.
-        preprocessing: what it reads, at the size it was trained for.
-        pretrained: makes the network with ImageNet weights, which it downloads; `None` if there are none.
+        name: the name by which it is found, in lower case.
+        build: builds the network with random weights.
+        preprocessing: the preprocessing of its images, at the size it was trained for.
+        pretrained: builds the network with ImageNet weights, which it downloads; `None` if there are none.
         reference_top1: the top-1 accuracy on ImageNet's 50,000 validation images to compare with, in percent.
         url: where the network and its weights are documented.
     """
@@ -79,20 +81,17 @@ _ENTRIES: dict[str, ZooEntry] = {
     )
 }
 
-SEED_MODELS = ("resnet50", "resnet50v2", "resnet101", "resnet101v2")
-"""The networks that the project's own accuracy tables cover."""
-
 
 def names() -> tuple[str, ...]:
-    """The names that `find` knows, sorted."""
+    """The names of all networks, sorted."""
     return tuple(sorted(_ENTRIES))
 
 
 def find(name: str) -> ZooEntry:
-    """Look up a network; upper and lower case are the same.
+    """Look up a network by its name, in upper or lower case.
 
     Raises:
-        UserError: the name isn't known.
+        UserError: If the name is not known.
 
     Example:
         >>> entry = find("ResNet50V2")
@@ -106,18 +105,18 @@ def find(name: str) -> ZooEntry:
     hint = f"Did you mean {close[0]!r}? " if close else ""
     raise UserError(
         f"There is no network of that name. Received: {name!r}. {hint}"
-        f"Known: {', '.join(names())}. Add your own with keras_qat.zoo.register."
+        f"Known: {', '.join(names())}. Add your own with keras_qat.models.register."
     )
 
 
 def register(entry: ZooEntry) -> ZooEntry:
-    """Make a network of your own known by its name.
+    """Add a network, so that it is known by its name.
 
     Returns:
         `entry`.
 
     Raises:
-        UserError: the name is taken, or not in lower case.
+        UserError: If the name is taken, empty, or not in lower case.
     """
     if entry.name != entry.name.lower() or not entry.name:
         raise UserError(
@@ -132,25 +131,22 @@ def register(entry: ZooEntry) -> ZooEntry:
     return entry
 
 
-_IMAGENET_CLASSES = 1000
-
-
 def build_model(entry: ZooEntry, *, weights: str | Path | None, num_classes: int, size: int) -> Any:
     """Build a network whose output is a softmax over `num_classes`.
 
     Args:
-        entry: from `find`.
+        entry: the network, from `find`.
         weights: `None` for random ones, `"imagenet"` to download them, or a file: `.weights.h5`, `.h5` (as
             Keras offers for download), or a whole model in `.keras`.
-        num_classes: how many classes the network tells apart.
-        size: side of the square input.
+        num_classes: the number of classes.
+        size: the side of the square input in pixels.
 
     Returns:
         A `keras.Model` from float32 (batch, size, size, 3) to (batch, num_classes).
 
     Raises:
-        UserError: the network can't be built at that size, or its output isn't `num_classes`.
-        WeightsError: the weights can't be had, are corrupt, of another network, or not finite.
+        UserError: If the network can't be built at that size, or its output is not one number for each class.
+        WeightsError: If the weights can't be downloaded or read, are of another network, or are not finite.
 
     Example:
         >>> from keras_qat.models import find
@@ -181,7 +177,7 @@ def _random(entry: ZooEntry, *, num_classes: int, size: int) -> Any:
         raise UserError(
             f"{entry.name} must give one number for each class. "
             f"Received: output shape {model.output_shape} for num_classes={num_classes}. "
-            "Mend the builder that was registered."
+            "Correct the builder that was registered."
         )
     return model
 

@@ -1,6 +1,4 @@
-"""What can be wrong with a record or a shard, and what the user is told of it.
-
-TFRecord framing: how records lie in a file, and their checksums.
+"""TFRecord framing: how records lie in a file, their checksums, and the errors of bad records.
 
     uint64 length | uint32 masked CRC-32C of it | length bytes | uint32 masked CRC-32C of these
 
@@ -21,73 +19,23 @@ from typing_extensions import Self
 from keras_qat.errors import BrokenImageError, DataError
 
 ADVICE = "Copy the shard anew from where it came, or write it again."
-"""What to do of a bad record."""
+"""What to do about a bad record."""
 
-# The first bytes of a gzip file, and of the usual zlib streams.
-_COMPRESSED = {b"\x1f\x8b": "gzip", b"\x78\x01": "zlib", b"\x78\x9c": "zlib", b"\x78\xda": "zlib"}
-
-
-@dataclass(frozen=True)
-class BadRecord:
-    """A record that can't be used.
-
-    Args:
-        offset: where in the file it begins.
-        problem: what is wrong with it.
-        end: where the next record begins, or `None` if nothing tells: what follows in the file is lost.
-    """
-
-    offset: int
-    problem: str
-    end: int | None
-
-
-def record_error(path: str | Path, offset: int, problem: str) -> BrokenImageError:
-    """The error of one record: names the file and where in it the record begins."""
-    return BrokenImageError(record_problem(path, offset, problem, ADVICE))
-
-
-def record_problem(path: str | Path, offset: int, problem: str, advice: str) -> str:
-    """What is said of one record.
-
-    Example:
-        >>> record_problem("shard", 16, "it is cut off", "Copy it again.")
-        "Can't use the record at byte 16 of shard: it is cut off. Received: 'shard'. Copy it again."
-    """
-    return f"Can't use the record at byte {offset} of {path}: {problem}. Received: {str(path)!r}. {advice}"
-
-
-def unreadable_error(path: str | Path, error: OSError) -> DataError:
-    """The error of a file that can't be read."""
-    return DataError(
-        f"Can't read {path}: {error.strerror or error}. Received: {str(path)!r}. Give a file that you may read."
-    )
-
-
-def compression_error(path: str | Path, begin: bytes) -> DataError | None:
-    """The error of a compressed shard; `None` if the first two bytes, `begin`, are of no known compression."""
-    kind = _COMPRESSED.get(begin)
-    if kind is None:
-        return None
-    return DataError(
-        f"{path} is compressed, so single records of it can't be read. Received: a {kind} file. "
-        "Write the shards anew without compression (gzip: `gunzip < SHARD > SHARD.plain`, then rename): "
-        "the images in them are compressed by themselves."
-    )
-
-
-HEADER_BYTES = 12
+_HEADER_BYTES = 12
 FRAME_BYTES = 16
-"""What a record takes beside its payload."""
+"""The bytes of a record beside its payload."""
 
 _LENGTH = struct.Struct("<Q")
 _CRC = struct.Struct("<I")
 _MASK_DELTA = 0xA282EAD8
 _32_BITS = 0xFFFFFFFF
 
+# The first bytes of a gzip file, and of the usual zlib streams.
+_COMPRESSED = {b"\x1f\x8b": "gzip", b"\x78\x01": "zlib", b"\x78\x9c": "zlib", b"\x78\xda": "zlib"}
+
 
 class BinaryWriter(Protocol):
-    """What takes bytes: a file, or what counts and hashes on the way to one."""
+    """An object that takes bytes: a file, or a writer that counts and hashes what goes to one."""
 
     def write(self, data: bytes, /) -> object:
         """Take all of `data`."""
@@ -101,8 +49,23 @@ class Record:
     payload: bytes
 
 
+@dataclass(frozen=True)
+class BadRecord:
+    """A record that can't be used.
+
+    Args:
+        offset: where in the file it begins.
+        problem: what is wrong with it.
+        end: where the next record begins; `None` if its length is not known, and the rest of the file is lost.
+    """
+
+    offset: int
+    problem: str
+    end: int | None
+
+
 def masked_crc(data: bytes) -> int:
-    """The checksum that a TFRecord file holds for `data`.
+    """The checksum that a TFRecord file stores for `data`.
 
     Example:
         >>> hex(masked_crc(b"123456789"))  # CRC-32C 0xe3069283, rotated by 15 bits, plus the constant
@@ -134,13 +97,14 @@ def read_record(path: str | Path, offset: int, length: int = 0) -> bytes:
     Args:
         path: an uncompressed TFRecord file.
         offset: in bytes, as `scan_records` gives it.
-        length: bytes of payload to expect: with the right number the file is read once, not twice.
+        length: the expected size of the payload in bytes; with the right number the file is read once, not twice.
 
     Returns:
         The payload.
 
     Raises:
-        DataError: the file can't be read, or its record is corrupt or truncated.
+        BrokenImageError: If the record is corrupt or truncated.
+        DataError: If the file can't be read.
     """
     with _Shard(path) as shard:
         record = shard.read(offset, length)
@@ -150,23 +114,23 @@ def read_record(path: str | Path, offset: int, length: int = 0) -> bytes:
 
 
 def scan_records(path: str | Path) -> Iterator[Record | BadRecord]:
-    """Read all the records of a file from its begin to its end, and check them.
+    """Read all records of a file from beginning to end, and check them.
 
-    After a record of unknown length nothing more can be read: it is the last that is given.
+    A record of unknown length is the last one: nothing can be read behind it.
 
     Args:
         path: an uncompressed TFRecord file; an empty one has no records.
 
     Raises:
-        DataError: the file can't be read, or is compressed.
+        DataError: If the file can't be read, or is compressed.
     """
     with _Shard(path) as shard:
         offset: int | None = 0
         while offset is not None and offset < shard.size:
             record = shard.read(offset)
             if isinstance(record, BadRecord):
-                if offset == 0 and (error := compression_error(path, shard.bytes_at(0, 2))) is not None:
-                    raise error
+                if offset == 0:
+                    _require_uncompressed(path, shard.bytes_at(0, 2))
                 offset = record.end
             else:
                 offset += len(record.payload) + FRAME_BYTES
@@ -174,7 +138,7 @@ def scan_records(path: str | Path) -> Iterator[Record | BadRecord]:
 
 
 class _Shard:
-    """An open TFRecord file, read at any place."""
+    """An open TFRecord file, read at any offset."""
 
     def __init__(self, path: str | Path) -> None:
         self._path = path
@@ -183,7 +147,7 @@ class _Shard:
         try:
             self._descriptor = os.open(self._path, os.O_RDONLY)
         except OSError as error:
-            raise unreadable_error(self._path, error) from error
+            raise _unreadable(self._path, error) from error
         self.size = os.fstat(self._descriptor).st_size
         return self
 
@@ -199,15 +163,15 @@ class _Shard:
                 parts.append(part)
                 offset, count = offset + len(part), count - len(part)
         except OSError as error:
-            raise unreadable_error(self._path, error) from error
+            raise _unreadable(self._path, error) from error
         return b"".join(parts)
 
     def read(self, offset: int, expected: int = 0) -> Record | BadRecord:
         """The record that begins at `offset`, of `expected` bytes if that is known."""
-        block = self.bytes_at(offset, HEADER_BYTES + (expected + _CRC.size if expected else 0))
-        if len(block) < HEADER_BYTES:
+        block = self.bytes_at(offset, _HEADER_BYTES + (expected + _CRC.size if expected else 0))
+        if len(block) < _HEADER_BYTES:
             return BadRecord(offset, "the file ends within its length", None)
-        if masked_crc(block[:8]) != _CRC.unpack(block[8:HEADER_BYTES])[0]:
+        if masked_crc(block[:8]) != _CRC.unpack(block[8:_HEADER_BYTES])[0]:
             return BadRecord(offset, "the checksum of its length is wrong", None)
         (length,) = _LENGTH.unpack(block[:8])
         end = offset + FRAME_BYTES + length
@@ -215,7 +179,38 @@ class _Shard:
             return BadRecord(offset, f"the file ends at byte {self.size}, before its end at {end}", None)
         if len(block) != FRAME_BYTES + length:
             block = self.bytes_at(offset, FRAME_BYTES + length)
-        payload, crc = block[HEADER_BYTES:-4], block[-4:]
+        payload, crc = block[_HEADER_BYTES:-4], block[-4:]
         if masked_crc(payload) != _CRC.unpack(crc)[0]:
             return BadRecord(offset, "the checksum of its data is wrong", end)
         return Record(offset, payload)
+
+
+def record_error(path: str | Path, offset: int, problem: str) -> BrokenImageError:
+    """The error of one record, which names the file and where in it the record begins."""
+    return BrokenImageError(record_problem(path, offset, problem, ADVICE))
+
+
+def record_problem(path: str | Path, offset: int, problem: str, advice: str) -> str:
+    """The message about one record.
+
+    Example:
+        >>> record_problem("shard", 16, "it is cut off", "Copy it again.")
+        "Can't use the record at byte 16 of shard: it is cut off. Received: 'shard'. Copy it again."
+    """
+    return f"Can't use the record at byte {offset} of {path}: {problem}. Received: {str(path)!r}. {advice}"
+
+
+def _unreadable(path: str | Path, error: OSError) -> DataError:
+    return DataError(
+        f"Can't read {path}: {error.strerror or error}. Received: {str(path)!r}. Give a file that you may read."
+    )
+
+
+def _require_uncompressed(path: str | Path, first_bytes: bytes) -> None:
+    kind = _COMPRESSED.get(first_bytes)
+    if kind is not None:
+        raise DataError(
+            f"{path} is compressed, so single records of it can't be read. Received: a {kind} file. "
+            "Write the shards anew without compression (gzip: `gunzip < SHARD > SHARD.plain`, then rename): "
+            "the images in them are compressed by themselves."
+        )

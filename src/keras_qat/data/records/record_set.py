@@ -1,14 +1,7 @@
-"""The files of a record set: `NAME-00000-of-00128` and so on, for each split.
-
-Images in TFRecord shards, read one by one in any order.
-
-The shards of one split with their index, ready to be read.
-"""
+"""The images of one split in TFRecord shards, indexed and read one by one in any order."""
 
 import logging
-import re
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,86 +13,15 @@ from keras_qat.data.decode import decode_bytes
 from keras_qat.data.image_set import ImageSet
 from keras_qat.data.preprocessing import Preprocessing
 from keras_qat.data.records.framing import ADVICE, read_record, record_error, record_problem
-from keras_qat.data.records.index import (
-    LAYOUTS,
-    Layout,
-    RecordIndex,
-    bytes_of,
-    cached_index,
-    parse_features,
-    scan_shards,
-)
+from keras_qat.data.records.index import RecordIndex, cached_index, scan_shards
+from keras_qat.data.records.layouts import LAYOUTS, Layout, bytes_of, parse_features
 from keras_qat.data.sources import Skipped, decoding_reader, digest
 from keras_qat.errors import BrokenImageError, DataError
 
-# `train-00000-of-01024`; TensorFlow Datasets writes `imagenet2012-train.tfrecord-00000-of-01024`.
-_SHARD = re.compile(r"(?P<stem>.+)-(?P<index>\d{5,})-of-(?P<count>\d{5,})(?P<suffix>(\.tfrecords?)?)")
-_SPLIT = re.compile(r"(?:.*[-_.])?(?P<split>train|validation|val|test)(?:\.tfrecords?)?")
-_SPLITS: Mapping[str, str] = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}
-_SHOWN = 5
+_logger = logging.getLogger(__name__)
 
-
-def shard_name(split: str, index: int, count: int) -> str:
-    """The customary name of one shard.
-
-    Example:
-        >>> shard_name("train", 0, 1024)
-        'train-00000-of-01024'
-    """
-    return f"{split}-{index:05d}-of-{count:05d}"
-
-
-def has_shards(folder: Path) -> bool:
-    """Whether files in `folder` are named as the shards of a split are."""
-    return bool(_shards(folder))
-
-
-def find_shards(folder: Path) -> Mapping[str, tuple[Path, ...]]:
-    """The shards of each split (`train`, `validation`, `test`) that `folder` has, in order.
-
-    They may lie in `folder` itself or in folders of it that are named after the split.
-
-    Raises:
-        DataError: a shard of a split is missing, or two sets of shards are there for one split.
-    """
-    sets: dict[tuple[str, str], dict[int, Path]] = defaultdict(dict)
-    counts: dict[tuple[str, str], int] = {}
-    for path, split, match in _shards(folder):
-        key = (split, f"{path.parent / match['stem']}-?????-of-{match['count']}{match['suffix']}")
-        sets[key][int(match["index"])] = path
-        counts[key] = int(match["count"])
-    found: dict[str, tuple[Path, ...]] = {}
-    for (split, pattern), shards in sorted(sets.items()):
-        if split in found:
-            both = ", ".join(sorted(repr(other) for name, other in sets if name == split))
-            raise DataError(f"{folder} has two sets of {split} shards. Received: {both}. Keep one of them there.")
-        missing = [index for index in range(counts[split, pattern]) if index not in shards]
-        if missing:
-            raise DataError(
-                f"{len(missing)} of {counts[split, pattern]} {split} shards are missing. Received: {pattern!r} without "
-                f"{', '.join(map(str, missing[:_SHOWN]))}{', …' if len(missing) > _SHOWN else ''}. "
-                "Copy them, too, or make the set anew."
-            )
-        found[split] = tuple(shards[index] for index in range(counts[split, pattern]))
-    return found
-
-
-def _shards(folder: Path) -> list[tuple[Path, str, re.Match[str]]]:
-    """The files of `folder` that are named as shards of a known split, which a TensorFlow checkpoint isn't."""
-    folders = [folder, *(folder / name for name in _SPLITS)]
-    try:
-        paths = [path for place in folders if place.is_dir() for path in sorted(place.iterdir())]
-    except OSError as error:
-        raise DataError(
-            f"Can't list {folder}: {error.strerror}. Received: {str(folder)!r}. Make the folder readable."
-        ) from error
-    found = []
-    for path in paths:
-        match = None if path.name.startswith(".") else _SHARD.fullmatch(path.name)
-        named = None if match is None else _SPLIT.fullmatch(match["stem"])
-        if match is not None and named is not None and path.is_file():
-            found.append((path, _SPLITS[named["split"]], match))
-    return found
+TRAIN = "train"
+"""The split whose labels say which classes there are."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +33,7 @@ class RecordSource:
         image: the feature that holds an encoded image.
         shard: int32 (n,): the index in `paths` of each image's shard.
         offset: int64 (n,): where in the shard its record begins, in bytes.
-        length: int64 (n,): bytes of the record's payload.
+        length: int64 (n,): the size of the record's payload in bytes.
     """
 
     paths: tuple[str, ...]
@@ -121,7 +43,7 @@ class RecordSource:
     length: NDArray[np.int64]
 
     def __len__(self) -> int:
-        """How many images there are."""
+        """The number of images."""
         return len(self.offset)
 
     def select(self, indices: NDArray[np.int64]) -> "RecordSource":
@@ -138,10 +60,10 @@ class RecordSource:
         return decoding_reader(self._decode, skipped)
 
     def encoded(self, index: int) -> bytes:
-        """The bytes of the image file that the record holds.
+        """The bytes of the image file that a record holds.
 
         Raises:
-            DataError: the shard changed since it was indexed.
+            DataError: If the shard has changed since it was indexed.
         """
         path, offset = self.paths[self.shard[index]], int(self.offset[index])
         features = parse_features(read_record(path, offset, int(self.length[index])))
@@ -155,14 +77,8 @@ class RecordSource:
         try:
             return decode_bytes(self.encoded(index), name, ADVICE)
         except BrokenImageError as error:
-            # Too late to do without: only the records are looked at beforehand, not the images in them.
+            # `skip_bad` does not help here: it looks at the records beforehand, not at the images in them.
             raise DataError(str(error)) from error
-
-
-TRAIN = "train"
-"""The split that says which classes there are."""
-
-_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,9 +86,9 @@ class RecordSet:
     """The records of one split.
 
     Args:
-        split: `"train"` or `"validation"`.
+        split: `"train"`, `"validation"` or `"test"`.
         paths: the shards, in order.
-        index: of them.
+        index: the index of the shards.
     """
 
     split: str
@@ -185,12 +101,12 @@ class RecordSet:
         return next(layout for layout in LAYOUTS if layout.name == self.index.layout)
 
     def label_error(self, record: int, problem: str) -> DataError:
-        """The error of a record's label, which names the record's place."""
+        """The error of a record's label, which says where the record is."""
         path, offset = self.paths[self.index.shard[record]], int(self.index.offset[record])
         return DataError(record_problem(path, offset, problem, "Make the set anew with labels that fit."))
 
     def image_set(self, name: str, labels: NDArray[np.int32], preprocessing: Preprocessing) -> ImageSet:
-        """The images, under labels from 0 on."""
+        """The images, with labels that count from 0."""
         index = self.index
         source = RecordSource(tuple(map(str, self.paths)), self.layout.image, index.shard, index.offset, index.length)
         return ImageSet(name, labels, source, preprocessing)
@@ -200,14 +116,14 @@ def open_records(split: str, paths: Sequence[Path], *, skip_bad: bool = False, r
     """Index the shards of a split, or take their index from the cache.
 
     Args:
-        split: what they are.
+        split: the name of the split.
         paths: the shards, in order.
-        skip_bad: pass over the bad records, and log how many there are.
-        refresh: read the shards though their index is cached.
+        skip_bad: leave out the bad records, and log how many there are.
+        refresh: read the shards even if their index is cached.
 
     Raises:
-        BrokenImageError: a record is bad and `skip_bad` isn't set.
-        DataError: the shards can't be read, or hold no good record.
+        BrokenImageError: If a record is bad and `skip_bad` is not set.
+        DataError: If the shards can't be read, or hold no good record.
     """
     index = cached_index(paths, lambda: scan_shards(paths, f"indexing {split} records"), refresh=refresh)
     records = RecordSet(split, tuple(paths), index)

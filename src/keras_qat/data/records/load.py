@@ -1,0 +1,191 @@
+"""A folder of TFRecord shards, `NAME-00000-of-00128` and so on for each split, as a data set."""
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from keras_qat.data.image_files import visible
+from keras_qat.data.preprocessing import Preprocessing
+from keras_qat.data.records.labels import number_labels, numbers_itself
+from keras_qat.data.records.record_set import TRAIN, RecordSet, open_records
+from keras_qat.data.splits import Labelled, Splits, hold_out
+from keras_qat.errors import DataError
+from keras_qat.files import read_text
+
+# `train-00000-of-01024`; TensorFlow Datasets writes `imagenet2012-train.tfrecord-00000-of-01024`.
+_SHARD = re.compile(r"(?P<stem>.+)-(?P<index>\d{5,})-of-(?P<count>\d{5,})(?P<suffix>(\.tfrecords?)?)")
+_SPLIT = re.compile(r"(?:.*[-_.])?(?P<split>train|validation|val|test)(?:\.tfrecords?)?")
+_SPLITS: Mapping[str, str] = {"train": TRAIN, "validation": "validation", "val": "validation", "test": "test"}
+
+_JUDGES = ("validation", "test")
+"""The splits that may judge a network: the first that a folder has."""
+
+_SHOWN = 5
+"""The most missing shards that an error message names."""
+
+
+def load_records(
+    folder: str | Path, preprocessing: Preprocessing, seed: int, skip_bad: bool = False, *, name: str | None = None
+) -> Splits:
+    """Load images from TFRecord shards such as `train-00000-of-01024` and `validation-00000-of-00128`.
+
+    The shards are read through once and their index is cached; images are then read one by one, in any order. Labels
+    are numbered from 0 on, as `keras_qat.data.records.labels` describes. A tenth of the training images, at most 5000,
+    as stratified as possible, is held out for selection.
+
+    Args:
+        folder: the folder of the shards, as `keras-qat prepare-imagenet` or TensorFlow Datasets writes them.
+        preprocessing: the preprocessing of the network.
+        seed: the seed of the selection.
+        skip_bad: leave out corrupt records, and log how many there are.
+        name: what a report calls the data set; the name of the folder if not given.
+
+    Returns:
+        The three sets. If there is no `validation` split, `test` takes its place.
+
+    Raises:
+        BrokenImageError: If a record is corrupt and `skip_bad` is not set.
+        DataError: If a split or a shard is missing, the records are of no known layout, or a label is wrong.
+    """
+    root = Path(folder)
+    shards = find_shards(root)
+    _first_split(root, shards, (TRAIN,))
+    judge = _first_split(root, shards, _JUDGES)
+    train, validation = (open_records(split, shards[split], skip_bad=skip_bad) for split in (TRAIN, judge))
+    _require_alike(root, train, validation)
+    numbering = number_labels((train, validation), _class_names(root))
+    train_labels, validation_labels = numbering.labels
+    name = name or root.resolve().name
+    images = train.image_set(f"{name}/train", train_labels, preprocessing)
+    kept, selection = hold_out(train_labels, root, seed)
+    return Splits(
+        name=name,
+        train=images.select(kept),
+        selection=images.select(selection, f"{name}/selection"),
+        validation=validation.image_set(f"{name}/{judge}", validation_labels, preprocessing),
+        num_classes=len(numbering.class_names),
+        class_names=numbering.class_names,
+    )
+
+
+def load_records_validation(
+    folder: str | Path, preprocessing: Preprocessing, skip_bad: bool = False, *, name: str | None = None
+) -> Labelled:
+    """Load the validation images of TFRecord shards; training shards are read only if the labels need them.
+
+    Args:
+        folder: the folder of the shards; the validation shards are enough.
+        preprocessing: the preprocessing of the network.
+        skip_bad: as for `load_records`.
+        name: as for `load_records`.
+
+    Returns:
+        The images. They have no class names if only the validation images say which classes there are.
+
+    Raises:
+        BrokenImageError: As for `load_records`.
+        DataError: As for `load_records`, or if nothing says whether labels count from 0 or from 1.
+    """
+    root = Path(folder)
+    shards = find_shards(root)
+    judge = _first_split(root, shards, _JUDGES)
+    validation = open_records(judge, shards[judge], skip_bad=skip_bad)
+    names = _class_names(root)
+    sets: tuple[RecordSet, ...] = (validation,)
+    if TRAIN in shards and not numbers_itself(validation, names):
+        train = open_records(TRAIN, shards[TRAIN], skip_bad=skip_bad)
+        _require_alike(root, train, validation)
+        sets = (train, validation)
+    numbering = number_labels(sets, names)
+    images = validation.image_set(f"{name or root.resolve().name}/{judge}", numbering.labels[-1], preprocessing)
+    return Labelled(images, numbering.class_names, len(validation.index.bad))
+
+
+def _first_split(root: Path, shards: Mapping[str, Sequence[Path]], names: Sequence[str]) -> str:
+    """The first of `names` that there are shards of."""
+    for name in names:
+        if name in shards:
+            return name
+    raise DataError(
+        f"{root} has no shards of {' or '.join(map(repr, names))}. Received: "
+        f"{', '.join(map(repr, sorted(shards))) or 'no split of a known name'}. "
+        "Add files named train-00000-of-01024 and validation-00000-of-00128, or NAME-train.tfrecord-00000-of-01024."
+    )
+
+
+def _require_alike(root: Path, train: RecordSet, validation: RecordSet) -> None:
+    if train.layout != validation.layout:
+        raise DataError(
+            f"The splits of {root} have records of two layouts. Received: {train.layout.name!r} to train, "
+            f"{validation.layout.name!r} to validate. Give both the same."
+        )
+
+
+def _class_names(root: Path) -> tuple[str, ...] | None:
+    """The lines of the file of class names that TensorFlow Datasets writes."""
+    path = root / "label.labels.txt"
+    if not path.is_file():
+        return None
+    return tuple(line.strip() for line in read_text(path).split("\n") if line.strip())
+
+
+def shard_name(split: str, index: int, count: int) -> str:
+    """The customary name of one shard.
+
+    Example:
+        >>> shard_name("train", 0, 1024)
+        'train-00000-of-01024'
+    """
+    return f"{split}-{index:05d}-of-{count:05d}"
+
+
+def has_shards(folder: Path) -> bool:
+    """Whether a folder has files that are named as the shards of a split.
+
+    Raises:
+        DataError: If the folder can't be listed.
+    """
+    return bool(_list_shards(folder))
+
+
+def find_shards(folder: Path) -> Mapping[str, tuple[Path, ...]]:
+    """The shards of each split (`train`, `validation`, `test`) that `folder` has, in order.
+
+    They may lie in `folder` itself or in folders of it that are named after the split.
+
+    Raises:
+        DataError: If a shard of a split is missing, or there are two sets of shards for one split.
+    """
+    sets: dict[tuple[str, str], dict[int, Path]] = defaultdict(dict)
+    counts: dict[tuple[str, str], int] = {}
+    for path, split, match in _list_shards(folder):
+        key = (split, f"{path.parent / match['stem']}-?????-of-{match['count']}{match['suffix']}")
+        sets[key][int(match["index"])] = path
+        counts[key] = int(match["count"])
+    splits: dict[str, tuple[Path, ...]] = {}
+    for (split, pattern), shards in sorted(sets.items()):
+        count = counts[split, pattern]
+        if split in splits:
+            both = ", ".join(sorted(repr(other) for name, other in sets if name == split))
+            raise DataError(f"{folder} has two sets of {split} shards. Received: {both}. Keep one of them there.")
+        missing = [index for index in range(count) if index not in shards]
+        if missing:
+            raise DataError(
+                f"{len(missing)} of {count} {split} shards are missing. Received: {pattern!r} without "
+                f"{', '.join(map(str, missing[:_SHOWN]))}{', …' if len(missing) > _SHOWN else ''}. "
+                "Copy them, too, or make the set anew."
+            )
+        splits[split] = tuple(shards[index] for index in range(count))
+    return splits
+
+
+def _list_shards(folder: Path) -> list[tuple[Path, str, re.Match[str]]]:
+    """The files that are named as the shards of a known split; those of a TensorFlow checkpoint are not."""
+    folders = [folder, *(folder / name for name in _SPLITS)]
+    entries = [entry for place in folders if place.is_dir() for entry in visible(place)]
+    return [
+        (Path(entry.path), _SPLITS[split["split"]], shard)
+        for entry in entries
+        if (shard := _SHARD.fullmatch(entry.name)) and (split := _SPLIT.fullmatch(shard["stem"])) and entry.is_file()
+    ]
