@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from keras_qat.calibration.kernel_ranges import WeightRanges, choose_weight_ranges, find_weight_method
 from keras_qat.calibration.measure import calibrate
 from keras_qat.calibration.methods import find_observer
 from keras_qat.calibration.ranges import Ranges
 from keras_qat.calibration.repair import BiasCorrection, correct_bias
+from keras_qat.calibration.weight_ranges import WeightRanges, choose_weight_ranges, find_weight_method
 from keras_qat.errors import DataError
 from keras_qat.graph import trace
 from keras_qat.placement import Overrides, plan
