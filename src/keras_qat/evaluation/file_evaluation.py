@@ -19,7 +19,8 @@ from keras_qat.data import ImageSet, Labelled, Preprocessing, Skipped, load_vali
 from keras_qat.errors import DataError, UserError, require_seed
 from keras_qat.evaluation.comparison import Comparison, Proportion, compare, proportion
 from keras_qat.evaluation.latency import TimedRuntime
-from keras_qat.evaluation.predictions import Predictions, fixed_batch, predict
+from keras_qat.evaluation.model_inputs import fixed_batch
+from keras_qat.evaluation.predictions import Predictions, predict
 from keras_qat.evaluation.served_model import ServedModel, open_model, require_classes, warn_unless_finite
 
 
