@@ -8,8 +8,8 @@ statistical inference", JASA 22, 1927, 209-212): all shares p that a test of x a
 Unlike x / n ± z · standard error it stays within 0 and 1, and it is not empty at either end.
 
 **The comparison.** Both models saw the same images, so each image is a pair of answers. Of n images, both are right on
-a, only the first on b, only the second on c, and both are wrong on d. The difference of their accuracies is (b - c) / n;
-a and d say nothing about it.
+a, only the first on b, only the second on c, and both are wrong on d. The difference of their accuracies is
+(b - c) / n; a and d say nothing about it.
 
 - McNemar's test, exact ("Note on the sampling error of the difference between correlated proportions or percentages",
   Psychometrika 12, 1947, 153-157): if both were equally good, an image on which they differ would favour either with
