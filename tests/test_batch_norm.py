@@ -31,7 +31,7 @@ def images() -> np.ndarray:
 
 
 def quantized_of(model: keras.Model, images: np.ndarray) -> keras.Model:
-    """Coarse, so that there is something to mend: 3 bits of weights, ranges that clip."""
+    """Quantize coarsely, with 3 bits of weights and ranges that clip, so that there is something to repair."""
     placement = plan(trace(model).graph, "tensorrt", weight_bits=3)
     return apply_placement(model, placement, calibrate(model, placement, [images], method="percentile"))
 
@@ -45,26 +45,26 @@ def test_output_of_the_first_norm_is_as_in_float(images: np.ndarray) -> None:
     """The first layer reads the same rounded images in the measurement and in the network, so it is exact there."""
     model = network()
     quantized = quantized_of(model, images)
-    found = reestimate_batch_norms(model, quantized, [images[:30], images[30:]])
+    renewed = reestimate_batch_norms(model, quantized, [images[:30], images[30:]])
     mean, variance = moments(model, "first_bn", images)
-    before, after = moments(quantized, "first_bn", images), moments(found.model, "first_bn", images)
+    before, after = moments(quantized, "first_bn", images), moments(renewed.model, "first_bn", images)
     assert np.abs(before[0] - mean).max() > 0.01
     np.testing.assert_allclose(after[0], mean, atol=1e-4)
     np.testing.assert_allclose(after[1], variance, rtol=1e-4)
-    assert found.images == 40
+    assert renewed.images == 40
 
 
 def test_what_changed_is_reported_and_nothing_else_changes(images: np.ndarray) -> None:
     model = network()
     quantized = quantized_of(model, images)
     weights = [w.copy() for w in quantized.get_weights()]
-    found = reestimate_batch_norms(model, quantized, [images])
-    assert list(found.shifts) == list(found.ratios) == ["first", "second"]
-    assert found.skipped == {"last": "no batch norm of its own is behind it"}
-    norm, old = (m.get_layer("second_bn") for m in (found.model, quantized))
-    spread = found.ratios["second"] * (np.asarray(old.moving_variance) + 1e-3)
+    renewed = reestimate_batch_norms(model, quantized, [images])
+    assert list(renewed.shifts) == list(renewed.ratios) == ["first", "second"]
+    assert renewed.skipped == {"last": "no batch norm of its own is behind it"}
+    norm, old = (m.get_layer("second_bn") for m in (renewed.model, quantized))
+    spread = renewed.ratios["second"] * (np.asarray(old.moving_variance) + 1e-3)
     np.testing.assert_allclose(np.asarray(norm.moving_variance) + 1e-3, spread, rtol=1e-5)
-    for weight in found.model.weights:
+    for weight in renewed.model.weights:
         if "moving" not in weight.name:
             np.testing.assert_array_equal(weight, next(w for w in quantized.weights if w.path == weight.path))
     for old_weight, new in zip(weights, quantized.get_weights(), strict=True):
@@ -76,9 +76,9 @@ def test_constant_channel_keeps_its_variance(images: np.ndarray) -> None:
     kernel, bias = model.get_layer("first").get_weights()
     kernel[..., 2] = 0
     model.get_layer("first").set_weights([kernel, bias])
-    found = reestimate_batch_norms(model, quantized_of(model, images), [images])
-    assert found.ratios["first"][2] == 1
-    assert all(np.isfinite(w).all() for w in found.model.get_weights())
+    renewed = reestimate_batch_norms(model, quantized_of(model, images), [images])
+    assert renewed.ratios["first"][2] == 1
+    assert all(np.isfinite(w).all() for w in renewed.model.get_weights())
 
 
 def test_no_images(images: np.ndarray) -> None:

@@ -18,17 +18,8 @@ from rich.console import Console
 
 from keras_qat.cli.program import app, run_program
 from keras_qat.errors import StorageError, UserError
-from keras_qat.evaluation import (
-    Benchmark,
-    Skip,
-    TimedFile,
-    Timing,
-    benchmark,
-    benchmark_files,
-    fixed_batch,
-    random_inputs,
-)
-from keras_qat.evaluation import latency as latency_module
+from keras_qat.evaluation import Benchmark, Skip, TimedFile, Timing, benchmark, benchmark_files, latency
+from keras_qat.evaluation.model_inputs import fixed_batch, random_inputs
 from keras_qat.machine import read_environment
 from keras_qat.report import benchmark_table, plot_latency
 from keras_qat.report.latency_plot import draw_latency
@@ -55,7 +46,7 @@ class StandIn(Runtime):
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[Sequence[float]], None]:
-    """Make the timed calls take these seconds, one after the other, again and again."""
+    """Make the timed calls take these seconds, one after the other and then again from the first."""
 
     def take(seconds: Sequence[float]) -> None:
         def ticks() -> Iterator[float]:
@@ -66,7 +57,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[Sequence[float]], None]:
                 yield now
 
         moments = ticks()
-        monkeypatch.setattr(latency_module.time, "perf_counter", lambda: next(moments))
+        monkeypatch.setattr(latency.time, "perf_counter", lambda: next(moments))
 
     return take
 
@@ -115,25 +106,25 @@ def _expect(result: tuple[int, str, str], *parts: str) -> None:
 
 def test_files_run_strictly_in_turn_at_each_batch_size() -> None:
     log: list[tuple[str, int]] = []
-    found = benchmark({name: StandIn(name, log) for name in "ABC"}, batch_sizes=(2, 1), runs=3, warm_up=2)
+    figures = benchmark({name: StandIn(name, log) for name in "ABC"}, batch_sizes=(2, 1), runs=3, warm_up=2)
     # One run shows that the engine takes the batch, then warm-up and counted runs.
     assert log == [(name, size) for size in (2, 1) for _ in range(1 + 2 + 3) for name in "ABC"]
-    assert [(timing.batch, timing.file) for timing in found.timings] == [(b, f) for b in (2, 1) for f in "ABC"]
-    assert found.files[0] == TimedFile("A", "Stand-in 1.0", "nowhere", ("image: float32 (?, 4, 4, 3)",))
-    assert (found.runs, found.warm_up, found.skipped) == (3, 2, ())
+    assert [(timing.batch, timing.file) for timing in figures.timings] == [(b, f) for b in (2, 1) for f in "ABC"]
+    assert figures.files[0] == TimedFile("A", "Stand-in 1.0", "nowhere", ("image: float32 (?, 4, 4, 3)",))
+    assert (figures.runs, figures.warm_up, figures.skipped) == (3, 2, ())
 
 
 def test_figures_are_numpys_percentiles_and_the_median_of_paired_ratios(clock: Callable[..., None]) -> None:
     rounds = np.random.default_rng(0).uniform(0.01, 0.09, (8, 2))
     warm_up = [5.0, 7.0]
     clock([*warm_up, *rounds.ravel()])
-    found = benchmark({name: StandIn(name, []) for name in "AB"}, batch_sizes=(4,), runs=8, warm_up=1)
-    for column, timing in enumerate(found.timings):
+    figures = benchmark({name: StandIn(name, []) for name in "AB"}, batch_sizes=(4,), runs=8, warm_up=1)
+    for column, timing in enumerate(figures.timings):
         seconds = rounds[:, column]
         expected = 1e3 * np.quantile(seconds, (0.5, 0.9, 0.99))
         np.testing.assert_allclose((timing.median_ms, timing.p90_ms, timing.p99_ms), expected, rtol=1e-9)
         assert timing.images_per_second == pytest.approx(4 / np.median(seconds))
-    first, second = found.timings
+    first, second = figures.timings
     assert first.ratio == 1
     assert second.ratio == pytest.approx(np.median(rounds[:, 1] / rounds[:, 0]))
     assert second.ratio != pytest.approx(second.median_ms / first.median_ms)
@@ -144,17 +135,17 @@ def test_figures_are_numpys_percentiles_and_the_median_of_paired_ratios(clock: C
 
 def test_a_fixed_batch_is_timed_only_at_that_size() -> None:
     log: list[tuple[str, int]] = []
-    found = benchmark({"any": StandIn("any", log), "one": StandIn("one", log, batch=1)}, batch_sizes=(1, 8), runs=2)
-    assert found.skipped == (Skip("one", 8, "the file's batch is 1"),)
-    assert [(timing.file, timing.batch) for timing in found.timings] == [("any", 1), ("one", 1), ("any", 8)]
+    figures = benchmark({"any": StandIn("any", log), "one": StandIn("one", log, batch=1)}, batch_sizes=(1, 8), runs=2)
+    assert figures.skipped == (Skip("one", 8, "the file's batch is 1"),)
+    assert [(timing.file, timing.batch) for timing in figures.timings] == [("any", 1), ("one", 1), ("any", 8)]
     assert ("one", 8) not in log
 
 
 def test_a_refused_batch_is_skipped_with_the_engines_reason_and_the_rest_goes_on() -> None:
     first, second = StandIn("A", [], most=4), StandIn("B", [])
-    found = benchmark({"A": first, "B": second}, batch_sizes=(8, 2), runs=2)
-    assert found.skipped == (Skip("A", 8, "too large: 8"),)
-    assert [(timing.file, timing.batch, timing.ratio is None) for timing in found.timings] == [
+    figures = benchmark({"A": first, "B": second}, batch_sizes=(8, 2), runs=2)
+    assert figures.skipped == (Skip("A", 8, "too large: 8"),)
+    assert [(timing.file, timing.batch, timing.ratio is None) for timing in figures.timings] == [
         ("B", 8, True),
         ("A", 2, False),
         ("B", 2, False),
@@ -164,10 +155,10 @@ def test_a_refused_batch_is_skipped_with_the_engines_reason_and_the_rest_goes_on
 def test_a_batch_that_onnxruntime_refuses_is_skipped(tmp_path: Path) -> None:
     flat = [helper.make_node("Reshape", ["x", "shape"], ["y"])]
     path = _save(tmp_path / "flat.onnx", flat, _input("x", "batch", 3, 4), shape=np.array([1, 12]))
-    found = benchmark_files([path], batch_sizes=(1, 2), runs=2, warm_up=0)
-    assert [timing.batch for timing in found.timings] == [1]
-    assert (found.skipped[0].file, found.skipped[0].batch) == ("flat.onnx", 2)
-    assert "Reshape" in found.skipped[0].reason
+    figures = benchmark_files([path], batch_sizes=(1, 2), runs=2, warm_up=0)
+    assert [timing.batch for timing in figures.timings] == [1]
+    assert (figures.skipped[0].file, figures.skipped[0].batch) == ("flat.onnx", 2)
+    assert "Reshape" in figures.skipped[0].reason
 
 
 def test_all_skipped_is_an_error() -> None:
@@ -208,8 +199,8 @@ def test_batch_is_fixed_where_no_input_leaves_it_open(firsts: list[int | None], 
 def test_model_of_several_inputs_is_timed(tmp_path: Path) -> None:
     nodes = [helper.make_node("Cast", ["a"], ["c"], to=TensorProto.FLOAT), helper.make_node("Add", ["c", "b"], ["y"])]
     inputs = _input("a", "batch", 3, dtype=TensorProto.UINT8), _input("b", "batch", 3)
-    found = benchmark_files([_save(tmp_path / "two.onnx", nodes, *inputs)], batch_sizes=(2,), runs=2, warm_up=0)
-    assert found.files[0].inputs == ("a: uint8 (?, 3)", "b: float32 (?, 3)")
+    figures = benchmark_files([_save(tmp_path / "two.onnx", nodes, *inputs)], batch_sizes=(2,), runs=2, warm_up=0)
+    assert figures.files[0].inputs == ("a: uint8 (?, 3)", "b: float32 (?, 3)")
 
 
 def test_a_size_that_is_dynamic_is_an_error(tmp_path: Path) -> None:
@@ -234,7 +225,7 @@ def test_numbers_that_are_too_small(options: dict[str, Any]) -> None:
 
 @pytest.fixture
 def files(tmp_path: Path) -> list[Path]:
-    """A file of a fixed batch, one that takes any, one of Keras."""
+    """A file with a fixed batch, one that accepts any, and a Keras file."""
     inputs = keras.Input((3,), name="x")
     keras.Model(inputs, keras.layers.ReLU()(inputs)).save(tmp_path / "keras.keras")
     return [relu(tmp_path / "one.onnx", 1, 3), relu(tmp_path / "any.onnx", "batch", 3), tmp_path / "keras.keras"]
@@ -279,8 +270,8 @@ def test_engine_is_the_one_that_was_named(program: Program, tmp_path: Path) -> N
 
 def test_files_of_one_name_are_called_by_their_paths(tmp_path: Path) -> None:
     paths = [relu(tmp_path / folder / "a.onnx", "batch", 3) for folder in ("before", "after")]
-    found = benchmark_files([*paths, relu(tmp_path / "b.onnx", "batch", 3)], batch_sizes=(1,), runs=1, warm_up=0)
-    assert [file.name for file in found.files] == [*map(str, paths), "b.onnx"]
+    figures = benchmark_files([*paths, relu(tmp_path / "b.onnx", "batch", 3)], batch_sizes=(1,), runs=1, warm_up=0)
+    assert [file.name for file in figures.files] == [*map(str, paths), "b.onnx"]
 
 
 def test_a_file_named_twice_is_an_error(program: Program, tmp_path: Path) -> None:

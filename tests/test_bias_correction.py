@@ -53,10 +53,10 @@ def test_first_layer_keeps_its_mean(layer: Any, images: np.ndarray) -> None:
     model = _model([layer])
     quantized = _quantized(model, images)
     correction = correct_bias(model, quantized, [images[:32], images[32:]])
-    wanted, before = _mean(model, "first", images), _mean(quantized, "first", images)
-    np.testing.assert_allclose(correction.shifts["first"], before - wanted, atol=1e-5)
-    np.testing.assert_allclose(_mean(correction.model, "first", images), wanted, atol=1e-5)
-    assert np.abs(before - wanted).max() > 1e-3, "there was something to correct"
+    expected, before = _mean(model, "first", images), _mean(quantized, "first", images)
+    np.testing.assert_allclose(correction.shifts["first"], before - expected, atol=1e-5)
+    np.testing.assert_allclose(_mean(correction.model, "first", images), expected, atol=1e-5)
+    assert np.abs(before - expected).max() > 1e-3, "there was something to correct"
     assert correction.images == 64
 
 
@@ -73,7 +73,7 @@ def test_activation_comes_after_the_correction(images: np.ndarray) -> None:
     np.testing.assert_array_equal(*shifts)
 
 
-def test_what_cannot_be_corrected_says_why(images: np.ndarray) -> None:
+def test_what_cannot_be_corrected_has_a_reason(images: np.ndarray) -> None:
     model = _model([layers.Conv2D(4, 3, use_bias=False, name="conv"), layers.ReLU(), layers.Conv2D(2, 1, name="last")])
     correction = correct_bias(model, _quantized(model, images), [images])
     assert list(correction.shifts) == ["last"]
@@ -92,7 +92,7 @@ def test_shared_layer_is_corrected_for_the_mean_of_its_calls(images: np.ndarray)
 
 
 def test_calls_inside_a_nested_model_are_corrected_like_those_of_the_flat_one(images: np.ndarray) -> None:
-    """Two calls, one on far brighter images: paired the wrong way around, the shifts would be others."""
+    """Two calls, one on far brighter images. Pairing them the wrong way round would give other shifts."""
     keras.utils.set_random_seed(3)
     shared = layers.Conv2D(3, 3, padding="same", name="shared")
     bright, relu = layers.Rescaling(1.0, offset=50.0, name="bright"), layers.ReLU(name="relu")
@@ -101,8 +101,8 @@ def test_calls_inside_a_nested_model_are_corrected_like_those_of_the_flat_one(im
     inner = keras.Model(pixels, [shared(pixels), shared(bright(pixels))], name="inner")
     a, b = inner(x)
     nested, flat = keras.Model(x, both([relu(b), a])), keras.Model(x, both([relu(shared(bright(x))), shared(x)]))
-    found, wanted = (correct_bias(m, _quantized(m, images), [images]).shifts["shared"] for m in (nested, flat))
-    np.testing.assert_allclose(found, wanted, rtol=1e-4)
+    shifts, expected = (correct_bias(m, _quantized(m, images), [images]).shifts["shared"] for m in (nested, flat))
+    np.testing.assert_allclose(shifts, expected, rtol=1e-4)
 
 
 def test_quantized_model_of_another_float_model(images: np.ndarray) -> None:
@@ -117,11 +117,11 @@ def test_channels_first(images: np.ndarray) -> None:
     model = _model([layers.Conv2D(4, 3, data_format="channels_first", name="first")], shape=(3, 9, 7))
     moved = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
     correction = correct_bias(model, _quantized(model, moved), [moved])
-    wanted = _mean(model, "first", moved, axis=(0, 2, 3))
-    np.testing.assert_allclose(_mean(correction.model, "first", moved, axis=(0, 2, 3)), wanted, atol=1e-5)
+    expected = _mean(model, "first", moved, axis=(0, 2, 3))
+    np.testing.assert_allclose(_mean(correction.model, "first", moved, axis=(0, 2, 3)), expected, atol=1e-5)
 
 
-def test_nobody_elses_model_changes(images: np.ndarray) -> None:
+def test_the_callers_models_do_not_change(images: np.ndarray) -> None:
     model = _model([layers.Conv2D(4, 3, name="conv"), layers.ReLU(), layers.Conv2D(2, 3, name="last")])
     quantized = _quantized(model, images)
     before = [[w.copy() for w in m.get_weights()] for m in (model, quantized)]
@@ -154,7 +154,7 @@ class _QuantizedHalved(QuantizedDense, _Halved):
         return super().call(x, training=training) / 2
 
 
-def test_layer_of_ones_own_is_left_alone() -> None:
+def test_custom_layer_is_left_alone() -> None:
     register_quantized_layer(_Halved, _QuantizedHalved)
     model = _model([_Halved(3, name="halved")], shape=(5,))
     samples = np.random.default_rng(0).normal(size=(16, 5)).astype("float32")

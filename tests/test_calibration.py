@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from keras_qat import Ranges, calibrate
 from keras_qat.calibration import (
     METHODS,
     OBSERVERS,
     Histogram,
-    Ranges,
-    calibrate,
     calibrate_by_all,
     find_observer,
     merge,
@@ -70,7 +69,7 @@ def split(x: np.ndarray, size: int) -> list[np.ndarray]:
 
 
 def activations(model: keras.Model, names: Sequence[str], x: np.ndarray) -> dict[str, np.ndarray]:
-    """What Keras itself computes for each layer."""
+    """The outputs of layers as Keras computes them."""
     outputs = {name: model.get_layer(name).output for name in names}
     return {k: np.asarray(v) for k, v in keras.Model(model.input, outputs)(x).items()}
 
@@ -94,8 +93,8 @@ def test_histogram_is_that_of_numpy(size: float) -> None:
 
 def test_edges_split_every_power_of_two_evenly() -> None:
     assert (EDGES[0], EDGES[-1]) == (0, 2.0**128)
-    one = int(np.searchsorted(EDGES, 1.0))
-    np.testing.assert_array_equal(EDGES[one : one + 257], 1 + np.arange(257) / 256)
+    first = int(np.searchsorted(EDGES, 1.0))
+    np.testing.assert_array_equal(EDGES[first : first + 257], 1 + np.arange(257) / 256)
 
 
 @pytest.mark.parametrize("sizes", [(1.0, 1.0), (1.0, 100.0), (100.0, 1.0), (1e-9, 1e9), (0.0, 3.0), (0.0, 0.0)])
@@ -112,14 +111,14 @@ def test_histogram_of_nothing_and_of_zeros() -> None:
     assert (zeros.amax, zeros.counts[0], zeros.counts.sum()) == (0.0, 10, 10)
 
 
-def test_rebinned_keeps_the_numbers_where_they_are() -> None:
+def test_rebinned_counts_are_those_of_numpy() -> None:
     x = np.abs(np.random.default_rng(4).normal(0, 1, 100_000)).astype("float32")
     edges = np.linspace(0, x.max(), 65)
     expected, _ = np.histogram(x, edges)
-    found = Histogram.of(x).rebinned(edges)
-    assert found.sum() == pytest.approx(len(x))
+    counts = Histogram.of(x).rebinned(edges)
+    assert counts.sum() == pytest.approx(len(x))
     # A bin that an edge cuts through is split by its width: of a thousand numbers there, some dozens on either side.
-    np.testing.assert_allclose(found, expected, atol=60)
+    np.testing.assert_allclose(counts, expected, atol=60)
 
 
 # --- methods ----------------------------------------------------------------------------------------------------------
@@ -298,7 +297,7 @@ def test_entropy_clips_outliers_and_keeps_uniform() -> None:
         assert 2 < choose("entropy", np.append(normal, outlier)) < 10
 
 
-def test_auto_has_the_least_squared_error_of_all_and_says_whose() -> None:
+def test_auto_has_the_least_squared_error_of_all_and_names_the_method() -> None:
     rng = np.random.default_rng(17)
     for x in (rng.normal(0, 1, 9000), rng.uniform(0, 1, 9000), rng.standard_t(2, 9000), np.full(50, 3.0)):
         histogram = Histogram.of(x)
@@ -411,10 +410,10 @@ def test_the_global_policy_does_not_round_what_is_observed(model: keras.Model, p
     before = keras.mixed_precision.dtype_policy()
     keras.mixed_precision.set_dtype_policy("mixed_float16")
     try:
-        found = calibrate(model, placement, [x], method="minmax")
+        ranges = calibrate(model, placement, [x], method="minmax")
     finally:
         keras.mixed_precision.set_dtype_policy(before)
-    assert found == expected
+    assert ranges == expected
 
 
 @pytest.mark.parametrize(
@@ -455,9 +454,9 @@ def test_batch_size_makes_no_difference(model: keras.Model, placement: Placement
     for size in (1, 7):
         parts = calibrate_by_all(model, placement, split(x, size), ORDERLESS)
         for method, name in product(ORDERLESS, placement.observed):
-            found = parts[method][name]
-            assert found.amax == pytest.approx(whole[method][name].amax, rel=1e-5), (method, name, size)
-            assert found.images == len(x)
+            chosen = parts[method][name]
+            assert chosen.amax == pytest.approx(whole[method][name].amax, rel=1e-5), (method, name, size)
+            assert chosen.images == len(x)
 
 
 def test_input_on_powers_of_two_is_counted_alike_in_any_batch_size(model: keras.Model, placement: Placement) -> None:
@@ -469,7 +468,7 @@ def test_input_on_powers_of_two_is_counted_alike_in_any_batch_size(model: keras.
         assert one_by_one[method]["image"].amax == at_once[method]["image"].amax
 
 
-def test_labels_beside_the_images_are_passed_over(model: keras.Model, placement: Placement) -> None:
+def test_labels_beside_the_images_are_ignored(model: keras.Model, placement: Placement) -> None:
     x = images(8)
     expected = calibrate(model, placement, [x])
     assert calibrate(model, placement, [(x, np.zeros(8))]) == expected
@@ -482,8 +481,8 @@ def test_dead_tensor_gets_range_zero() -> None:
     image = keras.Input((8, 8, 3), name="image")
     dead = layers.Conv2D(2, 1, activation="relu", kernel_initializer="zeros", name="dead")(image)
     model = keras.Model(image, layers.Conv2D(2, 1, name="last")(dead))
-    found = calibrate_by_all(model, plan(trace(model).graph, "tensorrt"), [images(4)], tuple(OBSERVERS))
-    for ranges in found.values():
+    by_method = calibrate_by_all(model, plan(trace(model).graph, "tensorrt"), [images(4)], tuple(OBSERVERS))
+    for ranges in by_method.values():
         assert ranges["dead"].amax == 0
         assert ranges["image"].amax > 1
 

@@ -1,4 +1,4 @@
-"""Calibration images in every form: the same numbers, exactly as many as wanted, clear words for what can't be read."""
+"""Calibration images in every form: the same numbers, the exact number of images, an error for unreadable data."""
 
 import itertools
 import logging
@@ -57,7 +57,7 @@ def split(*arrays: np.ndarray, size: int = 8) -> list[Any]:
 
 
 class FakeTensor:
-    """What a tensor of PyTorch does: it must leave the graph and the device before NumPy can read it."""
+    """Behaves like a tensor of PyTorch, which must be detached and on the CPU before NumPy can read it."""
 
     def __init__(self, values: np.ndarray, *, attached: bool = True, device: str = "cuda") -> None:
         self.values, self.attached, self.device = values, attached, device
@@ -115,7 +115,7 @@ class Endless(Batches):
 
 
 class Unsized(keras.utils.PyDataset):
-    """Doesn't say how long it is, which Keras takes for infinite."""
+    """Has no length, which Keras takes for infinite."""
 
     def __getitem__(self, index: int) -> np.ndarray:
         return X[:8]
@@ -162,18 +162,18 @@ FORMS: dict[str, Callable[[Path], Any]] = {
 
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_gives_the_same_images(model: keras.Model, tmp_path: Path, form: str) -> None:
-    (found,) = joined(read(FORMS[form](tmp_path), model, batch_size=8))
-    np.testing.assert_array_equal(found, X)
-    assert found.dtype == np.float32
+    (array,) = joined(read(FORMS[form](tmp_path), model, batch_size=8))
+    np.testing.assert_array_equal(array, X)
+    assert array.dtype == np.float32
 
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("count", [1, 8, 13, 20])
-def test_exactly_so_many_images(
+def test_exact_number_of_images(
     model: keras.Model, tmp_path: Path, form: str, count: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    (found,) = joined(read(FORMS[form](tmp_path), model, images=count, batch_size=8))
-    np.testing.assert_array_equal(found, X[:count])
+    (array,) = joined(read(FORMS[form](tmp_path), model, images=count, batch_size=8))
+    np.testing.assert_array_equal(array, X[:count])
     assert not [record for record in caplog.records if record.name.startswith("keras_qat")]
 
 
@@ -218,7 +218,7 @@ def test_several_inputs(siamese: keras.Model, form: str) -> None:
 def test_inputs_named_by_the_dictionary_that_the_model_was_built_from() -> None:
     """Keras puts such inputs into the order of their names."""
     right, left = keras.Input((6, 6, 3), name="right"), keras.Input((4, 4, 3), name="left")
-    tops = [layers.GlobalAveragePooling2D()(one) for one in (right, left)]
+    tops = [layers.GlobalAveragePooling2D()(x) for x in (right, left)]
     model = keras.Model({"right": right, "left": left}, layers.Concatenate()(tops))
     (batch,) = read({"right": LEFT, "left": RIGHT}, model)
     assert [a.shape[1:] for a in batch] == [i.shape[1:] for i in model.inputs]
@@ -227,7 +227,7 @@ def test_inputs_named_by_the_dictionary_that_the_model_was_built_from() -> None:
     assert (ranges["right"].amax, ranges["left"].amax) == (7, 3)
 
 
-def test_unnamed_inputs_are_called_as_their_layers() -> None:
+def test_unnamed_inputs_have_the_names_of_their_layers() -> None:
     """As in the placement, not as Keras calls the tensor."""
     image = keras.Input((6, 6, 3))
     model = keras.Model(image, layers.Conv2D(2, 3)(image))
@@ -245,22 +245,22 @@ def test_sequential_model() -> None:
 @pytest.mark.parametrize("dtype", ["uint8", "int32", "float16", "float64", "bool"])
 def test_types_are_left_to_the_model(model: keras.Model, dtype: str) -> None:
     x = np.abs(X).astype(dtype)
-    (found,) = joined(read(x, model))
-    assert found.dtype == dtype
+    (array,) = joined(read(x, model))
+    assert array.dtype == dtype
     placement = plan(trace(model).graph, "tensorrt")
     assert calibrate(model, placement, x) == calibrate(model, placement, x.astype("float32"))
 
 
 def test_bfloat16_tensors(model: keras.Model) -> None:
-    (found,) = joined(read([tf.cast(X, tf.bfloat16)], model))
-    np.testing.assert_allclose(found.astype("float32"), X, rtol=2.0**-8)
+    (array,) = joined(read([tf.cast(X, tf.bfloat16)], model))
+    np.testing.assert_allclose(array.astype("float32"), X, rtol=2.0**-8)
 
 
 def test_torch_data_loader(model: keras.Model) -> None:
     torch = pytest.importorskip("torch")
     data = torch.utils.data.TensorDataset(torch.from_numpy(X), torch.from_numpy(Y))
-    (found,) = joined(read(torch.utils.data.DataLoader(data, batch_size=8), model, images=13))
-    np.testing.assert_array_equal(found, X[:13])
+    (array,) = joined(read(torch.utils.data.DataLoader(data, batch_size=8), model, images=13))
+    np.testing.assert_array_equal(array, X[:13])
 
 
 def test_nothing_is_read_after_the_last_image(model: keras.Model) -> None:
@@ -324,7 +324,7 @@ def test_bad_data(model: keras.Model, form: str) -> None:
     assert "Received: " in str(caught.value)
 
 
-def test_a_model_of_a_fixed_batch_says_so() -> None:
+def test_a_fixed_batch_is_named_in_the_error() -> None:
     fixed = keras.Sequential([keras.Input(batch_shape=(4, 6, 6, 3)), keras.layers.Flatten()])
     with pytest.raises(DataError, match=r"\(20, 6, 6, 3\).*batches of exactly 4 images"):
         read(X, fixed)

@@ -18,9 +18,9 @@ Z = 1.959963984540054
 
 @pytest.mark.parametrize(("count", "images"), [(0, 10), (1, 10), (346, 360), (360, 360), (38_000, 50_000)])
 def test_the_ends_of_the_wilson_interval_are_just_not_rejected(count: int, images: int) -> None:
-    found = proportion(count, images)
-    assert 0 <= found.low <= found.value <= found.high <= 1
-    for end in {found.low, found.high} - {0.0, 1.0}:
+    share = proportion(count, images)
+    assert 0 <= share.low <= share.value <= share.high <= 1
+    for end in {share.low, share.high} - {0.0, 1.0}:
         error = Z * math.sqrt(end * (1 - end) / images)
         assert abs(count / images - end) == pytest.approx(error, rel=1e-6)
 
@@ -64,13 +64,13 @@ def test_the_interval_covers_the_true_difference(chances: tuple[float, float]) -
     probabilities = multinomial.pmf(outcomes(n), n, [p_b, p_c, 1 - p_b - p_c])
     ends = np.array([difference_interval(int(b), int(c), n) for b, c, _ in outcomes(n)])
     coverage = float(probabilities[(ends[:, 0] <= p_b - p_c) & (p_b - p_c <= ends[:, 1])].sum())
-    # Where only a few images tell the two apart, the added halves make it wider than it need be.
+    # Where the two differ on only a few images, the added halves make the interval wider than necessary.
     few = n * (p_b + p_c) < 5
     assert 0.945 <= coverage <= (1.0 if few else 0.965)
 
 
 @pytest.mark.parametrize("chance", [0.01, 0.05, 0.2])
-def test_equal_models_are_told_apart_in_at_most_one_of_twenty_cases(chance: float) -> None:
+def test_equal_models_differ_in_at_most_one_of_twenty_cases(chance: float) -> None:
     n = 40
     probabilities = multinomial.pmf(outcomes(n), n, [chance, chance, 1 - 2 * chance])
     rejected = np.array([mcnemar(int(b), int(c)) < 0.05 for b, c, _ in outcomes(n)])
@@ -85,15 +85,15 @@ def test_the_table_counts_each_image_once() -> None:
     rng = np.random.default_rng(3)
     labels = rng.integers(0, 4, 200)
     first, second = (np.where(rng.random(200) < 0.7, labels, rng.integers(0, 4, 200)) for _ in range(2))
-    found = compare(predictions(first, labels), predictions(second, labels))
+    comparison = compare(predictions(first, labels), predictions(second, labels))
     cases = [(a == y, b == y) for a, b, y in zip(first, second, labels, strict=True)]
-    assert found.both_right == cases.count((True, True))
-    assert found.only_first == cases.count((True, False))
-    assert found.only_second == cases.count((False, True))
-    assert found.both_wrong == cases.count((False, False))
-    assert found.agreement.count == sum(int(a == b) for a, b in zip(first, second, strict=True))
-    assert found.difference == pytest.approx(np.mean(first == labels) - np.mean(second == labels))
-    assert found.low < found.difference < found.high
+    assert comparison.both_right == cases.count((True, True))
+    assert comparison.only_first == cases.count((True, False))
+    assert comparison.only_second == cases.count((False, True))
+    assert comparison.both_wrong == cases.count((False, False))
+    assert comparison.agreement.count == sum(int(a == b) for a, b in zip(first, second, strict=True))
+    assert comparison.difference == pytest.approx(np.mean(first == labels) - np.mean(second == labels))
+    assert comparison.low < comparison.difference < comparison.high
 
 
 def test_the_other_way_round_changes_only_the_sign() -> None:
@@ -108,16 +108,16 @@ def test_the_other_way_round_changes_only_the_sign() -> None:
 
 def test_equal_answers_show_no_difference() -> None:
     same = predictions(np.array([0, 1, 1]), np.array([0, 0, 1]))
-    found = compare(same, same)
-    assert (found.p_value, found.difference, found.shown) == (1.0, 0.0, False)
-    assert found.low == -found.high < 0
-    assert found.agreement.value == 1
+    comparison = compare(same, same)
+    assert (comparison.p_value, comparison.difference, comparison.shown) == (1.0, 0.0, False)
+    assert comparison.low == -comparison.high < 0
+    assert comparison.agreement.value == 1
 
 
 def test_the_comparison_is_json() -> None:
     labels = np.array([0, 0, 1, 1])
-    found = compare(predictions(np.array([0, 0, 1, 0]), labels), predictions(np.array([1, 1, 1, 0]), labels))
-    record = json.loads(json.dumps(found.to_dict()))
+    comparison = compare(predictions(np.array([0, 0, 1, 0]), labels), predictions(np.array([1, 1, 1, 0]), labels))
+    record = json.loads(json.dumps(comparison.to_dict()))
     assert (record["both_right"], record["only_first_right"], record["only_second_right"]) == (1, 2, 0)
     assert record["difference"]["value"] == 0.5
     assert record["mcnemar_p"] == 0.5

@@ -1,4 +1,4 @@
-"""Every tensor and kernel against NumPy in float64, closed forms, faults put in on purpose, the command."""
+"""Diagnosis: every tensor and kernel against NumPy in float64, closed forms, deliberate faults, the command."""
 
 import json
 import math
@@ -14,16 +14,8 @@ from PIL import Image
 from keras_qat import Overrides, apply_placement, calibrate, export_keras, plan, trace
 from keras_qat.cli.program import app, run_program
 from keras_qat.errors import DataError, UserError
-from keras_qat.evaluation import (
-    DB_PER_BIT,
-    Advice,
-    Diagnosis,
-    KernelDiagnosis,
-    OutputDiagnosis,
-    TensorDiagnosis,
-    advise,
-    diagnose,
-)
+from keras_qat.evaluation import DB_PER_BIT, Advice, advise, diagnose
+from keras_qat.evaluation.diagnosis import Diagnosis, KernelDiagnosis, OutputDiagnosis, TensorDiagnosis
 from keras_qat.layers import FakeQuantize
 from keras_qat.models import ModelFacts, build_model, find
 from keras_qat.placement import Rule, rule_from_json
@@ -61,7 +53,7 @@ def quantize(model: keras.Model, x: Any, target: str = "tensorrt", **options: An
 
 @pytest.fixture(scope="module")
 def quantized(model: keras.Model, images: np.ndarray) -> keras.Model:
-    """For tests that don't change it."""
+    """The quantized model, for tests that do not change it."""
     return quantize(model, images)
 
 
@@ -71,10 +63,10 @@ def healthy(model: keras.Model, quantized: keras.Model, images: np.ndarray) -> D
 
 
 def outputs_of(model: keras.Model, names: Iterable[str], x: np.ndarray) -> dict[str, np.ndarray]:
-    """What layers compute, in float64."""
+    """The outputs of layers in float64."""
     tensors = {name: model.get_layer(name).output for name in names}
-    found = keras.Model(model.inputs[0], tensors)(x)
-    return {name: np.asarray(y, np.float64) for name, y in found.items()}
+    outputs = keras.Model(model.inputs[0], tensors)(x)
+    return {name: np.asarray(y, np.float64) for name, y in outputs.items()}
 
 
 def sqnr(x: np.ndarray, x_hat: np.ndarray) -> float:
@@ -92,15 +84,15 @@ def rounded(x: np.ndarray, amax: float, spec: QuantSpec) -> tuple[np.ndarray, np
 @pytest.mark.parametrize("target", TARGETS)
 def test_tensors_are_as_in_numpy(model: keras.Model, images: np.ndarray, target: str) -> None:
     quantized = quantize(model, images, target)
-    found = diagnose(model, quantized, [images[:16], images[16:]])
-    assert found.images == 24
-    assert {f"{t.name}_quantize" for t in found.tensors} == {
+    diagnosis = diagnose(model, quantized, [images[:16], images[16:]])
+    assert diagnosis.images == 24
+    assert {f"{t.name}_quantize" for t in diagnosis.tensors} == {
         layer.name for layer in quantized.layers if isinstance(layer, FakeQuantize)
     }
-    names = {t.name: f"{t.name}_quantize" for t in found.tensors}
+    names = {t.name: f"{t.name}_quantize" for t in diagnosis.tensors}
     exact = outputs_of(model, [*(names.keys() - {"image"}), "dense"], images) | {"image": images.astype(np.float64)}
     simulated = outputs_of(quantized, [*names.values(), "dense"], images)
-    for tensor in found.tensors:
+    for tensor in diagnosis.tensors:
         x = exact[tensor.name]
         x_hat, beyond = rounded(x, tensor.amax, tensor.spec)
         assert tensor.alone == pytest.approx(sqnr(x, x_hat), abs=1e-3)
@@ -108,19 +100,19 @@ def test_tensors_are_as_in_numpy(model: keras.Model, images: np.ndarray, target:
         assert tensor.saturated == pytest.approx(np.mean(beyond))
         clipping = np.sum((x - x_hat)[beyond] ** 2) / np.sum((x - x_hat) ** 2)
         assert tensor.clipping == pytest.approx(clipping, rel=1e-3, abs=1e-6)
-    (output,) = found.outputs
+    (output,) = diagnosis.outputs
     assert output.name == "dense"
     assert output.cumulative == pytest.approx(sqnr(exact["dense"], simulated["dense"]), abs=1e-2)
 
 
 def test_kernels_are_as_in_numpy(model: keras.Model, images: np.ndarray, healthy: Diagnosis) -> None:
-    found = {k.name: k for k in healthy.kernels}
-    assert list(found) == ["conv", "branch", "dense"]
+    kernels = {k.name: k for k in healthy.kernels}
+    assert list(kernels) == ["conv", "branch", "dense"]
     padded = np.pad(images.astype(np.float64), ((0, 0), (1, 1), (1, 1), (0, 0)))
     windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(1, 2))  # (n, h, w, channels, 3, 3)
     computed = outputs_of(model, ["relu", "flat"], images)
     reads = {"branch": computed["relu"], "dense": computed["flat"]}
-    for name, kernel in found.items():
+    for name, kernel in kernels.items():
         w = np.asarray(model.get_layer(name).kernel, np.float64)
         s = np.abs(w).max(axis=tuple(range(w.ndim - 1))) / 127
         w_hat = np.round(w / s) * s
@@ -138,11 +130,11 @@ def test_uniform_numbers_have_six_db_a_bit(bits: int, signed: bool) -> None:
     i, relu = keras.Input((5000,), name="numbers"), layers.ReLU(name="relu")
     spec = QuantSpec(bits=bits, signed=signed, storage="int8" if signed else "uint8")
     fake = FakeQuantize(spec, 1.0, name="numbers_quantize")
-    (found,) = diagnose(keras.Model(i, relu(i)), keras.Model(i, layers.ReLU(name="relu")(fake(i))), [x]).tensors
+    (tensor,) = diagnose(keras.Model(i, relu(i)), keras.Model(i, layers.ReLU(name="relu")(fake(i))), [x]).tensors
     # Signal a²/3 against s²/12, where s = a / q_max.
-    assert found.alone == pytest.approx(20 * math.log10(2 * spec.q_max), abs=0.05)
-    assert found.alone == pytest.approx(DB_PER_BIT * (bits + (not signed)), abs=1.3)
-    assert found.saturated == 0
+    assert tensor.alone == pytest.approx(20 * math.log10(2 * spec.q_max), abs=0.05)
+    assert tensor.alone == pytest.approx(DB_PER_BIT * (bits + (not signed)), abs=1.3)
+    assert tensor.saturated == 0
 
 
 def test_no_error_is_infinite_and_zeros_are_defined() -> None:
@@ -150,15 +142,15 @@ def test_no_error_is_infinite_and_zeros_are_defined() -> None:
     float_model = keras.Model(i, layers.Rescaling(1.0, name="same")(i))
     fake = FakeQuantize(QuantSpec(), 127.0, name="x_quantize")
     simulated = keras.Model(i, layers.Rescaling(1.0, name="same")(fake(i)))
-    whole = np.arange(-4, 4, dtype="float32").reshape(2, 4)
-    for x in (whole, np.zeros_like(whole)):
-        found = diagnose(float_model, simulated, [x])
-        (tensor,), (output,) = found.tensors, found.outputs
+    integers = np.arange(-4, 4, dtype="float32").reshape(2, 4)
+    for x in (integers, np.zeros_like(integers)):
+        diagnosis = diagnose(float_model, simulated, [x])
+        (tensor,), (output,) = diagnosis.tensors, diagnosis.outputs
         assert (tensor.alone, tensor.cumulative, tensor.clipping, output.cumulative) == (np.inf, np.inf, 0, np.inf)
-        assert advise(found) == ()
+        assert advise(diagnosis) == ()
     lifted = keras.Model(i, layers.Rescaling(1.0, offset=1.0, name="same")(fake(i)))
-    assert diagnose(float_model, lifted, [np.zeros_like(whole)]).outputs[0].cumulative == -np.inf
-    figures = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    assert diagnose(float_model, lifted, [np.zeros_like(integers)]).outputs[0].cumulative == -np.inf
+    figures = json.loads(json.dumps(diagnosis.to_dict(), allow_nan=False))
     assert float(figures["tensors"][0]["alone"]) == np.inf
     assert figures["tensors"][0]["spec"]["bits"] == 8
 
@@ -171,8 +163,8 @@ def ruined(model: keras.Model, images: np.ndarray, layer: str, factor: float) ->
 
 
 def test_range_that_clips_is_the_worst_and_named(model: keras.Model, images: np.ndarray) -> None:
-    found = diagnose(model, ruined(model, images, "add_quantize", 1 / 16), [images])
-    (worst,), advice = found.worst(1), advise(found)[0]
+    diagnosis = diagnose(model, ruined(model, images, "add_quantize", 1 / 16), [images])
+    (worst,), advice = diagnosis.worst(1), advise(diagnosis)[0]
     assert isinstance(worst, TensorDiagnosis)
     assert (worst.name, advice.about) == ("add", "add")
     assert worst.saturated > 0.3
@@ -185,8 +177,8 @@ def test_range_that_clips_is_the_worst_and_named(model: keras.Model, images: np.
 
 
 def test_range_blown_up_by_outliers_is_named(model: keras.Model, images: np.ndarray, healthy: Diagnosis) -> None:
-    found = diagnose(model, ruined(model, images, "relu_quantize", 64.0), [images])
-    (worst,), advice = found.worst(1), advise(found)[0]
+    diagnosis = diagnose(model, ruined(model, images, "relu_quantize", 64.0), [images])
+    (worst,), advice = diagnosis.worst(1), advise(diagnosis)[0]
     assert isinstance(worst, TensorDiagnosis)
     assert (worst.name, worst.saturated, advice.about) == ("relu", 0, "relu")
     before = next(t.alone for t in healthy.tensors if t.name == "relu")
@@ -209,7 +201,7 @@ def test_few_numbers_far_beyond_the_range_are_named() -> None:
 
 
 def test_kernel_is_judged_by_what_it_computes() -> None:
-    """One large weight that reads almost nothing takes all steps of its channel: hardly any weight's energy is lost."""
+    """A large weight with an input near zero takes all steps of its channel, yet W keeps most of its energy."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(32, 8)).astype("float32")
     x[:, 0] *= 1e-6
@@ -217,13 +209,13 @@ def test_kernel_is_judged_by_what_it_computes() -> None:
     kernel = rng.uniform(-0.3, 0.3, (8, 4))
     kernel[0] = 100
     model.get_layer("dense").kernel.assign(kernel)
-    found = diagnose(model, quantize(model, x), [x])
-    (dense,) = found.kernels
+    diagnosis = diagnose(model, quantize(model, x), [x])
+    (dense,) = diagnosis.kernels
     assert dense.weights is not None
     assert dense.weights > 40
     assert dense.alone < 1
-    assert found.worst(1) == (dense,)
-    advice = advise(found)[0]
+    assert diagnosis.worst(1) == (dense,)
+    advice = advise(diagnosis)[0]
     assert advice.about == "kernel of dense"
     assert "Fine-tune" in advice.remedy
     assert advice.to_dict()["rule"] == {"select": "dense", "inputs": False, "weights": False}
@@ -238,11 +230,11 @@ def test_few_bits_and_errors_that_add_up() -> None:
     assert "weight_bits" in advise(Diagnosis((), (few,), (), images=1))[0].remedy
     assert advise(Diagnosis((), (KernelDiagnosis("conv", QuantSpec(bits=4), 15.0, 15.0),), (), images=1)) == ()
     tensors = (tensor("a", 42.0, 41.0), tensor("b", 41.0, 25.0), tensor("c", 43.0, 20.0))
-    (whole,) = advise(Diagnosis(tensors, (), (OutputDiagnosis("c", 18.0),), images=1))
-    assert whole.about is None
-    assert whole.rule is None
-    assert "bias correction" in whole.remedy
-    assert "fine-tune" in whole.remedy
+    (advice,) = advise(Diagnosis(tensors, (), (OutputDiagnosis("c", 18.0),), images=1))
+    assert advice.about is None
+    assert advice.rule is None
+    assert "bias correction" in advice.remedy
+    assert "fine-tune" in advice.remedy
     assert advise(Diagnosis(tensors, (), (OutputDiagnosis("c", 35.0),), images=1)) == ()
     culprit = (*tensors, tensor("d", 12.0, 12.0))
     assert [a.about for a in advise(Diagnosis(culprit, (), (OutputDiagnosis("c", 12.0),), images=1))] == ["d"]
@@ -276,14 +268,14 @@ def test_batches_make_no_difference_and_models_stay(
     nodes = [[len(layer._inbound_nodes) for layer in m.layers] for m in (model, quantized)]
     parts = diagnose(model, quantized, [images[15:], images[:0], images[10:15], images[:10]])
     assert parts.images == healthy.images
-    for one, other in zip(healthy.worst(99), parts.worst(99), strict=True):
-        assert (one.name, other.alone) == (other.name, pytest.approx(one.alone, abs=1e-3))
-    for one, other in zip(healthy.tensors, parts.tensors, strict=True):
-        assert other.cumulative == pytest.approx(one.cumulative, abs=1e-2)
-        assert other.saturated == pytest.approx(one.saturated)
+    for expected, figures in zip(healthy.worst(99), parts.worst(99), strict=True):
+        assert (expected.name, figures.alone) == (figures.name, pytest.approx(expected.alone, abs=1e-3))
+    for expected, figures in zip(healthy.tensors, parts.tensors, strict=True):
+        assert figures.cumulative == pytest.approx(expected.cumulative, abs=1e-2)
+        assert figures.saturated == pytest.approx(expected.saturated)
     for m, weights in zip((model, quantized), before, strict=True):
-        for one, other in zip(m.get_weights(), weights, strict=True):
-            np.testing.assert_array_equal(one, other)
+        for now, then in zip(m.get_weights(), weights, strict=True):
+            np.testing.assert_array_equal(now, then)
     assert nodes == [[len(layer._inbound_nodes) for layer in m.layers] for m in (model, quantized)]
 
 
@@ -303,23 +295,25 @@ def intricate() -> keras.Model:
 def test_nested_shared_and_several_outputs(images: np.ndarray, target: str) -> None:
     model, x = intricate(), [images, images[::-1] * 2]
     quantized = quantize(model, x, target)
-    found = diagnose(model, quantized, [(x, None)])
-    wanted = [sqnr(*pair) for pair in zip(*(m(x) for m in (model, quantized)), strict=True)]
-    assert [o.cumulative for o in found.outputs] == pytest.approx(wanted, abs=1e-2)
-    assert [k.name for k in found.kernels] == ["shared", "kernel_0", "tensor_errors"]
-    names = {t.name for t in found.tensors}
+    diagnosis = diagnose(model, quantized, [(x, None)])
+    expected = [sqnr(*pair) for pair in zip(*(m(x) for m in (model, quantized)), strict=True)]
+    assert [o.cumulative for o in diagnosis.outputs] == pytest.approx(expected, abs=1e-2)
+    assert [k.name for k in diagnosis.kernels] == ["shared", "kernel_0", "tensor_errors"]
+    names = {t.name for t in diagnosis.tensors}
     assert {"a", "b"} <= names
-    assert all(t.alone > 30 for t in found.tensors)
-    assert advise(found) == ()
+    assert all(t.alone > 30 for t in diagnosis.tensors)
+    assert advise(diagnosis) == ()
 
 
 def test_a_quantized_model_of_a_file(images: np.ndarray, tmp_path: Path) -> None:
     """Keras itself can't load a float model whose layer is shared with a model inside it."""
     model, x = intricate(), [images, images[::-1] * 2]
     quantized = quantize(model, x)
-    found = diagnose(model, quantized, [(x, None)])
+    diagnosis = diagnose(model, quantized, [(x, None)])
     again = diagnose(model, keras.saving.load_model(export_keras(quantized, tmp_path / "ptq.keras")), [(x, None)])
-    assert [(k.name, k.alone) for k in again.worst(99)] == [(k.name, pytest.approx(k.alone)) for k in found.worst(99)]
+    assert [(k.name, k.alone) for k in again.worst(99)] == [
+        (k.name, pytest.approx(k.alone)) for k in diagnosis.worst(99)
+    ]
 
 
 def test_shared_kernel_is_judged_by_all_its_calls(images: np.ndarray) -> None:
@@ -327,7 +321,7 @@ def test_shared_kernel_is_judged_by_all_its_calls(images: np.ndarray) -> None:
     shared = layers.Conv2D(3, 3, padding="same", use_bias=False, name="shared")
     model = keras.Model(i, shared(layers.Rescaling(-3.0, name="scaled")(shared(i))))
     quantized = quantize(model, images)
-    (found,) = diagnose(model, quantized, [images]).kernels
+    (kernel,) = diagnose(model, quantized, [images]).kernels
     w = np.asarray(model.get_layer("shared").kernel)
     w_hat = np.asarray(quantized.get_layer("shared").quantized_kernel(w))
 
@@ -336,7 +330,7 @@ def test_shared_kernel_is_judged_by_all_its_calls(images: np.ndarray) -> None:
 
     inputs = (images, -3 * convolve(images, w))
     y, y_hat = (np.concatenate([convolve(x, kernel) for x in inputs]) for kernel in (w, w_hat))
-    assert found.alone == pytest.approx(sqnr(y, y_hat), abs=1e-2)
+    assert kernel.alone == pytest.approx(sqnr(y, y_hat), abs=1e-2)
 
 
 def test_fine_tuned_weights_are_no_error_of_rounding(
@@ -356,9 +350,9 @@ def test_channels_first(images: np.ndarray) -> None:
     moved = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
     stem = [layers.DepthwiseConv2D(3, data_format="channels_first", name="depth"), layers.ReLU(name="relu")]
     model = keras.Sequential([keras.Input((3, 7, 6), name="image"), *stem])
-    found = diagnose(model, quantize(model, moved), [moved])
-    assert [k.name for k in found.kernels] == ["depth"]
-    assert found.kernels[0].alone > 35
+    diagnosis = diagnose(model, quantize(model, moved), [moved])
+    assert [k.name for k in diagnosis.kernels] == ["depth"]
+    assert diagnosis.kernels[0].alone > 35
 
 
 def test_bad_input(model: keras.Model, quantized: keras.Model, images: np.ndarray) -> None:
@@ -392,7 +386,7 @@ def program(capfd: pytest.CaptureFixture[str]) -> Program:
 
 
 def write_run(folder: Path, network: str, **settings: Any) -> Path:
-    """What a run leaves behind, as far as the command reads it; one range is ruined."""
+    """Write the files of a run that the command reads, with one wrong range."""
     keras.utils.set_random_seed(0)
     baseline = build_model(find(network), weights=None, num_classes=10, size=32)
     pixels = np.random.default_rng(0).uniform(-1, 1, (8, 32, 32, 3)).astype("float32")
@@ -429,7 +423,7 @@ def test_command_names_the_ruined_range(program: Program, finished_run: Path) ->
     assert figures["images"] == 20
 
 
-def test_command_says_what_is_missing(program: Program, finished_run: Path, tmp_path: Path) -> None:
+def test_command_names_what_is_missing(program: Program, finished_run: Path, tmp_path: Path) -> None:
     def expect(*parts: str, arguments: tuple[str | Path, ...] = (finished_run,)) -> None:
         code, printed, message = program(*arguments)
         assert (code, printed) == (2, "")
@@ -454,7 +448,7 @@ def test_command_says_what_is_missing(program: Program, finished_run: Path, tmp_
 
 
 def test_data_that_moved(program: Program, tiny_network: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The run was made with a relative path, in another folder."""
+    """The run was made in another folder, with a relative path."""
     rng = np.random.default_rng(0)
     for split in ("train", "val"):
         for name in ("cat", "dog"):

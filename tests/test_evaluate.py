@@ -1,4 +1,4 @@
-"""`keras-qat evaluate`: counts that are known by construction, the figures of a run, and every mistake readable."""
+"""`keras-qat evaluate`: counts that are known by construction, the figures of a run, and the error of each mistake."""
 
 import io
 import json
@@ -33,7 +33,7 @@ TO_LABELS = ((0, 0, 1), (0, 1, 0), (1, 0, 0))
 """Channels (red, green, blue) times this are the scores of blue, green, red."""
 
 GREEN_IS_BLUE = ((0, 0, 1), (0.5, 0.25, 0), (1, 0, 0))
-"""The same, but that green looks like blue."""
+"""The same, except that green is scored as blue."""
 
 
 def classifier(
@@ -73,7 +73,7 @@ def paint(path: Path, colour: str) -> None:
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """Nine validation images, three of each colour, but that one "red" is green."""
+    """Nine validation images, three of each colour, except that one "red" image is green."""
     for name in COLOURS:
         for i in range(3):
             paint(tmp_path / "photos" / "val" / name / f"{i}.png", name)
@@ -94,9 +94,9 @@ def evaluate(photos: Path, tmp_path: Path) -> Callable[..., Evaluation]:
 
 def test_each_image_is_counted(evaluate: Callable[..., Evaluation], tmp_path: Path) -> None:
     classifier(tmp_path / "model.onnx")
-    found = evaluate(batch_size=2)
-    (file,) = found.files
-    assert (found.data, found.images, found.skipped, found.comparison) == ("photos/val", 9, 0, None)
+    evaluation = evaluate(batch_size=2)
+    (file,) = evaluation.files
+    assert (evaluation.data, evaluation.images, evaluation.skipped, evaluation.comparison) == ("photos/val", 9, 0, None)
     assert (file.top1.count, file.top1.images) == (8, 9)
     assert file.engine.startswith("ONNX Runtime")
     assert file.images_per_second > 0
@@ -106,25 +106,25 @@ def test_each_image_is_counted(evaluate: Callable[..., Evaluation], tmp_path: Pa
 def test_top_k(evaluate: Callable[..., Evaluation], tmp_path: Path, k: int, count: int) -> None:
     # Of the green "red", green scores 200 and the others 0, of which blue comes first.
     classifier(tmp_path / "model.onnx")
-    found = evaluate(k=k)
-    assert (found.k, found.files[0].top_k.count) == (min(k, 3), count)
+    evaluation = evaluate(k=k)
+    assert (evaluation.k, evaluation.files[0].top_k.count) == (min(k, 3), count)
 
 
 @pytest.mark.parametrize("dtype", [TensorProto.FLOAT16, TensorProto.UINT8])
-def test_the_input_says_what_is_fed(evaluate: Callable[..., Evaluation], tmp_path: Path, dtype: int) -> None:
+def test_images_have_the_type_of_the_input(evaluate: Callable[..., Evaluation], tmp_path: Path, dtype: int) -> None:
     classifier(tmp_path / "model.onnx", dtype=dtype)
-    # A file of uint8 pixels normalizes by itself, so the mode doesn't reach it.
+    # A file of uint8 pixels normalizes by itself, so the mode has no effect.
     mode = Preprocessing("caffe", SIDE, SIDE) if dtype == TensorProto.UINT8 else RAW
-    found = evaluate(preprocessing=mode)
-    assert found.files[0].top1.count == 8
-    assert found.files[0].preprocessing["mode"] == "raw"
+    evaluation = evaluate(preprocessing=mode)
+    assert evaluation.files[0].top1.count == 8
+    assert evaluation.files[0].preprocessing["mode"] == "raw"
 
 
 @pytest.mark.parametrize("batch", [1, 4, 16])
 def test_a_fixed_batch_is_filled_up(evaluate: Callable[..., Evaluation], tmp_path: Path, batch: int) -> None:
     classifier(tmp_path / "model.onnx", batch=batch)
-    found = evaluate(batch_size=5)
-    assert (found.images, found.files[0].top1.count, found.files[0].batch_size) == (9, 8, batch)
+    evaluation = evaluate(batch_size=5)
+    assert (evaluation.images, evaluation.files[0].top1.count, evaluation.files[0].batch_size) == (9, 8, batch)
 
 
 def test_scores_of_a_fixed_batch_are_those_of_each_image(tmp_path: Path) -> None:
@@ -148,35 +148,35 @@ def test_predict_keeps_as_many_classes_as_asked(tmp_path: Path) -> None:
 def test_two_files_are_compared_image_by_image(evaluate: Callable[..., Evaluation], tmp_path: Path) -> None:
     classifier(tmp_path / "model.onnx")
     other = classifier(tmp_path / "other.onnx", GREEN_IS_BLUE)
-    found = evaluate(compare=other)
-    assert [file.top1.count for file in found.files] == [8, 5]
-    comparison = found.comparison
+    evaluation = evaluate(compare=other)
+    assert [file.top1.count for file in evaluation.files] == [8, 5]
+    comparison = evaluation.comparison
     assert comparison is not None
     # The four green images, one of which is called red, get another class; three of them a wrong one.
     assert comparison.agreement.count == 5
     assert (comparison.both_right, comparison.only_first, comparison.only_second, comparison.both_wrong) == (5, 3, 0, 1)
     assert comparison.p_value == 2 / 2**3
-    notes = " ".join(evaluation_notes(found))
+    notes = " ".join(evaluation_notes(evaluation))
     assert "Only model.onnx is right on 3, only other.onnx on 0; both on 5, neither on 1." in notes
     assert "+33.33 points" in notes
     assert "p = 0.25: no difference shown." in notes
 
 
-def test_a_shown_difference_says_which_is_better(evaluate: Callable[..., Evaluation], photos: Path) -> None:
+def test_the_better_file_of_a_shown_difference_is_named(evaluate: Callable[..., Evaluation], photos: Path) -> None:
     for i in range(3, 9):
         paint(photos / "val" / "green" / f"{i}.png", "green")
     classifier(photos.parent / "model.onnx", GREEN_IS_BLUE)
-    found = evaluate(compare=classifier(photos.parent / "other.onnx"))
+    evaluation = evaluate(compare=classifier(photos.parent / "other.onnx"))
     # Nine green images: p = 2 / 2**9.
-    assert "p = 0.00391: other.onnx is better than model.onnx." in " ".join(evaluation_notes(found))
+    assert "p = 0.00391: other.onnx is better than model.onnx." in " ".join(evaluation_notes(evaluation))
 
 
 def test_one_file_in_two_engines(evaluate: Callable[..., Evaluation], tmp_path: Path) -> None:
     path = classifier(tmp_path / "model.onnx")
-    found = evaluate(compare=path, compare_engine="openvino", threads=1)
-    assert [file.name.split(" in ")[1].split()[0] for file in found.files] == ["ONNX", "OpenVINO"]
-    assert found.comparison is not None
-    assert found.comparison.agreement.value == 1
+    evaluation = evaluate(compare=path, compare_engine="openvino", threads=1)
+    assert [file.name.split(" in ")[1].split()[0] for file in evaluation.files] == ["ONNX", "OpenVINO"]
+    assert evaluation.comparison is not None
+    assert evaluation.comparison.agreement.value == 1
 
 
 @pytest.mark.parametrize("compare_engine", [None, "onnxruntime"])
@@ -196,7 +196,7 @@ def test_a_seed_out_of_range(evaluate: Callable[..., Evaluation], tmp_path: Path
 @pytest.mark.parametrize(
     "options", [["--compare", "other.onnx"], ["--compare-engine", "keras"], ["--images", "3"], ["--skip-bad"]]
 )
-def test_one_image_has_no_use_for_what_is_of_a_set(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_options_of_a_set_are_refused_with_one_image(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run_program(["evaluate", "model.onnx", "--image", "cat.jpg", *options], app) == 2
     message = " ".join(capsys.readouterr().err.split())
     assert f"Received: {options[0]}" in message
@@ -219,12 +219,12 @@ def test_facts_in_the_file_and_beside_it(evaluate: Callable[..., Evaluation], tm
     facts = ModelFacts(RAW, embedded=False, class_names=tuple(COLOURS))
     classifier(tmp_path / "model.onnx", metadata=facts.metadata())
     assert evaluate(preprocessing=None).files[0].top1.count == 8
-    # What the user says goes before it.
+    # The option takes precedence over the file.
     with pytest.raises(UserError, match="prepared at 8 x 8 pixels"):
         evaluate(preprocessing=RAW.for_size(8))
 
 
-def test_nobody_says_how_images_are_prepared(evaluate: Callable[..., Evaluation], tmp_path: Path) -> None:
+def test_unknown_preprocessing_is_an_error(evaluate: Callable[..., Evaluation], tmp_path: Path) -> None:
     classifier(tmp_path / "model.onnx")
     with pytest.raises(UserError, match=r"Nothing says how.*Received: .*model\.onnx.*--preprocessing MODE:SIZE"):
         evaluate(preprocessing=None)
@@ -247,7 +247,7 @@ def test_classes_in_another_order(evaluate: Callable[..., Evaluation], tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("options", "settings", "said"),
+    ("options", "settings", "message"),
     [
         ({"weights": np.ones((3, 5))}, {}, r"tells 5 classes apart, photos/val has 3\. Received: .*blue, green, red"),
         ({"shape": (8, 8, 3)}, {}, r"prepared at 4 x 4 pixels.*Received: .*float32 \(\?, 8, 8, 3\).*--preprocessing"),
@@ -274,11 +274,11 @@ def test_what_does_not_fit_is_found_before_anything_runs(
     monkeypatch: pytest.MonkeyPatch,
     options: dict[str, Any],
     settings: dict[str, Any],
-    said: str,
+    message: str,
 ) -> None:
     monkeypatch.setattr(OnnxRuntime, "_run", lambda *_: pytest.fail("it ran"))
     classifier(tmp_path / "model.onnx", **options)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         evaluate(**settings)
 
 
@@ -291,7 +291,7 @@ def test_a_number_of_classes_that_only_shows_when_it_runs(evaluate: Callable[...
         evaluate()
 
 
-def test_scores_that_are_not_finite_are_told(
+def test_scores_that_are_not_finite_are_a_warning(
     evaluate: Callable[..., Evaluation], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     classifier(tmp_path / "model.onnx", np.full((3, 3), np.nan))
@@ -302,23 +302,23 @@ def test_scores_that_are_not_finite_are_told(
 def test_a_broken_image_is_named_or_left_out(evaluate: Callable[..., Evaluation], photos: Path, tmp_path: Path) -> None:
     classifier(tmp_path / "model.onnx")
     broken = photos / "val" / "green" / "1.png"
-    # Whole in its header, so that it is only found when it is decoded.
+    # The header is intact, so the error is detected only when the image is decoded.
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).save(broken)
     broken.write_bytes(broken.read_bytes()[:4000])
     with pytest.raises(DataError, match=re.escape(str(broken))):
         evaluate()
-    found = evaluate(skip_bad=True, compare=classifier(tmp_path / "other.onnx", GREEN_IS_BLUE))
-    assert (found.images, found.skipped) == (8, 1)
-    assert [file.top1.count for file in found.files] == [7, 5]
-    assert "1 more images were broken" in " ".join(evaluation_notes(found))
+    evaluation = evaluate(skip_bad=True, compare=classifier(tmp_path / "other.onnx", GREEN_IS_BLUE))
+    assert (evaluation.images, evaluation.skipped) == (8, 1)
+    assert [file.top1.count for file in evaluation.files] == [7, 5]
+    assert "1 more images were broken" in " ".join(evaluation_notes(evaluation))
 
 
 def test_one_image(tmp_path: Path) -> None:
     facts = ModelFacts(RAW, embedded=False, class_names=tuple(COLOURS))
     path = classifier(tmp_path / "model.onnx", metadata=facts.metadata())
     paint(tmp_path / "green.png", "green")
-    found = classify(path, tmp_path / "green.png", k=2)
-    assert [(ranked.index, ranked.name, ranked.score) for ranked in found.classes] == [
+    classification = classify(path, tmp_path / "green.png", k=2)
+    assert [(ranked.index, ranked.name, ranked.score) for ranked in classification.classes] == [
         (1, "green", 200.0),
         (0, "blue", 0.0),
     ]
@@ -362,11 +362,11 @@ def test_the_command_prints_a_table_and_leaves_a_trace(program: Program, photos:
     assert json.loads(out)["files"][0]["top1"] == saved["files"][0]["top1"]
     lines = log.read_text().splitlines()
     assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} INFO ", line) for line in lines)
-    said = [line.split(" INFO ")[1].split(":")[0].split(" ")[0] for line in lines]
-    assert said == ["Settings", "Evaluating", "Evaluating", "Result", "Settings", "Evaluating", "Result"]
+    logged = [line.split(" INFO ")[1].split(":")[0].split(" ")[0] for line in lines]
+    assert logged == ["Settings", "Evaluating", "Evaluating", "Result", "Settings", "Evaluating", "Result"]
 
 
-def test_the_log_says_why_it_stopped(program: Program, photos: Path, tmp_path: Path) -> None:
+def test_the_log_contains_the_error(program: Program, photos: Path, tmp_path: Path) -> None:
     code, _, err = program(tmp_path / "gone.onnx", "--data", photos, "--log-file", tmp_path / "log.txt")
     assert code == 2
     assert err.count("no model file of that name") == 1
@@ -384,7 +384,7 @@ def test_the_command_classifies_one_image(program: Program, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ((), "either on a data set or on one image"),
         (("--data", "digits", "--image", "some.png"), "either on a data set or on one image"),
@@ -409,7 +409,7 @@ def test_mistakes_are_told_in_one_message(
     photos: Path,
     monkeypatch: pytest.MonkeyPatch,
     arguments: tuple[str, ...],
-    said: str,
+    message: str,
 ) -> None:
     monkeypatch.chdir(photos.parent)
     for name in ("text.png", "corrupt.onnx", "corrupt.keras"):
@@ -420,7 +420,7 @@ def test_mistakes_are_told_in_one_message(
     assert (code, out) == (2, "")
     assert err.count("error:") == 1
     assert "Traceback" not in err
-    assert said in " ".join(err.split())
+    assert message in " ".join(err.split())
 
 
 @pytest.fixture(scope="module")
@@ -445,18 +445,18 @@ def finished(trained_network: str, tmp_path_factory: pytest.TempPathFactory) -> 
     ("form", "column"), [("{}.keras", "keras"), ("{}.onnx", "deployed"), ("{}_saved_model", "keras")]
 )
 def test_the_figures_of_a_run_to_the_image(finished: Settings, row: int, form: str, column: str) -> None:
-    told = json.loads((finished.folder / "results.json").read_text())["rows"][row]
-    path = finished.folder / form.format(told["name"].lower())
-    found = evaluate_file(EvaluationSettings(path, "digits"))
-    (file,) = found.files
-    assert found.images == 360
-    assert file.top1.value == told[f"{column}_top1"]
-    assert file.top_k.value == told[f"{column}_top5"]
+    reported = json.loads((finished.folder / "results.json").read_text())["rows"][row]
+    path = finished.folder / form.format(reported["name"].lower())
+    evaluation = evaluate_file(EvaluationSettings(path, "digits"))
+    (file,) = evaluation.files
+    assert evaluation.images == 360
+    assert file.top1.value == reported[f"{column}_top1"]
+    assert file.top_k.value == reported[f"{column}_top5"]
 
 
 @pytest.fixture
 def shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
-    """Write validation shards of images of one colour each, or of bytes that are none."""
+    """Write validation shards of images of one colour each, or of bytes that are not images."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
     def write(*pictures: str | bytes, label: Callable[[str], int] = list(COLOURS).index) -> Path:
@@ -488,20 +488,20 @@ def test_images_are_counted_wherever_they_are_left_out(
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """A record whose checksum is wrong, six that are no image; a file that is no image by its header."""
+    """A record with a wrong checksum, six that are not images, and a file whose header is not that of an image."""
     classifier(tmp_path / "model.onnx")
     shard = shards("blue", "green", "red", *(b"no image %d" % i for i in range(6)))
     data = bytearray(shard.read_bytes())
     data[40] ^= 1
     shard.write_bytes(data)
-    found = evaluate(data=str(shard.parent), skip_bad=True)
-    assert (found.images, found.skipped, found.files[0].top1.count) == (2, 7, 2)
-    (told,) = (record.getMessage() for record in caplog.records if "can't be decoded" in record.getMessage())
-    assert told.count("Can't read the image") == 5
-    assert told.endswith("and 1 more")
+    evaluation = evaluate(data=str(shard.parent), skip_bad=True)
+    assert (evaluation.images, evaluation.skipped, evaluation.files[0].top1.count) == (2, 7, 2)
+    (warning,) = (record.getMessage() for record in caplog.records if "can't be decoded" in record.getMessage())
+    assert warning.count("Can't read the image") == 5
+    assert warning.endswith("and 1 more")
     (photos / "val" / "blue" / "0.png").write_text("<html>")
-    found = evaluate(skip_bad=True, images=5, compare=classifier(tmp_path / "other.onnx", GREEN_IS_BLUE))
-    assert (found.images, found.skipped) == (5, 1)
+    evaluation = evaluate(skip_bad=True, images=5, compare=classifier(tmp_path / "other.onnx", GREEN_IS_BLUE))
+    assert (evaluation.images, evaluation.skipped) == (5, 1)
 
 
 def test_validation_shards_alone_may_lack_classes(

@@ -36,13 +36,13 @@ def test_mse_is_the_best_of_a_brute_force_search(bits: int, name: str) -> None:
     model = model_of(bits)
     q_max = 2 ** (bits - 1) - 1
     before = np.asarray(model.get_layer(name).kernel, np.float64)
-    found = choose_weight_ranges(model, "mse")
-    after = np.asarray(found.model.get_layer(name).kernel, np.float64)
+    chosen = choose_weight_ranges(model, "mse")
+    after = np.asarray(chosen.model.get_layer(name).kernel, np.float64)
     # Output channels last: (…, 5) of the convolution, (…, 5, 2) of the depthwise one.
     channels = 5 if name == "conv" else 10
     before, after = (w.reshape(-1, channels) for w in (before, after))
-    assert found.kept[name].shape == (channels,)
-    for channel, kept in enumerate(found.kept[name]):
+    assert chosen.kept[name].shape == (channels,)
+    for channel, kept in enumerate(chosen.kept[name]):
         w = before[:, channel]
         least = min(squared_error(w, a * np.abs(w).max(), q_max) for a in np.linspace(0.2, 1, 81))
         assert squared_error(w, kept * np.abs(w).max(), q_max) <= least * (1 + 1e-6)
@@ -74,8 +74,8 @@ def test_channel_of_zeros_keeps_its_zeros() -> None:
     kernel, bias = model.get_layer("conv").get_weights()
     kernel[..., 2] = 0
     model.get_layer("conv").set_weights([kernel, bias])
-    found = choose_weight_ranges(model)
-    assert not np.asarray(found.model.get_layer("conv").kernel)[..., 2].any()
+    chosen = choose_weight_ranges(model)
+    assert not np.asarray(chosen.model.get_layer("conv").kernel)[..., 2].any()
 
 
 def test_output_of_four_bits_comes_nearer_to_float() -> None:
@@ -86,9 +86,9 @@ def test_output_of_four_bits_comes_nearer_to_float() -> None:
     images = rng.normal(size=(16, 8, 8, 16)).astype("float32")
     placement = plan(trace(model).graph, "onnxruntime", weight_bits=4)
     quantized = apply_placement(model, placement, calibrate(model, placement, [images]))
-    wanted = model.predict(images, verbose=0)
+    expected = model.predict(images, verbose=0)
     errors = [
-        float(np.mean((m.predict(images, verbose=0) - wanted) ** 2))
+        float(np.mean((m.predict(images, verbose=0) - expected) ** 2))
         for m in (quantized, choose_weight_ranges(quantized).model)
     ]
     assert errors[1] < 0.9 * errors[0]

@@ -1,18 +1,15 @@
-"""Histograms of magnitudes over the bins of float32 itself: one pass, constant memory, independent of batch order.
+"""Histograms of magnitudes whose bins are those of float32 itself, and what a report shows of them.
 
-A float32 is a sign, an exponent of 8 bits and a mantissa of 23. Without its sign and its lowest 15 bits it is the
-number of its bin:
+Without its sign and the lowest 15 bits of its mantissa, a float32 is the number of its bin:
 
     b(x) = bits(|x|) >> 15
 
-which makes 256 bins of every power of two. They are the same for all tensors and batches, so nothing need be known of
-the range beforehand and nothing is binned again when it grows: counts add up. So the histogram depends on the data
+Every power of two is thus divided into 256 bins, the same for all tensors and batches. The range need not be known in
+advance, memory is constant, and histograms are merged by adding their counts. A histogram therefore depends on the data
 alone, to the last bit, whatever the batches, their order, the backend or the device.
 
-At the top of the range, where bins are widest, a bin is at most one step of an unsigned 8-bit grid wide, at an eighth
-of the range an eighth of a step. Methods take the numbers of a bin as spread evenly over it.
-
-Histogram → the numbers that say, and the bars that show, what a tensor's magnitudes look like.
+Bins are widest at the top of the range, where a bin is at most one step of an unsigned 8-bit grid wide; at an eighth of
+the range it is an eighth of a step. Calibration methods treat the numbers of a bin as spread evenly over it.
 """
 
 from dataclasses import dataclass, field
@@ -21,13 +18,18 @@ from functools import cached_property
 import numpy as np
 
 DROPPED_BITS = 15
-"""The lowest bits of the mantissa, which don't tell bins apart."""
+"""The lowest bits of the mantissa, which do not distinguish bins."""
 
 BINS = 0x7F80_0000 >> DROPPED_BITS
-"""Bins of all finite magnitudes; infinity is the first bin after them."""
+"""The number of bins of finite magnitudes; infinity falls into the first bin after them."""
 
 EDGES = np.append((np.arange(BINS, dtype=np.uint32) << DROPPED_BITS).view(np.float32).astype(np.float64), 2.0**128)
 """Bin b holds EDGES[b] <= |x| < EDGES[b + 1]. Float64, shape (BINS + 1,)."""
+
+BARS = 64
+"""The number of bars in a report. The histogram has thousands of bins, more than a reader can see."""
+
+_PERCENTILES = (50.0, 99.0, 99.9, 99.99)
 
 
 @dataclass(frozen=True)
@@ -35,8 +37,8 @@ class Histogram:
     """How often each magnitude occurred.
 
     Args:
-        counts: int64, shape (BINS,); shape (0,) where only the largest magnitude was asked for.
-        amax: the largest magnitude, exactly.
+        counts: The count of each bin, int64, shape (BINS,); shape (0,) if only the largest magnitude was observed.
+        amax: The exact largest magnitude.
     """
 
     counts: np.ndarray = field(repr=False)
@@ -44,12 +46,12 @@ class Histogram:
 
     @staticmethod
     def empty() -> "Histogram":
-        """The histogram of nothing, which merges into any other that has counts."""
+        """Return the histogram of no data, with a count of 0 in every bin."""
         return Histogram(np.zeros(BINS, np.int64), 0.0)
 
     @staticmethod
     def of(x: np.ndarray) -> "Histogram":
-        """The histogram of an array of any shape, in NumPy.
+        """Return the histogram of an array of any shape, computed by NumPy.
 
         Example:
             >>> histogram = Histogram.of(np.array([0.5, -3.0]))
@@ -62,19 +64,19 @@ class Histogram:
 
     @cached_property
     def bins(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Counts n, lower edges and upper edges of the occupied bins, float64; none reaches beyond `amax`."""
+        """Counts, lower edges and upper edges of the occupied bins, float64. No upper edge exceeds `amax`."""
         (occupied,) = np.nonzero(self.counts)
         upper = np.minimum(EDGES[occupied + 1], self.amax)
         return self.counts[occupied].astype(np.float64), EDGES[occupied], upper
 
     def quantiles(self, shares: np.ndarray) -> np.ndarray:
-        """The magnitudes that so many of the numbers don't exceed, interpolated inside their bins.
+        """Return the magnitude that each share of the numbers does not exceed, interpolated inside its bin.
 
         Args:
-            shares: above 0 and up to 1, shape (k,).
+            shares: Shares above 0 and up to 1, shape (k,).
 
         Returns:
-            Float64, shape (k,); 0 for a histogram of nothing.
+            Float64, shape (k,); zeros for an empty histogram.
         """
         n, lower, upper = self.bins
         if not len(n):
@@ -86,10 +88,10 @@ class Histogram:
         return np.asarray(lower[b] + inside * (upper[b] - lower[b]))
 
     def rebinned(self, edges: np.ndarray) -> np.ndarray:
-        """Counts between other edges, the numbers of a bin taken as spread evenly over it.
+        """Return the counts between other edges, with the numbers of each bin taken as spread evenly over it.
 
         Args:
-            edges: increasing, from 0 on, float64, shape (k + 1,).
+            edges: Increasing edges from 0 on, float64, shape (k + 1,).
 
         Returns:
             Float64, shape (k,).
@@ -102,7 +104,7 @@ class Histogram:
 
 
 def merge(a: Histogram, b: Histogram) -> Histogram:
-    """The histogram of all the data in `a` and `b`.
+    """Return the histogram of all the data in `a` and `b`.
 
     Example:
         >>> both = merge(Histogram.of(np.array([1.0])), Histogram.of(np.array([7.0])))
@@ -112,20 +114,11 @@ def merge(a: Histogram, b: Histogram) -> Histogram:
     return Histogram(a.counts + b.counts, max(a.amax, b.amax))
 
 
-_PERCENTILES = (50.0, 99.0, 99.9, 99.99)
-
-BARS = 64
-"""Enough for the eye; the bins of the histogram itself are thousands."""
-
-
 def summarize(histogram: Histogram) -> dict[str, float]:
-    """The percentiles of the magnitudes, interpolated inside their bins, and the largest magnitude exactly.
-
-    Args:
-        histogram: of the magnitudes.
+    """Return percentiles of the magnitudes, interpolated inside their bins, and the exact largest magnitude.
 
     Returns:
-        {"p50": …, "p99": …, "p99.9": …, "p99.99": …, "max": …}; all 0 for a histogram of nothing.
+        {"p50": …, "p99": …, "p99.9": …, "p99.99": …, "max": …}; zeros for an empty histogram.
 
     Example:
         >>> summarize(Histogram.of(np.arange(1000) / 1000))
@@ -136,17 +129,14 @@ def summarize(histogram: Histogram) -> dict[str, float]:
 
 
 def bars(histogram: Histogram) -> tuple[float, ...]:
-    """The shares of the magnitudes in equal bins from 0 to the largest.
-
-    Args:
-        histogram: of the magnitudes.
+    """Return the shares of the magnitudes in bins of equal width, from 0 to the largest magnitude.
 
     Returns:
-        `BARS` numbers that add up to 1; all 0 for a histogram of nothing or of zeros.
+        `BARS` numbers that add up to 1; zeros if the histogram is empty or holds only zeros.
 
     Example:
-        >>> shown = bars(Histogram.of(np.arange(1, 641) / 10))
-        >>> len(shown), sum(shown), shown[1]
+        >>> shares = bars(Histogram.of(np.arange(1, 641) / 10))
+        >>> len(shares), sum(shares), shares[1]
         (64, 1.0, 0.015625)
     """
     if histogram.amax == 0:

@@ -2,18 +2,18 @@
 
     plan ── calibrate ── apply ── weight ranges ── bias correction
 
-Each is a function of its own, for whoever wants another order or only some of them.
+Each stage is also a public function, for callers who need another order or only some of the stages.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from keras_qat.calibration.kernel_ranges import WeightRanges, choose_weight_ranges, find_weight_method
 from keras_qat.calibration.measure import calibrate
 from keras_qat.calibration.methods import find_observer
 from keras_qat.calibration.ranges import Ranges
 from keras_qat.calibration.repair import BiasCorrection, correct_bias
+from keras_qat.calibration.weight_ranges import WeightRanges, choose_weight_ranges, find_weight_method
 from keras_qat.errors import DataError
 from keras_qat.graph import trace
 from keras_qat.placement import Overrides, plan
@@ -23,14 +23,14 @@ from keras_qat.types import Placement
 
 @dataclass(frozen=True)
 class Quantized:
-    """A quantized model, and what was decided on the way.
+    """A quantized model, and the decisions that led to it.
 
     Args:
-        model: an ordinary Keras model: fine-tune it, save it, export it.
-        placement: where its Q/DQ pairs are, each with its reason.
-        ranges: of its activations.
-        weight_ranges: how far the range of each kernel's channels was narrowed; `None` if it wasn't asked for.
-        bias_correction: how far each bias was shifted; `None` if it wasn't asked for.
+        model: An ordinary Keras model, which can be fine-tuned, saved and exported.
+        placement: Where its Q/DQ pairs are, each with a reason.
+        ranges: The ranges of its activations.
+        weight_ranges: How far the range of each kernel's channels was narrowed; `None` if that was not requested.
+        bias_correction: How far each bias was shifted; `None` if that was not requested.
     """
 
     model: Any
@@ -51,24 +51,25 @@ def quantize(
     bias_correction: bool = True,
     images: int | None = None,
 ) -> Quantized:
-    """Quantize a trained model for an engine, with nothing trained: a few hundred images choose the ranges.
+    """Quantize a trained model for an engine without training: a few hundred images choose the ranges.
 
     Args:
-        model: the float model. It is not changed.
-        batches: images with the preprocessing of the model's training, as for `calibrate`; labels aren't needed.
-        target: the engine to deploy to: `"onnxruntime"`, `"openvino"` or `"tensorrt"`.
-        overrides: what to place otherwise than the target's table.
-        method: of calibration, as for `calibrate`.
-        weight_method: the range of each output channel of a kernel: `"absmax"`, or `"mse"`, with the least squared
-            error.
-        bias_correction: take back the shift that rounding puts on the mean of each layer's output. Reads the images
-            once more.
-        images: take exactly so many images; all if not given.
+        model: The float model. It is not changed.
+        batches: Images with the preprocessing of the model's training, as for `calibrate`. Labels are not needed.
+        target: The engine to deploy to: `"onnxruntime"`, `"openvino"` or `"tensorrt"`.
+        overrides: Rules that change the placement of the target's table.
+        method: The calibration method, as for `calibrate`.
+        weight_method: How the range of each output channel of a kernel is chosen: `"absmax"`, or `"mse"` for the least
+            squared error.
+        bias_correction: Whether to undo the shift of the mean of each layer's output that rounding causes. This reads
+            the images a second time.
+        images: The exact number of images to read; all by default.
 
     Raises:
-        DataError: there are no images, they don't fit the model, or can be read only once and bias correction is on.
-        UnsupportedModelError: a layer can't be quantized, or an activation isn't finite; it is named.
-        UserError: the target or a method is unknown.
+        DataError: If there are no images, if they do not fit the model, or if they can be read only once and bias
+            correction is on.
+        UnsupportedModelError: If a layer cannot be quantized or an activation is not finite. It is named.
+        UserError: If there is no such target or method.
 
     Example:
         >>> import keras
@@ -80,7 +81,7 @@ def quantize(
         >>> float(np.abs(quantized.model.predict(images, verbose=0) - model.predict(images, verbose=0)).max()) < 0.1
         True
     """
-    find_observer(method)
+    find_observer(method)  # An unknown method is refused before the images are read.
     find_weight_method(weight_method)
     if bias_correction and isinstance(batches, Iterator):
         raise DataError(
@@ -89,8 +90,8 @@ def quantize(
         )
     placement = plan(trace(model).graph, target, overrides=overrides)
     ranges = calibrate(model, placement, batches, method=method, images=images)
-    corrected_on = batches if bias_correction else None
-    return insert(model, placement, ranges, weight_method=weight_method, correction=corrected_on, images=images)
+    correction = batches if bias_correction else None
+    return insert(model, placement, ranges, weight_method=weight_method, correction=correction, images=images)
 
 
 def insert(
@@ -103,16 +104,20 @@ def insert(
     images: int | None = None,
     total: int | None = None,
 ) -> Quantized:
-    """The part of `quantize` behind the ranges: insert the fake quantization, then repair what rounding moved.
+    """Insert the fake quantization and repair what rounding shifts: the part of `quantize` that follows the ranges.
 
     Args:
-        model: the float model. It is not changed.
-        placement: from `plan`.
-        ranges: from `calibrate`.
-        weight_method: as for `quantize`.
-        correction: images for bias correction; without, biases stay.
-        images: take exactly so many of those.
-        total: number of batches, for the progress bar.
+        model: The float model. It is not changed.
+        placement: The placement, from `plan`.
+        ranges: The ranges, from `calibrate`.
+        weight_method: As for `quantize`.
+        correction: Images for bias correction. Without them the biases are not corrected.
+        images: The exact number of those images to read; all by default.
+        total: The number of their batches, for the progress bar, if the data cannot tell it.
+
+    Raises:
+        DataError: If there are no images, or if they do not fit the model.
+        UserError: If there is no such method, or if a quantized tensor has no range.
     """
     quantized = apply_placement(model, placement, ranges)
     narrowed = None if weight_method == "absmax" else choose_weight_ranges(quantized, weight_method)

@@ -1,24 +1,25 @@
-"""Take back the shift that quantization puts on the mean of each layer's output.
+"""Undo the change that quantization makes to the statistics of each layer's output.
 
-Rounding and clipping don't average out: the output of a quantized layer has another mean, channel by channel, than that
-of the float layer, and the shifts add up along the network. With x̂, Ŵ the quantized input and kernel,
+Rounding and clipping do not average out. The output of a quantized layer has another mean, channel by channel, than the
+output of the float layer, and the shifts add up along the network. Both repairs here measure every layer on the float
+network's activations, all layers in one pass, each for its own rounding alone. With W, x the float kernel and input,
+Ŵ, x̂ the quantized ones, and averages over the calibration images:
+
+Bias correction (Nagel et al. 2019, https://arxiv.org/abs/1906.04721, section 4.2, from samples) shifts the bias b:
 
     δ = E[Ŵ x̂] - E[W x]        b ← b - δ
 
-over the calibration images (Nagel et al. 2019, https://arxiv.org/abs/1906.04721, section 4.2, from samples). Each
-layer's δ is measured on the float network's activations: all layers in one pass, each for its own rounding alone.
-
-Re-estimate batch norms: their statistics are of the float layer before them, which quantization has changed.
-
-With y = W x + b the float output and ŷ = Ŵ x̂ + b the rounded one, over the calibration images and channel by channel,
+Re-estimation of batch norms (as in Nagel et al. 2022, https://arxiv.org/abs/2203.11086, section 4.1) updates their
+statistics μ and σ², which are those of the float layer, so that a batch norm outputs the same mean and variance as in
+the float model. With y = W x + b and ŷ = Ŵ x̂ + b,
 
     r² = Var[ŷ] / Var[y],        μ ← E[ŷ] + r (μ - E[y]),        σ² ← r² (σ² + ε) - ε
 
-so that the batch norm puts out the mean and variance that it did (re-estimation as in Nagel et al. 2022,
-https://arxiv.org/abs/2203.11086, section 4.1). Relative to y, since a few images estimate a change well, but not the
-statistics of all the images that the network was trained on.
+The update is relative to y, since a few images give a good estimate of a change, but not of the statistics of all the
+images that the network was trained on.
 
-It contains the correction of biases: do one or the other. On ResNet50 it gains no more than that (docs/calibration.md).
+Re-estimation includes the correction of biases, so use one of the two. On ResNet50 it gains no more than bias
+correction does (docs/calibration.md).
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,27 +31,51 @@ import numpy as np
 from keras import ops
 
 from keras_qat.calibration.intake import read_batches
-from keras_qat.calibration.kernel_ranges import kernel_calls, mean_over_images, own_batch_norm, paired_outputs
+from keras_qat.calibration.probes import kernel_calls, paired_outputs
+from keras_qat.errors import DataError
 from keras_qat.graph import Graph, Node, Trace, trace
 from keras_qat.layers import QuantizedConv2D, QuantizedDense, QuantizedDepthwiseConv2D
 from keras_qat.transform import copy_layer, rebuild, scope_name
+from keras_qat.types import OpKind
 
 _ADDS_ITS_BIAS = frozenset({QuantizedConv2D, QuantizedDepthwiseConv2D, QuantizedDense})
+
+_LEAST_VARIANCE = 1e-5
+"""As a share of the mean square. A smaller variance is lost in the rounding of float32 sums."""
 
 
 @dataclass(frozen=True)
 class BiasCorrection:
-    """A corrected model, and what was changed.
+    """A model with corrected biases, and what was changed.
 
     Args:
-        model: the new quantized model.
+        model: The new quantized model.
         shifts: δ of each corrected layer, float32, shape (output channels,).
-        skipped: why a layer with a quantized kernel was left as it was, by its name.
-        images: how many images it was measured on.
+        skipped: By name, each layer with a quantized kernel that was not corrected, and the reason.
+        images: The number of images that the shifts were measured on.
     """
 
     model: Any
     shifts: Mapping[str, np.ndarray] = field(repr=False)
+    skipped: Mapping[str, str]
+    images: int
+
+
+@dataclass(frozen=True)
+class Reestimation:
+    """A model with re-estimated batch norms, and what was changed.
+
+    Args:
+        model: The new quantized model.
+        shifts: E[ŷ] - E[y] of each layer before a re-estimated batch norm, float64, shape (channels,).
+        ratios: r² of the same layers; 1 where a channel is constant.
+        skipped: By name, each layer with a quantized kernel whose batch norm was not re-estimated, and the reason.
+        images: The number of images that the statistics were measured on.
+    """
+
+    model: Any
+    shifts: Mapping[str, np.ndarray] = field(repr=False)
+    ratios: Mapping[str, np.ndarray] = field(repr=False)
     skipped: Mapping[str, str]
     images: int
 
@@ -61,18 +86,19 @@ def correct_bias(
     """Shift the biases of a quantized model so that each layer keeps the mean of its float output.
 
     Args:
-        model: the float model. It is not changed.
-        quantized: what `apply_placement` made of it. It is not changed.
-        batches: as for `calibrate`.
-        images: take exactly so many images; a hundred are plenty.
-        total: number of batches, for the progress bar.
+        model: The float model. It is not changed.
+        quantized: The model that `apply_placement` made of it. It is not changed.
+        batches: Images, as for `calibrate`. A hundred are enough.
+        images: The exact number of images to read; all by default.
+        total: The number of batches, for the progress bar, if the data cannot tell it.
 
     Returns:
-        A corrected copy of `quantized`. A layer without a bias is corrected in the batch norm behind it.
+        A corrected copy of `quantized`. A layer without a bias is corrected in the batch norm that follows it.
 
     Raises:
-        DataError: there are no images, they don't fit the model's input or aren't finite, or they never end.
-        UserError: `quantized` was made of another model.
+        DataError: If there are no images, if they do not fit the model's input or are not finite, or if they never end
+            and `images` is not given.
+        UserError: If `quantized` was made of another model.
 
     Example:
         >>> from keras_qat import apply_placement, calibrate, plan
@@ -86,15 +112,11 @@ def correct_bias(
     """
     traced = trace(quantized)
     corrected = rebuild(traced, copy_layer, lambda _, tensor: tensor)
-    if not (calls := kernel_calls(traced)):
-        return BiasCorrection(corrected, {}, {}, 0)
-    probe = _build_probe(model, traced)
-    data = read_batches(batches, model, images=images, description="correcting biases", total=total)
-    means, seen = mean_over_images(probe, data)
+    means, seen = _measure(model, traced, _MeanDifference, batches, "correcting biases", images, total)
     shifts: dict[str, np.ndarray] = {}
     skipped: dict[str, str] = {}
-    for layer, nodes in calls.items():
-        shift = np.mean([means[node.name] for node in nodes], axis=0).astype(np.float32)
+    for layer, nodes in kernel_calls(traced).items():
+        shift = means[layer].astype(np.float32)
         if reason := _shift(corrected, traced.graph, nodes, shift):
             skipped[layer] = reason
         else:
@@ -102,65 +124,20 @@ def correct_bias(
     return BiasCorrection(corrected, shifts, skipped, seen)
 
 
-class _MeanDifference(keras.layers.Layer):
-    """E[a - b] over some axes."""
-
-    def __init__(self, axes: tuple[int, ...], **kwargs: Any) -> None:
-        super().__init__(autocast=False, **kwargs)
-        self.axes = axes
-
-    def call(self, a: Any, b: Any) -> Any:
-        """Shape (channels,), float32."""
-        return ops.mean(ops.cast(a, "float32") - ops.cast(b, "float32"), axis=self.axes)
-
-
-def _build_probe(model: Any, traced: Trace) -> keras.Model:
-    """The float network, with δ of each call of a quantized kernel as its outputs."""
-    network, pairs = paired_outputs(model, traced)
-    deltas = {
-        p.node: _MeanDifference(p.other_axes, name=f"keras_qat_delta_{scope_name(p.node)}")(p.rounded, p.exact)
-        for p in pairs
-    }
-    return keras.Model(network.inputs, deltas, name=f"{traced.name}_bias_probe")
-
-
 def _shift(corrected: Any, graph: Graph, nodes: Sequence[Node], delta: np.ndarray) -> str | None:
-    """Take δ back in the layer's bias, or in the batch norm behind it; return why that can't be done."""
+    """Subtract δ in the layer's bias or in the batch norm behind it; return the reason if neither is possible."""
     layer = corrected.get_layer(nodes[0].layer)
     if type(layer) not in _ADDS_ITS_BIAS:
         return f"what a {type(layer).__name__} does with its bias isn't known"
     if layer.bias is not None:
         layer.bias.assign(layer.bias - delta)
         return None
-    norm = own_batch_norm(corrected, graph, nodes)
+    norm = _own_batch_norm(corrected, graph, nodes)
     if isinstance(norm, str):
         return f"it has no bias, and {norm}"
-    # What comes in has risen by δ, so the mean that is subtracted rises with it.
+    # The input of the batch norm has risen by δ, so the mean that it subtracts rises by δ.
     norm.moving_mean.assign(norm.moving_mean + delta)
     return None
-
-
-_LEAST_VARIANCE = 1e-5
-"""Of the mean square: what is less drowns in the rounding of float32 sums."""
-
-
-@dataclass(frozen=True)
-class Reestimation:
-    """A model with batch norms re-estimated, and what was changed.
-
-    Args:
-        model: the new quantized model.
-        shifts: E[ŷ] - E[y] of each layer before a re-estimated batch norm, float64, shape (channels,).
-        ratios: r², likewise; 1 where a channel is constant.
-        skipped: why nothing was re-estimated behind a layer with a quantized kernel, by its name.
-        images: how many images it was measured on.
-    """
-
-    model: Any
-    shifts: Mapping[str, np.ndarray] = field(repr=False)
-    ratios: Mapping[str, np.ndarray] = field(repr=False)
-    skipped: Mapping[str, str]
-    images: int
 
 
 def reestimate_batch_norms(
@@ -169,15 +146,19 @@ def reestimate_batch_norms(
     """Give the batch norms of a quantized model the statistics of their quantized inputs.
 
     Args:
-        model: the float model. It is not changed.
-        quantized: what `apply_placement` made of it, its biases not corrected. It is not changed.
-        batches: as for `calibrate`; a hundred images are plenty.
-        images: take exactly so many images; all if not given.
-        total: number of batches, for the progress bar, where the data can't say.
+        model: The float model. It is not changed.
+        quantized: The model that `apply_placement` made of it, without bias correction. It is not changed.
+        batches: Images, as for `calibrate`. A hundred are enough.
+        images: The exact number of images to read; all by default.
+        total: The number of batches, for the progress bar, if the data cannot tell it.
+
+    Returns:
+        A copy of `quantized` with new statistics.
 
     Raises:
-        DataError: there are no images, or they don't fit the model's input.
-        UserError: `quantized` was made of another model.
+        DataError: If there are no images, if they do not fit the model's input or are not finite, or if they never end
+            and `images` is not given.
+        UserError: If `quantized` was made of another model.
 
     Example:
         >>> from keras_qat import apply_placement, calibrate, plan
@@ -191,26 +172,17 @@ def reestimate_batch_norms(
         True
     """
     traced = trace(quantized)
-    network, pairs = paired_outputs(model, traced)
     renewed = rebuild(traced, copy_layer, lambda _, tensor: tensor)
-    if not pairs:
-        return Reestimation(renewed, {}, {}, {}, 0)
-    moments = {
-        p.node: _Moments(p.other_axes, name=f"keras_qat_moments_{scope_name(p.node)}")(p.exact, p.rounded)
-        for p in pairs
-    }
-    probe = keras.Model(network.inputs, moments)
-    data = read_batches(batches, model, images=images, description="re-estimating batch norms", total=total)
-    means, seen = mean_over_images(probe, data)
+    moments, seen = _measure(model, traced, _Moments, batches, "re-estimating batch norms", images, total)
     shifts: dict[str, np.ndarray] = {}
     ratios: dict[str, np.ndarray] = {}
     skipped: dict[str, str] = {}
     for layer, nodes in kernel_calls(traced).items():
-        norm = own_batch_norm(renewed, traced.graph, nodes)
+        norm = _own_batch_norm(renewed, traced.graph, nodes)
         if isinstance(norm, str):
             skipped[layer] = norm
             continue
-        mean, square = np.mean([means[node.name] for node in nodes], axis=0).reshape(2, 2, -1)
+        mean, square = moments[layer].reshape(2, 2, -1)
         variance = square - mean**2
         shifts[layer] = mean[1] - mean[0]
         usable = variance.min(axis=0) > _LEAST_VARIANCE * square.max(axis=0)
@@ -223,14 +195,92 @@ def reestimate_batch_norms(
     return Reestimation(renewed, shifts, ratios, skipped, seen)
 
 
-class _Moments(keras.layers.Layer):
-    """First and second moments of two tensors over some axes."""
+def _own_batch_norm(model: Any, graph: Graph, nodes: Sequence[Node]) -> Any:
+    """Return the batch norm that follows all calls of a layer and no other layer, or the reason why there is none.
+
+    Args:
+        model: The quantized model.
+        graph: Its graph.
+        nodes: The calls of one layer.
+    """
+    layer = model.get_layer(nodes[0].layer)
+    behind = [graph.sole_consumer(node.outputs[0]) for node in nodes]
+    norms = {node.layer for node in behind if node is not None and node.kind is OpKind.BATCH_NORM}
+    linear = getattr(layer, "activation", None) in (None, keras.activations.linear)
+    if len(norms) != 1 or None in behind or not linear:
+        return "no batch norm of its own is behind it"
+    norm = model.get_layer(norms.pop())
+    channels_first = getattr(layer, "data_format", None) == "channels_first"
+    if norm.axis not in ((1,) if channels_first else (-1, len(layer.output.shape) - 1)):
+        return "the batch norm behind it doesn't normalize its channels"
+    if sum(node.layer == norm.name for node in graph.nodes) != len(nodes):
+        return "other layers share the batch norm behind it"
+    return norm
+
+
+class _Statistic(keras.layers.Layer):
+    """A statistic of W x and Ŵ x̂ over the images of a batch and all axes but the channels'."""
 
     def __init__(self, axes: tuple[int, ...], **kwargs: Any) -> None:
         super().__init__(autocast=False, **kwargs)
         self.axes = axes
 
-    def call(self, a: Any, b: Any) -> Any:
-        """E[a], E[b], E[a²], E[b²], float32, shape (4, channels)."""
-        a, b = ops.cast(a, "float32"), ops.cast(b, "float32")
+
+class _MeanDifference(_Statistic):
+    def call(self, exact: Any, rounded: Any) -> Any:
+        """Return δ, float32, shape (channels,)."""
+        return ops.mean(ops.cast(rounded, "float32") - ops.cast(exact, "float32"), axis=self.axes)
+
+
+class _Moments(_Statistic):
+    def call(self, exact: Any, rounded: Any) -> Any:
+        """Return E[W x], E[Ŵ x̂] and the means of their squares, float32, shape (4, channels)."""
+        a, b = ops.cast(exact, "float32"), ops.cast(rounded, "float32")
         return ops.stack([ops.mean(x, axis=self.axes) for x in (a, b, a * a, b * b)])
+
+
+def _measure(
+    model: Any,
+    traced: Trace,
+    statistic: type[_Statistic],
+    batches: Any,
+    description: str,
+    images: int | None,
+    total: int | None,
+) -> tuple[dict[str, np.ndarray], int]:
+    """Return the mean of a statistic over all images and calls of each quantized layer, and the number of images.
+
+    Args:
+        model: The float model.
+        traced: The quantized model.
+        statistic: The layer that computes the statistic of one batch.
+        batches: Images, as for `read_batches`.
+        description: What the images are read for.
+        images: The exact number of images to read; all if `None`.
+        total: The number of batches, if it is known.
+
+    Returns:
+        The means by the layer's name, float64. Without a quantized layer no image is read.
+
+    Raises:
+        DataError: If there are no images.
+        UserError: If the quantized model was made of another float model.
+    """
+    network, pairs = paired_outputs(model, traced)
+    if not pairs:
+        return {}, 0
+    outputs = {
+        pair.node: statistic(pair.other_axes, name=f"keras_qat_mean_{scope_name(pair.node)}")(pair.exact, pair.rounded)
+        for pair in pairs
+    }
+    probe = keras.Model(network.inputs, outputs)
+    sums: dict[str, Any] = {}
+    seen = 0
+    for x in read_batches(batches, model, images=images, description=description, total=total):
+        seen += len(x[0])
+        for name, mean in probe.predict_on_batch(x).items():
+            sums[name] = sums.get(name, 0) + np.asarray(mean, np.float64) * len(x[0])
+    if seen == 0:
+        raise DataError("There is nothing to repair the model with. Received: 0 images. Give at least one batch.")
+    calls = kernel_calls(traced)
+    return {layer: np.mean([sums[node.name] / seen for node in calls[layer]], axis=0) for layer in calls}, seen

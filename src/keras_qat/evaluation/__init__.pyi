@@ -7,14 +7,14 @@ from .latency import (
     Latency,
     Skip,
     TimedFile,
-    TimedRuntime,
     Timing,
     benchmark,
     benchmark_files,
     measure_latency,
     time_in_turn,
 )
-from .predictions import Predictions, class_scores, convert, fixed_batch, predict, random_inputs
+from .model_inputs import convert, fixed_batch, random_inputs
+from .predictions import Predictions, class_scores, predict
 from .served_model import Classification, RankedClass, ServedModel, classify, open_model, rank, require_classes
 
 __all__ = [
@@ -38,7 +38,6 @@ __all__ = [
     "Skip",
     "TensorDiagnosis",
     "TimedFile",
-    "TimedRuntime",
     "Timing",
     "advise",
     "benchmark",

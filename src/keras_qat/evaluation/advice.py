@@ -1,8 +1,8 @@
-"""What to try: from the figures of a diagnosis to things a human can do.
+"""From the figures of a diagnosis to what the user can try.
 
-Tensors, kernels and the network have a table of symptoms each; the first that shows gives the advice. A tensor is bad
-when it has lost more than three of its bits: with 8 bits, under 30 dB. Numbers of a bell shape lose one to two at the
-best range, so what is worse has a cause of its own.
+Tensors, kernels and the network have a table of symptoms each, and the first symptom that shows gives the advice. A
+tensor or kernel is bad if it has lost more than three of its bits, which is below 30 dB with 8 bits. Numbers of a bell
+shape lose one to two bits at the best range, so a greater loss has a cause of its own.
 """
 
 import math
@@ -17,13 +17,13 @@ from keras_qat.placement import Rule, rule_to_json
 LOST_BITS = 3.0
 
 _MOSTLY = 0.5
-"""The share of the error that makes clipping its cause."""
+"""The share of the error from which on clipping is its cause."""
 
 _HEAVY = 0.001
-"""The share of numbers that saturate which no good range clips; the best for bell shapes clips a tenth of that."""
+"""The share of numbers that no good range clips. The best range for a bell shape clips a tenth of that."""
 
 _FAR_BELOW_DB = 6.0
-"""Cumulative under alone by this much in the median, a bit: the errors add up along the network."""
+"""If the cumulative SQNR is lower than the SQNR alone by this much in the median, a bit, errors add up."""
 
 _LOW_OUTPUT_DB = 30.0
 
@@ -33,10 +33,10 @@ class Advice:
     """What was found and what to do about it.
 
     Args:
-        about: label of the tensor or kernel; `None` for the network as a whole.
-        finding: what the figures say.
-        remedy: what to try, the cheapest first.
-        rule: keeps the tensor or kernel in float: the last resort, as an override (docs/overrides.md).
+        about: The label of the tensor or kernel; `None` for the network as a whole.
+        finding: What the figures show.
+        remedy: What to try, the cheapest first.
+        rule: An override that keeps the tensor or kernel in float, as the last resort (docs/overrides.md).
     """
 
     about: str | None
@@ -45,107 +45,21 @@ class Advice:
     rule: Rule | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """The advice as JSON can hold it, the rule as a file of overrides spells it."""
+        """Return the advice as JSON types, with the rule as in a file of overrides."""
         rule = None if self.rule is None else rule_to_json(self.rule)
         return {"about": self.about, "finding": self.finding, "remedy": self.remedy, "rule": rule}
-
-
-@dataclass(frozen=True)
-class Symptom:
-    """A line of a table: when it shows, and what to say then.
-
-    Args:
-        shows: whether a figure has it.
-        finding: a format string over `it`, the figures, and `percent`, the share that saturates.
-        remedy: what to try.
-        rule: what keeps it in float; `None` where that is no remedy.
-    """
-
-    shows: Callable[[Any], bool]
-    finding: str
-    remedy: str
-    rule: Callable[[Any], Rule] | None = None
-
-    def advise(self, it: Any, about: str | None) -> Advice:
-        """The advice for one set of figures."""
-        finding = self.finding.format(it=it, percent=percent(getattr(it, "saturated", 0)))
-        return Advice(about, finding, self.remedy, None if self.rule is None else self.rule(it))
-
-
-def _bad(it: TensorDiagnosis | KernelDiagnosis) -> bool:
-    return it.alone < DB_PER_BIT * (it.spec.bits - LOST_BITS)
-
-
-def _float_tensor(it: TensorDiagnosis) -> Rule:
-    return Rule(it.producer, output=False)
-
-
-def _float_kernel(it: KernelDiagnosis) -> Rule:
-    # With float weights the layer computes in float anyway, so rounding its input would gain nothing.
-    return Rule(it.name, inputs=False, weights=False)
-
-
-_TENSOR: tuple[Symptom, ...] = (
-    Symptom(
-        lambda it: _bad(it) and it.clipping > _MOSTLY and it.saturated > _HEAVY,
-        "{it.alone:.1f} dB; the range {it.amax:.4g} is too small: {percent} of the numbers saturate, "
-        "{it.clipping:.0%} of the error.",
-        "Calibrate with more images (--calibration-images), or with --calibration-method minmax.",
-        _float_tensor,
-    ),
-    Symptom(
-        lambda it: _bad(it) and it.clipping > _MOSTLY,
-        "{it.alone:.1f} dB; outliers beyond the range {it.amax:.4g}: {percent} of the numbers, {it.clipping:.0%} of "
-        "the error.",
-        "Calibrate with more images (--calibration-images), which may hold such outliers; if that doesn't help, keep "
-        "the tensor in float.",
-        _float_tensor,
-    ),
-    Symptom(
-        _bad,
-        "{it.alone:.1f} dB; the range {it.amax:.4g} is far larger than most of the numbers; {percent} saturate.",
-        "A few outliers set the range. Calibrate with --calibration-method mse, entropy or percentile; if done, "
-        "keep the tensor in float.",
-        _float_tensor,
-    ),
-)
-
-_KERNEL: tuple[Symptom, ...] = (
-    Symptom(
-        lambda it: _bad(it) and it.spec.bits < 8,  # noqa: PLR2004
-        "{it.alone:.1f} dB with {it.spec.bits} bits.",
-        "The kernel needs more bits. Raise weight_bits, or keep the layer in float.",
-        _float_kernel,
-    ),
-    Symptom(
-        _bad,
-        "{it.alone:.1f} dB.",
-        "A few large weights in an output channel leave few steps for the others. Fine-tune, "
-        "which moves the weights; if that isn't enough, keep the layer in float.",
-        _float_kernel,
-    ),
-)
-
-_NETWORK: tuple[Symptom, ...] = (
-    Symptom(
-        lambda it: not any(map(_bad, (*it.tensors, *it.kernels))) and _lowest(it) < _LOW_OUTPUT_DB and _adds_up(it),
-        "No tensor or kernel is bad by itself, but the errors add up.",
-        "Leave bias correction on (Settings.bias_correction), and fine-tune (QAT), which lets each layer make up for "
-        "the ones before it.",
-    ),
-)
 
 
 def advise(diagnosis: Diagnosis, *, worst: int | None = None) -> tuple[Advice, ...]:
     """Say what to try.
 
     Args:
-        diagnosis: from `diagnose`.
-        worst: speak of that many of the worst tensors and kernels at most; of all if not given.
+        diagnosis: The figures, from `diagnose`.
+        worst: How many of the worst tensors and kernels to consider; all by default.
 
     Returns:
-        Advice about each bad tensor and kernel, the worst first, then about the network; nothing where nothing
-        stands out.
+        Advice about each bad tensor and kernel, the worst first, and then about the network. Empty if nothing stands
+        out.
 
     Example:
         >>> from keras_qat.types import QuantSpec
@@ -154,28 +68,113 @@ def advise(diagnosis: Diagnosis, *, worst: int | None = None) -> tuple[Advice, .
         >>> advice.to_dict()["rule"]
         {'select': 'relu', 'output': False}
     """
-    found = diagnosis.worst(len(diagnosis.tensors) + len(diagnosis.kernels) if worst is None else worst)
-    advices = [_first(_TABLES[type(it)], it, it.label) for it in found]
+    considered = diagnosis.worst(len(diagnosis.tensors) + len(diagnosis.kernels) if worst is None else worst)
+    advices = [_first(_TABLES[type(figures)], figures, figures.label) for figures in considered]
     return tuple(advice for advice in (*advices, _first(_NETWORK, diagnosis, None)) if advice is not None)
 
 
 def diagnosis_record(diagnosis: Diagnosis) -> dict[str, Any]:
-    """The figures and the advice as JSON can hold them: what `keras-qat diagnose --output` and a run write."""
+    """Return the figures and the advice as JSON types: what `keras-qat diagnose --output` and a run write."""
     return {**diagnosis.to_dict(), "advice": [advice.to_dict() for advice in advise(diagnosis)]}
 
 
-_TABLES: Mapping[type, tuple[Symptom, ...]] = {TensorDiagnosis: _TENSOR, KernelDiagnosis: _KERNEL}
+@dataclass(frozen=True)
+class Symptom:
+    """A row of a table: when it applies, and the advice then.
+
+    Args:
+        shows: Whether figures have the symptom.
+        finding: A format string with the fields `x`, the figures, and `percent`, the share of numbers that saturate.
+        remedy: What to try.
+        rule: The rule that keeps the tensor or kernel in float; `None` where that is no remedy.
+    """
+
+    shows: Callable[[Any], bool]
+    finding: str
+    remedy: str
+    rule: Callable[[Any], Rule] | None = None
+
+    def advise(self, figures: Any, about: str | None) -> Advice:
+        """Return the advice for one set of figures."""
+        finding = self.finding.format(x=figures, percent=percent(getattr(figures, "saturated", 0)))
+        return Advice(about, finding, self.remedy, None if self.rule is None else self.rule(figures))
 
 
-def _first(table: tuple[Symptom, ...], it: Any, about: str | None) -> Advice | None:
-    return next((symptom.advise(it, about) for symptom in table if symptom.shows(it)), None)
+def _first(table: tuple[Symptom, ...], figures: Any, about: str | None) -> Advice | None:
+    return next((symptom.advise(figures, about) for symptom in table if symptom.shows(figures)), None)
 
 
-def _lowest(it: Diagnosis) -> float:
-    return min((output.cumulative for output in it.outputs), default=math.inf)
+def _bad(figures: TensorDiagnosis | KernelDiagnosis) -> bool:
+    return figures.alone < DB_PER_BIT * (figures.spec.bits - LOST_BITS)
 
 
-def _adds_up(it: Diagnosis) -> bool:
-    # Infinite minus infinite is no number; an exact tensor adds nothing up.
-    gaps = [tensor.alone - tensor.cumulative if tensor.alone > tensor.cumulative else 0.0 for tensor in it.tensors]
+def _float_tensor(tensor: TensorDiagnosis) -> Rule:
+    return Rule(tensor.producer, output=False)
+
+
+def _float_kernel(kernel: KernelDiagnosis) -> Rule:
+    # With float weights the layer computes in float in any case, so nothing is gained by rounding its input.
+    return Rule(kernel.name, inputs=False, weights=False)
+
+
+def _lowest_output(diagnosis: Diagnosis) -> float:
+    return min((output.cumulative for output in diagnosis.outputs), default=math.inf)
+
+
+def _adds_up(diagnosis: Diagnosis) -> bool:
+    # A tensor without an error has an infinite SQNR; the difference of two would be NaN.
+    gaps = [x.alone - x.cumulative if x.alone > x.cumulative else 0.0 for x in diagnosis.tensors]
     return bool(gaps) and median(gaps) > _FAR_BELOW_DB
+
+
+_TENSOR: tuple[Symptom, ...] = (
+    Symptom(
+        lambda x: _bad(x) and x.clipping > _MOSTLY and x.saturated > _HEAVY,
+        "{x.alone:.1f} dB; the range {x.amax:.4g} is too small: {percent} of the numbers saturate, "
+        "{x.clipping:.0%} of the error.",
+        "Calibrate with more images (--calibration-images), or with --calibration-method minmax.",
+        _float_tensor,
+    ),
+    Symptom(
+        lambda x: _bad(x) and x.clipping > _MOSTLY,
+        "{x.alone:.1f} dB; outliers beyond the range {x.amax:.4g}: {percent} of the numbers, {x.clipping:.0%} of "
+        "the error.",
+        "Calibrate with more images (--calibration-images), which may hold such outliers; if that doesn't help, keep "
+        "the tensor in float.",
+        _float_tensor,
+    ),
+    Symptom(
+        _bad,
+        "{x.alone:.1f} dB; the range {x.amax:.4g} is far larger than most of the numbers; {percent} saturate.",
+        "A few outliers set the range. Calibrate with --calibration-method mse, entropy or percentile; if you already "
+        "do, keep the tensor in float.",
+        _float_tensor,
+    ),
+)
+
+_KERNEL: tuple[Symptom, ...] = (
+    Symptom(
+        lambda x: _bad(x) and x.spec.bits < 8,  # noqa: PLR2004
+        "{x.alone:.1f} dB with {x.spec.bits} bits.",
+        "The kernel needs more bits. Raise weight_bits, or keep the layer in float.",
+        _float_kernel,
+    ),
+    Symptom(
+        _bad,
+        "{x.alone:.1f} dB.",
+        "A few large weights in an output channel leave few steps for the others. Fine-tune, "
+        "which moves the weights; if that isn't enough, keep the layer in float.",
+        _float_kernel,
+    ),
+)
+
+_NETWORK: tuple[Symptom, ...] = (
+    Symptom(
+        lambda x: not any(map(_bad, (*x.tensors, *x.kernels))) and _lowest_output(x) < _LOW_OUTPUT_DB and _adds_up(x),
+        "No tensor or kernel is bad by itself, but the errors add up.",
+        "Leave bias correction on (Settings.bias_correction), and fine-tune (QAT), which lets each layer make up for "
+        "the ones before it.",
+    ),
+)
+
+_TABLES: Mapping[type, tuple[Symptom, ...]] = {TensorDiagnosis: _TENSOR, KernelDiagnosis: _KERNEL}

@@ -1,15 +1,15 @@
-"""What a diagnosis says: frozen figures of each quantized tensor, kernel and output.
+"""Where does quantization lose accuracy? The error of every quantized tensor and kernel, alone and accumulated.
+
+A quantized network has a single end-to-end error, which does not show which of its hundred roundings is the cause.
+Each of them is therefore measured by itself, on the float network's numbers: a range that clips, a range inflated by
+outliers or a kernel that int8 cannot hold shows at its own tensor. The accumulated error beside it shows what the
+layers make of it. The measure is
 
     SQNR = 10 log₁₀ (Σ x² / Σ (x - x̂)²)   dB
 
-over all numbers of all images. Each bit is worth 6.02 dB (Bennett 1948, https://doi.org/10.1002/j.1538-7305.1948.tb01340.x):
-a tensor that fills the whole range of b bits evenly has about 6.02 b dB.
-
-Where does quantization lose accuracy? The error of every quantized tensor and kernel, alone and accumulated.
-
-End to end a quantized network is a single figure, and nothing says which of its hundred roundings spoils it. So each is
-measured by itself, on the float network's numbers: a range that clips, a range blown up by outliers or a kernel that
-int8 doesn't hold shows at its own tensor. The accumulated error beside it shows what the layers make of it.
+over all numbers of all images. Each bit is worth 6.02 dB (Bennett 1948,
+https://doi.org/10.1002/j.1538-7305.1948.tb01340.x): a tensor that evenly fills the whole range of b bits has about
+6.02 b dB.
 """
 
 import math
@@ -29,15 +29,15 @@ DB_PER_BIT = 20 * math.log10(2)
 
 
 def sqnr_db(signal: float, noise: float) -> float:
-    """The signal-to-quantization-noise ratio in dB.
+    """Return the signal-to-quantization-noise ratio in dB.
 
     Args:
         signal: Σ x².
         noise: Σ (x - x̂)².
 
     Returns:
-        Infinity where there is no noise, so for an all-zero tensor that stays zero; minus infinity for an all-zero
-        tensor that doesn't.
+        The ratio. Infinity if there is no noise, also for an all-zero tensor that stays zero; minus infinity for an
+        all-zero tensor that does not.
 
     Example:
         >>> sqnr_db(100.0, 1.0), sqnr_db(0.0, 0.0), sqnr_db(0.0, 1.0)
@@ -49,7 +49,7 @@ def sqnr_db(signal: float, noise: float) -> float:
 
 
 def percent(share: float) -> str:
-    """A share from 0 to 1 as a report writes it.
+    """Return a share from 0 to 1 as a report writes it.
 
     Example:
         >>> percent(0.0), percent(1e-7), percent(0.0214)
@@ -60,18 +60,18 @@ def percent(share: float) -> str:
 
 @dataclass(frozen=True)
 class TensorDiagnosis:
-    """A quantized activation tensor.
+    """The figures of a quantized activation tensor.
 
     Args:
-        name: of the tensor, in the float model's graph.
-        producer: the node that makes it; a rule about its `output` is a rule about this tensor.
-        spec: how it is quantized.
-        amax: the range, the largest magnitude kept.
-        alone: SQNR in dB of its own rounding and clipping: the float network's x against FakeQuantize(x).
-        cumulative: SQNR in dB of the float network's x against the same tensor, after its FakeQuantize, in the whole
-            quantized network.
-        saturated: share of the float network's numbers that are clipped, 0 to 1.
-        clipping: share of the error Σ (x - x̂)² that lies in those, 0 to 1; the rest is rounding.
+        name: The name of the tensor in the float model's graph.
+        producer: The node that computes it. A rule about the `output` of this node is a rule about this tensor.
+        spec: How it is quantized.
+        amax: The range, the largest magnitude kept.
+        alone: The SQNR of its own rounding and clipping in dB: the float network's x against FakeQuantize(x).
+        cumulative: The SQNR in dB of the float network's x against the same tensor, after its FakeQuantize, in the
+            whole quantized network.
+        saturated: The share of the float network's numbers that are clipped, 0 to 1.
+        clipping: The share of the error Σ (x - x̂)² that these numbers have, 0 to 1. The rest is rounding.
     """
 
     name: str
@@ -85,20 +85,21 @@ class TensorDiagnosis:
 
     @property
     def label(self) -> str:
-        """What a report calls it."""
+        """The name of the tensor in a report."""
         return self.name
 
 
 @dataclass(frozen=True)
 class KernelDiagnosis:
-    """The quantized kernel of a layer.
+    """The figures of a layer's quantized kernel.
 
     Args:
-        name: of the layer.
-        spec: how the kernel is quantized.
-        alone: SQNR in dB of what the layer computes, W x against Ŵ x on the float network's x, without bias and
-            activation, over all calls of the layer. W is the quantized model's own kernel, which fine-tuning moved.
-        weights: SQNR in dB of the numbers W against Ŵ; `None` for a layer that doesn't call its weights `kernel`.
+        name: The name of the layer.
+        spec: How the kernel is quantized.
+        alone: The SQNR in dB of what the layer computes, W x against Ŵ x on the float network's x, without bias and
+            activation, over all calls of the layer. W is the quantized model's own kernel, which fine-tuning may have
+            changed.
+        weights: The SQNR in dB of the numbers W against Ŵ; `None` for a layer that has no attribute `kernel`.
     """
 
     name: str
@@ -108,17 +109,17 @@ class KernelDiagnosis:
 
     @property
     def label(self) -> str:
-        """What a report calls it; a layer and its output have one name."""
+        """The name of the kernel in a report. The layer's own name is also that of its output."""
         return f"kernel of {self.name}"
 
 
 @dataclass(frozen=True)
 class OutputDiagnosis:
-    """An output of the model.
+    """The figures of an output of the model.
 
     Args:
-        name: of the tensor, in the float model's graph.
-        cumulative: SQNR in dB of the float network's output against the quantized network's.
+        name: The name of the tensor in the float model's graph.
+        cumulative: The SQNR in dB of the float network's output against the quantized network's.
     """
 
     name: str
@@ -130,10 +131,10 @@ class Diagnosis:
     """All figures of a quantized model, in the order of the graph.
 
     Args:
-        tensors: each quantized activation tensor.
-        kernels: each quantized kernel.
-        outputs: each output of the model.
-        images: how many images they were measured on.
+        tensors: The figures of each quantized activation tensor.
+        kernels: The figures of each quantized kernel.
+        outputs: The figures of each output of the model.
+        images: The number of images that they were measured on.
     """
 
     tensors: tuple[TensorDiagnosis, ...]
@@ -142,27 +143,27 @@ class Diagnosis:
     images: int
 
     def worst(self, n: int) -> tuple[TensorDiagnosis | KernelDiagnosis, ...]:
-        """The `n` tensors and kernels with the lowest SQNR alone, the lowest first: where the error comes from.
+        """Return the `n` tensors and kernels with the lowest SQNR alone, the lowest first: where the error comes from.
 
         Example:
             >>> kernels = tuple(KernelDiagnosis(name, QuantSpec(), db, None) for name, db in (("a", 40.0), ("b", 9.0)))
-            >>> [found.name for found in Diagnosis((), kernels, (), images=1).worst(1)]
+            >>> [kernel.name for kernel in Diagnosis((), kernels, (), images=1).worst(1)]
             ['b']
         """
-        found: list[TensorDiagnosis | KernelDiagnosis] = [*self.tensors, *self.kernels]
-        return tuple(sorted(found, key=lambda it: it.alone)[:n])
+        diagnosed: list[TensorDiagnosis | KernelDiagnosis] = [*self.tensors, *self.kernels]
+        return tuple(sorted(diagnosed, key=lambda figures: figures.alone)[:n])
 
     def to_dict(self) -> dict[str, Any]:
-        """The figures as JSON can hold them; an infinite SQNR is the string `"inf"` or `"-inf"`; `float` reads it."""
+        """Return the figures as JSON types. An infinite SQNR is the string `"inf"` or `"-inf"`, which `float` reads."""
         return {key: _finite(value) for key, value in asdict(self).items()}
 
 
 def _finite(value: Any) -> Any:
-    """The value with strings for infinities, which JSON has no numbers for."""
+    """Return the value with strings in place of infinities, for which JSON has no numbers."""
     if isinstance(value, dict):
-        return {key: _finite(one) for key, one in value.items()}
+        return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(one) for one in value]
+        return [_finite(item) for item in value]
     return str(value) if isinstance(value, float) and math.isinf(value) else value
 
 
@@ -171,24 +172,25 @@ def diagnose(
 ) -> Diagnosis:
     """Measure the error of every quantized tensor, kernel and output.
 
-    One pass, streaming: the sums are computed in the compiled forward pass, in float64 (float32 on JAX), so memory
-    doesn't grow with the images, and neither their order nor their batches matter.
+    One streaming pass: the sums are computed in the compiled forward pass, in float64 (float32 on JAX). Memory does not
+    grow with the number of images, and neither their order nor their batches matter.
 
     Args:
-        model: the float model. It is not changed.
-        quantized: what `apply_placement` made of it, corrected or fine-tuned or not. It is not changed.
-        batches: as for `calibrate`; some dozen images are plenty, best such that calibration didn't see. Both networks
-            run at once, so take batches of half the size.
-        images: take exactly so many images; all if not given.
-        total: number of batches, for the progress bar, where the data can't say.
+        model: The float model. It is not changed.
+        quantized: The model that `apply_placement` made of it, whether corrected or fine-tuned since or not. It is not
+            changed.
+        batches: Images, as for `calibrate`. A few dozen are enough, preferably ones that calibration did not see. Both
+            networks run at once, so use batches of half the size.
+        images: The exact number of images to read; all by default.
+        total: The number of batches, for the progress bar, if the data cannot tell it.
 
     Returns:
         The figures, in the order of the graph. `advise` says what to try.
 
     Raises:
-        DataError: there are no images, or they don't fit the model's input.
-        UnsupportedModelError: a tensor or an output is NaN or infinite; the first is named.
-        UserError: `quantized` has nothing quantized, or was made of another model.
+        DataError: If there are no images, or if they do not fit the model's input.
+        UnsupportedModelError: If a tensor or an output is NaN or infinite. The first one is named.
+        UserError: If nothing is quantized in `quantized`, or if it was made of another model.
 
     Example:
         >>> from keras_qat import apply_placement, calibrate, plan
@@ -204,7 +206,8 @@ def diagnose(
         True
     """
     exact, simulated = trace(model), trace(quantized)
-    if not fake_quantize_nodes(simulated) and not kernel_calls(simulated):
+    fakes, calls = fake_quantize_nodes(simulated), kernel_calls(simulated)
+    if not fakes and not calls:
         raise UserError(
             f"There is nothing quantized to diagnose. Received: the model {simulated.name!r}. "
             "Give the float model, then what `apply_placement` made of it."
@@ -214,11 +217,10 @@ def diagnose(
     sums, seen = None, 0
     for x in read_batches(batches, model, images=images, description="diagnosing", total=total):
         seen += len(x[0])
-        found = keras.tree.map_structure(_float64, probe.predict_on_batch(x))
-        sums = found if sums is None else keras.tree.map_structure(np.add, sums, found)
+        batch_sums = keras.tree.map_structure(_float64, probe.predict_on_batch(x))
+        sums = batch_sums if sums is None else keras.tree.map_structure(np.add, sums, batch_sums)
     if sums is None:
         raise DataError("There is nothing to diagnose on. Received: 0 images. Give at least one batch.")
-    fakes, calls = fake_quantize_nodes(simulated), kernel_calls(simulated)
     return Diagnosis(
         tensors=tuple(_tensor(exact, simulated, *pair) for pair in zip(fakes, sums[TENSORS], strict=True)),
         kernels=tuple(_kernel(simulated, *pair) for pair in zip(calls.values(), sums[KERNELS], strict=True)),
@@ -256,7 +258,7 @@ def _kernel(simulated: Trace, nodes: tuple[Node, ...], sums: Any) -> KernelDiagn
 
 
 def _weights(layer: Any) -> float:
-    """SQNR of the kernel's own numbers."""
+    """Return the SQNR of the kernel's own numbers."""
     w, w_hat = (
         np.asarray(keras.ops.convert_to_numpy(k), np.float64)
         for k in (layer.kernel, layer.quantized_kernel(keras.ops.convert_to_tensor(layer.kernel)))

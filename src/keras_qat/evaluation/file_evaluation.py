@@ -1,11 +1,7 @@
-"""What an evaluation is made of.
-
-The result of evaluating model files as one frozen value, from which table and JSON are made.
-
-Model files on validation images: accuracy of each, and whether two differ.
-"""
+"""Model files on validation images: the accuracy of each, and whether two of them differ."""
 
 import logging
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
@@ -15,12 +11,18 @@ from typing import Any
 
 import numpy as np
 
-from keras_qat.data import ImageSet, Labelled, Preprocessing, Skipped, load_validation
+from keras_qat.data import Labelled, Preprocessing, Skipped, load_validation
 from keras_qat.errors import DataError, UserError, require_seed
 from keras_qat.evaluation.comparison import Comparison, Proportion, compare, proportion
-from keras_qat.evaluation.latency import TimedRuntime
-from keras_qat.evaluation.predictions import Predictions, fixed_batch, predict
+from keras_qat.evaluation.model_inputs import fixed_batch
+from keras_qat.evaluation.predictions import Predictions, predict
 from keras_qat.evaluation.served_model import ServedModel, open_model, require_classes, warn_unless_finite
+from keras_qat.runtimes import Runtime
+
+_logger = logging.getLogger(__name__)
+
+_SHOWN = 5
+"""How many reasons a warning lists."""
 
 
 @dataclass(frozen=True)
@@ -28,21 +30,21 @@ class EvaluationSettings:
     """One file on one data set, or two files on the same images of it.
 
     Args:
-        file: the model file, or the folder of a SavedModel.
-        data: as for `load_validation`: "digits", or a folder.
-        engine: what runs the file; by its suffix if not given.
-        preprocessing: of both files; what each file says by itself if not given.
-        batch_size: images in a run; a file with a fixed batch has its own.
-        k: of top-k; with fewer classes than that, their number.
-        images: how many validation images; all if not given.
-        seed: that of the run: it cuts the digits, and chooses the images where not all are taken.
-        threads: of one inference; what the engine chooses if not given.
-        compare: the file to compare with.
-        compare_engine: what runs that.
-        skip_bad: leave out images that can't be decoded.
+        file: The model file, or the folder of a SavedModel.
+        data: The data set, as for `load_validation`: "digits", or a folder.
+        engine: The engine that runs the file; chosen by its suffix by default.
+        preprocessing: The preprocessing for both files; what each file itself states by default.
+        batch_size: The number of images in a run. A file with a fixed batch has its own.
+        k: The k of top-k. With fewer classes it is their number.
+        images: The number of validation images; all by default.
+        seed: The seed of the run. It splits the digits, and chooses the images if not all are used.
+        threads: The number of threads of one inference; chosen by the engine by default.
+        compare: The file to compare with.
+        compare_engine: The engine that runs that file.
+        skip_bad: Whether to leave out images that cannot be decoded.
 
     Raises:
-        UserError: a number is out of range, or an engine is named for no file.
+        UserError: If a number is out of range, or if `compare_engine` is given without `compare`.
     """
 
     file: Path
@@ -59,7 +61,7 @@ class EvaluationSettings:
     skip_bad: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what no evaluation can be."""
+        """Check the settings."""
         for name in ("batch_size", "k", "images"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -78,7 +80,7 @@ class EvaluationSettings:
         return (first,) if self.compare is None else (first, (self.compare, self.compare_engine))
 
     def to_dict(self) -> dict[str, Any]:
-        """The settings as JSON can hold them."""
+        """Return the settings as JSON types."""
         paths = {"file": str(self.file), "compare": None if self.compare is None else str(self.compare)}
         return {**asdict(self), **paths}
 
@@ -88,15 +90,15 @@ class ScoredFile:
     """One file on all images.
 
     Args:
-        name: what the table calls it.
-        path: as it was given.
-        engine: the engine and its version.
-        device: where it ran.
-        preprocessing: what was done to the images, as `Preprocessing.to_dict()` has it.
-        batch_size: images in a run.
-        top1: the label is the best class; `None` for images without labels.
-        top_k: the label is among the k best; likewise.
-        images_per_second: in the engine alone, median of the batches.
+        name: The name of the file in the table.
+        path: The path as it was given.
+        engine: The engine and its version.
+        device: Where the file ran.
+        preprocessing: The preprocessing of the images, from `Preprocessing.to_dict()`.
+        batch_size: The number of images in a run.
+        top1: The images whose label is the best class; `None` for images without labels.
+        top_k: The images whose label is among the k best classes; `None` for images without labels.
+        images_per_second: The median over the batches of the speed of the engine alone.
     """
 
     name: str
@@ -110,22 +112,22 @@ class ScoredFile:
     images_per_second: float
 
     def to_dict(self) -> dict[str, Any]:
-        """The figures as JSON can hold them."""
+        """Return the figures as JSON types."""
         return {**vars(self), "top1": _as_dict(self.top1), "top_k": _as_dict(self.top_k)}
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One file, or two compared.
+    """The result of evaluating one file, or of comparing two.
 
     Args:
-        data: name of the images.
-        images: how many there were.
-        skipped: how many more were left out: records and image files that turned out broken.
-        k: of top-k.
-        files: the file, and the one that it is compared with.
-        comparison: of the two; `None` for one, and for images without labels.
-        agreement: the images to which both give the same best class; `None` for one.
+        data: The name of the data set.
+        images: The number of images evaluated.
+        skipped: The number of broken records and image files that were left out.
+        k: The k of top-k.
+        files: The file, and the file it is compared with.
+        comparison: The comparison of the two; `None` for one file, and for images without labels.
+        agreement: The images for which both have the same best class; `None` for one file.
     """
 
     data: str
@@ -137,39 +139,34 @@ class Evaluation:
     agreement: Proportion | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """All figures as JSON can hold them."""
+        """Return all figures as JSON types."""
         return {
             **vars(self),
             "files": [file.to_dict() for file in self.files],
-            "comparison": None if self.comparison is None else self.comparison.to_dict(),
+            "comparison": _as_dict(self.comparison),
             "agreement": _as_dict(self.agreement),
         }
 
 
-def _as_dict(share: Proportion | None) -> dict[str, float] | None:
-    return None if share is None else share.to_dict()
-
-
-_logger = logging.getLogger(__name__)
-
-_SHOWN = 5
+def _as_dict(figures: Proportion | Comparison | None) -> dict[str, Any] | None:
+    return None if figures is None else figures.to_dict()
 
 
 def evaluate_file(settings: EvaluationSettings) -> Evaluation:
-    """Open the files, hold them to the data, run them one after the other on the same images.
+    """Open the files, check that they fit the data, and run them one after the other on the same images.
 
     Args:
-        settings: which files, on what.
+        settings: Which files, on which images.
 
     Returns:
-        The accuracy of each, and the comparison of two; for images without labels only the agreement of two.
+        The accuracy of each file, and the comparison of two. For images without labels only the agreement of two.
 
     Raises:
-        DataError: the images can't be read, there are none, or they aren't of the model's classes; or one file is to
-            be held to images without labels.
-        StorageError: a file is missing or corrupt.
-        UnsupportedModelError: a file is no classifier of images.
-        UserError: an engine can't run its file, or nobody says how to prepare the images.
+        DataError: If the images cannot be read, if there are none, if they do not have the model's classes, or if a
+            single file is evaluated on images without labels.
+        StorageError: If a file is missing or corrupt.
+        UnsupportedModelError: If a file is not a classifier of images.
+        UserError: If an engine cannot run its file, or if the preprocessing of the images is unknown.
     """
     with ExitStack() as stack:
         models: list[ServedModel] = []
@@ -182,8 +179,8 @@ def evaluate_file(settings: EvaluationSettings) -> Evaluation:
         predictions, files = [], []
         skipped = Skipped()
         for model, name in zip(models, _names(models), strict=True):
-            found, file = _score(model, data, name, settings, skipped)
-            predictions.append(found)
+            predicted, file = _score(model, data, name, settings, skipped)
+            predictions.append(predicted)
             files.append(file)
     if skipped.count:
         _logger.warning("Left out %d images that can't be decoded: %s", skipped.count, _few(skipped.reasons))
@@ -193,7 +190,7 @@ def evaluate_file(settings: EvaluationSettings) -> Evaluation:
     return Evaluation(
         data=data.images.name,
         images=len(predictions[0].labels),
-        # Those that loading left out, and those that didn't decode.
+        # Images that were left out while loading, and images that could not be decoded.
         skipped=data.skipped + skipped.count,
         k=predictions[0].classes.shape[1],
         files=tuple(files),
@@ -203,7 +200,7 @@ def evaluate_file(settings: EvaluationSettings) -> Evaluation:
 
 
 def _require_other(model: ServedModel, others: Sequence[ServedModel]) -> None:
-    """Refuse to compare a file with itself: the engine may be named once and be the default once."""
+    """Refuse to compare a file with itself. The same engine may be named once and be the default once."""
     for other in others:
         same_engine = (model.runtime.engine, model.runtime.device) == (other.runtime.engine, other.runtime.device)
         if same_engine and model.path.resolve() == other.path.resolve():
@@ -214,7 +211,7 @@ def _require_other(model: ServedModel, others: Sequence[ServedModel]) -> None:
 
 
 def _validation(models: Sequence[ServedModel], settings: EvaluationSettings) -> Labelled:
-    """The images, of the classes of all models; each model prepares them in its own way."""
+    """Return the images, which have the classes of all models. Each model prepares them in its own way later."""
     first = models[0]
     loaded = load_validation(settings.data, first.preprocessing, settings.seed, settings.skip_bad, first.num_classes)
     if not loaded.images.labelled and settings.compare is None:
@@ -232,15 +229,24 @@ def _validation(models: Sequence[ServedModel], settings: EvaluationSettings) -> 
     return replace(loaded, images=loaded.images.take(settings.images, settings.seed))
 
 
+def _names(models: list[ServedModel]) -> list[str]:
+    """Return the name of each file in the table: its name, its path, or both path and engine, if needed to differ."""
+    paths = [model.path for model in models]
+    for names in ([path.name for path in paths], [str(path) for path in paths]):
+        if len(set(names)) == len(names):
+            return names
+    return [f"{model.path} in {model.runtime.engine}" for model in models]
+
+
 def _score(
     model: ServedModel, data: Labelled, name: str, settings: EvaluationSettings, skipped: Skipped
 ) -> tuple[Predictions, ScoredFile]:
-    images: ImageSet = replace(data.images, preprocessing=model.preprocessing)
+    images = replace(data.images, preprocessing=model.preprocessing)
     size = fixed_batch(model.runtime.inputs) or settings.batch_size
     where = (model.runtime.engine, model.runtime.device)
     _logger.info("Evaluating %s in %s (%s) on %d images of %s.", name, *where, len(images), images.name)
-    timed = TimedRuntime(model.runtime)
-    found = predict(
+    timed = _TimedRuntime(model.runtime)
+    predictions = predict(
         timed,
         images.arrays(size, skipped=skipped if settings.skip_bad else None),
         description=f"evaluating {name}",
@@ -248,30 +254,25 @@ def _score(
         best=settings.k,
         meaning=model.meaning,
     )
-    _check_scores(model, found, data)
-    return found, ScoredFile(
+    if predictions.scores is not None:
+        # Some files do not state the number of their classes, and only a run shows whether scores are finite.
+        require_classes(model.path, predictions.scores.shape[1], data)
+        warn_unless_finite(model.path, predictions.scores)
+    return predictions, ScoredFile(
         name=name,
         path=str(model.path),
         engine=model.runtime.engine,
         device=model.runtime.device,
         preprocessing=dict(model.preprocessing.to_dict()),
         batch_size=size,
-        top1=_right(found, 1),
-        top_k=_right(found, settings.k),
+        top1=_right(predictions, 1),
+        top_k=_right(predictions, settings.k),
         images_per_second=timed.images_per_second or 0.0,
     )
 
 
-def _right(found: Predictions, k: int) -> Proportion | None:
-    return proportion(int(np.sum(found.right(k))), len(found.labels)) if found.labelled else None
-
-
-def _check_scores(model: ServedModel, found: Predictions, data: Labelled) -> None:
-    """What only shows when the model has run."""
-    if found.scores is None:
-        return
-    require_classes(model.path, found.scores.shape[1], data)
-    warn_unless_finite(model.path, found.scores)
+def _right(predictions: Predictions, k: int) -> Proportion | None:
+    return proportion(int(np.sum(predictions.right(k))), len(predictions.labels)) if predictions.labelled else None
 
 
 def _few(reasons: Sequence[str]) -> str:
@@ -279,10 +280,26 @@ def _few(reasons: Sequence[str]) -> str:
     return f"{shown}; and {len(reasons) - _SHOWN} more" if len(reasons) > _SHOWN else shown
 
 
-def _names(models: list[ServedModel]) -> list[str]:
-    """What the table calls each file: as little as tells them apart."""
-    paths = [model.path for model in models]
-    for names in ([path.name for path in paths], [str(path) for path in paths]):
-        if len(set(names)) == len(names):
-            return names
-    return [f"{path} in {model.runtime.engine}" for path, model in zip(map(Path, paths), models, strict=True)]
+class _TimedRuntime(Runtime):
+    """Runs another runtime and times its runs, without the time that reading the images takes.
+
+    Args:
+        runtime: The model in an engine. The caller closes it.
+    """
+
+    def __init__(self, runtime: Runtime) -> None:
+        super().__init__(runtime.engine, runtime.device, runtime.inputs, runtime.outputs)
+        self._runtime = runtime
+        self._rates: list[float] = []
+
+    @property
+    def images_per_second(self) -> float | None:
+        """The median over the runs, so that the first run, which prepares, hardly counts; `None` before any run."""
+        return float(np.median(self._rates)) if self._rates else None
+
+    def _run(self, inputs: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
+        start = time.perf_counter()
+        outputs = self._runtime.run(*inputs)
+        # The clock may not have advanced during the run of a tiny model.
+        self._rates.append(len(inputs[0]) / max(time.perf_counter() - start, 1e-9))
+        return outputs

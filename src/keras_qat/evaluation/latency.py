@@ -1,13 +1,7 @@
-"""A runtime that notes how long its runs take: what an evaluation says of speed, without reading the images.
+"""Latency and throughput of several models side by side.
 
-Latency of several models, measured in turn so that a noisy machine is noisy for all of them.
-
-What a benchmark says: frozen figures of each file at each batch size.
-
-Latency and throughput of model files side by side, at several batch sizes.
-
-The files run strictly in turn, so each round gives every file the same moment of a noisy machine. A ratio of two
-files is therefore the median of the rounds' ratios, not the ratio of the medians.
+The models run strictly in turn, so each round gives all of them the same moment of a noisy machine. The ratio of two
+models is therefore the median of the rounds' ratios, not the ratio of the medians.
 """
 
 import time
@@ -22,70 +16,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_qat.errors import UserError
-from keras_qat.evaluation.predictions import as_input, fixed_batch, random_inputs
+from keras_qat.evaluation.model_inputs import as_input, fixed_batch, random_inputs
 from keras_qat.progress import track
 from keras_qat.runtimes import Runtime, open_runtime
 
-
-class TimedRuntime(Runtime):
-    """Runs another runtime, which the caller closes.
-
-    Args:
-        runtime: the model in an engine.
-    """
-
-    def __init__(self, runtime: Runtime) -> None:
-        super().__init__(runtime.engine, runtime.device, runtime.inputs, runtime.outputs)
-        self._runtime = runtime
-        self._rates: list[float] = []
-
-    @property
-    def images_per_second(self) -> float | None:
-        """The median over the runs, so that the first, which prepares, hardly counts; `None` before any run."""
-        return float(np.median(self._rates)) if self._rates else None
-
-    def _run(self, inputs: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
-        start = time.perf_counter()
-        outputs = self._runtime.run(*inputs)
-        # A clock may not have moved during the run of a tiny model.
-        self._rates.append(len(inputs[0]) / max(time.perf_counter() - start, 1e-9))
-        return outputs
-
-
-RUNS = 60
+LATENCY_RUNS = 60
+BENCHMARK_RUNS = 50
 WARM_UP = 10
-
-
-@dataclass(frozen=True)
-class Latency:
-    """How long one image takes.
-
-    Args:
-        median_ms: median, milliseconds.
-        p90_ms: 90th percentile, milliseconds.
-        runs: how many runs were counted.
-        device: where it ran.
-    """
-
-    median_ms: float
-    p90_ms: float
-    runs: int
-    device: str
+BATCH_SIZES = (1, 8, 32)
 
 
 def time_in_turn(
     calls: Mapping[str, Callable[[], object]], *, runs: int, warm_up: int, description: str = "measuring latency"
 ) -> dict[str, NDArray[np.float64]]:
-    """Time calls strictly in turn, A B C A B C …; a round calls each once.
+    """Time calls strictly in turn, A B C A B C …. Each round makes every call once.
 
     Args:
-        calls: what to time, by name.
-        runs: rounds that count.
-        warm_up: rounds before, not counted.
-        description: for the progress bar.
+        calls: What to time, by name.
+        runs: The number of rounds that are timed.
+        warm_up: The number of rounds before them, which are not timed.
+        description: What is being done, for the progress bar.
 
     Returns:
-        Seconds, float64 of shape (runs,), by name; the k-th number of each is of the same round.
+        Seconds by name, float64, shape (runs,). The k-th numbers of all names belong to the same round.
 
     Example:
         >>> calls = []
@@ -104,19 +57,36 @@ def time_in_turn(
     return seconds
 
 
+@dataclass(frozen=True)
+class Latency:
+    """How long one image takes.
+
+    Args:
+        median_ms: The median in milliseconds.
+        p90_ms: The 90th percentile in milliseconds.
+        runs: The number of timed runs.
+        device: Where the model ran.
+    """
+
+    median_ms: float
+    p90_ms: float
+    runs: int
+    device: str
+
+
 def measure_latency(
-    runtimes: Mapping[str, Runtime], image: np.ndarray, *, runs: int = RUNS, warm_up: int = WARM_UP
+    runtimes: Mapping[str, Runtime], image: np.ndarray, *, runs: int = LATENCY_RUNS, warm_up: int = WARM_UP
 ) -> dict[str, Latency]:
     """Time one image in each runtime, A B C A B C …, after a warm-up of each.
 
     Args:
-        runtimes: the models by name.
-        image: float32, shape (1, height, width, channels).
-        runs: counted runs of each.
-        warm_up: runs of each before, not counted.
+        runtimes: The models by name.
+        image: The image, float32, shape (1, height, width, channels).
+        runs: The number of timed runs of each model.
+        warm_up: The number of runs of each before them, which are not timed.
 
     Returns:
-        The latency of each, by name.
+        The latency of each model, by name.
     """
     calls = {name: partial(runtime.run, as_input(runtime, image)) for name, runtime in runtimes.items()}
     seconds = time_in_turn(calls, runs=runs, warm_up=warm_up)
@@ -133,13 +103,13 @@ def measure_latency(
 
 @dataclass(frozen=True)
 class TimedFile:
-    """A file that was opened.
+    """A model file of a benchmark.
 
     Args:
-        name: as the report calls it.
-        engine: which runs it, with its version.
-        device: where, and on how many threads.
-        inputs: what it reads, such as `image: float32 (?, 224, 224, 3)`.
+        name: The name of the file in the report.
+        engine: The engine that runs it, with its version.
+        device: Where it runs, and on how many threads.
+        inputs: What it reads, such as `image: float32 (?, 224, 224, 3)`.
     """
 
     name: str
@@ -153,14 +123,14 @@ class Timing:
     """One file at one batch size.
 
     Args:
-        file: name of the file.
-        batch: images in a run.
-        median_ms: median of the runs, milliseconds.
-        p90_ms: 90th percentile, milliseconds.
-        p99_ms: 99th percentile, milliseconds.
+        file: The name of the file.
+        batch: The number of images in a run.
+        median_ms: The median of the runs in milliseconds.
+        p90_ms: The 90th percentile in milliseconds.
+        p99_ms: The 99th percentile in milliseconds.
         images_per_second: batch / median.
-        ratio: median over the rounds of this file's time over the first file's; below 1 is faster. `None` where the
-            first file was skipped.
+        ratio: The median over the rounds of this file's time divided by the first file's; below 1 is faster. `None` if
+            the first file was skipped.
     """
 
     file: str
@@ -174,12 +144,12 @@ class Timing:
 
 @dataclass(frozen=True)
 class Skip:
-    """A batch size that a file wasn't timed at.
+    """A batch size at which a file was not timed.
 
     Args:
-        file: name of the file.
-        batch: images in a run.
-        reason: why.
+        file: The name of the file.
+        batch: The number of images in a run.
+        reason: Why it was skipped.
     """
 
     file: str
@@ -189,14 +159,14 @@ class Skip:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """All figures.
+    """All figures of a benchmark.
 
     Args:
-        files: what was opened, the first is what the others are compared with.
-        timings: by batch size, then in the order of the files.
-        skipped: likewise.
-        runs: counted runs of each file at each batch size.
-        warm_up: runs of each before, not counted.
+        files: The files. The others are compared with the first.
+        timings: The timings by batch size, then in the order of the files.
+        skipped: What was skipped, in the same order.
+        runs: The number of timed runs of each file at each batch size.
+        warm_up: The number of runs of each before them, which were not timed.
     """
 
     files: tuple[TimedFile, ...]
@@ -206,13 +176,8 @@ class Benchmark:
     warm_up: int
 
     def to_dict(self) -> dict[str, Any]:
-        """The figures as JSON can hold them."""
+        """Return the figures as JSON types."""
         return asdict(self)
-
-
-BATCH_SIZES = (1, 8, 32)
-BENCHMARK_RUNS = 50
-BENCHMARK_WARM_UP = 10
 
 
 def benchmark_files(
@@ -222,22 +187,23 @@ def benchmark_files(
     threads: int | None = None,
     batch_sizes: Iterable[int] = BATCH_SIZES,
     runs: int = BENCHMARK_RUNS,
-    warm_up: int = BENCHMARK_WARM_UP,
+    warm_up: int = WARM_UP,
 ) -> Benchmark:
     """Open model files and time them side by side on random numbers.
 
     Args:
-        paths: the files, the first is what the others are compared with. A file is called by its name, or by its path
-            where two have the same name.
-        engine: of all files; by each file's suffix if not given.
-        threads: of one inference, for ONNX Runtime and OpenVINO on the CPU; all cores if not given.
-        batch_sizes: images in a run.
-        runs: counted runs of each file at each batch size.
-        warm_up: runs of each before, not counted.
+        paths: The files. The others are compared with the first. A file is called by its name, or by its path if two
+            files have the same name.
+        engine: The engine of all files; chosen by the suffix of each file by default.
+        threads: The number of threads of one inference, for ONNX Runtime and OpenVINO on the CPU; all cores by default.
+        batch_sizes: The numbers of images in a run.
+        runs: The number of timed runs of each file at each batch size.
+        warm_up: The number of runs of each before them, which are not timed.
 
     Raises:
-        StorageError: a file is missing or can't be opened.
-        UserError: as `benchmark`; or a file is named twice, or its engine can't run here or takes no `threads`.
+        StorageError: If a file is missing or cannot be opened.
+        UserError: If `benchmark` raises it, if a file is named twice, or if the engine of a file cannot run here or
+            does not support `threads`.
     """
     if len({Path(path).resolve() for path in paths}) < len(paths):
         raise UserError(
@@ -260,20 +226,20 @@ def benchmark(
     *,
     batch_sizes: Iterable[int] = BATCH_SIZES,
     runs: int = BENCHMARK_RUNS,
-    warm_up: int = BENCHMARK_WARM_UP,
+    warm_up: int = WARM_UP,
 ) -> Benchmark:
     """Time opened models side by side on random numbers, A B C A B C …, at each batch size.
 
     Args:
-        runtimes: the models by name, the first is what the others are compared with.
-        batch_sizes: images in a run.
-        runs: counted runs of each model at each batch size.
-        warm_up: runs of each before, not counted. Each runs once before that in any case, to see whether its engine
-            takes the batch.
+        runtimes: The models by name. The others are compared with the first.
+        batch_sizes: The numbers of images in a run.
+        runs: The number of timed runs of each model at each batch size.
+        warm_up: The number of runs of each before them, which are not timed. Each model runs once before that in any
+            case, to find out whether its engine accepts the batch size.
 
     Raises:
-        UserError: there is no model or no batch size, a number is too small, an input can't be made up, or no model
-            takes any of the batch sizes.
+        UserError: If there is no model or no batch size, if a number is too small, if random numbers cannot be drawn
+            for an input, or if no model accepts any of the batch sizes.
     """
     batches = tuple(dict.fromkeys(batch_sizes))
     if not runtimes or not batches or min(*batches, runs, warm_up + 1) < 1:
@@ -304,14 +270,14 @@ def benchmark(
 
 
 def _why_not(runtime: Runtime, batch: int, inputs: tuple[np.ndarray, ...]) -> str | None:
-    """Why the model can't be timed at that batch; `None` if it can."""
+    """Return why the model cannot be timed at that batch size; `None` if it can."""
     fixed = fixed_batch(runtime.inputs)
     if fixed not in {None, batch}:
         return f"the file's batch is {fixed}"
     try:
         runtime.run(*inputs)
     except Exception as error:  # noqa: BLE001
-        # Each engine refuses with exceptions of its own; they have no base class.
+        # Each engine raises exceptions of its own, which have no common base class.
         return " ".join(str(error).split()) or type(error).__name__
     return None
 

@@ -1,128 +1,19 @@
-"""What a model file reads: images in its type, in batches of its size.
+"""Run a model over images; keep the best classes of every image, and the scores of the first images."""
 
-Random numbers that a model can read: what latency is measured on, where the answer doesn't matter.
-
-Run a model over images and keep the best classes of each, and the scores of the first.
-"""
-
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 from keras_qat.errors import DataError, UserError
+from keras_qat.evaluation.model_inputs import as_input, fixed_batch
 from keras_qat.graph import per_class
 from keras_qat.progress import track
-from keras_qat.runtimes import Runtime, TensorSpec
+from keras_qat.runtimes import Runtime
 from keras_qat.types import UNLABELLED, ScoreMeaning
 
-
-def convert(images: np.ndarray, dtype: np.dtype, name: str = "image") -> np.ndarray:
-    """Images in another type, if no image becomes another one by that.
-
-    Args:
-        images: of any shape; for an integer `dtype` whole numbers that it holds, such as pixels for uint8.
-        dtype: of the model's input.
-        name: of the model's input, for the message.
-
-    Returns:
-        The same array if it has that type.
-
-    Raises:
-        DataError: numbers that the integer type doesn't hold, as of normalized images where pixels are read.
-
-    Example:
-        >>> convert(np.array([0.0, 255.0]), np.dtype("uint8"))
-        array([  0, 255], dtype=uint8)
-    """
-    images = np.asarray(images)
-    if images.dtype == dtype or not np.issubdtype(dtype, np.integer):
-        return np.asarray(images, dtype)
-    limits = np.iinfo(dtype)
-    # NaN compares false.
-    fits = (images >= limits.min) & (images <= limits.max) & (np.trunc(images) == images)
-    if not fits.all():
-        raise DataError(
-            f"The input {name!r} reads whole numbers from {limits.min} to {limits.max} ({dtype}). Received: "
-            f"{images.dtype} with {images[~fits].flat[0]:.6g}, from {images.min():.6g} to {images.max():.6g}. Give "
-            "pixels that are not normalized (`Preprocessing.raw()`): the file normalizes them itself."
-        )
-    return images.astype(dtype)
-
-
-def fixed_batch(specs: Sequence[TensorSpec]) -> int | None:
-    """The batch that a model was made for; `None` if it takes any.
-
-    Args:
-        specs: its inputs; the batch is the first dimension.
-
-    Returns:
-        The first dimension of the first input that has one, unless that of any input is dynamic; 1 if none has one.
-
-    Example:
-        >>> float32 = np.dtype("float32")
-        >>> fixed_batch([TensorSpec("image", (4, 8, 8, 3), float32)])
-        4
-        >>> fixed_batch([TensorSpec("image", (None, 8, 8, 3), float32), TensorSpec("scale", (1,), float32)])
-    """
-    firsts = [spec.shape[0] for spec in specs if spec.shape]
-    return None if None in firsts else next(iter(firsts), 1)
-
-
-_Draw = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
-
-_DRAWS: Mapping[str, _Draw] = {
-    "f": lambda random, shape: random.standard_normal(shape, np.float32),
-    "u": lambda random, shape: random.integers(0, 256, shape, np.uint8),
-    "i": lambda random, shape: random.integers(0, 128, shape, np.uint8),
-    "b": lambda random, shape: random.integers(0, 2, shape, np.uint8),
-}
-"""{NumPy's kind of dtype: numbers that every dtype of that kind holds}."""
-
-
-def random_inputs(
-    specs: Sequence[TensorSpec], batch: int, *, seed: int = 0, model: str = "model"
-) -> tuple[np.ndarray, ...]:
-    """An array for each input: normal floats, unsigned integers from 0 to 255, signed ones from 0 to 127.
-
-    Args:
-        specs: the inputs; a dynamic first dimension is the batch.
-        batch: its size.
-        seed: the same seed gives the same numbers.
-        model: what an error calls the model.
-
-    Returns:
-        One array for each input, of its dtype.
-
-    Raises:
-        UserError: another dimension is dynamic, too, or the dtype is neither boolean, integer nor float.
-
-    Example:
-        >>> (image,) = random_inputs([TensorSpec("image", (None, 8, 8, 3), np.dtype("uint8"))], 2)
-        >>> image.shape, image.dtype
-        ((2, 8, 8, 3), dtype('uint8'))
-    """
-    random = np.random.default_rng(seed)
-    return tuple(_draw(random, spec, batch, model) for spec in specs)
-
-
-def _draw(random: np.random.Generator, spec: TensorSpec, batch: int, model: str) -> np.ndarray:
-    if None in spec.shape[1:]:
-        raise UserError(
-            "Only the batch, the first dimension, may be dynamic: random input needs all other sizes. "
-            f"Received: {spec} in {model}. Export the model with a fixed input size."
-        )
-    if spec.dtype.kind not in _DRAWS:
-        raise UserError(
-            "There are no random numbers of that type. "
-            f"Received: {spec} in {model}. Export a model that reads floats, integers or booleans."
-        )
-    shape = tuple(batch if size is None else size for size in spec.shape)
-    return _DRAWS[spec.dtype.kind](random, shape).astype(spec.dtype)
-
-
 _SCORED = 256
-"""Images whose scores are kept: those of all of ImageNet's validation set are 200 MB."""
+"""The number of images whose scores are kept. The scores of ImageNet's whole validation set are 200 MB."""
 
 _EQUAL_DB = 200.0
 """The SQNR of equal scores."""
@@ -133,10 +24,10 @@ class Predictions:
     """The best classes of every image, in the order of the data.
 
     Args:
-        classes: int, shape (images, as many as were kept), best first.
-        labels: int, shape (images,); all -1 where nobody knows them.
-        scores: float32, shape (up to 256 images, classes): of the first images, one for each class; `None` if they
-            weren't kept.
+        classes: The best classes of each image, best first, int, shape (images, number of classes kept).
+        labels: The labels, int, shape (images,); all -1 if they are unknown.
+        scores: The scores of the first images, one for each class, float32, shape (up to 256 images, classes); `None`
+            if they were not kept.
     """
 
     classes: np.ndarray
@@ -149,7 +40,7 @@ class Predictions:
         return not len(self.labels) or bool(np.any(self.labels != UNLABELLED))
 
     def accuracy(self, k: int = 1) -> float | None:
-        """The share of images whose label is among the best `k` classes, 0 to 1; `None` for images without labels.
+        """Return the share of images whose label is among the best `k` classes, 0 to 1; `None` without labels.
 
         Example:
             >>> classes = np.array([[2, 0], [1, 2]])
@@ -159,10 +50,10 @@ class Predictions:
         return float(np.mean(self.right(k))) if self.labelled else None
 
     def right(self, k: int = 1) -> np.ndarray:
-        """Whether the label is among the best `k` classes: bool, shape (images,).
+        """Return whether the label is among the best `k` classes, bool, shape (images,).
 
         Raises:
-            DataError: the images have no labels.
+            DataError: If the images have no labels.
         """
         if not self.labelled:
             raise DataError(
@@ -173,30 +64,30 @@ class Predictions:
         return hits
 
     def agreement(self, other: "Predictions") -> float:
-        """The share of images to which both give the same best class, 0 to 1.
+        """Return the share of images for which both have the same best class, 0 to 1.
 
         Raises:
-            DataError: the two were not made on the same images.
+            DataError: If the two were not made on the same images.
         """
         return float(np.mean(self.agreeing(other)))
 
     def agreeing(self, other: "Predictions") -> np.ndarray:
-        """Whether both give the same best class: bool, shape (images,).
+        """Return whether both have the same best class, bool, shape (images,).
 
         Raises:
-            DataError: the two were not made on the same images.
+            DataError: If the two were not made on the same images.
         """
         self._require_same_images(other)
         same: np.ndarray = self.classes[:, 0] == other.classes[:, 0]
         return same
 
     def sqnr(self, reference: "Predictions") -> float | None:
-        """The signal-to-quantization-noise ratio of the kept scores, in dB; `None` where it isn't defined.
+        """Return the signal-to-quantization-noise ratio of the kept scores in dB; `None` if it is not defined.
 
             SQNR = 10 log₁₀ (Σ r² / Σ (r - x)²),   at most 200 dB, where r are the reference's scores and x these.
 
         Raises:
-            DataError: the two were not made on the same images.
+            DataError: If the two were not made on the same images.
 
         Example:
             >>> r, x = (Predictions(np.array([[0]]), np.array([0]), np.array([[s, 0.0]])) for s in (1.0, 0.9))
@@ -232,16 +123,16 @@ def predict(
     """Score all images.
 
     Args:
-        runtime: the model in an engine, with one input and one output.
-        batches: (images, labels): float32 (batch, height, width, channels) and int (batch,).
-        description: for the progress bar.
-        total: number of batches, for the progress bar.
-        best: how many of the best classes are kept of each image; all, if there are fewer.
-        meaning: of the scores that the model writes.
+        runtime: The model in an engine, with one input and one output.
+        batches: Pairs (images, labels): float32, shape (batch, height, width, channels), and int, shape (batch,).
+        description: What is being done, for the progress bar.
+        total: The number of batches, for the progress bar.
+        best: How many of the best classes of each image are kept; all if there are fewer.
+        meaning: What the model's scores mean.
 
     Raises:
-        DataError: there are no images.
-        UserError: `best` is under 1.
+        DataError: If there are no images, if they do not fit the model, or if the model has several outputs.
+        UserError: If `best` is below 1.
     """
     if best < 1:
         raise UserError(f"At least the best class must be kept. Received: best={best}. Give 1 or more.")
@@ -261,19 +152,19 @@ def predict(
 
 
 def class_scores(runtime: Runtime, images: np.ndarray, meaning: ScoreMeaning = "classes") -> np.ndarray:
-    """Score a batch, whatever type the model reads and writes, and whatever batch it was made for.
+    """Score a batch, whatever types the model reads and writes and whatever batch size it was made for.
 
     Args:
-        runtime: the model in an engine, with one input and one output.
-        images: float32, shape (batch, height, width, channels). A model with a fixed batch gets batches of that
-            size, the last one filled up with zeros, whose scores are dropped.
-        meaning: of the scores that the model writes.
+        runtime: The model in an engine, with one input and one output.
+        images: Images, float32, shape (batch, height, width, channels). A model with a fixed batch is given batches of
+            that size. The last one is filled up with zeros, whose scores are dropped.
+        meaning: What the model's scores mean.
 
     Returns:
-        float32, shape (batch, classes): two for a model of a single score.
+        Float32, shape (batch, classes); two classes for a model with a single score.
 
     Raises:
-        DataError: the model has several outputs, there are no images, or they don't fit it.
+        DataError: If the model has several outputs, if there are no images, or if they do not fit the model.
     """
     if len(runtime.outputs) != 1:
         raise DataError(
@@ -282,10 +173,10 @@ def class_scores(runtime: Runtime, images: np.ndarray, meaning: ScoreMeaning = "
         )
     if not len(images):
         raise DataError("There is nothing to score. Received: a batch of 0 images. Give at least one.")
-    fixed = fixed_batch(runtime.inputs) or len(images)
-    scores = [_run(runtime, images[start : start + fixed], fixed) for start in range(0, len(images), fixed)]
-    found: np.ndarray = per_class(np.asarray(np.concatenate(scores), np.float32), meaning)
-    return found
+    size = fixed_batch(runtime.inputs) or len(images)
+    scores = [_run(runtime, images[start : start + size], size) for start in range(0, len(images), size)]
+    by_class: np.ndarray = per_class(np.asarray(np.concatenate(scores), np.float32), meaning)
+    return by_class
 
 
 def _run(runtime: Runtime, images: np.ndarray, batch: int) -> np.ndarray:
@@ -293,12 +184,3 @@ def _run(runtime: Runtime, images: np.ndarray, batch: int) -> np.ndarray:
     filled = np.concatenate([images, np.zeros((missing, *images.shape[1:]), images.dtype)]) if missing else images
     (scores,) = runtime.run(as_input(runtime, filled))
     return scores[: len(images)]
-
-
-def as_input(runtime: Runtime, images: np.ndarray) -> np.ndarray:
-    """The images in the type that the model's first input has, such as float16, or uint8 for whole pixels.
-
-    Raises:
-        DataError: the model reads integers, and the images aren't whole numbers that these hold.
-    """
-    return convert(images, runtime.inputs[0].dtype, runtime.inputs[0].name)
