@@ -210,7 +210,7 @@ def test_another_recipe_starts_anew(cut: Path, caplog: pytest.LogCaptureFixture)
     with caplog.at_level(logging.WARNING):
         assert starts_anew(cut, recipe=other)
     assert "recipe differs" in caplog.text
-    assert "Run the same again" in caplog.text
+    assert "start the same run again to resume" in caplog.text
 
 
 def test_another_model_starts_anew(cut: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -239,7 +239,7 @@ def test_what_can_not_be_read_now_is_left_alone(cut: Path, monkeypatch: pytest.M
             run(cut, callbacks=[NoTraining()])
     with monkeypatch.context() as patch:
         patch.setattr(np, "load", lambda _: (_ for _ in ()).throw(PermissionError(13, "Permission denied")))
-        with pytest.raises(StorageError, match=r"Permission denied\. Received: .*last\.npz.* Mend the access"):
+        with pytest.raises(StorageError, match=r"Permission denied\. Received: .*last\.npz.* Restore access"):
             run(cut, callbacks=[NoTraining()])
     assert {path: path.read_bytes() for path in cut.glob("*.*")} == files
 
@@ -259,8 +259,7 @@ def test_the_model_as_given_need_not_be_read(tmp_path: Path, caplog: pytest.LogC
 def test_weights_that_are_not_finite_do_not_replace_the_last_good_ones(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    schedule = keras.optimizers.schedules.CosineDecay(0.1, 9)
-    session, identity = open_session(make_model(), RECIPE, schedule), RunIdentity(RECIPE, 4, "model")
+    session, identity = open_session(make_model(), RECIPE, 4), RunIdentity(RECIPE, 4, "model")
     history = History((EpochRecord(0, None, None, None, 0.5, 0.9, 1.0),))
     save_checkpoint(tmp_path, identity, session, Position(history, 1))
     good = (tmp_path / "last.npz").read_bytes()

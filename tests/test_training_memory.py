@@ -1,7 +1,6 @@
 """Whether a step fits in memory, known before it begins."""
 
 import logging
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +77,7 @@ def test_the_advice_holds() -> None:
 
 
 def test_fine_tuning_asks_before_the_first_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    # By its module: the package gives the function under that name.
-    monkeypatch.setattr(import_module("keras_qat.training.fine_tuning"), "available_memory", lambda: 1000)
+    monkeypatch.setattr(memory, "available_memory", lambda: 1000)
 
     class NoTraining(keras.callbacks.Callback):
         def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:

@@ -98,7 +98,7 @@ def test_no_run_goes_on_from_one_that_measured_otherwise(
         tune(folder=tmp_path, labelled=labelled, keep_every_s=0, callbacks=[InterruptAt(1)])
     with caplog.at_level(logging.WARNING), pytest.raises(KeyboardInterrupt):
         tune(folder=tmp_path, labelled=not labelled, callbacks=[InterruptAt(1)])
-    assert "being of another run (labelled differs)" in caplog.text
+    assert "it belongs to another run (labelled differs)" in caplog.text
 
 
 def test_checkpoints_of_before_had_labels(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -159,7 +159,7 @@ def common_features(teacher: keras.Model, student: keras.Model) -> tuple[str, ..
 
 
 def _last_follower(graph: Graph, node: Node, layers: AbstractSet[str]) -> Node | None:
-    """Follow the batch norms and activations that are the only readers, and return the last node that is in `layers`."""
+    """Follow batch norms and activations that are the only readers, and return the last node that is in `layers`."""
     chain = [node]
     while (reader := graph.sole_consumer(chain[-1].outputs[0])) is not None and reader.kind in _FOLLOWERS:
         chain.append(reader)
