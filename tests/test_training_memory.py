@@ -1,4 +1,4 @@
-"""Whether a step fits in memory, known before it begins."""
+"""The check that a training step fits in memory."""
 
 import logging
 from pathlib import Path
@@ -19,7 +19,7 @@ layers = keras.layers
 
 
 def make_model() -> keras.Model:
-    """By hand, in float32 numbers an image: conv 6·6·4 = 144, relu 144, pool 3·3·4 = 36, flatten 36, dense 2: 362."""
+    """Numbers per image, counted by hand: conv 6·6·4 = 144, relu 144, pool 3·3·4 = 36, flatten 36, dense 2: 362."""
     image = keras.Input((8, 8, 1))
     x = layers.ReLU()(layers.Conv2D(4, 3)(image))
     return keras.Model(image, layers.Dense(2, "softmax")(layers.Flatten()(layers.MaxPooling2D()(x))))
@@ -39,7 +39,7 @@ def test_sequential_inner_and_shared_models_count_by_their_layers() -> None:
     inner = keras.Sequential([keras.Input((3,)), layers.Dense(10), layers.Dense(3)])
     functional_image = keras.Input((3,))
     functional = keras.Model(functional_image, layers.Dense(20)(functional_image))
-    # The first is called twice.
+    # `inner` is called twice.
     assert activation_bytes(keras.Model(image, functional(inner(inner(image))))) == 4 * (13 + 13 + 20)
 
 
@@ -49,7 +49,7 @@ def test_a_layer_that_is_called_twice_counts_twice_and_an_unknown_size_as_1() ->
 
 
 def test_a_batch_that_cannot_fit_is_refused_with_advice() -> None:
-    """0.6 of the sum is the least that a step was seen to take."""
+    """The smallest measured memory of a step is 0.6 of the sum."""
     needed = 64 * BYTES
     require_memory(make_model(), 64, 1, int(0.61 * needed))
     with pytest.raises(UserError, match=r"Received: batch_size=64, .* batch_size=32 with accumulate=2: .*batch of 64"):
@@ -69,7 +69,7 @@ def test_in_between_is_a_warning(share: float | None, warns: bool, caplog: pytes
 
 
 def test_the_advice_holds() -> None:
-    """Half the batch with twice the steps passes where the whole one doesn't."""
+    """Half the batch with twice the steps passes if the whole batch doesn't."""
     available = int(0.4 * 64 * BYTES)
     with pytest.raises(UserError, match="doesn't fit"):
         require_memory(make_model(), 64, 1, available)
@@ -84,7 +84,7 @@ def test_fine_tuning_asks_before_the_first_step(monkeypatch: pytest.MonkeyPatch)
             raise AssertionError((batch, logs))
 
     data = tf.data.Dataset.from_tensor_slices((np.zeros((4, 8, 8, 1), "float32"), [0, 1, 0, 1])).batch(4)
-    # The data's batches count, not the recipe's.
+    # The batch size of the data counts, not that of the recipe.
     recipe = Recipe(distillation=None, epochs=1, batch_size=32)
     with pytest.raises(UserError, match=r"batch_size=4, .*batch_size=2 with accumulate=2"):
         fine_tune(make_model(), lambda _: data, data, recipe, progress=False, callbacks=[NoTraining()])
@@ -115,17 +115,17 @@ def test_a_model_that_is_partly_frozen_may_need_less(
 
 
 def test_what_is_available_here() -> None:
-    found = available_memory()
-    assert found is None or 10**7 < found < 10**14
+    available = available_memory()
+    assert available is None or 10**7 < available < 10**14
     if not tf.config.list_physical_devices("GPU") and Path("/proc/meminfo").exists():
-        assert found is not None
+        assert available is not None
 
 
 @pytest.mark.parametrize(
     ("files", "expected"),
     [
         ({"memory.max": "8000\n", "memory.current": "5000\n"}, 3000),
-        # What was read from files lately is given back for the asking.
+        # The system frees the cache of recently read files on demand.
         ({"memory.max": "8000", "memory.current": "7900", "memory.stat": "anon 100\ninactive_file 4000\n"}, 4100),
         ({"memory.max": "max\n", "memory.current": "5000\n"}, None),
         ({}, None),
@@ -139,11 +139,11 @@ def test_a_containers_limit(
         (tmp_path / name).write_text(text)
     monkeypatch.setattr(memory, "_CGROUP", tmp_path)
     monkeypatch.setattr(keras.distribution, "list_devices", lambda: ["cpu:0"])
-    found = available_memory()
+    available = available_memory()
     if expected is None:
-        assert found is None or machine is None or found >= 0.5 * machine
+        assert available is None or machine is None or available >= 0.5 * machine
     else:
-        assert found == expected
+        assert available == expected
 
 
 def test_on_an_accelerator_nothing_is_known(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""The models of a training run: the one that trains, the trainer around it, and the best epoch's."""
+"""The models of a training run: the model that trains, the trainer around it, and the model of the best epoch."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -57,8 +57,12 @@ def open_session(
         batch_norm_momentum: momentum of the moving averages while training; `None` leaves it.
         labelled: whether the images have labels; without labels the accuracy isn't measured.
 
+    Returns:
+        The models, with the optimizer built.
+
     Raises:
-        UserError: If no weight is left to train, the model can't be cloned, or the teacher has other inputs or classes.
+        UserError: If no weight is left to train, or the teacher has other inputs or classes.
+        UnsupportedModelError: If the model or the teacher can't be cloned.
     """
     schedule = make_schedule(recipe.schedule, recipe.learning_rate, steps_per_epoch, recipe.epochs)
     working = clone(model, precision=recipe.precision, range_mode=recipe.range_mode)
