@@ -167,11 +167,8 @@ def test_the_last_layer_is_in_float32_within_an_inner_model_too() -> None:
     model = keras.Model(image, head(inner("trunk", dense(3, name="trunk_dense"))(image)))
     copy = clone(model, precision="mixed_bfloat16")
     policies = {layer.name: layer.dtype_policy.name for layer in copy._flatten_layers()}
-    assert (policies["softmax"], policies["logits"], policies["trunk_dense"]) == (
-        "float32",
-        "mixed_bfloat16",
-        "mixed_bfloat16",
-    )
+    expected = {"softmax": "float32", "logits": "mixed_bfloat16", "trunk_dense": "mixed_bfloat16"}
+    assert policies.items() >= expected.items()
     sequential = clone(
         inner("alone", dense(3, name="first"), dense(2, "softmax", name="second")), precision="mixed_bfloat16"
     )
