@@ -77,7 +77,7 @@ def test_the_advice_holds() -> None:
 
 
 def test_fine_tuning_asks_before_the_first_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "available_memory", lambda: 1000)
+    monkeypatch.setattr("keras_qat.training.devices.available_memory", lambda: 1000)
 
     class NoTraining(keras.callbacks.Callback):
         def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
@@ -115,17 +115,17 @@ def test_a_model_that_is_partly_frozen_may_need_less(
 
 
 def test_what_is_available_here() -> None:
-    available = available_memory()
-    assert available is None or 10**7 < available < 10**14
+    found = available_memory()
+    assert found is None or 10**7 < found < 10**14
     if not tf.config.list_physical_devices("GPU") and Path("/proc/meminfo").exists():
-        assert available is not None
+        assert found is not None
 
 
 @pytest.mark.parametrize(
     ("files", "expected"),
     [
         ({"memory.max": "8000\n", "memory.current": "5000\n"}, 3000),
-        # The system frees the cache of recently read files on demand.
+        # What was read from files lately is given back for the asking.
         ({"memory.max": "8000", "memory.current": "7900", "memory.stat": "anon 100\ninactive_file 4000\n"}, 4100),
         ({"memory.max": "max\n", "memory.current": "5000\n"}, None),
         ({}, None),
@@ -139,11 +139,11 @@ def test_a_containers_limit(
         (tmp_path / name).write_text(text)
     monkeypatch.setattr(memory, "_CGROUP", tmp_path)
     monkeypatch.setattr(keras.distribution, "list_devices", lambda: ["cpu:0"])
-    available = available_memory()
+    found = available_memory()
     if expected is None:
-        assert available is None or machine is None or available >= 0.5 * machine
+        assert found is None or machine is None or found >= 0.5 * machine
     else:
-        assert available == expected
+        assert found == expected
 
 
 def test_on_an_accelerator_nothing_is_known(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import keras_qat
 from interrupts import InterruptAt
 from keras_qat.errors import StorageError
 from keras_qat.layers import FakeQuantize, QuantizedDense
@@ -211,7 +212,9 @@ run(Path(folder), RECIPES[name], callbacks=[kill])
 def test_a_killed_process_goes_on_in_another(whole: dict[str, Path], tmp_path: Path) -> None:
     name = "teacher, learned ranges"
     command = [sys.executable, "-W", "ignore", "-c", _KILLED, name, str(tmp_path / "killed")]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    # The process runs the package that is tested here, wherever that was imported from.
+    source = Path(keras_qat.__file__).parents[1]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), str(source)])}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)  # noqa: S603
     assert done.returncode == -signal.SIGKILL, done.stderr
     state, _ = last(tmp_path / "killed")
