@@ -170,7 +170,7 @@ def test_training_on_other_images_does_not_go_on_from_these(capsys: pytest.Captu
         _photo(Path(f"photos/{i:02}.png"), 1000 + i)
         Path(f"photos/{i:02}.png").rename(f"photos/x{i:02}.png")
     assert run_program(RUN_COMMAND, app) == 0
-    assert "Going on after" not in capsys.readouterr().err
+    assert "Resuming after" not in capsys.readouterr().err
     assert (RUN / "training" / "earlier-1").is_dir()
 
 

@@ -46,7 +46,7 @@ def data(count: int, seed: int) -> Any:
 
 
 def train_data(epoch: int) -> Any:
-    """Of epoch 3 the labels are wrong, so that the last epoch isn't the best."""
+    """Give wrong labels in epoch 3, so that the last epoch isn't the best."""
     return data(32, 0).map(lambda x, y: (x, 1 - y if epoch == 3 else y)).shuffle(32, seed=epoch).batch(8)
 
 
@@ -75,7 +75,7 @@ def weights(path: Path) -> list[np.ndarray]:
 
 
 def last(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """What `last.npz` tells of the run, and its arrays: weights, seeds, the optimizer's state."""
+    """Return the state in `last.npz`, and its arrays: weights, seeds, the optimizer's state."""
     with np.load(folder / "last.npz") as file:
         arrays = {name: file[name] for name in file.files}
     return json.loads(str(arrays.pop("state"))), arrays
@@ -100,7 +100,7 @@ def numbers(tuned: FineTuned) -> list[tuple[Any, ...]]:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
-    """An uninterrupted run; its best isn't its last epoch. Besides, the weights after each epoch."""
+    """An uninterrupted run whose best epoch isn't the last, and the weights after each epoch."""
     folder, after = tmp_path_factory.mktemp("whole"), []
 
     class Peek(keras.callbacks.Callback):
@@ -114,7 +114,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
 
 @pytest.fixture(scope="module")
 def interrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
-    """Runs interrupted in the middle of epochs 2 and 3, by the last finished epoch."""
+    """Last finished epoch → folder of a run that was interrupted in the middle of the next epoch."""
     folders = {}
     for epoch in (1, 2):
         folders[epoch] = tmp_path_factory.mktemp(f"after-{epoch}")
@@ -157,14 +157,14 @@ def test_a_finished_run_returns_at_once(whole: Whole) -> None:
     assert_same(again.model.get_weights(), straight.model.get_weights())
 
 
-def test_the_files_tell_the_run(whole: Whole) -> None:
+def test_the_files_describe_the_run(whole: Whole) -> None:
     folder, straight, _ = whole
     state, _ = last(folder)
     assert Recipe.from_dict(state["recipe"]) == RECIPE
     assert (len(state["history"]), state["step"], state["steps_per_epoch"]) == (4, 0, 4)
-    told = json.loads((folder / "history.json").read_text())
-    assert Recipe.from_dict(told["recipe"]) == RECIPE
-    assert told["epochs"] == [asdict(record) for record in straight.history]
+    history = json.loads((folder / "history.json").read_text())
+    assert Recipe.from_dict(history["recipe"]) == RECIPE
+    assert history["epochs"] == [asdict(record) for record in straight.history]
     assert list((folder / "tensorboard" / "validation").iterdir())
 
 
@@ -175,7 +175,7 @@ def test_the_files_tell_the_run(whole: Whole) -> None:
 def test_a_damaged_checkpoint_starts_anew(
     name: str, kept: int, cut: Path, whole: Whole, caplog: pytest.LogCaptureFixture
 ) -> None:
-    # Such that the best epoch isn't the last one, which would be read from last.npz.
+    # The best epoch must not be the last one, which would be read from last.npz.
     shutil.copytree(whole[0], cut, dirs_exist_ok=True)
     text = (cut / name).read_bytes()[:kept]
     (cut / name).unlink()
@@ -190,7 +190,7 @@ def test_a_damaged_checkpoint_starts_anew(
         assert f"last.npz is whole, but best.keras is {state}" in caplog.text
     elif kept:
         assert "last.npz is damaged" in caplog.text
-    # Nothing is lost, TensorBoard's curves included.
+    # No file is lost, including the TensorBoard logs.
     assert any(path.is_relative_to(cut / "tensorboard") for path in files)
     for path, content in files.items():
         assert (cut / "earlier-1" / path.relative_to(cut)).read_bytes() == content
@@ -210,7 +210,7 @@ def test_another_recipe_starts_anew(cut: Path, caplog: pytest.LogCaptureFixture)
     with caplog.at_level(logging.WARNING):
         assert starts_anew(cut, recipe=other)
     assert "recipe differs" in caplog.text
-    assert "Run the same again" in caplog.text
+    assert "start the same run again to resume" in caplog.text
 
 
 def test_another_model_starts_anew(cut: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -227,7 +227,7 @@ def test_resume_off_starts_anew(cut: Path) -> None:
     assert len(last(cut / "earlier-2")[0]["history"]) == 1
 
 
-def test_what_can_not_be_read_now_is_left_alone(cut: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_that_can_not_be_read_now_are_left_alone(cut: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = {path: path.read_bytes() for path in cut.glob("*.*")}
 
     def full(*_: Any, **__: Any) -> None:
@@ -239,13 +239,13 @@ def test_what_can_not_be_read_now_is_left_alone(cut: Path, monkeypatch: pytest.M
             run(cut, callbacks=[NoTraining()])
     with monkeypatch.context() as patch:
         patch.setattr(np, "load", lambda _: (_ for _ in ()).throw(PermissionError(13, "Permission denied")))
-        with pytest.raises(StorageError, match=r"Permission denied\. Received: .*last\.npz.* Mend the access"):
+        with pytest.raises(StorageError, match=r"Permission denied\. Received: .*last\.npz.* Restore access"):
             run(cut, callbacks=[NoTraining()])
     assert {path: path.read_bytes() for path in cut.glob("*.*")} == files
 
 
 def test_the_model_as_given_need_not_be_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Where epoch 0 is the best so far, a lost best.keras is made again."""
+    """If epoch 0 is the best so far, a lost best.keras is written again."""
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, keep_every_s=0, callbacks=[InterruptAt(1)])
     assert last(tmp_path)[0]["step"] == 2
@@ -259,8 +259,7 @@ def test_the_model_as_given_need_not_be_read(tmp_path: Path, caplog: pytest.LogC
 def test_weights_that_are_not_finite_do_not_replace_the_last_good_ones(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    schedule = keras.optimizers.schedules.CosineDecay(0.1, 9)
-    session, identity = open_session(make_model(), RECIPE, schedule), RunIdentity(RECIPE, 4, "model")
+    session, identity = open_session(make_model(), RECIPE, 4), RunIdentity(RECIPE, 4, "model")
     history = History((EpochRecord(0, None, None, None, 0.5, 0.9, 1.0),))
     save_checkpoint(tmp_path, identity, session, Position(history, 1))
     good = (tmp_path / "last.npz").read_bytes()
@@ -272,14 +271,14 @@ def test_weights_that_are_not_finite_do_not_replace_the_last_good_ones(
 
 
 @pytest.mark.parametrize("old", [("history.json", "best.keras"), ("best.keras",)])
-def test_a_kill_between_the_renames_is_mended(
+def test_a_kill_between_the_renames_is_repaired(
     old: tuple[str, ...],
     whole: Whole,
     interrupted: dict[int, Path],
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """The state is of epoch 2, and what is in `old` is still of epoch 1."""
+    """The state is that of epoch 2, but the files in `old` are still those of epoch 1."""
     folder, straight, _ = whole
     newer = Path(shutil.copytree(interrupted[2], tmp_path / "newer"))
     for name in old:
@@ -297,7 +296,7 @@ def test_a_folder_may_be_a_string(interrupted: dict[int, Path], whole: Whole, tm
     assert numbers(run(str(tmp_path / "cut"))) == numbers(whole[1])
 
 
-def test_the_folder_is_proven_before_training() -> None:
+def test_the_folder_is_checked_before_training() -> None:
     with pytest.raises(StorageError, match="Received: "):
         run(Path("/proc/keras-qat"), callbacks=[NoTraining()])
 
@@ -320,7 +319,7 @@ def test_another_setting_of_a_layer_is_another_model(change: str) -> None:
 
 
 def test_another_width_of_the_weights_is_another_model() -> None:
-    """Overrides may change it between two runs, and no weight shows it."""
+    """Overrides may change the width between two runs, and no weight shows it."""
 
     def quantized(bits: int) -> keras.Model:
         keras.utils.set_random_seed(1)

@@ -1,4 +1,4 @@
-"""Training towards the float model's outputs: in `fit`, in `fine_tune`, in a loop of your own."""
+"""Training towards the float model's outputs: in `fit`, in `fine_tune`, in a custom loop."""
 
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ def make_model(seed: int, classes: int = 3, *, decay: float = 0.0) -> keras.Mode
 
 
 def taps(model: keras.Model, *names: str) -> list[np.ndarray]:
-    """The outputs of some layers, float64."""
+    """Return the outputs of some layers in float64."""
     probe = keras.Model(model.inputs[0], {name: model.get_layer(name).output for name in names})
     outputs = probe(IMAGES, training=False)
     return [np.asarray(outputs[name], np.float64) for name in names]
@@ -50,17 +50,17 @@ def evaluate(distiller: Distiller) -> dict[str, float]:
 @pytest.mark.parametrize("features", [(), ("relu", "conv")])
 @pytest.mark.parametrize("decay", [0.0, 0.1])
 def test_the_loss_by_hand(weight: float, features: tuple[str, ...], decay: float) -> None:
-    """A regularizer's term counts once, whatever the weight."""
+    """The loss of a regularizer counts once, whatever the weight."""
     student, teacher = make_model(1, decay=decay), make_model(2, decay=decay)
     distillation = Distillation(weight=weight, features=features, feature_weight=0.3)
-    found = evaluate(Distiller(student, teacher, distillation))["loss"]
+    loss = evaluate(Distiller(student, teacher, distillation))["loss"]
     (p, *own), (t, *theirs) = taps(student, "head", *features), taps(teacher, "head", *features)
     expected = weight * (t * np.log(t / p)).sum(axis=-1).mean()
     expected += (1 - weight) * -np.log(p[np.arange(8), LABELS]).mean()
     for a, b in zip(own, theirs, strict=True):
         expected += weight * 0.3 * ((a - b) ** 2).sum() / (b**2).sum()
     expected += decay * (student.get_layer("conv").kernel.numpy() ** 2).sum()
-    assert found == pytest.approx(expected, rel=1e-4)
+    assert loss == pytest.approx(expected, rel=1e-4)
 
 
 def test_the_agreement_by_hand() -> None:
@@ -93,7 +93,7 @@ def test_compile_and_fit_train_the_student_in_place_and_leave_the_teacher() -> N
 
 def test_labels_count_only_with_a_weight_below_1() -> None:
     def trained(weight: float) -> list[np.ndarray]:
-        """The same student after a step on each of two sets of labels."""
+        """Return the kernel of the same student after a step on each of two sets of labels."""
         student, kernels = make_model(1), []
         start = student.get_weights()
         distiller = compiled(Distiller(student, make_model(2), Distillation(weight=weight)))
@@ -183,7 +183,7 @@ def test_a_layer_that_another_model_calls_too_is_that_of_its_own() -> None:
     assert evaluate(Distiller(model, make_model(1), Distillation(features=("conv",))))["loss"] == pytest.approx(0)
 
 
-def test_it_does_not_say_that_it_can_be_loaded() -> None:
+def test_a_distiller_is_not_registered_for_loading() -> None:
     assert keras.saving.get_registered_object("keras_qat>Distiller") is None
 
 
@@ -215,8 +215,8 @@ def test_fine_tune_records_the_distance_and_the_agreement() -> None:
     assert type(tuned.model) is type(student)
 
 
-def test_the_model_that_equals_its_teacher_is_not_bettered() -> None:
-    """Epoch 0 has the loss 0: never worse than given."""
+def test_a_model_that_equals_its_teacher_is_kept() -> None:
+    """Epoch 0 has loss 0, so the result is the model as given."""
     model = make_model(1)
     tuned = fine_tune(model, train_data, SELECTION, recipe(), teacher=model, progress=False)
     assert (tuned.best_epoch, tuned.history[0].selection_agreement) == (0, 1.0)
@@ -226,10 +226,10 @@ def test_a_recipe_that_distills_needs_a_teacher_and_one_that_does_not_takes_none
     with pytest.raises(UserError, match=r"Received: teacher=None.*distillation=None"):
         fine_tune(make_model(1), train_data, SELECTION, recipe(), progress=False)
     settings = recipe(distillation=None, epochs=1)
-    with_one = fine_tune(make_model(1), train_data, SELECTION, settings, teacher=make_model(2), progress=False)
-    assert with_one.history[0].selection_agreement is None
+    tuned = fine_tune(make_model(1), train_data, SELECTION, settings, teacher=make_model(2), progress=False)
+    assert tuned.history[0].selection_agreement is None
     (p,) = taps(make_model(1), "head")
-    assert with_one.history[0].selection_loss == pytest.approx(-np.log(p[np.arange(8), LABELS]).mean(), rel=1e-4)
+    assert tuned.history[0].selection_loss == pytest.approx(-np.log(p[np.arange(8), LABELS]).mean(), rel=1e-4)
 
 
 def test_features_in_a_recipe() -> None:
@@ -237,13 +237,13 @@ def test_features_in_a_recipe() -> None:
     tuned = fine_tune(make_model(1), train_data, SELECTION, settings, teacher=make_model(2), progress=False)
     plain = fine_tune(make_model(1), train_data, SELECTION, recipe(epochs=1), teacher=make_model(2), progress=False)
     (own,), (theirs,) = taps(make_model(1), "relu"), taps(make_model(2), "relu")
-    # Relative within a batch, of which the selection has two.
+    # The distance is relative within a batch, and the selection has two batches.
     halves = [(own[part], theirs[part]) for part in (slice(4), slice(4, 8))]
     distance = np.mean([((s - t) ** 2).sum() / (t**2).sum() for s, t in halves])
     assert tuned.history[0].selection_loss - plain.history[0].selection_loss == pytest.approx(distance, rel=1e-3)
 
 
-# --- a loop of your own -----------------------------------------------------------------------------------------------
+# --- a custom loop ----------------------------------------------------------------------------------------------------
 
 
 def quantized(mode: Any = "fixed") -> tuple[keras.Model, keras.Model]:
@@ -254,8 +254,8 @@ def quantized(mode: Any = "fixed") -> tuple[keras.Model, keras.Model]:
 
 
 @pytest.mark.parametrize("mode", ["fixed", "ema", "learned"])
-def test_a_quantized_model_trains_in_a_loop_of_your_own(mode: Any, tmp_path: Path) -> None:
-    """Nothing of this package is needed but the layers: a tape, an optimizer, any loss."""
+def test_a_quantized_model_trains_in_a_custom_loop(mode: Any, tmp_path: Path) -> None:
+    """The layers suffice; the tape, the optimizer and the loss are the user's."""
     model, teacher = quantized(mode)
     optimizer = keras.optimizers.Adam(0.003)
     ranges = [layer.amax for layer in model.layers if hasattr(layer, "amax")]

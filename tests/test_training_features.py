@@ -1,4 +1,4 @@
-"""Which layers' outputs a student shares with its teacher, where the recipe names none."""
+"""The layers whose outputs are compared with the teacher's if the recipe doesn't name them."""
 
 import keras
 import numpy as np

@@ -1,4 +1,4 @@
-"""Fine-tuning: what is trained, what is returned, what stays untouched."""
+"""Fine-tuning: what is trained, what is returned, and what isn't changed."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -24,7 +24,7 @@ GENTLE = Recipe(**LABELS, learning_rate=0.05, epochs=2)
 
 
 def make_data(count: int = 64, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Noise of 8 by 8, with one of three corners lit by class."""
+    """Make noise of 8 by 8 pixels, with a bright corner in the channel of the class."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, CLASSES, count)
     images = rng.normal(0, 0.5, (count, 8, 8, 3)).astype("float32")
@@ -73,7 +73,7 @@ def test_it_learns_and_leaves_the_callers_model_alone() -> None:
     assert tuned.history[-1].selection_accuracy > tuned.history[0].selection_accuracy
     assert [r.epoch for r in tuned.history] == [0, 1, 2]
     assert [r.learning_rate for r in tuned.history] == [None, pytest.approx(0.05), pytest.approx(0.05)]
-    # The flags are those given, and what was frozen, by the caller or by the recipe, didn't move.
+    # The flags are those given, and layers frozen by the caller or by the recipe didn't change.
     assert [layer.trainable for layer in tuned.model.layers] == [layer.trainable for layer in model.layers]
     assert tuned.model.get_layer("bn").trainable
     assert same(tuned.model.get_layer("bn").get_weights(), model.get_layer("bn").get_weights())
@@ -124,7 +124,7 @@ def test_never_worse_than_given(gentle: FineTuned) -> None:
 
 @keras.saving.register_keras_serializable(package="keras_qat_tests")
 class Counted(keras.layers.Layer):
-    """Counts how often it is traced; holds a weight that doesn't train, made before one that does."""
+    """Counts how often it is traced. Its non-trainable weight is created before its trainable one."""
 
     traced: list[bool] = []  # noqa: RUF012
 
@@ -201,13 +201,13 @@ def test_no_memory_is_explained() -> None:
         raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
 
     callback = keras.callbacks.LambdaCallback(on_train_batch_begin=full)
-    recipe = Recipe(**{**LABELS, "batch_size": 64}, epochs=2)  # the batches are of 16, whatever it says
+    recipe = Recipe(**{**LABELS, "batch_size": 64}, epochs=2)  # the data has batches of 16
     with pytest.raises(UserError, match=r"batch_size=16.*batch_size=8 with accumulate=2"):
         fine_tune(make_model(), train_data, SELECTION, recipe, progress=False, callbacks=[callback])
 
 
 class Images:
-    """As the package's image sets are: no dataset, but what makes one."""
+    """Like the package's image sets: not a dataset, but an object that makes one."""
 
     def batches(self, size: int) -> Any:
         return size

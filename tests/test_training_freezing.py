@@ -1,4 +1,4 @@
-"""Batch norms and ranges that stop to train in the middle of a run: the rest must not notice."""
+"""Freezing batch norms and ranges in the middle of a run, which must not disturb the rest."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ IMAGES = RNG.normal(LABELS[:, None] - 0.5, 1.0, (16, 3)).astype("float32")
 def make_model() -> keras.Model:
     keras.utils.set_random_seed(4)
     image = keras.Input((3,))
-    # Without a bias: before a batch norm its gradient is rounding alone, which Adam makes large.
+    # No bias: before a batch norm, its gradient would be nothing but rounding errors, which Adam scales up.
     x = keras.layers.Dense(4, use_bias=False, name="first")(image)
     x = keras.layers.ReLU()(keras.layers.BatchNormalization(momentum=0.9, name="bn")(x))
     return keras.Model(image, keras.layers.Dense(2, "softmax", name="last")(x))
@@ -34,7 +34,7 @@ OPTIMIZERS: dict[str, Any] = {
 
 
 def by_loop(optimizer: Any, epochs: int, frozen_from: int) -> keras.Model:
-    """What the callback must give: one optimizer that is never renewed, and batch norm's gradients left out."""
+    """Train as the callback should: with one optimizer throughout, and without the batch norm's gradients."""
     model = make_model()
     optimizer.build(model.trainable_variables)
     bn = model.get_layer("bn")
@@ -55,7 +55,7 @@ def by_loop(optimizer: Any, epochs: int, frozen_from: int) -> keras.Model:
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_the_rest_trains_on_as_if_nothing_had_happened(name: str) -> None:
-    """In a fit of your own: the moments and the step count are carried over."""
+    """The optimizer's moments and its step count carry over."""
     model = make_model()
     model.compile(OPTIMIZERS[name](), "sparse_categorical_crossentropy", jit_compile=False)
     after: list[list[np.ndarray]] = []
@@ -87,7 +87,7 @@ def test_what_the_user_left_out_of_weight_decay_stays_so() -> None:
 
     assert moved("first", 0) < 1e-6
     assert moved("last", 0) > 1e-4
-    # 1D variables that the user didn't name are pulled, as in his optimizer.
+    # Weight decay still applies to 1D variables that the user didn't exclude.
     assert moved("bn", 0) > 1e-4
 
 
@@ -127,7 +127,7 @@ def test_nothing_to_freeze_leaves_the_step_alone() -> None:
 
 
 def test_layers_of_one_name_in_two_inner_models_keep_their_own_state() -> None:
-    """Their variables have the same path."""
+    """The variables of both layers have the same path."""
 
     def inner() -> keras.Model:
         image = keras.Input((3,))

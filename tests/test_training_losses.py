@@ -1,4 +1,4 @@
-"""The terms of the loss beside NumPy in float64."""
+"""The terms of the loss compared with NumPy in float64."""
 
 from typing import Any
 
@@ -33,7 +33,7 @@ def test_labels(smoothing: float) -> None:
 
 @pytest.mark.parametrize("temperature", [1.0, 4.0, 0.5])
 def test_distillation(temperature: float) -> None:
-    """From the logits, which the function doesn't see."""
+    """The expected value is computed from the logits, which the function doesn't see."""
     t, p = softmax(logits(1) / temperature), softmax(logits(2) / temperature)
     expected = temperature**2 * (t * (np.log(t) - np.log(p))).sum(axis=-1).mean()
     assert float(distillation_loss(probabilities(1), probabilities(2), temperature)) == pytest.approx(
@@ -44,7 +44,7 @@ def test_distillation(temperature: float) -> None:
 
 @pytest.mark.parametrize("temperature", [1.0, 4.0])
 def test_the_gradient_of_distillation_is_that_to_the_logits(temperature: float) -> None:
-    """T · (p_T - t_T) / batch, by hand: with T² before the loss, T remains."""
+    """By hand it is T · (p_T - t_T) / batch: of the factor T² of the loss, T remains."""
     student = tf.constant(logits(2), tf.float32)
     with tf.GradientTape() as tape:
         tape.watch(student)
@@ -66,7 +66,7 @@ def test_features() -> None:
 
 @pytest.mark.parametrize("temperature", [1.0, 4.0])
 def test_probabilities_of_exactly_zero(temperature: float) -> None:
-    """A confident network underflows, and a quantized softmax rounds to zero."""
+    """The probabilities of a confident network underflow, and a quantized softmax rounds to zero."""
     certain = tf.constant([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
     wrong = tf.constant([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
     with tf.GradientTape() as tape:

@@ -1,7 +1,6 @@
-"""Whether a step fits in memory, known before it begins."""
+"""The check that a training step fits in memory."""
 
 import logging
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ layers = keras.layers
 
 
 def make_model() -> keras.Model:
-    """By hand, in float32 numbers an image: conv 6·6·4 = 144, relu 144, pool 3·3·4 = 36, flatten 36, dense 2: 362."""
+    """Numbers per image, counted by hand: conv 6·6·4 = 144, relu 144, pool 3·3·4 = 36, flatten 36, dense 2: 362."""
     image = keras.Input((8, 8, 1))
     x = layers.ReLU()(layers.Conv2D(4, 3)(image))
     return keras.Model(image, layers.Dense(2, "softmax")(layers.Flatten()(layers.MaxPooling2D()(x))))
@@ -40,7 +39,7 @@ def test_sequential_inner_and_shared_models_count_by_their_layers() -> None:
     inner = keras.Sequential([keras.Input((3,)), layers.Dense(10), layers.Dense(3)])
     functional_image = keras.Input((3,))
     functional = keras.Model(functional_image, layers.Dense(20)(functional_image))
-    # The first is called twice.
+    # `inner` is called twice.
     assert activation_bytes(keras.Model(image, functional(inner(inner(image))))) == 4 * (13 + 13 + 20)
 
 
@@ -50,7 +49,7 @@ def test_a_layer_that_is_called_twice_counts_twice_and_an_unknown_size_as_1() ->
 
 
 def test_a_batch_that_cannot_fit_is_refused_with_advice() -> None:
-    """0.6 of the sum is the least that a step was seen to take."""
+    """The smallest measured memory of a step is 0.6 of the sum."""
     needed = 64 * BYTES
     require_memory(make_model(), 64, 1, int(0.61 * needed))
     with pytest.raises(UserError, match=r"Received: batch_size=64, .* batch_size=32 with accumulate=2: .*batch of 64"):
@@ -70,7 +69,7 @@ def test_in_between_is_a_warning(share: float | None, warns: bool, caplog: pytes
 
 
 def test_the_advice_holds() -> None:
-    """Half the batch with twice the steps passes where the whole one doesn't."""
+    """Half the batch with twice the steps passes if the whole batch doesn't."""
     available = int(0.4 * 64 * BYTES)
     with pytest.raises(UserError, match="doesn't fit"):
         require_memory(make_model(), 64, 1, available)
@@ -78,15 +77,14 @@ def test_the_advice_holds() -> None:
 
 
 def test_fine_tuning_asks_before_the_first_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    # By its module: the package gives the function under that name.
-    monkeypatch.setattr(import_module("keras_qat.training.fine_tuning"), "available_memory", lambda: 1000)
+    monkeypatch.setattr("keras_qat.training.devices.available_memory", lambda: 1000)
 
     class NoTraining(keras.callbacks.Callback):
         def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
             raise AssertionError((batch, logs))
 
     data = tf.data.Dataset.from_tensor_slices((np.zeros((4, 8, 8, 1), "float32"), [0, 1, 0, 1])).batch(4)
-    # The data's batches count, not the recipe's.
+    # The batch size of the data counts, not that of the recipe.
     recipe = Recipe(distillation=None, epochs=1, batch_size=32)
     with pytest.raises(UserError, match=r"batch_size=4, .*batch_size=2 with accumulate=2"):
         fine_tune(make_model(), lambda _: data, data, recipe, progress=False, callbacks=[NoTraining()])

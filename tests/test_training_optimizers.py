@@ -1,4 +1,4 @@
-"""Weight decay, clipping, accumulation, smoothing and precision, each beside the step worked by hand."""
+"""Weight decay, clipping, accumulation, smoothing and precision, each compared with a step computed by hand."""
 
 from typing import Any
 
@@ -29,7 +29,7 @@ def make_model(head: str = "softmax") -> keras.Model:
 
 
 class Trained(keras.callbacks.Callback):
-    """The model that trains, and its variables at the end of each epoch."""
+    """Records the variables of the model at the end of each epoch."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class Trained(keras.callbacks.Callback):
 
 
 def train(batch: int = 8, model: keras.Model | None = None, **settings: Any) -> tuple[dict[str, np.ndarray], FineTuned]:
-    """Of one epoch, unshuffled."""
+    """Fine-tune for one epoch without shuffling, and return the trained variables and the result."""
     data = tf.data.Dataset.from_tensor_slices((IMAGES, LABELS)).batch(batch)
     common: dict[str, Any] = {"optimizer": "sgd", "schedule": "constant", "learning_rate": 0.1, "epochs": 1}
     recipe = Recipe(**{**common, "distillation": None, "batch_size": batch, **settings})
@@ -56,7 +56,7 @@ def initial() -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("optimizer", ["sgd", "sgd-momentum", "adam"])
 def test_weight_decay_pulls_kernels_alone(optimizer: str) -> None:
-    """A rate so small that the gradient does nothing, and a decay so large that a step halves what it pulls on."""
+    """The rate is so small that gradients have no effect, and the decay so large that a step halves a kernel."""
     moved, _ = train(
         32, optimizer=optimizer, learning_rate=1e-9, weight_decay=0.5e9, batch_norm="train", range_mode="learned"
     )
@@ -87,7 +87,7 @@ def test_gradients_are_clipped_by_their_norm_together() -> None:
 
 @pytest.mark.parametrize("settings", [{"optimizer": "sgd-momentum"}, {"optimizer": "adam", "learning_rate": 0.01}])
 def test_accumulated_steps_equal_a_larger_batch(settings: dict[str, Any]) -> None:
-    """4 batches of 4 for one of 16: frozen batch norms see no batch."""
+    """Four batches of 4 equal one of 16, because frozen batch norms don't depend on the batch."""
     whole, straight = train(16, **settings)
     parts, tuned = train(4, accumulate=4, **settings)
     for path, array in whole.items():
@@ -97,7 +97,7 @@ def test_accumulated_steps_equal_a_larger_batch(settings: dict[str, Any]) -> Non
 
 
 def test_the_record_of_an_accumulating_run_has_the_rate_of_its_last_step() -> None:
-    """Of 8 steps the warm-up's last: 7/8 of the rate, however many steps make one move."""
+    """The last of 8 warm-up steps has 7/8 of the rate, however many steps are accumulated."""
     for accumulate in (1, 4):
         _, tuned = train(4, accumulate=accumulate, schedule="1.0@1", learning_rate=0.8)
         assert tuned.history[1].learning_rate == pytest.approx(0.7)
@@ -166,8 +166,9 @@ def test_the_last_layer_is_in_float32_within_an_inner_model_too() -> None:
     head = inner("head", dense(2, name="logits"), keras.layers.Softmax(name="softmax"))
     model = keras.Model(image, head(inner("trunk", dense(3, name="trunk_dense"))(image)))
     copy = clone(model, precision="mixed_bfloat16")
-    found = {layer.name: layer.dtype_policy.name for layer in copy._flatten_layers()}
-    assert (found["softmax"], found["logits"], found["trunk_dense"]) == ("float32", "mixed_bfloat16", "mixed_bfloat16")
+    policies = {layer.name: layer.dtype_policy.name for layer in copy._flatten_layers()}
+    expected = {"softmax": "float32", "logits": "mixed_bfloat16", "trunk_dense": "mixed_bfloat16"}
+    assert policies.items() >= expected.items()
     sequential = clone(
         inner("alone", dense(3, name="first"), dense(2, "softmax", name="second")), precision="mixed_bfloat16"
     )

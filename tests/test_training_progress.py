@@ -1,4 +1,4 @@
-"""The bar on a terminal, the lines elsewhere."""
+"""The progress bar on a terminal, and the lines printed elsewhere."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""What training does to the ranges of activations: nothing, a moving average, LSQ; and when it stops."""
+"""Ranges of activations in training: fixed, a moving average, or learned (LSQ); and their freezing."""
 
 from pathlib import Path
 from typing import Any
@@ -96,7 +96,7 @@ def test_the_mode_and_the_range_survive_saving(mode: RangeMode, tmp_path: Path) 
     assert (again.get_layer("edge").range_mode, range_of(again)) == (mode, 1.25)
     assert len(again.trainable_variables) == 2 + (mode == "learned")
     again.load_weights(tmp_path / "model.keras")
-    # An older file, without a mode, is of a fixed range.
+    # In an older file without a mode, ranges are fixed.
     config = model.get_layer("edge").get_config()
     del config["range_mode"]
     assert FakeQuantize.from_config(config).range_mode == "fixed"
@@ -111,7 +111,7 @@ def test_a_frozen_range_stays() -> None:
 
 
 def test_a_range_never_turns_negative() -> None:
-    """There it would round all numbers to zero and get no gradient: it could never come back."""
+    """A negative range would round all numbers to zero, get no gradient, and never recover."""
     model = make_model("learned", 0.01)
     optimizer = keras.optimizers.SGD(1.0)
     amax = model.get_layer("edge").amax
@@ -126,11 +126,11 @@ def test_a_range_never_turns_negative() -> None:
     assert gradient != 0
 
 
-# --- a training -------------------------------------------------------------------------------------------------------
+# --- training ---------------------------------------------------------------------------------------------------------
 
 
 def ranges_by_epoch(model: keras.Model, **settings: Any) -> tuple[list[float], Any]:
-    """Of a run of 3 epochs: the range after each, and what it gave."""
+    """Return the range after each of 3 epochs, and the result of the run."""
     images, labels = make_data()
     data = tf.data.Dataset.from_tensor_slices((images, labels)).batch(8)
     after: list[float] = []
@@ -171,7 +171,7 @@ def test_what_is_returned_has_fixed_ranges_and_the_learned_amax() -> None:
 
 
 def test_a_range_that_is_too_small_learns_to_be_larger() -> None:
-    """Of the numbers only the sign is left, and the head, which is right and doesn't train, wants more."""
+    """With so small a range only the sign is left, and the loss of the frozen head falls if the range grows."""
     model = make_model(amax=0.2)
     model.get_layer("head").set_weights([np.array([[-1, 1]] * 3, "float32"), np.zeros(2, "float32")])
     model.get_layer("head").trainable = False

@@ -1,4 +1,4 @@
-"""Several devices that train together give the weights of one device that sees the whole batch."""
+"""Training on several devices gives the same weights as one device with the whole batch."""
 
 import os
 import subprocess
@@ -36,7 +36,7 @@ net = keras.Model(image, keras.layers.Dense(4, activation="softmax")(hidden))
 placement = plan(trace(net).graph, "tensorrt")
 quantized = apply_placement(net, placement, calibrate(net, placement, [x]))
 data = tf.data.Dataset.from_tensor_slices((x, y)).batch(16)
-# The steps of plain SGD are as large as the gradient: a sum in place of a mean would double them.
+# The steps of SGD are proportional to the gradient: a sum in place of a mean would double them.
 recipe = Recipe(
     epochs=2, batch_size=16, optimizer="sgd-momentum", learning_rate=0.01, distillation=Distillation(weight=0.5),
 )
@@ -51,7 +51,7 @@ for name, count in {"one": 1, "two": 2, "again": 2}.items():
 
 
 def test_two_devices_train_as_one(tmp_path: Path) -> None:
-    """A process of its own: TensorFlow's devices can't be parted once it runs."""
+    """Run in a separate process, because TensorFlow can't split its devices once it has started."""
     done = subprocess.run(  # noqa: S603
         [sys.executable, "-c", _SCRIPT, str(tmp_path)],
         env={**os.environ, "KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"},

@@ -1,4 +1,4 @@
-"""Runs that end in the middle of an epoch, by Ctrl-C or by `kill -9`, and go on as if they hadn't."""
+"""Runs that end in the middle of an epoch, by Ctrl-C or `kill -9`, and resume with the same result."""
 
 import json
 import logging
@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import keras_qat
 from interrupts import InterruptAt
 from keras_qat.errors import StorageError
 from keras_qat.layers import FakeQuantize, QuantizedDense
@@ -40,7 +41,7 @@ SELECTION = data(1).batch(8)
 
 
 def make_model(seed: int = 1) -> keras.Model:
-    """With all that has a state: dropout's seed, batch norm's statistics, a range."""
+    """Make a model with everything that has a state: a dropout's seed, a batch norm's statistics, a range."""
     keras.utils.set_random_seed(seed)
     image = keras.Input((6,))
     x = FakeQuantize(QuantSpec(), 2.0, name="edge")(image)
@@ -79,7 +80,7 @@ def without_times(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def assert_same_end(left: Path, right: Path) -> None:
-    """Weights, seeds, optimizer, history; to the last bit."""
+    """Compare weights, seeds, optimizer and history bit by bit."""
     (a, left_arrays), (b, right_arrays) = last(left), last(right)
     assert without_times(a["history"]) == without_times(b["history"])
     assert a["step"] == b["step"] == 0
@@ -94,7 +95,7 @@ def assert_same_end(left: Path, right: Path) -> None:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Uninterrupted runs, which keep nothing within an epoch."""
+    """Uninterrupted runs without checkpoints within an epoch."""
     folders = {}
     for name, settings in RECIPES.items():
         folders[name] = tmp_path_factory.mktemp("whole")
@@ -122,16 +123,16 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(
             run(folder, RECIPES[name], callbacks=[count, InterruptAt(epoch, step)])
         keras.utils.set_random_seed(99)  # a new process would start elsewhere
     state, _ = last(folder)
-    # The state is kept before the interrupt's callback is called. After an epoch's last step there is nothing to keep.
+    # The state is saved before the interrupt's callback is called. After an epoch's last step, nothing is saved.
     assert len(state["history"]) == stops[-1][0]
     assert 0 < state["step"] < STEPS
     run(folder, RECIPES[name], callbacks=[count])
     assert_same_end(folder, whole[name])
-    # No step that was kept is taken again.
+    # No saved step is repeated.
     assert len(taken) == 2 * STEPS + (stops[-1][1] is None)
 
 
-def test_nothing_is_kept_within_an_epoch_before_its_time(tmp_path: Path) -> None:
+def test_no_checkpoint_is_written_before_the_interval_has_passed(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, RECIPES["labels"], keep_every_s=1e9, callbacks=[InterruptAt(2, 3)])
     state, _ = last(tmp_path)
@@ -139,7 +140,7 @@ def test_nothing_is_kept_within_an_epoch_before_its_time(tmp_path: Path) -> None
 
 
 def test_a_selection_that_draws_random_numbers_changes_nothing(tmp_path: Path) -> None:
-    """Of it a batch is read before a cut epoch goes on."""
+    """One batch of the selection is read before an interrupted epoch resumes."""
 
     def drawing() -> Any:
         np.random.rand(3)  # noqa: NPY002
@@ -211,7 +212,9 @@ run(Path(folder), RECIPES[name], callbacks=[kill])
 def test_a_killed_process_goes_on_in_another(whole: dict[str, Path], tmp_path: Path) -> None:
     name = "teacher, learned ranges"
     command = [sys.executable, "-W", "ignore", "-c", _KILLED, name, str(tmp_path / "killed")]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    # The process runs the package that is tested here, wherever that was imported from.
+    source = Path(keras_qat.__file__).parents[1]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), str(source)])}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)  # noqa: S603
     assert done.returncode == -signal.SIGKILL, done.stderr
     state, _ = last(tmp_path / "killed")
@@ -220,7 +223,7 @@ def test_a_killed_process_goes_on_in_another(whole: dict[str, Path], tmp_path: P
     assert_same_end(tmp_path / "killed", whole[name])
 
 
-# --- what is found before training ------------------------------------------------------------------------------------
+# --- checks before training -------------------------------------------------------------------------------------------
 
 
 class NoTraining(keras.callbacks.Callback):
@@ -233,11 +236,11 @@ def test_a_disk_that_is_too_full_is_reported_before_training(tmp_path: Path, mon
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**6, 10**6, 100))
     with pytest.raises(StorageError, match=r"too full.*Received: 0\.1 kB free.*Make room"):
         run(tmp_path, RECIPES["labels"], callbacks=[NoTraining()])
-    # Twice what both files hold, for the new ones are written beside the old.
+    # Twice the size of both files, because new files are written beside the old ones.
     numbers = make_model().count_params()
     momenta = sum(int(np.prod(v.shape)) for v in make_model().trainable_variables)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**6, 0, 2 * 4 * (2 * numbers + momenta)))
-    with pytest.raises(StorageError, match="too full"):  # the seeds and the counters come on top
+    with pytest.raises(StorageError, match="too full"):  # the seeds and counters are missing
         run(tmp_path, RECIPES["labels"], callbacks=[NoTraining()])
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**6, 0, 2 * 4 * (2 * numbers + momenta) + 500))
     with pytest.raises(KeyboardInterrupt):
@@ -251,7 +254,7 @@ def test_another_teacher_starts_anew(tmp_path: Path, caplog: pytest.LogCaptureFi
         assert ("(teacher differs): starting anew" in caplog.text) == anew
 
 
-def test_a_teacher_that_is_not_asked_makes_no_other_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_teacher_that_is_not_used_does_not_identify_the_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for teacher in (2, 3):
         with caplog.at_level(logging.WARNING), pytest.raises(KeyboardInterrupt):
             run(tmp_path, RECIPES["labels"], teacher=make_model(teacher), callbacks=[InterruptAt(1, 1)])

@@ -1,4 +1,4 @@
-"""Schedules against a table worked by hand, and their round trips."""
+"""Schedules compared with a table computed by hand, and their round trips."""
 
 from typing import Any
 
@@ -46,7 +46,7 @@ def test_constant_and_cosine() -> None:
     constant = make_schedule("constant", 0.3, 5, 2)
     assert [float(constant(step)) for step in (0, 1, 100)] == pytest.approx([0.3] * 3)
     cosine = make_schedule("cosine", 0.3, 5, 2)
-    # cos(pi / 5) = 0.809017 at a fifth of the way
+    # after a fifth of the steps, cos(pi / 5) = 0.809017
     assert [float(cosine(step)) for step in (0, 2, 10)] == pytest.approx([0.3, 0.15 * 1.809017, 0.0], abs=1e-7)
 
 
@@ -86,7 +86,7 @@ def test_settings_out_of_range(arguments: tuple[str, float, int, int]) -> None:
 
 
 def test_warmup_cosine_against_a_table_worked_by_hand() -> None:
-    """Twenty steps: two up, then half a cosine over eighteen: (1 + cos(π k / 18)) / 2 at step 2 + k."""
+    """Of twenty steps, two rise; then half a cosine takes eighteen: (1 + cos(π k / 18)) / 2 at step 2 + k."""
     schedule = make_schedule("warmup-cosine", 0.1, steps_per_epoch=10, epochs=2)
     rates = {0: 0.1 / 3, 1: 0.2 / 3, 2: 0.1, 8: 0.075, 11: 0.05, 14: 0.025, 20: 0.0}
     for step, rate in rates.items():

@@ -1,4 +1,4 @@
-"""What TensorBoard is given, read back with its own reader."""
+"""The TensorBoard logs, read with TensorBoard's own reader."""
 
 import logging
 from pathlib import Path
@@ -25,9 +25,9 @@ def make_model(seed: int) -> keras.Model:
 
 
 def scalars(folder: Path) -> dict[str, dict[int, float]]:
-    """Tag → step → value, of all event files of one folder."""
+    """Return tag → step → value, from all event files in a folder."""
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    found: dict[str, dict[int, float]] = {}
+    values: dict[str, dict[int, float]] = {}
     for file in sorted(folder.glob("events.*")):
         events = accumulator.EventAccumulator(str(file), size_guidance={"tensors": 0})
         events.Reload()
@@ -35,13 +35,13 @@ def scalars(folder: Path) -> dict[str, dict[int, float]]:
             for event in events.Tensors(tag):
                 value = tf.make_ndarray(event.tensor_proto)
                 if value.dtype == np.float32 and value.shape == ():
-                    found.setdefault(tag, {})[event.step] = float(value)
-    return found
+                    values.setdefault(tag, {})[event.step] = float(value)
+    return values
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, FineTuned, list[float]]:
-    """A run of two epochs, with a teacher that is quantized too: its logs, its result, the range after each epoch."""
+    """The logs, the result and the range after each epoch of a run whose teacher is quantized too."""
     folder, ranges = tmp_path_factory.mktemp("run"), []
     peek = keras.callbacks.LambdaCallback(
         on_epoch_end=lambda epoch, logs: ranges.append(float(peek.model.student.get_layer("edge_quantize").amax))  # noqa: ARG005
@@ -81,7 +81,7 @@ def test_the_curves_are_those_of_the_history(run: tuple[Path, FineTuned, list[fl
 
 
 def test_the_learning_rate_is_shown(run: tuple[Path, FineTuned, list[float]]) -> None:
-    """As it is when the epoch ends: of the step to come."""
+    """At the end of an epoch, the optimizer's rate is that of the next step."""
     rates = scalars(run[0] / "train")["epoch_learning_rate"]
     assert rates == pytest.approx({0: 0.05, 1: 0.05})
 

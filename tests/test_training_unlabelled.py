@@ -1,4 +1,4 @@
-"""Fine-tuning on images without labels: the teacher alone, and refusals where labels are needed."""
+"""Fine-tuning on images without labels, and the refusal of recipes that need labels."""
 
 import json
 import logging
@@ -61,7 +61,7 @@ def assert_same_weights(left: FineTuned, right: FineTuned) -> None:
 
 
 def test_a_teacher_needs_no_labels(without: FineTuned) -> None:
-    """To the bit what labels that nobody looks at give."""
+    """The result equals, bit by bit, that with labels that the recipe doesn't use."""
     labelled = tune(labelled=True)
     assert_same_weights(without, labelled)
     assert without.best_epoch == labelled.best_epoch > 0
@@ -98,7 +98,7 @@ def test_no_run_goes_on_from_one_that_measured_otherwise(
         tune(folder=tmp_path, labelled=labelled, keep_every_s=0, callbacks=[InterruptAt(1)])
     with caplog.at_level(logging.WARNING), pytest.raises(KeyboardInterrupt):
         tune(folder=tmp_path, labelled=not labelled, callbacks=[InterruptAt(1)])
-    assert "being of another run (labelled differs)" in caplog.text
+    assert "it belongs to another run (labelled differs)" in caplog.text
 
 
 def test_checkpoints_of_before_had_labels(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,10 +1,7 @@
-"""Failures of a training step, in the user's words: a loss that isn't finite, no memory left.
+"""Callbacks of a training run, and the explanation of out-of-memory errors.
 
-Keeps the state of a training in the middle of an epoch: an epoch of ImageNet is hours.
-
-What a training run shows while it runs.
-
-What TensorBoard shows of a training: loss, accuracy, agreement and learning rate by Keras, and the ranges by us.
+The callbacks stop on a loss that isn't finite, save the state within an epoch, show progress, and write TensorBoard
+logs.
 """
 
 import importlib.util
@@ -27,17 +24,23 @@ from keras_qat.layers import FakeQuantize
 from keras_qat.training.cloning import all_layers
 from keras_qat.training.distiller import Distiller
 
-_NO_MEMORY = ("ResourceExhausted", "OutOfMemory", "RESOURCE_EXHAUSTED")
+_NO_MEMORY = ("ResourceExhausted", "OutOfMemory", "RESOURCE_EXHAUSTED")  # in the name or the text of an error
+_REFRESH_S = 0.2
+
+_logger = logging.getLogger(__name__)
 
 
 class FiniteLoss(keras.callbacks.Callback):
-    """Stops the run at the first step whose loss isn't finite, before a checkpoint is written.
+    """Stops training at the first step whose loss isn't finite, before a checkpoint is written.
 
     Args:
-        first_step: steps of the epoch that an earlier run took.
+        first_step: number of steps of the first epoch that an earlier run has taken.
 
     Raises:
-        UserError: the loss isn't finite.
+        UserError: If the loss is NaN or infinite. It is raised from `fit`.
+
+    Example:
+        >>> callback = FiniteLoss()  # model.fit(…, callbacks=[callback])
     """
 
     def __init__(self, first_step: int = 0) -> None:
@@ -45,11 +48,11 @@ class FiniteLoss(keras.callbacks.Callback):
         self._epoch, self._first = 0, first_step
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:  # noqa: ARG002
-        """Note the epoch for the message."""
+        """Remember the epoch, for the message."""
         self._epoch = epoch + 1
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Look at the running mean of the loss, which one NaN is enough to spoil."""
+        """Check the running mean of the loss, which a single NaN makes NaN."""
         loss = float((logs or {}).get("loss", 0.0))
         if not math.isfinite(loss):
             rate = float(self.model.optimizer.learning_rate)
@@ -60,57 +63,18 @@ class FiniteLoss(keras.callbacks.Callback):
             )
 
 
-@contextmanager
-def memory_explained(batch_size: int | None, accumulate: int = 1) -> Iterator[None]:
-    """Turn an out-of-memory error of any backend into one that says what to do.
-
-    Args:
-        batch_size: images of one step, for the message; `None` where it isn't known.
-        accumulate: steps whose gradients are averaged.
-
-    Raises:
-        UserError: the block ran out of memory. Other errors pass through.
-    """
-    try:
-        yield
-    except Exception as error:
-        # Each backend has a class of its own, and importing all three to name them isn't worth it.
-        text = f"{type(error).__name__}: {error}"
-        if not isinstance(error, MemoryError) and not any(mark in text for mark in _NO_MEMORY):
-            raise
-        received = f"batch_size={batch_size}" if batch_size else text.splitlines()[0][:200]
-        raise UserError(
-            f"Training ran out of memory. Received: {received}. {smaller_batch(batch_size, accumulate)}"
-        ) from error
-
-
-def smaller_batch(batch_size: int | None, accumulate: int) -> str:
-    """What to do about a batch that doesn't fit in memory.
-
-    Example:
-        >>> smaller_batch(64, 1)
-        'Use batch_size=32 with accumulate=2: half the memory, and the weights move as with a batch of 64.'
-    """
-    if batch_size is None or batch_size == 1:
-        return "Use smaller batches or images, or a machine with more memory."
-    half, times = batch_size // 2, accumulate * 2
-    return (
-        f"Use batch_size={half} with accumulate={times}: half the memory, and the weights move as with a batch of "
-        f"{half * times}."
-    )
-
-
 class StateKeeper(keras.callbacks.Callback):
-    """Calls `keep` every so many seconds of one epoch, and puts the running means of a cut epoch back.
+    """Calls `keep` at intervals within one epoch, since an epoch of ImageNet takes hours.
 
-    Its `step` is the number of steps of the epoch that were taken.
+    It also restores the running means of the metrics when an interrupted epoch continues. The attribute `step` is the
+    number of steps of the epoch taken so far.
 
     Args:
-        keep: gets the steps taken of the epoch, and the values of the metrics' variables.
-        every_s: seconds from one to the next; 0 keeps after every step.
-        steps: of a whole epoch. After the last one nothing is kept here: the epoch's end is about to be.
-        first_step: steps of the epoch that an earlier run took.
-        metrics: values of the metrics' variables after them.
+        keep: called with the number of steps taken, and the values of the metrics' variables.
+        every_s: seconds between two calls; 0 calls it after every step.
+        steps: number of steps in a whole epoch. `keep` isn't called after the last one, which ends the epoch.
+        first_step: number of steps of the epoch that an earlier run has taken.
+        metrics: values of the metrics' variables after these steps.
     """
 
     def __init__(
@@ -128,38 +92,35 @@ class StateKeeper(keras.callbacks.Callback):
         self.step = first_step
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:  # noqa: ARG002
-        """Go on with the means of the cut epoch; Keras has just reset them."""
+        """Restore the means of the interrupted epoch, which Keras has just reset."""
         if self._metrics:
             for variable, value in zip(self.model.metrics_variables, self._metrics, strict=True):
                 variable.assign(value)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:  # noqa: ARG002
-        """Keep, if it is time."""
+        """Call `keep`, if the interval has passed."""
         self.step = self._first + batch + 1
         if self.step >= self._steps or time.monotonic() < self._next:
             return
         if hasattr(self.model, "jax_state_sync"):
-            self.model.jax_state_sync()  # JAX's step holds the variables' values until asked
+            self.model.jax_state_sync()  # until then JAX's training step holds the values of the variables
         values = tuple(keras.ops.convert_to_numpy(variable) for variable in self.model.metrics_variables)
         self._keep(self.step, values)
         self._next = time.monotonic() + self._every
 
 
-_REFRESH_S = 0.2
-
-
 class TrainingProgress(keras.callbacks.Callback):
-    """A live bar on a terminal; one plain line an epoch where the output is a file or a pipe.
+    """Shows a live bar on a terminal, or prints one line per epoch to a file or a pipe.
 
     Use it as a context manager around the `fit` calls, so that an interrupt leaves the terminal in order.
 
     Args:
-        epochs: epochs of the whole run.
-        steps_per_epoch: steps of one epoch.
-        rate_at: step of the whole run (from 0) → its learning rate. Asked of the optimizer, JAX would have to
-            bring all variables up to date.
-        done: epochs that an earlier run has finished.
-        first_step: steps of the next one that it took.
+        epochs: number of epochs in the whole run.
+        steps_per_epoch: number of steps in one epoch.
+        rate_at: step of the whole run (from 0) → its learning rate. To read the rate from the optimizer, JAX would have
+            to synchronize all variables.
+        done: number of epochs that an earlier run has finished.
+        first_step: number of steps of the next epoch that the earlier run has taken.
         console: where to write; standard error by default, since standard output is for results.
     """
 
@@ -189,7 +150,7 @@ class TrainingProgress(keras.callbacks.Callback):
         )
 
     def __enter__(self) -> "TrainingProgress":  # noqa: PYI034 - typing.Self needs Python 3.11
-        """Start the bar, on a terminal."""
+        """Start the bar if the output is a terminal."""
         if self._console.is_terminal:
             total, done = self._epochs * self._steps, self._epoch * self._steps + self._first
             self._task = self._bar.add_task(self._title, total=total, completed=done, numbers="")
@@ -208,13 +169,13 @@ class TrainingProgress(keras.callbacks.Callback):
         return f"epoch {min(self._epoch + 1, self._epochs)}/{self._epochs}"
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:  # noqa: ARG002
-        """Name the epoch."""
+        """Show the number of the epoch."""
         self._epoch = epoch
         if self._task is not None:
             self._bar.update(self._task, description=self._title)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Move the bar, a few times a second at most."""
+        """Advance the bar, at most a few times a second."""
         now = time.monotonic()
         if self._task is not None and now >= self._next_refresh:
             self._next_refresh = now + _REFRESH_S
@@ -222,7 +183,7 @@ class TrainingProgress(keras.callbacks.Callback):
             self._bar.update(self._task, completed=done, numbers=self._numbers(logs or {}, done))
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Close the epoch: on the bar, or as a line."""
+        """Complete the epoch on the bar, and print its line."""
         logs, self._first = logs or {}, 0
         done = (epoch + 1) * self._steps
         numbers = self._numbers(logs, done)
@@ -240,14 +201,11 @@ class TrainingProgress(keras.callbacks.Callback):
         return f"loss {logs.get('loss', float('nan')):.4f}{accuracy} lr {rate:.2e}"
 
 
-_logger = logging.getLogger(__name__)
-
-
 class RangesToTensorBoard(keras.callbacks.Callback):
-    """Writes the amax of every quantized tensor after each epoch, as the scalar `range/TENSOR`.
+    """Writes the amax of each `FakeQuantize` layer to TensorBoard after every epoch, as the scalar `range/LAYER`.
 
     Args:
-        folder: of the logs.
+        folder: folder of the logs; the scalars are written to its subfolder `ranges`.
 
     Example:
         >>> callback = RangesToTensorBoard("logs")  # model.fit(…, callbacks=[callback])
@@ -258,11 +216,11 @@ class RangesToTensorBoard(keras.callbacks.Callback):
         self._folder = Path(folder)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:  # noqa: ARG002
-        """Write them."""
+        """Write the ranges of the model, or of the student of a `Distiller`."""
         import tensorflow as tf
 
         with tf.summary.create_file_writer(str(self._folder / "ranges")).as_default(step=epoch):
-            # A teacher may be quantized, too; its ranges don't change.
+            # A teacher may be quantized as well, but its ranges don't change.
             trained = self.model.student if isinstance(self.model, Distiller) else self.model
             for layer in all_layers(trained):
                 if isinstance(layer, FakeQuantize):
@@ -270,8 +228,56 @@ class RangesToTensorBoard(keras.callbacks.Callback):
 
 
 def tensorboard_callbacks(folder: Path) -> list[keras.callbacks.Callback]:
-    """Keras's and ours, writing below `folder`; none where TensorBoard isn't installed, and the log says so."""
+    """Return the callbacks that write TensorBoard logs; none, with a note in the log, if TensorBoard isn't installed.
+
+    Args:
+        folder: folder of the logs: loss, accuracy, agreement and learning rate by Keras, and the ranges.
+    """
     if importlib.util.find_spec("tensorboard") is None:
         _logger.info("No TensorBoard logs: install it with `pip install 'keras-qat[tensorboard]'`.")
         return []
     return [keras.callbacks.TensorBoard(folder, write_graph=False), RangesToTensorBoard(folder)]
+
+
+@contextmanager
+def memory_explained(batch_size: int | None, accumulate: int = 1) -> Iterator[None]:
+    """Replace an out-of-memory error of any backend by one that says what to do.
+
+    Args:
+        batch_size: number of images in one step, for the message; `None` if it isn't known.
+        accumulate: number of steps whose gradients are averaged.
+
+    Raises:
+        UserError: If the block runs out of memory. All other errors pass through.
+    """
+    try:
+        yield
+    except Exception as error:
+        # Each backend has its own class of error. To name the classes, all three backends would have to be imported.
+        text = f"{type(error).__name__}: {error}"
+        if not isinstance(error, MemoryError) and not any(mark in text for mark in _NO_MEMORY):
+            raise
+        received = f"batch_size={batch_size}" if batch_size else text.splitlines()[0][:200]
+        raise UserError(
+            f"Training ran out of memory. Received: {received}. {smaller_batch(batch_size, accumulate)}"
+        ) from error
+
+
+def smaller_batch(batch_size: int | None, accumulate: int) -> str:
+    """Return the advice to halve a batch that doesn't fit in memory, and to accumulate twice as many steps.
+
+    Args:
+        batch_size: number of images in one step; `None` if it isn't known.
+        accumulate: number of steps whose gradients are averaged now.
+
+    Example:
+        >>> smaller_batch(64, 1)
+        'Use batch_size=32 with accumulate=2: half the memory, and the weights move as with a batch of 64.'
+    """
+    if batch_size is None or batch_size == 1:
+        return "Use smaller batches or images, or a machine with more memory."
+    half, steps = batch_size // 2, accumulate * 2
+    return (
+        f"Use batch_size={half} with accumulate={steps}: half the memory, and the weights move as with a batch of "
+        f"{half * steps}."
+    )

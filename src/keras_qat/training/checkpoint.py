@@ -1,19 +1,19 @@
-"""Checkpoints that a killed run can always go on from, in the middle of an epoch too.
+"""Checkpoints from which a killed run can resume at any time, in the middle of an epoch too.
 
 A folder holds `last.npz`: everything that the next step depends on (weights, ranges, seeds, the optimizer's state, the
-running means of the epoch), which run it is of, the finished epochs, and the position in the data. It is one file,
-written whole beside the old one and then renamed, so there is no mixture of two moments. `best.keras` is the best
-epoch's model; a kill between the two renames leaves an older one, which is mended at reading
-(`keras_qat.training.restore`): the best epoch, if it is the last one, is in `last.npz`. `history.json` is for reading.
+running means of the epoch), the identity of the run, the finished epochs, and the position in the data. It is a single
+file, written beside the old one and then renamed, so that it never mixes two states. `best.keras` is the model of the
+best epoch. A kill between the two renames leaves an older `best.keras`, which is repaired when the checkpoint is
+loaded: if the last epoch is the best, its weights are in `last.npz`. `history.json` is for the user.
 
-Going on from a checkpoint, or not: what is damaged or of another run is set aside and never deleted.
+A checkpoint that is damaged or belongs to another run is moved aside, never deleted.
 """
 
 import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -29,22 +29,27 @@ from keras_qat.training.recipe import Recipe
 from keras_qat.training.session import Session
 
 LAST, BEST, HISTORY, TENSORBOARD = "last.npz", "best.keras", "history.json", "tensorboard"
-STATE, OPTIMIZER = "state", "optimizer/"
+_STATE, _MODEL, _OPTIMIZER, _METRICS = (
+    "state",
+    "model/",
+    "optimizer/",
+    "metrics/",
+)  # of the arrays
 
 _logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class RunIdentity:
-    """What must be equal for a run to go on from a checkpoint.
+    """What must be equal for a run to resume from a checkpoint.
 
     Args:
-        recipe: every setting.
-        steps_per_epoch: steps of one epoch, as counted from the data.
+        recipe: all settings.
+        steps_per_epoch: number of steps in one epoch, as counted from the data.
         model: fingerprint of the model as given.
         teacher: fingerprint of the teacher; empty without one.
         labelled: whether the images have labels, which decides what is measured.
-        data: what the caller knows the images by; empty if nothing.
+        data: the caller's identifier of the images; empty if there is none.
     """
 
     recipe: Recipe
@@ -55,26 +60,18 @@ class RunIdentity:
     data: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the identity, as JSON holds it."""
-        plain = {
-            "recipe": self.recipe.to_dict(),
-            "steps_per_epoch": self.steps_per_epoch,
-            "model": self.model,
-            "teacher": self.teacher,
-            "labelled": self.labelled,
-            "data": self.data,
-        }
-        return dict(json.loads(json.dumps(plain)))  # tuples become lists, as in a file that was read
+        """Return the identity as it reads after a round trip through JSON, where tuples become lists."""
+        return dict(json.loads(json.dumps(asdict(self))))
 
 
 @dataclass(frozen=True)
 class Position:
-    """Where a run stands.
+    """How far a run has come.
 
     Args:
         history: the finished epochs.
-        step: steps taken of the epoch after them.
-        metrics: values of the metrics' variables over those steps; empty at the start of an epoch.
+        step: number of steps taken in the epoch after them.
+        metrics: values of the metrics' variables after these steps; empty at the start of an epoch.
     """
 
     history: History
@@ -82,170 +79,176 @@ class Position:
     metrics: tuple[np.ndarray, ...] = ()
 
 
-def save_checkpoint(folder: Path, identity: RunIdentity, session: Session, position: Position) -> None:
-    """Write the state at a position; within an epoch only one whose numbers are finite, or the last good one stays.
+def require_room(folder: Path, session: Session) -> None:
+    """Check before hours of training that the checkpoints fit on the disk.
 
     Raises:
-        StorageError: the folder can't be written.
+        StorageError: If less than twice the size of both files is free; new files are written beside the old ones.
+    """
+    variables = [*session.working.variables, *session.trainer.optimizer.variables, *session.best.variables]
+    require_space(folder, 2 * sum(4 * int(np.prod(variable.shape)) for variable in variables))
+
+
+def save_checkpoint(folder: Path, identity: RunIdentity, session: Session, position: Position) -> None:
+    """Write the state at a position, and after an epoch `history.json` and, if it is the best, `best.keras`.
+
+    Within an epoch, a state with numbers that aren't finite doesn't replace the last good one.
+
+    Args:
+        folder: the folder to write to.
+        identity: identity of the run.
+        session: the models, with the weights at `position`.
+        position: how far the run has come.
+
+    Raises:
+        StorageError: If the folder can't be written.
     """
     history = position.history
     state = {**identity.to_dict(), "step": position.step, "history": history.to_list()}
-    arrays = {name: ops.convert_to_numpy(value) for name, value in named_variables(session)}
+    arrays = {name: ops.convert_to_numpy(variable) for name, variable in _model_variables(session)}
     optimizer = dump_optimizer(session.trainer.optimizer, session.working.variables)
-    arrays |= {OPTIMIZER + path: value for path, value in optimizer.items()}
+    arrays |= {_OPTIMIZER + path: value for path, value in optimizer.items()}
     if position.step and not all(np.isfinite(value).all() for value in arrays.values()):
-        _logger.warning("The weights aren't finite after step %d: %s stays as it was.", position.step, folder / LAST)
+        _logger.warning("The weights aren't finite after step %d: %s isn't replaced.", position.step, folder / LAST)
         return
-    arrays |= {f"metrics/{i}": value for i, value in enumerate(position.metrics)}
-    arrays[STATE] = np.array(json.dumps(state))
+    arrays |= {f"{_METRICS}{i}": value for i, value in enumerate(position.metrics)}
+    arrays[_STATE] = np.array(json.dumps(state))
     with atomic_path(folder / LAST) as last:
         np.savez(last, allow_pickle=False, **arrays)
     if position.step == 0:
         write_json(folder / HISTORY, {"recipe": identity.recipe.to_dict(), "epochs": history.to_list()})
         if history.best_epoch == history.last_epoch:
-            save_best(folder, session)
+            _save_best(folder, session)
 
 
-def require_room(folder: Path, session: Session) -> None:
-    """Find out before hours of training that the checkpoints will not fit on the disk.
-
-    Raises:
-        StorageError: there is less room than both files take twice, for the new ones are written beside the old.
-    """
-    variables = [value for _, value in named_variables(session)] + list(session.trainer.optimizer.variables)
-    last = sum(4 * int(np.prod(value.shape)) for value in variables)
-    best = sum(4 * int(np.prod(value.shape)) for value in session.best.variables)
-    require_space(folder, 2 * (last + best))
-
-
-def save_best(folder: Path, session: Session) -> None:
-    """Write the best epoch's model."""
+def _save_best(folder: Path, session: Session) -> None:
     with atomic_path(folder / BEST) as best:
         session.best.save(best)
 
 
-def named_variables(session: Session) -> list[tuple[str, Any]]:
-    """All variables of the model that trains, seeds of dropout included, under names that every process gives them."""
-    return [(f"model/{i}", variable) for i, variable in enumerate(session.working.variables)]
+def _model_variables(session: Session) -> list[tuple[str, Any]]:
+    """Return all variables of the model that trains, seeds of dropout included, by names that no process changes."""
+    return [(f"{_MODEL}{i}", variable) for i, variable in enumerate(session.working.variables)]
 
 
 def load_checkpoint(folder: Path, identity: RunIdentity, session: Session) -> Position | None:
-    """Put a checkpoint's weights into `session`.
+    """Load the weights and the optimizer's state of a checkpoint into `session`.
+
+    A checkpoint that is damaged or belongs to another run is set aside, and the log says why.
 
     Args:
-        folder: what `save_checkpoint` wrote to.
-        identity: of the run that wants to go on.
-        session: freshly opened; gets the weights and the optimizer's state. After `None` throw it away, for
-            it may hold a part of them.
+        folder: the folder that `save_checkpoint` wrote to.
+        identity: identity of the run that wants to resume.
+        session: a newly opened session, which is changed in place. If the result is `None`, discard it: a part of the
+            checkpoint may have been loaded.
 
     Returns:
-        The position, or `None` where there is no checkpoint, or it is of another run or damaged; then its files have
-        been set aside, and the log says which it was.
+        The position of the checkpoint; `None` if there is none from which this run can resume.
 
     Raises:
-        StorageError: the files can't be read or moved, though they may be whole.
-        MemoryError: they don't fit.
+        StorageError: If the files can't be read or moved, although they may be intact.
+        MemoryError: If the arrays don't fit in memory.
     """
     if not (folder / LAST).exists():
         return None
     try:
-        position, in_hand = _read(folder, identity, session)
+        position, best_in_memory = _read(folder, identity, session)
     except _UnusableError as error:
-        set_aside(folder, f"The checkpoint in {folder} is of no use, {error}")
+        set_aside(folder, f"Can't resume from the checkpoint in {folder}: {error}")
         return None
-    if in_hand:
-        # A kill before the second rename left an older one, and no later epoch need be better.
-        save_best(folder, session)
+    if best_in_memory:
+        # A kill before the second rename left an older file, and no later epoch is sure to be better.
+        _save_best(folder, session)
     return position
 
 
 def _read(folder: Path, identity: RunIdentity, session: Session) -> tuple[Position, bool]:
-    """The position, and whether the best epoch's weights are known without their file."""
-    # Opened here: NumPy leaves a damaged archive open.
-    with _damage_named(folder / LAST), (folder / LAST).open("rb") as stream, np.load(stream) as file:
+    """Return the position, and whether `session.best` was filled without reading `best.keras`."""
+    # The file is opened here, because NumPy leaves a damaged archive open.
+    with _damage_reported(folder / LAST), (folder / LAST).open("rb") as stream, np.load(stream) as file:
         arrays = {name: file[name] for name in file.files}
-    with _damage_named(folder / LAST):
-        # Checkpoints that don't say so are of a time when all images had labels.
-        state = {"labelled": True, "data": "", **json.loads(str(arrays[STATE]))}
+    with _damage_reported(folder / LAST):
+        # Older checkpoints lack these entries: all their images had labels.
+        state = {"labelled": True, "data": "", **json.loads(str(arrays[_STATE]))}
         differing = [name for name, value in identity.to_dict().items() if state[name] != value]
     if differing:
-        raise _UnusableError(f"being of another run ({', '.join(differing)} differs)")
-    with _damage_named(folder / LAST):
+        raise _UnusableError(f"it belongs to another run ({', '.join(differing)} differs)")
+    with _damage_reported(folder / LAST):
         position = _restore(arrays, state, identity.recipe, session)
     return position, _load_best(folder, session, position)
 
 
 def _restore(arrays: dict[str, Any], state: dict[str, Any], recipe: Recipe, session: Session) -> Position:
     history = History.from_list(state["history"], recipe.monitor)
-    for name, variable in named_variables(session):
+    for name, variable in _model_variables(session):
         variable.assign(arrays[name])
-    optimizer = {k.removeprefix(OPTIMIZER): v for k, v in arrays.items() if k.startswith(OPTIMIZER)}
-    # What was frozen since the optimizer was built is frozen again when its epoch begins.
+    optimizer = {k.removeprefix(_OPTIMIZER): v for k, v in arrays.items() if k.startswith(_OPTIMIZER)}
+    # The checkpoint may lack variables that were frozen later; they are frozen again when their epoch begins.
     load_optimizer(session.trainer.optimizer, optimizer, session.working.variables, partial=recipe.freezes_later)
-    metrics = tuple(arrays[f"metrics/{i}"] for i in range(sum(k.startswith("metrics/") for k in arrays)))
+    metrics = tuple(arrays[f"{_METRICS}{i}"] for i in range(sum(k.startswith(_METRICS) for k in arrays)))
     return Position(history, state["step"], metrics)
 
 
 def _load_best(folder: Path, session: Session, position: Position) -> bool:
-    """Put the best epoch's weights into `session.best`; whether they are known without the file."""
+    """Load the best epoch's weights into `session.best`, and return whether this was possible without the file."""
     best = position.history.best_epoch
     if best == 0:
-        return True  # the model as given, which a fresh session holds
+        return True  # a new session holds the model as given
     if position.step == 0 and best == position.history.last_epoch:
         session.keep_best()
         return True
     if not (folder / BEST).exists():
-        raise _UnusableError(f"for {LAST} is whole, but {BEST} is missing, which held its best epoch, {best}")
-    with _damage_named(folder / BEST, f"{LAST} is whole, but "):
+        raise _UnusableError(f"{LAST} is whole, but {BEST} is missing, which held the best epoch ({best})")
+    with _damage_reported(folder / BEST, f"{LAST} is whole, but "):
         session.best.load_weights(folder / BEST)
     return False
 
 
 class _UnusableError(Exception):
-    """Why a checkpoint can't be gone on from."""
+    """The reason why a run can't resume from a checkpoint."""
 
 
 @contextmanager
-def _damage_named(path: Path, but: str = "") -> Iterator[None]:
-    """Tell a file that is damaged from one that can't be read now."""
+def _damage_reported(path: Path, prefix: str = "") -> Iterator[None]:
+    """Raise `_UnusableError` if a file is damaged, and `StorageError` if it can't be read at the moment."""
     try:
         yield
     except MemoryError:
         raise
     except Exception as error:
-        # The system's errors have a number; those of HDF5 and zip archives, which find damage, don't.
+        # Errors of the system have a number. Those of HDF5 and zip archives, which report damage, have none.
         if isinstance(error, OSError) and error.errno is not None:
             raise StorageError(
                 f"Can't read {path}: {error.strerror or error}. Received: {str(path)!r}. "
-                "Mend the access and run the same again, or choose another folder."
+                "Restore access to it and start the same run again, or choose another folder."
             ) from error
         reason = str(error).splitlines()[0] if str(error) else "no details"
-        raise _UnusableError(f"for {but}{path.name} is damaged ({type(error).__name__}: {reason})") from error
+        raise _UnusableError(f"{prefix}{path.name} is damaged ({type(error).__name__}: {reason})") from error
 
 
-def set_aside(folder: Path, why: str) -> None:
-    """Move the files of an earlier run, if there are any, to `earlier-1`, `earlier-2`, … in the folder, and say so.
+def set_aside(folder: Path, reason: str) -> None:
+    """Move the files of an earlier run, if any, to the subfolder `earlier-1`, `earlier-2`, …, and log a warning.
 
-    The state goes first, so that no mixture of two runs can be read.
+    The state is moved first, so that an interrupt doesn't leave a mixture of two runs that can be read.
 
     Args:
-        folder: of the run.
-        why: the log's first words.
+        folder: folder of the run.
+        reason: the first words of the warning.
 
     Raises:
-        StorageError: they can't be moved.
+        StorageError: If the files can't be moved.
     """
     names = [name for name in (LAST, BEST, HISTORY, TENSORBOARD) if (folder / name).exists()]
     if not names:
         return
-    place = next(p for p in (folder / f"earlier-{i}" for i in count(1)) if not p.exists())
+    earlier = next(path for path in (folder / f"earlier-{i}" for i in count(1)) if not path.exists())
     try:
-        place.mkdir()
+        earlier.mkdir()
         for name in names:
-            (folder / name).rename(place / name)
+            (folder / name).rename(earlier / name)
     except OSError as error:
         raise StorageError(
             f"Can't move the files of an earlier run: {error.strerror or error}. Received: {str(folder)!r}. "
             "Choose another folder."
         ) from error
-    _logger.warning("%s: starting anew. The files of the earlier run are in %s.", why, place)
+    _logger.warning("%s: starting anew. The files of the earlier run are in %s.", reason, earlier)

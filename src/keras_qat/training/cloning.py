@@ -1,4 +1,4 @@
-"""Independent copies of a model, so that the caller's is never trained."""
+"""Independent copies of a model, so that training never changes the caller's model; and fingerprints of models."""
 
 import hashlib
 import json
@@ -14,16 +14,16 @@ from keras_qat.types import RangeMode
 
 
 def clone(model: keras.Model, *, precision: str = "float32", range_mode: RangeMode = "fixed") -> keras.Model:
-    """Return a copy with the same layers, weights (non-trainable ones too) and `trainable` flags, uncompiled.
+    """Return an uncompiled copy with the same layers, weights (non-trainable ones too) and `trainable` flags.
 
     Args:
-        model: what to copy. It isn't touched.
-        precision: `"float32"` leaves each layer's dtype policy as it is. Another policy becomes that of all layers but
-            those that give the model's outputs, whose softmax needs float32.
-        range_mode: of all `FakeQuantize` layers.
+        model: the model to copy, which isn't changed.
+        precision: `"float32"` leaves each layer's dtype policy as it is. Any other policy is set on all layers except
+            those that give the model's outputs, because a softmax needs float32.
+        range_mode: the range mode of all `FakeQuantize` layers of the copy.
 
     Raises:
-        UnsupportedModelError: Keras can't clone the model (a subclass without a graph, for example).
+        UnsupportedModelError: If Keras can't clone the model, for example a subclass without a graph.
 
     Example:
         >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
@@ -37,7 +37,7 @@ def clone(model: keras.Model, *, precision: str = "float32", range_mode: RangeMo
     except (ValueError, TypeError, NotImplementedError) as error:
         raise _unsupported(model, str(error)) from error
     for source, target in zip(all_layers(model), all_layers(copy), strict=True):
-        # Outer layers come first: setting a flag sets those within, which are then set one by one.
+        # Outer layers come first: setting their flag sets those of their inner layers, which are corrected next.
         target.trainable = source.trainable
     for source, target in zip(model.weights, copy.weights, strict=True):
         target.trainable = source.trainable
@@ -48,10 +48,11 @@ def clone(model: keras.Model, *, precision: str = "float32", range_mode: RangeMo
 
 
 def require_graph(model: keras.Model) -> None:
-    """Refuse a model whose layers can't be told.
+    """Refuse a model without a graph of layers.
 
     Raises:
-        UnsupportedModelError: a subclass of `keras.Model`, or a Sequential model that isn't built.
+        UnsupportedModelError: If the model is a subclass of `keras.Model` without a graph, or an unbuilt Sequential
+            model.
     """
     if not getattr(model, "inputs", None):
         raise _unsupported(model, "it has no graph")
@@ -67,7 +68,7 @@ def _unsupported(model: keras.Model, why: str) -> UnsupportedModelError:
 def _copier(model: keras.Model, precision: str, range_mode: RangeMode) -> Callable[[Any], Any]:
     outputs = list(_output_layers(model))
 
-    def copied(layer: Any) -> Any:
+    def copy(layer: Any) -> Any:
         config = layer.get_config()
         if isinstance(layer, FakeQuantize):
             config["range_mode"] = range_mode
@@ -75,13 +76,13 @@ def _copier(model: keras.Model, precision: str, range_mode: RangeMode) -> Callab
             config["dtype"] = precision
         return type(layer).from_config(config)
 
-    return copied
+    return copy
 
 
 def _output_layers(model: keras.Model) -> Iterator[Any]:
-    """The layers that give the model's outputs; where a model within gives one, its own."""
-    for tensor in getattr(model, "outputs", None) or ():  # a subclass without a graph is refused later
-        operation = tensor._keras_history.operation  # noqa: SLF001 - Keras has no public way
+    """Yield the layers that give the model's outputs; for an inner model, the layers that give its outputs."""
+    for tensor in getattr(model, "outputs", None) or ():  # an inner model without a graph, which Keras refuses to clone
+        operation = tensor._keras_history.operation  # noqa: SLF001 - Keras has no public access
         if isinstance(operation, keras.Model):
             yield from _output_layers(operation)
         else:
@@ -89,13 +90,16 @@ def _output_layers(model: keras.Model) -> Iterator[Any]:
 
 
 def all_layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
-    """Yield the model and each layer within it, at any depth, an outer layer before its inner ones."""
-    # Keras has no public walk that enters composite layers, and `model.layers` doesn't.
+    """Yield the model and all layers within it at any depth, an outer layer before its inner layers."""
+    # `model.layers` doesn't enter composite layers, and Keras has no public method that does.
     yield from model._flatten_layers(include_self=True, recursive=True)  # noqa: SLF001
 
 
 def fingerprint(model: keras.Model) -> str:
-    """Return a SHA-256 of the layers' classes and settings, names aside, and of every weight and whether it trains."""
+    """Return the SHA-256 of a model, in hexadecimal.
+
+    It covers the class and settings of each layer, except names, and the value and `trainable` flag of each weight.
+    """
     digest = hashlib.sha256()
     for layer in all_layers(model):
         digest.update(f"{type(layer).__name__} {layer.trainable} {_settings(layer)};".encode())
@@ -107,24 +111,24 @@ def fingerprint(model: keras.Model) -> str:
 
 
 def _settings(layer: Any) -> str:
-    """The layer's configuration as text that is the same in every process."""
+    """Return the layer's configuration as text that is the same in every process."""
     if isinstance(layer, keras.Model):
-        return ""  # that of its layers, who come one by one
+        return ""  # its layers are hashed one by one
     try:
         config = layer.get_config()
-    except NotImplementedError:  # cloning says so, better
+    except NotImplementedError:  # cloning refuses such a layer, with a better message
         return ""
-    return json.dumps(_nameless(config), sort_keys=True, default=_told)
+    return json.dumps(_nameless(config), sort_keys=True, default=_plain)
 
 
 def _nameless(value: Any) -> Any:
-    """Layers that were given no name have another one in the next process; inner layers too."""
+    """Remove the names of layers at any depth, because a layer without a given name has another one in each process."""
     if isinstance(value, Mapping):
-        named = "dtype" in value  # a layer's; the name of a dtype policy says all of it
-        return {str(key): _nameless(item) for key, item in value.items() if not (named and key == "name")}
+        is_layer = "dtype" in value  # a dtype policy, by contrast, is described by its name alone
+        return {str(key): _nameless(item) for key, item in value.items() if not (is_layer and key == "name")}
     return [_nameless(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def _told(value: Any) -> Any:
-    """What JSON doesn't know: numbers and arrays of NumPy by their values, others by their class."""
+def _plain(value: Any) -> Any:
+    """Convert what JSON doesn't support: NumPy numbers and arrays to their values, anything else to its class name."""
     return value.tolist() if isinstance(value, np.ndarray | np.generic) else type(value).__name__

@@ -1,22 +1,22 @@
-"""The terms of a training's loss, of class probabilities.
+"""Distillation: the terms of the loss, the features that are compared, and the Keras model that trains by them.
+
+The terms are computed from class probabilities:
 
     labels        -Σ_c ỹ_c log p_c,   ỹ = (1 - ε) · onehot(y) + ε / C
     distillation  T² · KL(softmax(log t / T) ‖ softmax(log p / T))
     features      ‖t - s‖² / ‖t‖²
 
-with t the teacher's and p (or s) the student's outputs, C classes, ε the label smoothing, T the temperature. T² keeps
-the gradient at the size it has at T = 1 (Hinton et al. 2015, https://arxiv.org/abs/1503.02531, section 2). The
-logarithm of a softmax is its logits up to a constant, which the next softmax doesn't see. A single score, a sigmoid's
-p, stands for the probabilities 1 - p and p: the first term is then binary cross-entropy, the second that of Bernoulli.
+where t are the teacher's outputs, p (or s) the student's, C is the number of classes, ε the label smoothing and T the
+temperature. T² keeps the gradient at the size it has at T = 1 (Hinton et al. 2015, https://arxiv.org/abs/1503.02531,
+section 2). The logarithm of a softmax equals its logits up to a constant, which cancels in the next softmax. A single
+score p, the output of a sigmoid, stands for the probabilities 1 - p and p: the first term is then the binary
+cross-entropy, the second the divergence of two Bernoulli distributions.
 
-Which layers' outputs a student is to share with its teacher, where the recipe names none.
-
-Layer by layer, an image has thousands of numbers to learn from, its class probabilities one or two; so a few hundred
-images are enough to settle the weights (as block-wise reconstruction has it: Li et al. 2021,
-https://arxiv.org/abs/2102.05426). The natural places are where the branches of a network join, behind the activation:
-what went wrong in a block is seen there as a whole. A network without branches is compared at each kernel's activation.
-
-A model that is trained, and the float model that it is to agree with, as one Keras model for `compile` and `fit`.
+Features are outputs of layers that teacher and student share. Each image gives thousands of such numbers to learn from,
+but only one or two class probabilities that matter; therefore a few hundred images are enough to settle the weights, as
+in block-wise reconstruction (Li et al. 2021, https://arxiv.org/abs/2102.05426). By default the features are taken where
+branches of the network join, after the activation, because all errors of a block meet there. A network without branches
+is compared after the activation of each kernel.
 """
 
 from collections.abc import Sequence
@@ -33,20 +33,27 @@ from keras_qat.training.recipe import Distillation
 from keras_qat.transform import copy_layer, rebuild
 from keras_qat.types import OpKind, TrainingPrecision
 
-_SMALLEST = 1e-30
-"""Stands for a probability that underflows, or that an engine's rounding made zero."""
+_SMALLEST = 1e-30  # replaces a probability that underflows, or that rounding in a quantized softmax made zero
+_JOINS = frozenset({OpKind.ADD, OpKind.CONCAT})
+_KERNELS = frozenset({OpKind.CONV, OpKind.DEPTHWISE_CONV})
+_FOLLOWERS = frozenset({OpKind.BATCH_NORM, OpKind.RELU, OpKind.ACTIVATION})
+_PROBABILITIES = "class probabilities"  # the name of this output beside those of the features; no layer is called that
 
 
 def labels_loss(labels: Any, probabilities: Any, smoothing: float = 0.0) -> Any:
-    """Cross-entropy with the labels, smoothed.
+    """Return the cross-entropy of the probabilities with the smoothed labels.
 
     Args:
-        labels: int, shape (batch,).
+        labels: integers, shape (batch,) or (batch, 1).
         probabilities: float, shape (batch, classes), or (batch, 1) for a single score.
-        smoothing: ε.
+        smoothing: ε, from 0 to less than 1.
 
     Returns:
         float32, shape (batch,).
+
+    Example:
+        >>> round(float(labels_loss(ops.array([1]), ops.array([[0.5, 0.5]]))[0]), 4)
+        0.6931
     """
     log_p = _log(probabilities)
     classes = log_p.shape[-1]
@@ -56,15 +63,15 @@ def labels_loss(labels: Any, probabilities: Any, smoothing: float = 0.0) -> Any:
 
 
 def distillation_loss(teacher: Any, student: Any, temperature: float = 1.0) -> Any:
-    """Kullback-Leibler divergence of the student's probabilities from the teacher's, at a temperature.
+    """Return the Kullback-Leibler divergence of the student's probabilities from the teacher's, times T².
 
     Args:
-        teacher: float, shape (batch, classes), or (batch, 1) for a single score.
-        student: float, that shape.
-        temperature: T.
+        teacher: probabilities, float, shape (batch, classes), or (batch, 1) for a single score.
+        student: probabilities, float, the same shape.
+        temperature: T, above 0.
 
     Returns:
-        A float32 scalar, 0 or more: the mean over the images.
+        A float32 scalar, at least 0: the mean over the images.
 
     Example:
         >>> from keras import ops
@@ -77,27 +84,31 @@ def distillation_loss(teacher: Any, student: Any, temperature: float = 1.0) -> A
 
 
 def feature_loss(teacher: Any, student: Any) -> Any:
-    """Squared distance of two tensors of one layer, relative to the teacher's.
+    """Return the squared distance of two outputs of one layer, relative to the squared norm of the teacher's.
 
     Args:
         teacher: float, any shape.
-        student: float, that shape.
+        student: float, the same shape.
 
     Returns:
-        A float32 scalar, of the whole batch.
+        A float32 scalar, computed over the whole batch.
+
+    Example:
+        >>> float(feature_loss(ops.array([2.0, 0.0]), ops.array([1.0, 0.0])))
+        0.25
     """
     t, s = ops.cast(teacher, "float32"), ops.cast(student, "float32")
     return ops.sum(ops.square(t - s)) / (ops.sum(ops.square(t)) + _SMALLEST)
 
 
 def class_probabilities(outputs: Any) -> Any:
-    """One probability for each class, of a classifier's outputs.
+    """Return one probability per class, also for a classifier that gives a single score.
 
     Args:
         outputs: float, shape (batch, classes), or (batch, 1) for a single score.
 
     Returns:
-        float32, shape (batch, classes), at least two.
+        float32, shape (batch, classes), where classes is at least 2.
 
     Example:
         >>> from keras import ops
@@ -112,17 +123,19 @@ def _log(outputs: Any) -> Any:
     return ops.log(ops.maximum(class_probabilities(outputs), _SMALLEST))
 
 
-_JOINS = frozenset({OpKind.ADD, OpKind.CONCAT})
-_KERNELS = frozenset({OpKind.CONV, OpKind.DEPTHWISE_CONV})
-_BEHIND = frozenset({OpKind.BATCH_NORM, OpKind.RELU, OpKind.ACTIVATION})
-
-
 def common_features(teacher: keras.Model, student: keras.Model) -> tuple[str, ...]:
-    """Names of layers in both models, called once, where branches join; of every kernel where none do.
+    """Return the names of the layers whose outputs are compared by default.
+
+    Each Add and Concatenate gives one feature; if the network has none of them, each convolution does. The feature is
+    taken after the batch norms and activations that alone read that output. Its layer must be in both models and be
+    called once.
 
     Args:
         teacher: the float model.
-        student: made from it; layers keep their names.
+        student: the model quantized from it, whose layers keep their names.
+
+    Returns:
+        Names of layers, in the order of the graph.
 
     Example:
         >>> x = keras.Input((8, 8, 3))
@@ -134,72 +147,63 @@ def common_features(teacher: keras.Model, student: keras.Model) -> tuple[str, ..
     """
     graph = trace(teacher).graph
     calls = [node.layer for node in graph.nodes]
-    known = {layer.name for layer in teacher.layers} & {layer.name for layer in student.layers}
+    shared = {layer.name for layer in teacher.layers} & {layer.name for layer in student.layers}
 
-    def places(kinds: frozenset[OpKind]) -> tuple[str, ...]:
-        ways = (_activated(graph, node, known) for node in graph.nodes if node.kind in kinds)
-        ends = (way[-1] for way in ways if way)
-        names = (node.layer for node in ends if calls.count(node.layer) == 1 and not _leaves(graph, node))
-        return tuple(dict.fromkeys(names))
+    def features(kinds: frozenset[OpKind]) -> tuple[str, ...]:
+        ends = (_last_follower(graph, node, shared) for node in graph.nodes if node.kind in kinds)
+        # The outputs of the model are compared in any case.
+        inner = (end.layer for end in ends if end is not None and end.outputs[0] not in graph.outputs)
+        return tuple(name for name in dict.fromkeys(inner) if calls.count(name) == 1)
 
-    return places(_JOINS) or places(_KERNELS)
+    return features(_JOINS) or features(_KERNELS)
+
+
+def _last_follower(graph: Graph, node: Node, layers: AbstractSet[str]) -> Node | None:
+    """Follow batch norms and activations that are the only readers, and return the last node that is in `layers`."""
+    chain = [node]
+    while (reader := graph.sole_consumer(chain[-1].outputs[0])) is not None and reader.kind in _FOLLOWERS:
+        chain.append(reader)
+    return next((node for node in reversed(chain) if node.layer in layers), None)
 
 
 def with_layers_of(teacher: keras.Model, student: keras.Model) -> keras.Model:
-    """The teacher with the layers that a student was quantized with, so that a name is the same tensor in both.
+    """Rebuild the teacher from the layers that a quantized student has, so that a name means the same tensor in both.
 
-    A nested model's layers, and those that a layer such as SeparableConv2D stands for, are layers of their own in a
-    quantized model: of `Conv2D(activation="swish")` the name is the convolution's alone there.
+    In a quantized model the layers of a nested model are layers of the model itself, and so are the parts of a layer
+    such as SeparableConv2D: the name of `Conv2D(activation="swish")` is that of the convolution without its activation.
 
     Args:
-        teacher: the float model. It isn't touched.
+        teacher: the float model, which isn't changed.
         student: a model made from it.
 
     Returns:
-        A flat copy, or the teacher itself where that has these layers already, or the student lacks them too.
+        A flat copy of the teacher; or the teacher itself, if it has these layers already or the student lacks them.
     """
-    found = trace(teacher)
-    calls = [(node.layer, found.calls[node.name].operation) for node in found.graph.nodes]
+    traced = trace(teacher)
+    calls = [(node.layer, traced.calls[node.name].operation) for node in traced.graph.nodes]
     flat = {name for name, operation in calls if isinstance(operation, keras.layers.Layer)}
     if flat == {layer.name for layer in teacher.layers} or not flat <= {layer.name for layer in student.layers}:
         return teacher
-    return rebuild(found, copy_layer, lambda _, tensor: tensor)
-
-
-def _activated(graph: Graph, node: Node, known: AbstractSet[str]) -> list[Node]:
-    """The node, and the batch norms and activations that only its output goes through; those of known layers."""
-    way = [node]
-    while (reader := graph.sole_consumer(way[-1].outputs[0])) is not None and reader.kind in _BEHIND:
-        way.append(reader)
-    return [node for node in way if node.layer in known]
-
-
-def _leaves(graph: Graph, node: Node) -> bool:
-    """Whether it is an output of the model, which the distillation compares anyway."""
-    return node.outputs[0] in graph.outputs
-
-
-_PROBABILITIES = "class probabilities"
-"""Among the outputs' names; no layer is called that."""
+    return rebuild(traced, copy_layer, lambda _, tensor: tensor)
 
 
 class Distiller(keras.Model):
-    """Trains `student` to give what `teacher` gives; see `Distillation` for the loss.
+    """Trains `student` to give the same outputs as `teacher`; `Distillation` documents the loss.
 
-    Compile it with the loss and the metrics of the labels, and fit it like any model. Its metric `agreement` is the
-    share of images to which both give the same class. The student's weights are trained in place; those of the teacher
-    aren't touched, a frozen copy is asked.
+    Compile it with the loss and the metrics for the labels, and fit it like any model. Its metric `agreement` is the
+    share of images to which both give the same class. The student's weights are trained in place. The teacher isn't
+    changed; a frozen copy of it is used.
 
     Args:
-        student: a classifier, `(batch, …) → (batch, classes)` of probabilities, or `(batch, 1)` of a sigmoid's.
-        teacher: a classifier of the same inputs and classes.
-        distillation: how much, at which temperature, and which features.
-        precision: the dtype policy of the copy of the teacher.
+        student: a classifier, `(batch, …) → (batch, classes)` probabilities, or `(batch, 1)` from a sigmoid.
+        teacher: a classifier with the same inputs and classes.
+        distillation: weight, temperature and features of the loss.
+        precision: the dtype policy of the teacher's copy.
 
     Raises:
-        UserError: the inputs or the classes differ, or a feature is a layer that one of them lacks or calls several
-            times.
-        UnsupportedModelError: one of them has no graph.
+        UserError: If the inputs or the classes differ, or if one of the models lacks the layer of a feature or calls it
+            several times.
+        UnsupportedModelError: If one of the models has no graph.
 
     Example:
         >>> import numpy as np
@@ -232,7 +236,7 @@ class Distiller(keras.Model):
         self.agreement = keras.metrics.Mean("agreement")
 
     def compile(self, optimizer: Any = "rmsprop", loss: Any = None, *arguments: Any, **options: Any) -> None:
-        """As of any model; the loss of the labels is left out where the teacher alone teaches.
+        """Configure training, without the loss for the labels if the distillation has weight 1.
 
         A loss that is never computed is never built, and JAX's `train_on_batch` would trace the model at every step to
         build it.
@@ -240,7 +244,7 @@ class Distiller(keras.Model):
         super().compile(optimizer, None if self.distillation.weight == 1 else loss, *arguments, **options)
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
-        """The student's outputs by name: the probabilities, and the features."""
+        """Return the student's outputs by name: the probabilities and the features."""
         return self.student(inputs, training=training)
 
     def compute_loss(
@@ -251,69 +255,74 @@ class Distiller(keras.Model):
         sample_weight: Any = None,
         training: bool = True,
     ) -> Any:
-        """The weighted sum of both losses, and of the layers' own, such as a regularizer's; a scalar."""
+        """Return the weighted sum of distillation, labels and the layers' own losses (regularizers), a scalar."""
         d = self.distillation
-        taught = {name: ops.stop_gradient(output) for name, output in self.teacher(x, training=False).items()}
-        t, p = taught[_PROBABILITIES], y_pred[_PROBABILITIES]
+        targets = {name: ops.stop_gradient(output) for name, output in self.teacher(x, training=False).items()}
+        t, p = targets[_PROBABILITIES], y_pred[_PROBABILITIES]
         loss = d.weight * distillation_loss(t, p, d.temperature)
         for name in self._features:
-            loss = loss + d.weight * d.feature_weight * feature_loss(taught[name], y_pred[name])
-        best_t, best_p = (best_class(class_probabilities(outputs), "classes") for outputs in (t, p))
-        same = ops.equal(best_t, best_p)
-        self.agreement.update_state(ops.cast(same, "float32"))
-        own = sum((ops.sum(ops.cast(term, "float32")) for term in self.losses), 0.0)
-        # Keras adds the layers' own losses to that of the labels; they count once, whatever the weight.
-        loss = (loss + d.weight * own) / _replicas()
+            loss = loss + d.weight * d.feature_weight * feature_loss(targets[name], y_pred[name])
+        class_t, class_p = (best_class(class_probabilities(outputs), "classes") for outputs in (t, p))
+        self.agreement.update_state(ops.cast(ops.equal(class_t, class_p), "float32"))
+        regularization = sum((ops.sum(ops.cast(term, "float32")) for term in self.losses), 0.0)
+        # Keras adds the layers' own losses to the loss of the labels: in total they count once, whatever the weight.
+        loss = (loss + d.weight * regularization) / _replicas()
         if d.weight == 1:
             return loss
-        labels = super().compute_loss(x, y, p, sample_weight, training)
-        return loss + (1 - d.weight) * labels
+        return loss + (1 - d.weight) * super().compute_loss(x, y, p, sample_weight, training)
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Any:
-        """The metrics of the labels, of the probabilities alone."""
+        """Return the metrics, which compare the labels with the probabilities alone."""
         return super().compute_metrics(x, y, y_pred[_PROBABILITIES], sample_weight)
 
 
 def require_teacher(student: keras.Model, teacher: keras.Model) -> None:
-    """Refuse a teacher of other images or other classes.
+    """Refuse a teacher whose inputs or outputs have another shape than the student's; an unknown size fits any.
 
     Raises:
-        UserError: the shapes differ.
-        UnsupportedModelError: one of them has no graph.
+        UserError: If the shapes of the inputs or outputs differ.
+        UnsupportedModelError: If one of the models has no graph.
     """
     for model in (student, teacher):
         require_graph(model)
-    for what, theirs, own in (
+    for what, teacher_shape, student_shape in (
         ("inputs", teacher.input_shape, student.input_shape),
         ("classes", teacher.output_shape, student.output_shape),
     ):
-        if not _alike(theirs, own):
+        if not _compatible(teacher_shape, student_shape):
             raise UserError(
-                f"A teacher must have the {what} of the model that it teaches. Received: {theirs} and {own}. "
-                "Give the float model that was quantized."
+                f"A teacher must have the {what} of the model that it teaches. Received: {teacher_shape} and "
+                f"{student_shape}. Give the float model that was quantized."
             )
 
 
-def _replicas() -> int:
-    """How many devices add up their gradients: each one's loss is its share, as Keras's own losses are."""
-    if keras.backend.backend() != "tensorflow":
-        return 1
-    import tensorflow as tf
-
-    return int(tf.distribute.get_strategy().num_replicas_in_sync)
-
-
-def _alike(left: Any, right: Any) -> bool:
-    """Whether two shapes are equal; a size that isn't fixed equals any."""
+def _compatible(left: Any, right: Any) -> bool:
+    """Return whether two (nested) shapes are equal; an unknown size equals any."""
     if isinstance(left, tuple | list) and isinstance(right, tuple | list):
-        return len(left) == len(right) and all(map(_alike, left, right))
+        return len(left) == len(right) and all(map(_compatible, left, right))
     return left is None or right is None or bool(left == right)
 
 
+def _with_features(model: keras.Model, names: Sequence[str], what: str) -> keras.Model:
+    """Return the model with the outputs of some layers besides its own, as a dictionary by name."""
+    known = {layer.name for layer in model.layers}
+    missing = sorted(set(names) - known)
+    if missing:
+        raise UserError(
+            f"The {what} {model.name!r} has no layer for a feature. Received: {', '.join(missing)}. Give names of "
+            "layers that both the float and the quantized model have; `model.summary()` lists them."
+        )
+    features = {name: _output(model, name, what) for name in names}
+    # Keras warns if it is called with a tensor where the model was made with a list of inputs.
+    inputs = model.inputs[0] if len(model.inputs) == 1 else model.inputs
+    return keras.Model(inputs, {_PROBABILITIES: model.outputs[0], **features}, name=what)
+
+
 def _output(model: keras.Model, name: str, what: str) -> Any:
+    """Return the output of a layer that the model calls once."""
     graph = getattr(model, "_functional", model)  # a Sequential model keeps its graph there
     layer = model.get_layer(name)
-    # `layer.output` is the first call's, whatever the model, and Keras has no public way to the others.
+    # `layer.output` belongs to the first call in any model, and Keras has no public access to the other calls.
     nodes = (node for level in graph._nodes_by_depth.values() for node in level)  # noqa: SLF001
     calls = [node for node in nodes if node.operation is layer]
     if len(calls) != 1 or len(calls[0].output_tensors) != 1:
@@ -324,15 +333,10 @@ def _output(model: keras.Model, name: str, what: str) -> Any:
     return calls[0].output_tensors[0]
 
 
-def _with_features(model: keras.Model, names: Sequence[str], what: str) -> keras.Model:
-    known = {layer.name for layer in model.layers}
-    missing = sorted(set(names) - known)
-    if missing:
-        raise UserError(
-            f"The {what} {model.name!r} has no layer for a feature. Received: {', '.join(missing)}. Give names of "
-            "layers that both the float and the quantized model have; `model.summary()` lists them."
-        )
-    features = {name: _output(model, name, what) for name in names}
-    # Keras warns where it gets the images themselves and a list of them was announced.
-    inputs = model.inputs[0] if len(model.inputs) == 1 else model.inputs
-    return keras.Model(inputs, {_PROBABILITIES: model.outputs[0], **features}, name=what)
+def _replicas() -> int:
+    """Return the number of devices whose gradients are summed, so that each loss is divided by it, as Keras does."""
+    if keras.backend.backend() != "tensorflow":
+        return 1
+    import tensorflow as tf
+
+    return int(tf.distribute.get_strategy().num_replicas_in_sync)

@@ -1,8 +1,8 @@
-"""The loop over epochs that fine-tuning and the baseline share."""
+"""The loop over epochs, shared by fine-tuning and the training of the float baseline."""
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 
@@ -24,48 +24,47 @@ def fit_epochs(
     session: Session,
     data: EpochData,
     recipe: Recipe,
-    position: Position,
+    position: Position | None = None,
     *,
     progress: bool = True,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     keep: Callable[[Position], None] = lambda _: None,
     keep_every_s: float = 600.0,
 ) -> History:
-    """Train epoch by epoch; `session.best` gets the weights of each best epoch.
+    """Train epoch by epoch; after each epoch that is the best so far, `session.best` gets its weights.
 
-    Each epoch is one plain `fit`; the compiled step and the optimizer go on from epoch to epoch. All that is random in
-    epoch e starts from seed + e: it doesn't depend on how many epochs ran in this process.
+    Each epoch is one `fit`; the compiled step and the optimizer carry over to the next. All randomness of epoch e is
+    seeded with seed + e, so it doesn't depend on how many epochs ran in this process.
 
     Args:
-        session: the models; those at `position`.
-        data: what to train on.
+        session: the models, with the weights at `position`.
+        data: the batches to train on, and those that choose the best epoch.
         recipe: the settings.
-        position: where to go on; without history begin with the evaluation of the model as given.
-        progress: show a bar, or a line an epoch.
-        callbacks: of Keras, besides ours; `stop_training` ends the run.
-        keep: called with the position after each finished epoch, 0 included, and now and then within one.
+        position: where to resume; `None` starts a new run with the evaluation of the model as given.
+        progress: show a bar on a terminal, or print one line per epoch elsewhere.
+        callbacks: additional Keras callbacks; setting `stop_training` ends the run.
+        keep: called with the position after each finished epoch, 0 included, and at intervals within an epoch.
         keep_every_s: seconds between two calls within an epoch.
 
     Returns:
-        The whole history.
+        The history of the whole run, the resumed part included.
 
     Raises:
-        UserError: the loss isn't finite, or memory ran out.
+        UserError: If the loss isn't finite, or if memory runs out.
     """
     with ExitStack() as stack:
         stack.enter_context(memory_explained(data.batch_size, recipe.accumulate))
-        if not position.history.records:
-            position = Position(position.history.with_record(_evaluate_given(session, data)))
-            _log_given(position.history.records[0])
+        if position is None:
+            position = Position(History(monitor=recipe.monitor).with_record(_evaluate_given(session, data)))
             keep(position)
-        ours = _freezing(recipe)
+        own_callbacks = _freezing_callbacks(recipe)
         done = position.history.last_epoch
         if progress and done < recipe.epochs:
             bar = TrainingProgress(recipe.epochs, data.steps, session.rate_at, done=done, first_step=position.step)
-            ours.append(stack.enter_context(bar))
+            own_callbacks.append(stack.enter_context(bar))
         for epoch in range(done + 1, recipe.epochs + 1):
             keeper = _keeper(position, data.steps, keep, keep_every_s)
-            record = _fit_one(session, data, recipe, position, [*ours, keeper, *callbacks])
+            record = _fit_epoch(session, data, recipe, position, [*own_callbacks, keeper, *callbacks])
             stopped = session.trainer.stop_training
             if stopped and keeper.step < data.steps:
                 _logger.warning(
@@ -85,39 +84,57 @@ def fit_epochs(
     return position.history
 
 
-def start_seeds(model: keras.Model, seed: int) -> None:
-    """Seed Python, NumPy and the backend, and each random layer of `model` (dropout, augmentation).
+def _evaluate_given(session: Session, data: EpochData) -> EpochRecord:
+    """Evaluate the model as given, and return the record of epoch 0."""
+    started = time.perf_counter()
+    results = session.trainer.evaluate(data.selection, steps=data.selection_steps, verbose=0, return_dict=True)
+    record = _record(0, None, {f"val_{name}": float(value) for name, value in results.items()}, started)
+    shares = {"accuracy": record.selection_accuracy, "agreement": record.selection_agreement}
+    known = "".join(f", {name} {share:.2%}" for name, share in shares.items() if share is not None)
+    _logger.info("As given: selection loss %.4f%s.", record.selection_loss, known)
+    return record
 
-    A layer's own seed generator advances with each step; so what an epoch draws doesn't depend on those before it.
-    """
-    keras.utils.set_random_seed(seed)
-    for index, layer in enumerate(all_layers(model)):
-        for value in vars(layer).values():
-            if isinstance(value, keras.random.SeedGenerator):
-                value.state.assign([seed, index])
+
+def _freezing_callbacks(recipe: Recipe) -> list[keras.callbacks.Callback]:
+    batch_norm, ranges = parse_batch_norm(recipe.batch_norm), recipe.freeze_ranges_after
+    return [
+        *([FreezeBatchNorm(batch_norm)] if batch_norm else []),
+        *([FreezeRanges(ranges)] if ranges is not None else []),
+    ]
 
 
-def _fit_one(
+def _keeper(position: Position, steps: int, keep: Callable[[Position], None], every_s: float) -> StateKeeper:
+    """Return the callback that saves positions within the epoch after `position`."""
+    return StateKeeper(
+        lambda step, metrics: keep(replace(position, step=step, metrics=metrics)),
+        every_s,
+        steps,
+        first_step=position.step,
+        metrics=position.metrics,
+    )
+
+
+def _fit_epoch(
     session: Session,
     data: EpochData,
     recipe: Recipe,
     position: Position,
     callbacks: Sequence[keras.callbacks.Callback],
 ) -> EpochRecord:
-    """Train the epoch after `position`, or what is left of it."""
+    """Train the epoch after `position`, or the rest of it."""
     epoch, step = position.history.last_epoch + 1, position.step
     if step == 0:
-        start_seeds(session.working, recipe.seed + epoch)
+        _seed_epoch(session.working, recipe.seed + epoch)
     else:
-        # A metric has its variables only after a first batch, and the means of the cut epoch must be put somewhere.
-        # Before the seeds are set: to read the batch may draw random numbers.
+        # Metrics create their variables at the first batch, and the means of the interrupted epoch are restored into
+        # them. This comes before the seeding, because reading the batch may draw random numbers.
         session.trainer.evaluate(data.selection, steps=1, verbose=0)
-        keras.utils.set_random_seed(recipe.seed + epoch)  # the layers' seeds are those of the checkpoint
+        keras.utils.set_random_seed(recipe.seed + epoch)  # the seeds of layers come from the checkpoint
     batches = data.train(epoch)
     started = time.perf_counter()
     fitted = session.trainer.fit(
         batches.skip(step) if step else batches,
-        # Given though the data ends by itself: else Keras warns when data of unknown length ends.
+        # The data ends by itself, but without this number Keras warns when data of unknown length ends.
         steps_per_epoch=data.steps - step,
         validation_data=data.selection,
         validation_steps=data.selection_steps,
@@ -128,53 +145,29 @@ def _fit_one(
         callbacks=[FiniteLoss(step), *callbacks],
     )
     logs = {name: float(values[-1]) for name, values in fitted.history.items()}
+    return _record(epoch, session.rate_at(epoch * data.steps - 1), logs, started)
+
+
+def _seed_epoch(model: keras.Model, seed: int) -> None:
+    """Seed Python, NumPy and the backend, and each random layer of `model` (dropout, augmentation).
+
+    A layer's own seed generator advances with each step; seeding it makes an epoch independent of those before it.
+    """
+    keras.utils.set_random_seed(seed)
+    for index, layer in enumerate(all_layers(model)):
+        for value in vars(layer).values():
+            if isinstance(value, keras.random.SeedGenerator):
+                value.state.assign([seed, index])
+
+
+def _record(epoch: int, rate: float | None, logs: Mapping[str, float], started: float) -> EpochRecord:
     return EpochRecord(
         epoch=epoch,
-        learning_rate=session.rate_at(epoch * data.steps - 1),
-        train_loss=logs["loss"],
+        learning_rate=rate,
+        train_loss=logs.get("loss"),
         train_accuracy=logs.get("accuracy"),
         selection_loss=logs["val_loss"],
         selection_accuracy=logs.get("val_accuracy"),
         selection_agreement=logs.get("val_agreement"),
         seconds=time.perf_counter() - started,
-    )
-
-
-def _evaluate_given(session: Session, data: EpochData) -> EpochRecord:
-    started = time.perf_counter()
-    found = session.trainer.evaluate(data.selection, steps=data.selection_steps, verbose=0, return_dict=True)
-    logs = {name: float(value) for name, value in found.items()}
-    return EpochRecord(
-        epoch=0,
-        learning_rate=None,
-        train_loss=None,
-        train_accuracy=None,
-        selection_loss=logs["loss"],
-        selection_accuracy=logs.get("accuracy"),
-        selection_agreement=logs.get("agreement"),
-        seconds=time.perf_counter() - started,
-    )
-
-
-def _log_given(given: EpochRecord) -> None:
-    shares = {"accuracy": given.selection_accuracy, "agreement": given.selection_agreement}
-    known = "".join(f", {name} {share:.2%}" for name, share in shares.items() if share is not None)
-    _logger.info("As given: selection loss %.4f%s.", given.selection_loss, known)
-
-
-def _freezing(recipe: Recipe) -> list[keras.callbacks.Callback]:
-    batch_norm, ranges = parse_batch_norm(recipe.batch_norm), recipe.freeze_ranges_after
-    return [
-        *([FreezeBatchNorm(batch_norm)] if batch_norm else []),
-        *([FreezeRanges(ranges)] if ranges is not None else []),
-    ]
-
-
-def _keeper(position: Position, steps: int, keep: Callable[[Position], None], every_s: float) -> StateKeeper:
-    return StateKeeper(
-        lambda step, metrics: keep(replace(position, step=step, metrics=metrics)),
-        every_s,
-        steps,
-        first_step=position.step,
-        metrics=position.metrics,
     )

@@ -1,4 +1,4 @@
-"""What each epoch gave, and which epoch is the best."""
+"""The record of each epoch, and the choice of the best one."""
 
 import math
 from dataclasses import asdict, dataclass, replace
@@ -10,17 +10,18 @@ from keras_qat.types import Monitor
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """One epoch.
+    """The results of one epoch.
 
     Args:
-        epoch: 0 is the model as given, 1 the first trained epoch.
-        learning_rate: of the epoch's last step; `None` for epoch 0.
-        train_loss: mean over the epoch, in training mode; `None` for epoch 0.
-        train_accuracy: top-1 from 0 to 1, likewise; `None` also without labels.
-        selection_loss: mean over the selection data, after the epoch.
-        selection_accuracy: top-1 from 0 to 1, after the epoch; `None` without labels.
-        selection_agreement: share of images with the teacher's class, 0 to 1; `None` without a teacher.
+        epoch: number of the epoch; 0 is the model as given, 1 the first trained epoch.
+        learning_rate: learning rate of the epoch's last step; `None` for epoch 0.
+        train_loss: mean loss over the epoch, in training mode; `None` for epoch 0.
+        train_accuracy: mean top-1 accuracy over the epoch, from 0 to 1; `None` for epoch 0 or without labels.
+        selection_loss: mean loss over the selection data, after the epoch.
+        selection_accuracy: top-1 accuracy on the selection data, from 0 to 1; `None` without labels.
         seconds: wall time, selection included.
+        selection_agreement: share of the selection images to which the teacher gives the same class, from 0 to 1;
+            `None` without a teacher.
     """
 
     epoch: int
@@ -38,8 +39,8 @@ class History:
     """The epochs of a run so far, in order from epoch 0.
 
     Args:
-        records: one an epoch.
-        monitor: what the best epoch is chosen by.
+        records: one record per epoch.
+        monitor: the metric that chooses the best epoch.
 
     Example:
         >>> given = EpochRecord(0, None, None, None, selection_loss=0.5, selection_accuracy=0.9, seconds=1.0)
@@ -53,24 +54,24 @@ class History:
 
     @property
     def last_epoch(self) -> int:
-        """The last finished epoch; -1 where not even epoch 0 was evaluated."""
+        """The last finished epoch; -1 for an empty history."""
         return len(self.records) - 1
 
     @property
     def best_epoch(self) -> int:
-        """The epoch with the lowest selection loss or the highest top-1; of equals the better by the other."""
+        """The epoch with the lowest selection loss or the highest top-1; the other metric breaks ties."""
 
         def rank(record: EpochRecord) -> tuple[float, ...]:
-            by = {"loss": -record.selection_loss, "accuracy": record.selection_accuracy or 0.0}
-            return by.pop(self.monitor), *by.values(), -record.epoch
+            metrics = {"loss": -record.selection_loss, "accuracy": record.selection_accuracy or 0.0}
+            return metrics.pop(self.monitor), *metrics.values(), -record.epoch
 
         return max(self.records, key=rank).epoch
 
     def with_record(self, record: EpochRecord) -> "History":
-        """Return a new history, one epoch longer.
+        """Return a new history with one more epoch.
 
         Raises:
-            UserError: the selection loss isn't finite, so the model's outputs aren't.
+            UserError: If the selection loss isn't finite.
         """
         if not math.isfinite(record.selection_loss):
             raise UserError(
@@ -85,10 +86,10 @@ class History:
         return replace(self, records=(*self.records, record))
 
     def to_list(self) -> list[dict[str, Any]]:
-        """Return the records, as JSON can hold them."""
+        """Return the records in a form that JSON can hold."""
         return [asdict(record) for record in self.records]
 
     @classmethod
     def from_list(cls, records: list[dict[str, Any]], monitor: Monitor = "loss") -> "History":
-        """Make a history from `to_list`'s result."""
+        """Make a history from the result of `to_list`."""
         return cls(tuple(EpochRecord(**record) for record in records), monitor)

@@ -1,4 +1,4 @@
-"""The models that a training run works on: one that trains, what fits it, one that keeps the best epoch."""
+"""The models of a training run: the model that trains, the trainer around it, and the model of the best epoch."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,18 +9,18 @@ from keras_qat.errors import UserError
 from keras_qat.training.cloning import all_layers, clone
 from keras_qat.training.distiller import Distiller, class_probabilities, labels_loss
 from keras_qat.training.freezing import freeze_batch_norms
-from keras_qat.training.optimizers import build_optimizer, make_optimizer
+from keras_qat.training.optimizers import build_optimizer, make_optimizer, make_schedule
 from keras_qat.training.recipe import Recipe, parse_batch_norm
 
 
 @dataclass(frozen=True)
 class Session:
-    """Models of one run.
+    """The models and the schedule of one run.
 
     Args:
-        working: trains.
-        trainer: compiled, what `fit` is called on: `working` itself, or the `Distiller` around it.
-        best: uncompiled, with the given model's `trainable` flags; gets the weights of each best epoch.
+        working: the model that trains.
+        trainer: the compiled model whose `fit` is called: `working` itself, or the `Distiller` around it.
+        best: an uncompiled model with the given model's `trainable` flags, which holds the weights of the best epoch.
         schedule: the learning rate of each step.
     """
 
@@ -30,18 +30,18 @@ class Session:
     schedule: keras.optimizers.schedules.LearningRateSchedule
 
     def rate_at(self, step: int) -> float:
-        """Return the learning rate of `step`."""
+        """Return the learning rate of `step`, counted from 0 over the whole run."""
         return float(self.schedule(step))
 
     def keep_best(self) -> None:
-        """Make the weights of now those of the best epoch."""
+        """Copy the current weights to `best`."""
         self.best.set_weights(self.working.get_weights())
 
 
 def open_session(
     model: keras.Model,
     recipe: Recipe,
-    schedule: keras.optimizers.schedules.LearningRateSchedule,
+    steps_per_epoch: int,
     *,
     teacher: keras.Model | None = None,
     batch_norm_momentum: float | None = None,
@@ -50,16 +50,21 @@ def open_session(
     """Clone `model` twice and compile the copy that trains.
 
     Args:
-        model: a classifier with softmax or sigmoid output, `(images, ...) → (images, classes)`; it isn't touched.
+        model: a classifier with softmax or sigmoid output, `(images, …) → (images, classes)`, which isn't changed.
         recipe: the settings.
-        schedule: the learning rate of each step.
-        teacher: the float model, if the recipe distills; it isn't touched.
-        batch_norm_momentum: the moving averages' momentum while training; `None` leaves it.
-        labelled: without labels there is no accuracy to measure.
+        steps_per_epoch: number of steps in one epoch, for the learning-rate schedule.
+        teacher: the float model, which isn't changed; used if the recipe distills.
+        batch_norm_momentum: momentum of the moving averages while training; `None` leaves it.
+        labelled: whether the images have labels; without labels the accuracy isn't measured.
+
+    Returns:
+        The models, with the optimizer built.
 
     Raises:
-        UserError: no weight is left to train, the model can't be cloned, or the teacher doesn't fit.
+        UserError: If no weight is left to train, or the teacher has other inputs or classes.
+        UnsupportedModelError: If the model or the teacher can't be cloned.
     """
+    schedule = make_schedule(recipe.schedule, recipe.learning_rate, steps_per_epoch, recipe.epochs)
     working = clone(model, precision=recipe.training_precision, range_mode=recipe.range_mode)
     if parse_batch_norm(recipe.batch_norm) == 0:
         freeze_batch_norms(working)
@@ -83,21 +88,21 @@ def open_session(
     )
     trainer.compile(
         optimizer=optimizer,
-        loss=_smoothed(recipe.label_smoothing),
-        metrics=[keras.metrics.MeanMetricWrapper(_right, name="accuracy")] if labelled else [],
+        loss=_smoothed_loss(recipe.label_smoothing),
+        metrics=[keras.metrics.MeanMetricWrapper(_correct, name="accuracy")] if labelled else [],
         jit_compile=keras.backend.backend() == "jax",
     )
-    # Built now, so that a checkpoint of epoch 0 holds the optimizer's state as those of later epochs do.
+    # Built now, so that the checkpoint of epoch 0 holds the optimizer's state like later ones.
     build_optimizer(optimizer, working.trainable_variables)
     return Session(working, trainer, clone(model), schedule)
 
 
-def _smoothed(smoothing: float) -> Any:
+def _smoothed_loss(smoothing: float) -> Any:
     def loss(labels: Any, probabilities: Any) -> Any:
         return labels_loss(labels, probabilities, smoothing)
 
     return loss
 
 
-def _right(labels: Any, probabilities: Any) -> Any:
+def _correct(labels: Any, probabilities: Any) -> Any:
     return keras.metrics.sparse_categorical_accuracy(labels, class_probabilities(probabilities))
