@@ -25,11 +25,13 @@ from .storage import (
     write_json,
     write_text,
 )
+from .values import from_json_value, to_json_value
 
 __all__ = [
     "RESULTS_FILE",
     "SETTINGS_FILE",
     "atomic_path",
+    "from_json_value",
     "is_file",
     "is_folder",
     "is_there",
@@ -47,6 +49,7 @@ __all__ = [
     "require_weights",
     "require_writable",
     "to_json",
+    "to_json_value",
     "variant_file",
     "write_json",
     "write_text",
