@@ -113,8 +113,9 @@ def from_json_value(
         Traceback (most recent call last):
         keras_qat.errors.UserError: A value of JSON can't be read: `bits` must be an integer. Received: '4'. Correct it.
     """
+    converter = _converter(hooks or {})
     try:
-        return _converter(hooks or {}).structure(value, kind)  # type: ignore[no-any-return]
+        return converter.structure(value, kind)  # type: ignore[no-any-return]
     except Exception as error:
         cause, steps = _first_error(error)
         if isinstance(cause, UserError):
