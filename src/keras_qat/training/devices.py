@@ -18,13 +18,13 @@ import logging
 import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Any
 
 import keras
 
 from keras_qat.errors import UserError
 from keras_qat.layers import FakeQuantize
+from keras_qat.machine import memory
 from keras_qat.training.callbacks import smaller_batch
 from keras_qat.training.cloning import all_layers
 from keras_qat.training.recipe import Recipe
@@ -32,7 +32,6 @@ from keras_qat.types import TrainingPrecision
 
 _LEAST = 0.6
 _FLOAT_BYTES = 4
-_CGROUP = Path("/sys/fs/cgroup")
 
 _logger = logging.getLogger(__name__)
 
@@ -95,25 +94,10 @@ def _partly_frozen(model: keras.Model) -> bool:
 
 
 def available_memory() -> int | None:
-    """The bytes that this process may still take where it trains on the CPU under Linux, else `None`."""
+    """The bytes that this process may still take where Keras trains on the CPU, else `None`."""
     if any(not str(device).startswith("cpu") for device in keras.distribution.list_devices()):
         return None
-    machine = [
-        1024 * int(line.split()[1]) for line in _lines(Path("/proc/meminfo")) if line.startswith("MemAvailable:")
-    ]
-    # A container's limit, which the machine's figures don't show; "max" where there is none. What is used counts the
-    # files read lately, the images among them, which the system drops for the asking.
-    limit, used = (_lines(_CGROUP / name) for name in ("memory.max", "memory.current"))
-    files = sum(int(line.split()[1]) for line in _lines(_CGROUP / "memory.stat") if line.startswith("inactive_file "))
-    container = [int(limit[0]) - int(used[0]) + files] if limit and used and limit[0].isdecimal() else []
-    return min(machine + container, default=None)
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="ascii").splitlines()
-    except OSError:
-        return []
+    return memory().available
 
 
 def find_devices(count: int, *, kind: str = "GPU") -> tuple[str, ...]:
