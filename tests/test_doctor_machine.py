@@ -209,7 +209,7 @@ def test_a_gpu_that_fails_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_memory_is_that_which_training_counts_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "memory.max").write_text("8000")
     (tmp_path / "memory.current").write_text("5000")
-    monkeypatch.setattr(hardware, "_CGROUP", tmp_path)
+    monkeypatch.setattr(hardware, "_CGROUPS", tmp_path)
     machine = read_machine()
     assert (machine.memory_bytes, machine.available_bytes) == memory() == (8000, 3000)
 

@@ -151,7 +151,7 @@ def test_a_containers_limit(
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
-    monkeypatch.setattr(hardware, "_CGROUP", tmp_path)
+    monkeypatch.setattr(hardware, "_CGROUPS", tmp_path)
     monkeypatch.setattr(keras.distribution, "list_devices", lambda: ["cpu:0"])
     found = available_memory()
     if expected is None:
@@ -160,6 +160,30 @@ def test_a_containers_limit(
     else:
         assert found == expected
         assert memory() == (8000, expected)
+
+
+@pytest.mark.parametrize(
+    ("own", "limited"),
+    [
+        ("0::/job/step\n", ("job/step", "memory.max", "memory.current")),
+        ("0::/job/step\n", ("job", "memory.max", "memory.current")),
+        (
+            "5:cpu,cpuacct:/\n4:memory:/job/step\n0::/\n",
+            ("memory/job", "memory.limit_in_bytes", "memory.usage_in_bytes"),
+        ),
+    ],
+)
+def test_the_limit_of_a_group_around_the_process(
+    own: str, limited: tuple[str, str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, limit, used = limited
+    (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / folder / limit).write_text("8000")
+    (tmp_path / folder / used).write_text("5000")
+    (tmp_path / "own").write_text(own)
+    monkeypatch.setattr(hardware, "_CGROUPS", tmp_path)
+    monkeypatch.setattr(hardware, "_OWN_CGROUPS", tmp_path / "own")
+    assert memory() == (8000, 3000)
 
 
 def test_on_an_accelerator_nothing_is_known(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,20 +7,21 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import platformdirs
 import psutil
 import pynvml
 
-_CGROUP = Path("/sys/fs/cgroup")
+_CGROUPS = Path("/sys/fs/cgroup")
+_OWN_CGROUPS = Path("/proc/self/cgroup")
 
-_MEMORY_FILES = (
-    ("memory.max", "memory.current", "memory.stat", "inactive_file"),
-    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat", "total_inactive_file"),
-)
-"""For cgroup v2 and v1: the files of the limit, of what is used and of the figures, and the one of files read lately.
+_MEMORY_CGROUPS = {
+    "": ("memory.max", "memory.current", "inactive_file"),
+    "memory": ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+}
+"""{controller: (file of the limit, file of what is used, files read lately, in memory.stat)} of cgroup v2 and v1.
 
 Sources: https://docs.kernel.org/admin-guide/cgroup-v2.html and https://docs.kernel.org/admin-guide/cgroup-v1/memory.html.
 """
@@ -90,29 +91,49 @@ class Memory(NamedTuple):
 def memory() -> Memory:
     """The memory of this machine, or of the container that this process runs in, where that has less.
 
-    psutil reads the machine's figures, which a container shows unchanged; the container's limit is that of its cgroup.
+    psutil reads the machine's figures, which a container shows unchanged; a container's limit is that of its cgroup.
+    Files that were read lately, such as images, count as available: the system drops them as soon as memory is asked
+    for.
 
     Example:
         >>> 0 < memory().available <= memory().total
         True
     """
     machine = psutil.virtual_memory()
-    limits = [Memory(machine.total, machine.available), *_container_memory()]
+    limits = [Memory(machine.total, machine.available), *_cgroup_memory()]
     return Memory(min(limit.total for limit in limits), min(limit.available for limit in limits))
 
 
-def _container_memory() -> Iterator[Memory]:
-    """The limit of the cgroup and what is left of it; nothing where there is no limit."""
-    for limit_file, used_file, figures_file, inactive in _MEMORY_FILES:
-        # A missing file, or the limit "max", is no limit.
-        with suppress(OSError, ValueError):
-            limit, used = (int((_CGROUP / name).read_text(encoding="ascii")) for name in (limit_file, used_file))
-            # The system drops files that were read lately, such as images, as soon as memory is asked for.
-            reclaimable = 0
+def _cgroup_memory() -> Iterator[Memory]:
+    """The limit of each group that this process is in, and what is left of it; nothing where there is no limit."""
+    for controller, (limit_file, used_file, inactive) in _MEMORY_CGROUPS.items():
+        for folder in _cgroup_folders(controller):
+            # A missing file, or the limit "max", is no limit.
             with suppress(OSError, ValueError):
-                figures = (_CGROUP / figures_file).read_text(encoding="ascii").split()
-                reclaimable = int(figures[figures.index(inactive) + 1])
-            yield Memory(limit, limit - used + reclaimable)
+                limit, used = (int((folder / name).read_text(encoding="ascii")) for name in (limit_file, used_file))
+                yield Memory(limit, limit - used + _figure(folder / "memory.stat", inactive))
+
+
+def _cgroup_folders(controller: str) -> list[Path]:
+    """The folder of the group that this process is in, and of all groups around it.
+
+    In a container, the outermost is the container's own. Of a job of Slurm or systemd the limit may be on any of them.
+    """
+    with suppress(OSError):
+        for line in _OWN_CGROUPS.read_text(encoding="utf-8").splitlines():
+            _, controllers, path = line.split(":", 2)
+            if controller in controllers.split(","):
+                group = PurePosixPath(path.lstrip("/"))
+                return [_CGROUPS / controller / folder for folder in (group, *group.parents)]
+    return [_CGROUPS / controller]
+
+
+def _figure(path: Path, name: str) -> int:
+    """A number of a file of "name number" lines; 0 where the file lacks it."""
+    with suppress(OSError, ValueError):
+        words = path.read_text(encoding="ascii").split()
+        return int(words[words.index(name) + 1])
+    return 0
 
 
 @dataclass(frozen=True)
