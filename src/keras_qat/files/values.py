@@ -210,7 +210,10 @@ def _read_option(value: Any, kind: Any) -> Any:
 
 
 def _read_union(converter: Any, value: Any, kind: Any) -> Any:
-    for option in get_args(kind):
+    options = get_args(kind)
+    if value is None and NoneType in options:
+        return None
+    for option in options:
         # An error within an option that fits is of another class, and passes: it knows its path.
         with suppress(_MismatchError):
             return converter.structure(value, option)
