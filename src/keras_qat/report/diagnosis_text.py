@@ -4,17 +4,15 @@ A diagnosis, read back from the JSON file that a run or `keras-qat diagnose --ou
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import singledispatch
 from pathlib import Path
 from typing import Any
 
-from keras_qat.errors import UserError
-from keras_qat.evaluation import Advice, Diagnosis, KernelDiagnosis, OutputDiagnosis, TensorDiagnosis, advise, percent
-from keras_qat.files import read_json
-from keras_qat.placement import rule_from_json, rule_to_json
-from keras_qat.types import QuantSpec
+from keras_qat.evaluation import Advice, Diagnosis, KernelDiagnosis, TensorDiagnosis, advise, percent
+from keras_qat.files import from_json_value, read_json
+from keras_qat.placement import Rule, rule_from_json, rule_to_json
 
 _HEADER = ("", "alone", "cumulative", "saturated", "range")
 
@@ -88,55 +86,39 @@ def _db(value: float) -> str:
     return f"{value:.1f} dB"
 
 
-_SQNR = ("alone", "cumulative", "weights")
-
-
 @dataclass(frozen=True)
 class DiagnosisFile:
-    """What such a file holds.
+    """A diagnosis as `keras-qat diagnose --output` or a run wrote it.
 
     Args:
         diagnosis: the figures.
-        advice: what to try, as it was said then.
+        advice: what to try, as of the version that wrote the file.
     """
 
     diagnosis: Diagnosis
     advice: tuple[Advice, ...]
 
 
+@dataclass(frozen=True)
+class _Content(Diagnosis):
+    """All that the JSON file holds, side by side."""
+
+    advice: tuple[Advice, ...]
+
+
 def load_diagnosis(path: Path) -> DiagnosisFile:
-    """The diagnosis in a file.
+    """Read the diagnosis in a file.
 
     Raises:
-        StorageError: `path` can't be read.
-        UserError: it isn't JSON, or doesn't hold a diagnosis.
+        StorageError: If `path` can't be read.
+        UserError: If the file isn't JSON, or doesn't hold a diagnosis.
     """
-    value = read_json(path)
-    try:
-        return DiagnosisFile(_diagnosis(value), tuple(map(_advice, value["advice"])))
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{path} doesn't hold a diagnosis: {type(error).__name__}: {error}. Received: {str(path)!r}. Write it anew "
-            "with `keras-qat diagnose RUN --output FILE`."
-        ) from error
-
-
-def _diagnosis(value: Mapping[str, Any]) -> Diagnosis:
-    return Diagnosis(
-        tensors=tuple(TensorDiagnosis(**_figures(one)) for one in value["tensors"]),
-        kernels=tuple(KernelDiagnosis(**_figures(one)) for one in value["kernels"]),
-        outputs=tuple(OutputDiagnosis(**_figures(one)) for one in value["outputs"]),
-        images=int(value["images"]),
+    content = from_json_value(
+        _Content,
+        read_json(path),
+        problem=f"{path} doesn't hold a diagnosis",
+        remedy="Write it again with `keras-qat diagnose RUN --output FILE`.",
+        hooks={Rule: rule_from_json},
     )
-
-
-def _figures(one: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields with a spec, and with numbers for the strings that infinities are in JSON."""
-    spec = {"spec": QuantSpec(**one["spec"])} if "spec" in one else {}
-    numbers = {key: float(one[key]) for key in _SQNR if one.get(key) is not None}
-    return {**one, **spec, **numbers}
-
-
-def _advice(one: Mapping[str, Any]) -> Advice:
-    rule = None if one["rule"] is None else rule_from_json(one["rule"])
-    return Advice(one["about"], one["finding"], one["remedy"], rule)
+    diagnosis = Diagnosis(content.tensors, content.kernels, content.outputs, content.images)
+    return DiagnosisFile(diagnosis, content.advice)
