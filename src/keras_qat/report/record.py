@@ -22,15 +22,15 @@ class Row:
     Args:
         name: of the variant.
         keras_top1: accuracy of the Keras model; as the other three, `None` for images without labels.
-        keras_top5: the label is among its five best.
+        keras_top5: share of images whose label is among the five best classes.
         keras_latency: of the Keras model, batch 1.
         deployed_top1: accuracy of the ONNX file in its engine.
         deployed_top5: likewise.
         deployed_latency: of the ONNX file, batch 1.
-        agreement: share of images on which the deployed file says what the float Keras model says.
-        simulation_agreement: share on which the deployed file says what its own Keras model says.
+        agreement: share of images for which the deployed file gives the class that the float Keras model gives.
+        simulation_agreement: share for which the deployed file gives the class that its own Keras model gives.
         simulation_sqnr: of the file's scores against those of its own Keras model, in dB.
-        keras_agreement: share on which the Keras model says what the float Keras model says.
+        keras_agreement: share for which the Keras model gives the class that the float Keras model gives.
         tensor_errors: file against simulation at every quantized tensor; empty for a float model.
         size_bytes: of the ONNX file.
     """
@@ -62,14 +62,14 @@ class Record:
         model: name of the network.
         data: name of the data set.
         target: the engine that the placement was made for.
-        images: how many validation images were evaluated.
+        images: the number of validation images that were evaluated.
         engine: where the deployed files ran.
         rows: the variants.
-        best_epoch: which epoch of fine-tuning the QAT row is; 0 is PTQ as it was, `None` if not fine-tuned.
+        best_epoch: the epoch of fine-tuning that the QAT row shows; 0 is PTQ as it was, `None` if not fine-tuned.
         history: the epochs of fine-tuning, from 0 on.
         settings: all settings.
         environment: machine and versions.
-        seconds: how long each stage took.
+        seconds: the time that each stage took.
     """
 
     model: str
