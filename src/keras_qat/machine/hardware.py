@@ -32,7 +32,7 @@ class Cpu:
     """A processor.
 
     Args:
-        name: as it calls itself.
+        name: the name that it gives itself.
         vnni: whether it multiplies int8 in hardware (AVX512-VNNI or AVX-VNNI); `None` where that is unknown.
     """
 
@@ -45,7 +45,7 @@ def read_cpu() -> Cpu:
     """The first processor, as Linux's /proc/cpuinfo describes it; elsewhere little is known.
 
     psutil doesn't know the name and the flags of a processor. py-cpuinfo 9.0 takes 1.2 s to tell them, which every
-    ONNX Runtime session would wait for; this takes 0.2 ms.
+    session of ONNX Runtime would wait for; this function takes 0.2 ms.
 
     Example:
         >>> read_cpu().name != ""
@@ -64,13 +64,13 @@ def read_cpu() -> Cpu:
 
 
 def usable_cores() -> int:
-    """The number of cores that this process may use: its affinity and the quota of its container count.
+    """The number of cores that this process may use, by its affinity and its cgroup's quota.
 
     Example:
         >>> usable_cores() >= 1
         True
     """
-    # Imported late: it takes 0.2 s, and whoever asks for the processor alone needs it not.
+    # Imported late: it takes 0.2 s, and most callers of this module ask for the processor alone.
     import joblib
 
     return int(joblib.cpu_count())
@@ -80,8 +80,8 @@ class Memory(NamedTuple):
     """Bytes of memory.
 
     Args:
-        total: what there is.
-        available: what this process may still take without swapping.
+        total: all that this process may use.
+        available: what it may still take without swapping.
     """
 
     total: int
@@ -141,7 +141,7 @@ class Gpu:
     """One GPU.
 
     Args:
-        name: as it calls itself.
+        name: the name that it gives itself.
         driver: version of its driver.
         memory_mb: MiB of memory; 0 if the driver doesn't say.
         compute_capability: such as "8.6"; "" if the driver doesn't say.
@@ -154,7 +154,7 @@ class Gpu:
 
 
 def read_gpus() -> tuple[Gpu, ...]:
-    """The NVIDIA GPUs of this machine, by the driver's library NVML; none where there is no driver or it fails.
+    """The NVIDIA GPUs of this machine, as the driver's library NVML lists them; none without a working driver.
 
     Example:
         >>> isinstance(read_gpus(), tuple)
