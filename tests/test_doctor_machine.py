@@ -20,7 +20,7 @@ from keras_qat.doctor import machine as machine_module
 from keras_qat.doctor import machine_advice as advice_module
 from keras_qat.doctor.machine import read_engines
 from keras_qat.doctor.machine_advice import ADVICE
-from keras_qat.machine import EXTRAS, Cpu, Disk, Gpu, hardware, memory, read_gpus
+from keras_qat.machine import EXTRAS, Cpu, Disk, Gpu, hardware, memory, read_environment, read_gpus
 from keras_qat.runtimes import ENGINES
 
 GPU = Gpu("NVIDIA RTX A2000", "550.54", 6138, "8.6")
@@ -212,6 +212,12 @@ def test_the_memory_is_that_which_training_counts_with(tmp_path: Path, monkeypat
     monkeypatch.setattr(hardware, "_CGROUPS", tmp_path)
     machine = read_machine()
     assert (machine.memory_bytes, machine.available_bytes) == memory() == (8000, 3000)
+
+
+def test_a_result_names_the_packages_that_it_was_made_with() -> None:
+    packages = read_environment().packages
+    assert {"keras-qat", "keras", "onnx", "onnxruntime", "numpy"} <= set(packages)
+    assert any(name.startswith("tensorflow") for name in packages)
 
 
 def test_the_backend_is_the_environments_then_that_of_the_file_then_tensorflow(
