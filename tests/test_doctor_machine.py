@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -18,9 +20,7 @@ from keras_qat.doctor import machine as machine_module
 from keras_qat.doctor import machine_advice as advice_module
 from keras_qat.doctor.machine import read_engines
 from keras_qat.doctor.machine_advice import ADVICE
-from keras_qat.machine import EXTRAS, Cpu, Disk, Gpu, read_gpus
-from keras_qat.machine import hardware as gpu_module
-from keras_qat.machine.hardware import parse_gpus
+from keras_qat.machine import EXTRAS, Cpu, Disk, Gpu, hardware, memory, read_environment, read_gpus
 from keras_qat.runtimes import ENGINES
 
 GPU = Gpu("NVIDIA RTX A2000", "550.54", 6138, "8.6")
@@ -137,18 +137,87 @@ def test_an_engine_needs_its_package_its_gpu_and_cuda(
     assert bool(found.remedy) == (state != "ready")
 
 
-def test_gpus_are_those_of_nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    program = tmp_path / "nvidia-smi"
-    program.write_text('#!/bin/sh\necho "NVIDIA RTX A2000, 550.54, 6138, 8.6"\necho "Tesla, 390.1, [N/A], [N/A]"\n')
-    program.chmod(0o755)
-    monkeypatch.setattr(gpu_module.shutil, "which", lambda _: str(program))
-    assert read_gpus() == (GPU, Gpu("Tesla", "390.1", 0, ""))
-    program.write_text("#!/bin/sh\nexit 9\n")
+class FakeNvml:
+    """NVML of a machine with these GPUs: name, bytes of memory and compute capability, `None` where it doesn't say."""
+
+    class NVMLError(Exception):
+        """What every failure of NVML is."""
+
+    def __init__(self, driver: str | None, *gpus: tuple[str, int | None, tuple[int, int] | None]) -> None:
+        self.driver = driver
+        self.gpus = gpus
+        self.open = 0
+
+    def _given(self, value: Any) -> Any:
+        if value is None:
+            raise self.NVMLError("Not Supported")
+        return value
+
+    def nvmlInit(self) -> None:  # noqa: N802
+        self._given(self.driver)
+        self.open += 1
+
+    def nvmlShutdown(self) -> None:  # noqa: N802
+        self.open -= 1
+
+    def nvmlSystemGetDriverVersion(self) -> str | None:  # noqa: N802
+        return self.driver
+
+    def nvmlDeviceGetCount(self) -> int:  # noqa: N802
+        return len(self.gpus)
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> Any:  # noqa: N802
+        return self._given(self.gpus[index])
+
+    def nvmlDeviceGetName(self, gpu: Any) -> str:  # noqa: N802
+        return str(gpu[0])
+
+    def nvmlDeviceGetMemoryInfo(self, gpu: Any) -> Any:  # noqa: N802
+        return SimpleNamespace(total=self._given(gpu[1]))
+
+    def nvmlDeviceGetCudaComputeCapability(self, gpu: Any) -> Any:  # noqa: N802
+        return self._given(gpu[2])
+
+
+A2000 = ("NVIDIA RTX A2000", 6138 * 2**20, (8, 6))
+
+
+@pytest.mark.parametrize(
+    ("nvml", "gpus"),
+    [
+        (FakeNvml("550.54", A2000), (GPU,)),
+        (FakeNvml("390.1", ("Tesla", None, None)), (Gpu("Tesla", "390.1", 0, ""),)),
+        (FakeNvml("550.54", A2000, ("Tesla", None, None)), (GPU, Gpu("Tesla", "550.54", 0, ""))),
+        (FakeNvml("550.54"), ()),
+        (FakeNvml(None), ()),  # no driver
+    ],
+)
+def test_gpus_are_those_of_nvml(nvml: FakeNvml, gpus: tuple[Gpu, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "pynvml", nvml)
+    assert read_gpus() == gpus
+    assert nvml.open == 0
+
+
+def test_a_gpu_that_fails_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    nvml = FakeNvml("550.54", A2000)
+    monkeypatch.setattr(nvml, "nvmlDeviceGetHandleByIndex", lambda _: nvml._given(None))
+    monkeypatch.setattr(hardware, "pynvml", nvml)
     assert read_gpus() == ()
+    assert nvml.open == 0
 
 
-def test_a_message_of_nvidia_smi_is_no_gpu() -> None:
-    assert parse_gpus("No devices were found\n") == ()
+def test_the_memory_is_that_which_training_counts_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "memory.max").write_text("8000")
+    (tmp_path / "memory.current").write_text("5000")
+    monkeypatch.setattr(hardware, "_CGROUPS", tmp_path)
+    machine = read_machine()
+    assert (machine.memory_bytes, machine.available_bytes) == memory() == (8000, 3000)
+
+
+def test_a_result_names_the_packages_that_it_was_made_with() -> None:
+    packages = read_environment().packages
+    assert {"keras-qat", "keras", "onnx", "onnxruntime", "numpy"} <= set(packages)
+    assert any(name.startswith("tensorflow") for name in packages)
 
 
 def test_the_backend_is_the_environments_then_that_of_the_file_then_tensorflow(

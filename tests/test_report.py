@@ -17,7 +17,7 @@ from keras_qat.errors import StorageError, UserError
 from keras_qat.evaluation import Diagnosis, KernelDiagnosis, Latency, TensorDiagnosis, advise
 from keras_qat.files import write_json
 from keras_qat.machine import Environment
-from keras_qat.report import Record, Row, key_figures, verdict
+from keras_qat.report import Record, Row, key_figures, load_diagnosis, verdict
 from keras_qat.report.documents import pull_request
 from keras_qat.report.in_words import accuracies
 from keras_qat.report.record import load_record
@@ -203,6 +203,33 @@ def test_damaged_results(folder: Path, program: Program, content: str) -> None:
     code, out, error = program(folder)
     assert (code, out) == (2, "")
     assert "results.json" in error
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda value: value["rows"][1].update(size_bytes="23"), "`rows[1].size_bytes` must be an integer"),
+        (lambda value: value["rows"][0]["keras_latency"].pop("runs"), "`rows[0].keras_latency.runs` is missing"),
+        (lambda value: value["history"][0].update(loss=1), "`history[0]` has unknown fields: 'loss'"),
+        (lambda value: value["environment"].update(packages=[]), "`environment.packages` must be an object"),
+        (lambda value: value["rows"][1]["tensor_errors"][0].pop("worst"), "`rows[1].tensor_errors[0]` can't be read"),
+    ],
+)
+def test_a_spoilt_field_of_results_is_named(folder: Path, spoil: Callable[[Any], Any], message: str) -> None:
+    value = json.loads((folder / "results.json").read_text())
+    spoil(value)
+    write_json(folder / "results.json", value)
+    with pytest.raises(UserError, match=r"Received: ") as caught:
+        load_record(folder / "results.json")
+    assert str(caught.value).startswith(f"{folder / 'results.json'} doesn't hold the results of a run: {message}")
+
+
+def test_a_spoilt_field_of_a_diagnosis_is_named(folder: Path) -> None:
+    value = json.loads((folder / "qat_diagnosis.json").read_text())
+    value["tensors"][1]["alone"] = "infinite"
+    write_json(folder / "qat_diagnosis.json", value)
+    with pytest.raises(UserError, match=r"a diagnosis: `tensors\[1\]\.alone` must be a number. Received: 'infinite'\."):
+        load_diagnosis(folder / "qat_diagnosis.json")
 
 
 def test_data_of_the_page_is_json_without_markup(folder: Path) -> None:

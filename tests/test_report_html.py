@@ -354,6 +354,7 @@ def test_several_runs(folder: Path, open_page: Any, tmp_path: Path) -> None:
     opened.draw_graph("run1")
     assert [page.locator(f"#run{i}").is_visible() for i in range(2)] == [False, True]
     page.locator("table.networks a").first.click()
+    page.wait_for_selector("#run0", state="visible")
     assert [page.locator(f"#run{i}").is_visible() for i in range(2)] == [True, False]
     assert page.evaluate("document.documentElement.scrollWidth") <= 1366
     assert opened.problems == []

@@ -10,8 +10,8 @@ import pytest
 import tensorflow as tf
 
 from keras_qat.errors import UserError
+from keras_qat.machine import hardware, memory
 from keras_qat.training import Recipe, fine_tune
-from keras_qat.training import devices as memory
 from keras_qat.training.callbacks import memory_explained
 from keras_qat.training.devices import activation_bytes, available_memory, require_memory
 
@@ -128,22 +128,60 @@ def test_what_is_available_here() -> None:
         # What was read from files lately is given back for the asking.
         ({"memory.max": "8000", "memory.current": "7900", "memory.stat": "anon 100\ninactive_file 4000\n"}, 4100),
         ({"memory.max": "max\n", "memory.current": "5000\n"}, None),
+        ({"memory/memory.limit_in_bytes": "8000\n", "memory/memory.usage_in_bytes": "5000\n"}, 3000),
+        (
+            {
+                "memory/memory.limit_in_bytes": "8000",
+                "memory/memory.usage_in_bytes": "7900",
+                "memory/memory.stat": "inactive_file 1\ntotal_inactive_file 4000\n",
+            },
+            4100,
+        ),
+        # That is how the first version writes that there is no limit.
+        ({"memory/memory.limit_in_bytes": str(2**63 - 4096), "memory/memory.usage_in_bytes": "5000\n"}, None),
         ({}, None),
     ],
 )
 def test_a_containers_limit(
     files: dict[str, str], expected: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    machine = available_memory()
+    machine = memory().available
     for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
-    monkeypatch.setattr(memory, "_CGROUP", tmp_path)
+    monkeypatch.setattr(hardware, "_CGROUPS", tmp_path)
     monkeypatch.setattr(keras.distribution, "list_devices", lambda: ["cpu:0"])
     found = available_memory()
     if expected is None:
-        assert found is None or machine is None or found >= 0.5 * machine
+        assert found is not None
+        assert found >= 0.5 * machine
     else:
         assert found == expected
+        assert memory() == (8000, expected)
+
+
+@pytest.mark.parametrize(
+    ("own", "limited"),
+    [
+        ("0::/job/step\n", ("job/step", "memory.max", "memory.current")),
+        ("0::/job/step\n", ("job", "memory.max", "memory.current")),
+        (
+            "5:cpu,cpuacct:/\n4:memory:/job/step\n0::/\n",
+            ("memory/job", "memory.limit_in_bytes", "memory.usage_in_bytes"),
+        ),
+    ],
+)
+def test_the_limit_of_a_group_around_the_process(
+    own: str, limited: tuple[str, str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, limit, used = limited
+    (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / folder / limit).write_text("8000")
+    (tmp_path / folder / used).write_text("5000")
+    (tmp_path / "own").write_text(own)
+    monkeypatch.setattr(hardware, "_CGROUPS", tmp_path)
+    monkeypatch.setattr(hardware, "_OWN_CGROUPS", tmp_path / "own")
+    assert memory() == (8000, 3000)
 
 
 def test_on_an_accelerator_nothing_is_known(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from enum import Enum, EnumMeta
-from functools import partial, reduce, singledispatch
+from functools import partial, reduce
 from operator import getitem
 from pathlib import Path, PurePath
 from reprlib import Repr
@@ -40,7 +40,6 @@ _SHORT = Repr()
 _SHORT.maxstring = _SHORT.maxother = 200
 
 
-@singledispatch
 def to_json_value(value: Any) -> Any:
     """Return `value` as `json` can write it.
 
@@ -56,30 +55,17 @@ def to_json_value(value: Any) -> Any:
         {'folder': 'runs'}
     """
     if is_dataclass(value):
-        return {field.name: to_json_value(getattr(value, field.name)) for field in fields(value)}
+        value = {field.name: getattr(value, field.name) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {to_json_value(key): to_json_value(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_json_value(item) for item in value]
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, PurePath):
+        return str(value)
     # NumPy's scalars and arrays, without an import of NumPy.
     return value.tolist() if hasattr(value, "tolist") else value
-
-
-@to_json_value.register(Mapping)
-def _mapping_to_json(value: Mapping[Any, Any]) -> dict[Any, Any]:
-    return {to_json_value(key): to_json_value(item) for key, item in value.items()}
-
-
-@to_json_value.register(list)
-@to_json_value.register(tuple)
-def _sequence_to_json(value: Sequence[Any]) -> list[Any]:
-    return [to_json_value(item) for item in value]
-
-
-@to_json_value.register
-def _enum_to_json(value: Enum) -> Any:
-    return value.value
-
-
-@to_json_value.register
-def _path_to_json(value: PurePath) -> str:
-    return str(value)
 
 
 def from_json_value(
@@ -210,7 +196,10 @@ def _read_option(value: Any, kind: Any) -> Any:
 
 
 def _read_union(converter: Any, value: Any, kind: Any) -> Any:
-    for option in get_args(kind):
+    options = get_args(kind)
+    if value is None and NoneType in options:
+        return None
+    for option in options:
         # An error within an option that fits is of another class, and passes: it knows its path.
         with suppress(_MismatchError):
             return converter.structure(value, option)

@@ -1,4 +1,4 @@
-from .hardware import Cpu, Disk, Gpu, disks, memory, read_cpu, read_gpus, usable_cores
+from .hardware import Cpu, Disk, Gpu, Memory, disks, memory, read_cpu, read_gpus, usable_cores
 from .packages import (
     EXTRAS,
     TENSORFLOW,
@@ -20,6 +20,7 @@ __all__ = [
     "Disk",
     "Environment",
     "Gpu",
+    "Memory",
     "backend_packages",
     "disks",
     "first_installed",

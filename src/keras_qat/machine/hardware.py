@@ -1,22 +1,30 @@
-"""The processor of this machine, as far as INT8 is concerned.
-
-NVIDIA GPUs, as nvidia-smi describes them.
-
-Cores, memory and disks of this machine.
-"""
+"""The hardware of this machine: its processor, the memory and cores that this process may use, GPUs and disks."""
 
 import functools
-import os
 import platform
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 import platformdirs
+import psutil
+import pynvml
+
+_CGROUPS = Path("/sys/fs/cgroup")
+_OWN_CGROUPS = Path("/proc/self/cgroup")
+
+_MEMORY_CGROUPS = {
+    "": ("memory.max", "memory.current", "inactive_file"),
+    "memory": ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+}
+"""{controller: (file of the limit, file of what is used, files read lately, in memory.stat)} of cgroup v2 and v1.
+
+Sources: https://docs.kernel.org/admin-guide/cgroup-v2.html and https://docs.kernel.org/admin-guide/cgroup-v1/memory.html.
+"""
 
 
 @dataclass(frozen=True)
@@ -24,7 +32,7 @@ class Cpu:
     """A processor.
 
     Args:
-        name: as it calls itself.
+        name: the name that it gives itself.
         vnni: whether it multiplies int8 in hardware (AVX512-VNNI or AVX-VNNI); `None` where that is unknown.
     """
 
@@ -34,13 +42,20 @@ class Cpu:
 
 @functools.cache
 def read_cpu() -> Cpu:
-    """Look at the first processor, by Linux's /proc/cpuinfo; elsewhere little is known.
+    """The first processor, as Linux's /proc/cpuinfo describes it; elsewhere little is known.
+
+    psutil doesn't know the name and the flags of a processor. py-cpuinfo 9.0 takes 1.2 s to tell them, which every
+    session of ONNX Runtime would wait for; this function takes 0.2 ms.
 
     Example:
         >>> read_cpu().name != ""
         True
     """
-    facts = _facts()
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n", 1)[0].splitlines()
+    except OSError:
+        lines = []
+    facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
     flags = facts.get("flags", "").split()
     return Cpu(
         name=facts.get("model name", "") or platform.processor() or platform.machine(),
@@ -48,17 +63,77 @@ def read_cpu() -> Cpu:
     )
 
 
-def _facts() -> dict[str, str]:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n", 1)[0].splitlines()
-    except OSError:
-        return {}
-    pairs = (line.partition(":") for line in lines)
-    return {key.strip(): value.strip() for key, _, value in pairs}
+def usable_cores() -> int:
+    """The number of cores that this process may use, by its affinity and its cgroup's quota.
+
+    Example:
+        >>> usable_cores() >= 1
+        True
+    """
+    # Imported late: it takes 0.2 s, and most callers of this module ask for the processor alone.
+    import joblib
+
+    return int(joblib.cpu_count())
 
 
-_QUERY = "name,driver_version,memory.total,compute_cap"
-_SECONDS = 10
+class Memory(NamedTuple):
+    """Bytes of memory.
+
+    Args:
+        total: all that this process may use.
+        available: what it may still take without swapping.
+    """
+
+    total: int
+    available: int
+
+
+def memory() -> Memory:
+    """The memory of this machine, or of the container that this process runs in, where that has less.
+
+    psutil reads the machine's figures, which a container shows unchanged; a container's limit is that of its cgroup.
+    Files that were read lately, such as images, count as available: the system drops them as soon as memory is asked
+    for.
+
+    Example:
+        >>> 0 < memory().available <= memory().total
+        True
+    """
+    machine = psutil.virtual_memory()
+    limits = [Memory(machine.total, machine.available), *_cgroup_memory()]
+    return Memory(min(limit.total for limit in limits), min(limit.available for limit in limits))
+
+
+def _cgroup_memory() -> Iterator[Memory]:
+    """The limit of each group that this process is in, and what is left of it; nothing where there is no limit."""
+    for controller, (limit_file, used_file, inactive) in _MEMORY_CGROUPS.items():
+        for folder in _cgroup_folders(controller):
+            # A missing file, or the limit "max", is no limit.
+            with suppress(OSError, ValueError):
+                limit, used = (int((folder / name).read_text(encoding="ascii")) for name in (limit_file, used_file))
+                yield Memory(limit, limit - used + _figure(folder / "memory.stat", inactive))
+
+
+def _cgroup_folders(controller: str) -> list[Path]:
+    """The folder of the group that this process is in, and of all groups around it.
+
+    In a container, the outermost is the container's own. Of a job of Slurm or systemd the limit may be on any of them.
+    """
+    with suppress(OSError):
+        for line in _OWN_CGROUPS.read_text(encoding="utf-8").splitlines():
+            _, controllers, path = line.split(":", 2)
+            if controller in controllers.split(","):
+                group = PurePosixPath(path.lstrip("/"))
+                return [_CGROUPS / controller / folder for folder in (group, *group.parents)]
+    return [_CGROUPS / controller]
+
+
+def _figure(path: Path, name: str) -> int:
+    """A number of a file of "name number" lines; 0 where the file lacks it."""
+    with suppress(OSError, ValueError):
+        words = path.read_text(encoding="ascii").split()
+        return int(words[words.index(name) + 1])
+    return 0
 
 
 @dataclass(frozen=True)
@@ -66,9 +141,9 @@ class Gpu:
     """One GPU.
 
     Args:
-        name: as it calls itself.
+        name: the name that it gives itself.
         driver: version of its driver.
-        memory_mb: MiB of memory.
+        memory_mb: MiB of memory; 0 if the driver doesn't say.
         compute_capability: such as "8.6"; "" if the driver doesn't say.
     """
 
@@ -79,36 +154,34 @@ class Gpu:
 
 
 def read_gpus() -> tuple[Gpu, ...]:
-    """The GPUs of this machine; none where nvidia-smi is missing or fails.
+    """The NVIDIA GPUs of this machine, as the driver's library NVML lists them; none without a working driver.
 
     Example:
         >>> isinstance(read_gpus(), tuple)
         True
     """
-    program = shutil.which("nvidia-smi")
-    if program is None:
-        return ()
-    command = [program, f"--query-gpu={_QUERY}", "--format=csv,noheader,nounits"]
     try:
-        found = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=True)  # noqa: S603
-    except (OSError, subprocess.SubprocessError):
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
         return ()
-    return parse_gpus(found.stdout)
+    try:
+        driver = pynvml.nvmlSystemGetDriverVersion()
+        return tuple(_read_gpu(index, driver) for index in range(pynvml.nvmlDeviceGetCount()))
+    except pynvml.NVMLError:
+        return ()
+    finally:
+        pynvml.nvmlShutdown()
 
 
-def parse_gpus(text: str) -> tuple[Gpu, ...]:
-    """The lines of nvidia-smi; lines of another form are left out.
-
-    Example:
-        >>> parse_gpus("NVIDIA RTX A2000, 550.54, 6138, 8.6")
-        (Gpu(name='NVIDIA RTX A2000', driver='550.54', memory_mb=6138, compute_capability='8.6'),)
-    """
-    rows = [[cell.strip() for cell in line.split(",")] for line in text.splitlines()]
-    fields = _QUERY.count(",") + 1
-    return tuple(
-        Gpu(name, driver, int(memory) if memory.isdigit() else 0, capability if capability[:1].isdigit() else "")
-        for name, driver, memory, capability in (row for row in rows if len(row) == fields)
-    )
+def _read_gpu(index: int, driver: str) -> Gpu:
+    handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+    memory_mb, capability = 0, ""
+    # Old GPUs support neither question.
+    with suppress(pynvml.NVMLError):
+        memory_mb = pynvml.nvmlDeviceGetMemoryInfo(handle).total // 2**20
+    with suppress(pynvml.NVMLError):
+        capability = "{}.{}".format(*pynvml.nvmlDeviceGetCudaComputeCapability(handle))
+    return Gpu(pynvml.nvmlDeviceGetName(handle), driver, memory_mb, capability)
 
 
 @dataclass(frozen=True)
@@ -126,43 +199,16 @@ class Disk:
     free_bytes: int
 
 
-def usable_cores() -> int:
-    """Cores that this process may use, which in a container are fewer than there are.
-
-    Example:
-        >>> 1 <= usable_cores() <= os.cpu_count()
-        True
-    """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with suppress(OSError, ValueError):
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="utf-8").split()
-        cores = min(cores, max(1, round(int(quota) / int(period))))  # "max" is no number: no limit.
-    return cores
-
-
-def memory() -> tuple[int | None, int | None]:
-    """Bytes of memory: all, and what is available; `None` where Linux's /proc/meminfo is missing."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return None, None
-    kilobytes = {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines) if rest}
-    total, available = (kilobytes.get(name) for name in ("MemTotal", "MemAvailable"))
-    return (None if total is None else total * 1024), (None if available is None else available * 1024)
-
-
 def disks() -> tuple[Disk, ...]:
-    """Where keras-qat writes: its cache, temporary files, and the folder that it was started in."""
-    return tuple(_disks())
-
-
-def _disks() -> Iterator[Disk]:
-    places = {
+    """The folders that keras-qat writes to: its cache, temporary files, and the folder that it was started in."""
+    folders = {
         "cache (baselines, ranges)": Path(platformdirs.user_cache_path("keras-qat")),
         "temporary files": Path(tempfile.gettempdir()),
         "this folder (runs)": Path.cwd(),
     }
-    for purpose, path in places.items():
+    known = []
+    for purpose, path in folders.items():
         existing = next((folder for folder in (path, *path.parents) if folder.exists()), path)
         with suppress(OSError):
-            yield Disk(purpose, str(path), shutil.disk_usage(existing).free)
+            known.append(Disk(purpose, str(path), shutil.disk_usage(existing).free))
+    return tuple(known)

@@ -1,6 +1,6 @@
-"""Installed packages by their metadata: nothing is imported, since TensorFlow takes seconds.
+"""The installed packages, and the machine and versions that a result was made with.
 
-The machine and the versions that a result was made with.
+Versions are read from the packages' metadata. Nothing is imported: TensorFlow takes seconds.
 """
 
 import os
@@ -14,11 +14,11 @@ from keras_qat.machine.hardware import read_cpu
 
 @dataclass(frozen=True)
 class Extra:
-    """Something optional.
+    """An optional set of packages.
 
     Args:
         name: of the extra, as in keras-qat[NAME].
-        packages: any of which provides it.
+        packages: the packages that provide it; one is enough.
         purpose: what it is for.
     """
 
@@ -28,7 +28,7 @@ class Extra:
 
     @property
     def installed(self) -> bool:
-        """Whether one of its packages is there."""
+        """Whether one of its packages is installed."""
         return first_installed(self.packages) is not None
 
     @property
@@ -54,11 +54,14 @@ EXTRAS = (
 )
 
 _BACKENDS: Mapping[str, tuple[str, ...]] = {"tensorflow": TENSORFLOW, "jax": ("jax",), "torch": ("torch",)}
-"""Which packages each backend of Keras needs one of."""
+"""{backend of Keras: the packages that provide it}."""
+
+_RECORDED = ("keras-qat", "keras", "tensorflow", "tensorflow-cpu", "onnx", "onnxruntime", "numpy")
+"""The packages whose versions are kept with a result."""
 
 
 def version_of(package: str) -> str | None:
-    """The installed version, `None` if there is none.
+    """The installed version of a package; `None` if it isn't installed.
 
     Example:
         >>> version_of("no-such-package") is None
@@ -76,7 +79,7 @@ def first_installed(packages: Iterable[str]) -> str | None:
 
 
 def backend_packages(backend: str) -> tuple[str, ...]:
-    """The packages that a backend of Keras needs one of.
+    """The packages that provide a backend of Keras; one is enough.
 
     Example:
         >>> backend_packages("tensorflow")
@@ -85,20 +88,17 @@ def backend_packages(backend: str) -> tuple[str, ...]:
     return _BACKENDS.get(backend, (backend,))
 
 
-_PACKAGES = ("keras-qat", "keras", "tensorflow", "tensorflow-cpu", "onnx", "onnxruntime", "numpy")
-
-
 @dataclass(frozen=True)
 class Environment:
-    """Where a run ran.
+    """The machine and the versions that a result was made with.
 
     Args:
         cpu: name of the processor.
-        cores: how many.
+        cores: the number of its cores.
         vnni: whether it multiplies int8 in hardware (AVX512-VNNI or AVX-VNNI); `None` where that is unknown.
         system: operating system.
         python: version.
-        packages: version of each installed package that matters.
+        packages: version of each installed package that the result may depend on.
     """
 
     cpu: str
@@ -110,23 +110,19 @@ class Environment:
 
 
 def read_environment() -> Environment:
-    """Look at this machine.
+    """Describe this machine.
 
     Example:
         >>> read_environment().cores > 0
         True
     """
     cpu = read_cpu()
+    versions = {name: version_of(name) for name in _RECORDED}
     return Environment(
         cpu=cpu.name,
         cores=os.cpu_count() or 1,
         vnni=cpu.vnni,
         system=f"{platform.system()} {platform.release()}",
         python=platform.python_version(),
-        packages=_versions(),
+        packages={name: version for name, version in versions.items() if version is not None},
     )
-
-
-def _versions() -> dict[str, str]:
-    installed = {name for names in metadata.packages_distributions().values() for name in names}
-    return {name: metadata.version(name) for name in _PACKAGES if name in installed}

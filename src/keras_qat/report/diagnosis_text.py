@@ -1,30 +1,26 @@
-"""A diagnosis that a human can read: the worst tensors and kernels as a Markdown table, and what to try.
-
-A diagnosis, read back from the JSON file that a run or `keras-qat diagnose --output` wrote.
-"""
+"""A diagnosis as Markdown, and the JSON file that a run or `keras-qat diagnose --output` wrote."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import singledispatch
 from pathlib import Path
 from typing import Any
 
-from keras_qat.errors import UserError
-from keras_qat.evaluation import Advice, Diagnosis, KernelDiagnosis, OutputDiagnosis, TensorDiagnosis, advise, percent
-from keras_qat.files import read_json
-from keras_qat.placement import rule_from_json, rule_to_json
-from keras_qat.types import QuantSpec
+from keras_qat.evaluation import Advice, Diagnosis, KernelDiagnosis, TensorDiagnosis, advise, percent
+from keras_qat.files import from_json_value, read_json
+from keras_qat.placement import Rule, rule_from_json, rule_to_json
 
-_HEADER = ("", "alone", "cumulative", "saturated", "range")
+HEADER = ("", "alone", "cumulative", "saturated", "range")
+"""Of a table of tensors and kernels."""
 
 
 def describe_diagnosis(diagnosis: Diagnosis, *, worst: int = 10) -> str:
-    """The worst tensors and kernels, the outputs, and advice about what is shown.
+    """The worst tensors and kernels as a Markdown table, the outputs, and what to try.
 
     Args:
         diagnosis: from `diagnose`.
-        worst: how many tensors and kernels to show.
+        worst: the number of tensors and kernels to show.
 
     Returns:
         Markdown.
@@ -44,7 +40,7 @@ def describe_diagnosis(diagnosis: Diagnosis, *, worst: int = 10) -> str:
     """
     shown = diagnosis.worst(worst)
     outputs = [(f"output {output.name}", "–", _db(output.cumulative), "–", "–") for output in diagnosis.outputs]
-    rows = [_HEADER, ("---",) * len(_HEADER), *map(_row, shown), *outputs]
+    rows = [HEADER, ("---",) * len(HEADER), *map(_row, shown), *outputs]
     advices = advise(diagnosis, worst=worst)
     counts = f"{len(diagnosis.tensors)} tensors and {len(diagnosis.kernels)} kernels"
     lines = [
@@ -52,91 +48,85 @@ def describe_diagnosis(diagnosis: Diagnosis, *, worst: int = 10) -> str:
         "",
         *(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows),
         "",
-        *(["What to try:", "", *_by_remedy(advices)] if advices else ["Nothing stands out."]),
+        *(["What to try:", "", *_advice_list(advices)] if advices else ["Nothing stands out."]),
     ]
     return "\n".join(lines) + "\n"
 
 
 @singledispatch
-def _row(found: Any) -> tuple[str, ...]:
-    """One line of the table."""
-    raise NotImplementedError(type(found))
+def _row(layer: Any) -> tuple[str, ...]:
+    """The line of the table for a tensor or kernel."""
+    raise NotImplementedError(type(layer))
 
 
 @_row.register
-def _tensor_row(found: TensorDiagnosis) -> tuple[str, ...]:
-    return found.label, _db(found.alone), _db(found.cumulative), percent(found.saturated), f"{found.amax:.4g}"
+def _tensor_row(tensor: TensorDiagnosis) -> tuple[str, ...]:
+    return tensor.label, _db(tensor.alone), _db(tensor.cumulative), percent(tensor.saturated), f"{tensor.amax:.4g}"
 
 
 @_row.register
-def _kernel_row(found: KernelDiagnosis) -> tuple[str, ...]:
-    return found.label, _db(found.alone), "–", "–", "–"
+def _kernel_row(kernel: KernelDiagnosis) -> tuple[str, ...]:
+    return kernel.label, _db(kernel.alone), "–", "–", "–"
 
 
-def _by_remedy(advices: Sequence[Advice]) -> list[str]:
-    """A list of remedies, under each what it is for, with the rule that keeps it in float."""
+def _advice_list(advices: Sequence[Advice]) -> list[str]:
     lines = []
-    for remedy in dict.fromkeys(advice.remedy for advice in advices):
+    for remedy, alike in grouped_advice(advices):
         lines.append(f"- {remedy}")
-        for advice in (advice for advice in advices if advice.remedy == remedy):
-            rule = "" if advice.rule is None else f" In float: `{json.dumps(rule_to_json(advice.rule))}`"
+        for advice in alike:
+            rule = f" In float: `{rule_text(advice)}`" if advice.rule else ""
             lines.append(f"  - {advice.about or 'The network'}: {advice.finding}{rule}")
     return lines
+
+
+def grouped_advice(advices: Sequence[Advice]) -> list[tuple[str, list[Advice]]]:
+    """Each remedy once, with all advice that recommends it."""
+    remedies = dict.fromkeys(advice.remedy for advice in advices)
+    return [(remedy, [advice for advice in advices if advice.remedy == remedy]) for remedy in remedies]
+
+
+def rule_text(advice: Advice) -> str:
+    """The override that keeps the tensor or kernel in float, as JSON; empty where there is none."""
+    return "" if advice.rule is None else json.dumps(rule_to_json(advice.rule))
 
 
 def _db(value: float) -> str:
     return f"{value:.1f} dB"
 
 
-_SQNR = ("alone", "cumulative", "weights")
-
-
 @dataclass(frozen=True)
 class DiagnosisFile:
-    """What such a file holds.
+    """A diagnosis as `keras-qat diagnose --output` or a run wrote it.
 
     Args:
         diagnosis: the figures.
-        advice: what to try, as it was said then.
+        advice: what to try, as of the version that wrote the file.
     """
 
     diagnosis: Diagnosis
     advice: tuple[Advice, ...]
 
 
+@dataclass(frozen=True)
+class _Content(Diagnosis):
+    """All that the JSON file holds, side by side."""
+
+    advice: tuple[Advice, ...]
+
+
 def load_diagnosis(path: Path) -> DiagnosisFile:
-    """The diagnosis in a file.
+    """Read the diagnosis in a file.
 
     Raises:
-        StorageError: `path` can't be read.
-        UserError: it isn't JSON, or doesn't hold a diagnosis.
+        StorageError: If `path` can't be read.
+        UserError: If the file isn't JSON, or doesn't hold a diagnosis.
     """
-    value = read_json(path)
-    try:
-        return DiagnosisFile(_diagnosis(value), tuple(map(_advice, value["advice"])))
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{path} doesn't hold a diagnosis: {type(error).__name__}: {error}. Received: {str(path)!r}. Write it anew "
-            "with `keras-qat diagnose RUN --output FILE`."
-        ) from error
-
-
-def _diagnosis(value: Mapping[str, Any]) -> Diagnosis:
-    return Diagnosis(
-        tensors=tuple(TensorDiagnosis(**_figures(one)) for one in value["tensors"]),
-        kernels=tuple(KernelDiagnosis(**_figures(one)) for one in value["kernels"]),
-        outputs=tuple(OutputDiagnosis(**_figures(one)) for one in value["outputs"]),
-        images=int(value["images"]),
+    content = from_json_value(
+        _Content,
+        read_json(path),
+        problem=f"{path} doesn't hold a diagnosis",
+        remedy="Write it again with `keras-qat diagnose RUN --output FILE`.",
+        hooks={Rule: rule_from_json},
     )
-
-
-def _figures(one: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields with a spec, and with numbers for the strings that infinities are in JSON."""
-    spec = {"spec": QuantSpec(**one["spec"])} if "spec" in one else {}
-    numbers = {key: float(one[key]) for key in _SQNR if one.get(key) is not None}
-    return {**one, **spec, **numbers}
-
-
-def _advice(one: Mapping[str, Any]) -> Advice:
-    rule = None if one["rule"] is None else rule_from_json(one["rule"])
-    return Advice(one["about"], one["finding"], one["remedy"], rule)
+    diagnosis = Diagnosis(content.tensors, content.kernels, content.outputs, content.images)
+    return DiagnosisFile(diagnosis, content.advice)

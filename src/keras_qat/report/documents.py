@@ -1,7 +1,4 @@
-"""A run as Markdown for a pull request: the table first, what only some want to see folded away.
-
-From the folders of runs to the page, or to Markdown.
-"""
+"""Reports of runs: the page, or Markdown for a pull request with the table first and the details folded away."""
 
 import re
 from collections.abc import Sequence
@@ -9,7 +6,7 @@ from pathlib import Path
 
 from keras_qat.files import write_text
 from keras_qat.report.diagnosis_text import describe_diagnosis
-from keras_qat.report.in_words import accuracies, interval_text, verdict
+from keras_qat.report.in_words import accuracies, interval_text, percent_text, verdict
 from keras_qat.report.page.render import render
 from keras_qat.report.record import Record, chosen_row, environment_facts, setting_facts
 from keras_qat.report.run_files import RunFiles
@@ -19,7 +16,7 @@ _WORST = 5
 
 
 def pull_request(files: RunFiles) -> str:
-    """The verdict, the results table, intervals, the worst layers, and folded the settings and the environment.
+    """A run as Markdown: verdict, results table, intervals; folded: the worst layers, settings and environment.
 
     Args:
         files: of the run.
@@ -29,13 +26,13 @@ def pull_request(files: RunFiles) -> str:
     """
     record = files.record
     chosen = chosen_row(record)
-    found = None if chosen is None else files.diagnoses.get(chosen.name)
-    sentences = verdict(record, None if found is None else found.diagnosis)
+    diagnosed = None if chosen is None else files.diagnoses.get(chosen.name)
+    sentences = verdict(record, None if diagnosed is None else diagnosed.diagnosis)
     heading, _, rest = _plain(markdown(record)).partition("\n")
     parts = [heading, f"**{_plain(sentences[0])}** {_plain(' '.join(sentences[1:]))}".strip(), rest.strip()]
     parts += _intervals(record)
-    if found is not None and chosen is not None:
-        worst = _plain(describe_diagnosis(found.diagnosis, worst=_WORST)).strip()
+    if diagnosed is not None and chosen is not None:
+        worst = _plain(describe_diagnosis(diagnosed.diagnosis, worst=_WORST)).strip()
         parts.append(_folded(f"Worst layers of {chosen.name}", worst))
     parts.append(_folded("Settings", _two_columns(setting_facts(record.settings))))
     parts.append(_folded("Environment", _two_columns(environment_facts(record.environment))))
@@ -43,15 +40,12 @@ def pull_request(files: RunFiles) -> str:
 
 
 def _intervals(record: Record) -> list[str]:
-    shares = accuracies(record)
-    if not shares:
-        return []
-    lines = ["| Top-1 | in | share | 95% interval |", "| --- | --- | --- | --- |"]
-    lines += [
-        f"| {_cell(one.variant)} | {one.where} | {100 * one.top1.value:.2f}% | {interval_text(one.top1)} |"
-        for one in shares
+    lines = [
+        f"| {_cell(row.variant)} | {row.where} | {percent_text(row.top1.value)} | {interval_text(row.top1)} |"
+        for row in accuracies(record)
     ]
-    return ["\n".join(lines)]
+    header = ["| Top-1 | in | share | 95% interval |", "| --- | --- | --- | --- |"]
+    return ["\n".join([*header, *lines])] if lines else []
 
 
 def _two_columns(pairs: Sequence[tuple[str, str]]) -> str:
@@ -68,7 +62,7 @@ def _cell(text: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text whose `<` starts no HTML: names of layers are whatever their author liked. Code spans keep theirs."""
+    """Text with `<` escaped outside of code spans, so that the name of a layer can't start HTML."""
     parts = re.split(r"(?<![`\\])(`[^`\n]+`)(?!`)", text)
     return "".join(part if i % 2 else part.replace("<", "&lt;") for i, part in enumerate(parts))
 

@@ -1,8 +1,9 @@
-"""A benchmark as a picture: latency by batch size, a line for each file, by matplotlib.
+"""A benchmark as a picture by matplotlib: latency by batch size, a line for each file.
 
 A point is the median, the thick whisker reaches up to the 90th percentile and the thin one to the 99th.
 """
 
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +16,17 @@ PLOT_SUFFIXES = (".png", ".svg")
 
 _MARKERS = "osD^vP*X"
 _SPREAD = 0.4
-"""How much of the distance between two batch sizes the files of one take, side by side: whiskers don't overlap."""
+"""The share of the distance between two batch sizes over which the files are spread, so that whiskers don't overlap."""
 
 _LOG_FROM = 8.0
-"""A latency so many times another isn't legible beside it on a linear axis."""
+"""The ratio of two latencies from which the smaller one isn't legible on a linear axis."""
 
 
 def require_plot(path: Path) -> None:
-    """Make sure, before anything is measured, that a plot of that name can be drawn.
+    """Check, before anything is measured, that a plot can be drawn to `path`.
 
     Raises:
-        UserError: the suffix is none of `PLOT_SUFFIXES`, or matplotlib isn't installed.
+        UserError: If the suffix is none of `PLOT_SUFFIXES`, or matplotlib isn't installed.
     """
     if path.suffix.lower() not in PLOT_SUFFIXES:
         raise UserError(
@@ -40,11 +41,11 @@ def plot_latency(benchmark: Benchmark, path: Path, *, title: str = "") -> None:
     Args:
         benchmark: the figures.
         path: a .png or .svg file.
-        title: what stands above.
+        title: of the picture.
 
     Raises:
-        StorageError: the file can't be written.
-        UserError: as `require_plot`.
+        StorageError: If the file can't be written.
+        UserError: As `require_plot`.
     """
     require_plot(path)
     figure = draw_latency(benchmark, title=title)
@@ -57,12 +58,12 @@ def draw_latency(benchmark: Benchmark, *, title: str = "") -> Any:
 
     Args:
         benchmark: the figures.
-        title: what stands above.
+        title: of the picture.
 
     Raises:
-        UserError: matplotlib isn't installed.
+        UserError: If matplotlib isn't installed.
     """
-    batches = tuple(dict.fromkeys(timing.batch for timing in sorted(benchmark.timings, key=lambda it: it.batch)))
+    batches = tuple(dict.fromkeys(timing.batch for timing in sorted(benchmark.timings, key=attrgetter("batch"))))
     width, height = max(5.0, 2.0 + 1.4 * len(batches)), 4.0 + 0.2 * len(benchmark.files)
     figure = _import_figure()(figsize=(width, height), dpi=150, layout="constrained")
     axes = figure.add_subplot()
@@ -80,14 +81,14 @@ def draw_latency(benchmark: Benchmark, *, title: str = "") -> Any:
     axes.grid(axis="y", which="major", alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_title(f"{title}\nmedian, p90 (thick) and p99 (thin) of {benchmark.runs} runs".strip(), fontsize="small")
-    # Below, since names of files are long. "$" would start a formula.
+    # The legend is below, since names of files are long. A "$" would start a formula.
     names = [file.name.replace("$", r"\$") for file in benchmark.files]
     figure.legend(lines, names, loc="outside lower center", frameon=False, fontsize="small")
     return figure
 
 
 def _draw_file(axes: Any, number: int, places: list[float], timings: list[Timing]) -> Any:
-    """Draw one file; its line, for the legend."""
+    """Draw one file, and return its line for the legend."""
     medians = [timing.median_ms for timing in timings]
     color = f"C{number % 10}"
     marker = {"marker": _MARKERS[number % len(_MARKERS)], "markersize": 5}
@@ -98,7 +99,7 @@ def _draw_file(axes: Any, number: int, places: list[float], timings: list[Timing
 
 
 def _scale(axes: Any, benchmark: Benchmark) -> None:
-    """A logarithmic axis where latencies are far apart, with plain numbers on it; one from zero otherwise."""
+    """Make the axis logarithmic with plain numbers where latencies are far apart; else let it begin at zero."""
     lowest = min(timing.median_ms for timing in benchmark.timings)
     highest = max(timing.p99_ms for timing in benchmark.timings)
     if highest < _LOG_FROM * lowest:

@@ -1,20 +1,13 @@
-"""The result of a run as one frozen value, from which every report is made.
-
-Which row of a record is which: float, and the quantized one that the run was for.
-
-The record of a run, read back from its results.json.
-
-Settings and environment as pairs of texts, for tables of two columns.
-"""
+"""The result of a run as one frozen value, from which every report is made, and the results.json that holds it."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from keras_qat.errors import UserError
 from keras_qat.evaluation import Latency
-from keras_qat.files import read_json
+from keras_qat.files import from_json_value, read_json, to_json_value
 from keras_qat.machine import Environment
 from keras_qat.training import EpochRecord
 from keras_qat.types import BASELINE
@@ -30,15 +23,15 @@ class Row:
     Args:
         name: of the variant.
         keras_top1: accuracy of the Keras model; as the other three, `None` for images without labels.
-        keras_top5: the label is among its five best.
+        keras_top5: share of images whose label is among the five best classes.
         keras_latency: of the Keras model, batch 1.
         deployed_top1: accuracy of the ONNX file in its engine.
         deployed_top5: likewise.
         deployed_latency: of the ONNX file, batch 1.
-        agreement: share of images on which the deployed file says what the float Keras model says.
-        simulation_agreement: share on which the deployed file says what its own Keras model says.
+        agreement: share of images for which the deployed file gives the class that the float Keras model gives.
+        simulation_agreement: share for which the deployed file gives the class that its own Keras model gives.
         simulation_sqnr: of the file's scores against those of its own Keras model, in dB.
-        keras_agreement: share on which the Keras model says what the float Keras model says.
+        keras_agreement: share for which the Keras model gives the class that the float Keras model gives.
         tensor_errors: file against simulation at every quantized tensor; empty for a float model.
         size_bytes: of the ONNX file.
     """
@@ -59,7 +52,7 @@ class Row:
 
     def to_dict(self) -> dict[str, Any]:
         """The row as JSON can hold it."""
-        return {**asdict(self), "tensor_errors": [error.to_dict() for error in self.tensor_errors]}
+        return {**to_json_value(self), "tensor_errors": [error.to_dict() for error in self.tensor_errors]}
 
 
 @dataclass(frozen=True)
@@ -70,14 +63,14 @@ class Record:
         model: name of the network.
         data: name of the data set.
         target: the engine that the placement was made for.
-        images: how many validation images were evaluated.
+        images: the number of validation images that were evaluated.
         engine: where the deployed files ran.
         rows: the variants.
-        best_epoch: which epoch of fine-tuning the QAT row is; 0 is PTQ as it was, `None` if not fine-tuned.
+        best_epoch: the epoch of fine-tuning that the QAT row shows; 0 is PTQ as it was, `None` if not fine-tuned.
         history: the epochs of fine-tuning, from 0 on.
         settings: all settings.
         environment: machine and versions.
-        seconds: how long each stage took.
+        seconds: the time that each stage took.
     """
 
     model: str
@@ -94,7 +87,7 @@ class Record:
 
     def to_dict(self) -> dict[str, Any]:
         """The record as JSON can hold it."""
-        return {**asdict(self), "rows": [row.to_dict() for row in self.rows]}
+        return {**to_json_value(self), "rows": [row.to_dict() for row in self.rows]}
 
 
 def float_row(record: Record) -> Row | None:
@@ -111,35 +104,21 @@ def load_record(path: Path) -> Record:
     """The record of a results.json that `keras-qat run` wrote.
 
     Args:
-        path: the file. One from before the history of fine-tuning was kept has an empty one.
+        path: the file. A file from before the history of fine-tuning was kept is read with an empty history.
 
     Raises:
-        StorageError: `path` can't be read.
-        UserError: it isn't JSON, or doesn't hold a record.
+        StorageError: If `path` can't be read.
+        UserError: If the file isn't JSON, or doesn't hold a record.
     """
     value = read_json(path)
-    try:
-        return _record(value)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{path} doesn't hold the results of a run: {type(error).__name__}: {error}. Received: {str(path)!r}. "
-            "Give the folder of a run that `keras-qat run` of this version finished."
-        ) from error
-
-
-def _record(value: Mapping[str, Any]) -> Record:
-    rows = tuple(map(_row, value["rows"]))
-    if not rows:
-        raise ValueError("it has no rows")
-    history = tuple(EpochRecord(**epoch) for epoch in value.get("history", ()))
-    environment = Environment(**value["environment"])
-    return Record(**{**value, "rows": rows, "history": history, "environment": environment})
-
-
-def _row(value: Mapping[str, Any]) -> Row:
-    latencies = {key: Latency(**value[key]) for key in ("keras_latency", "deployed_latency")}
-    errors = tuple(TensorError.from_dict(error) for error in value["tensor_errors"])
-    return Row(**{**value, **latencies, "tensor_errors": errors})
+    problem = f"{path} doesn't hold the results of a run"
+    remedy = "Give the folder of a run that `keras-qat run` of this version finished."
+    if isinstance(value, dict):
+        value = {"history": [], **value}
+    record = from_json_value(Record, value, problem=problem, remedy=remedy, hooks={TensorError: TensorError.from_dict})
+    if not record.rows:
+        raise UserError(f"{problem}: it has no rows. Received: {str(path)!r}. {remedy}")
+    return record
 
 
 def setting_facts(settings: Mapping[str, Any]) -> list[tuple[str, str]]:

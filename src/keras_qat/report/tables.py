@@ -1,8 +1,6 @@
-"""The results table: one list of columns, drawn as Markdown and on the terminal.
+"""Tables on the terminal and in Markdown: the results of a run, a benchmark, an evaluation, one image's classes.
 
-A benchmark on the terminal: a row for each file at each batch size, and why what is missing was skipped.
-
-An evaluation on the terminal: a row for each file, and in words whether two differ. So one image's classes.
+Each table is a list of columns; its footnotes say what a reader must know.
 """
 
 import textwrap
@@ -14,12 +12,9 @@ from rich.text import Text
 
 from keras_qat.evaluation import Benchmark, Classification, Evaluation, Latency, Proportion, ScoredFile, Timing
 from keras_qat.machine import Environment
+from keras_qat.report.in_words import percent_text
 from keras_qat.report.record import Record, Row
 from keras_qat.text import size_text
-
-
-def _percent(share: float | None) -> str:
-    return "–" if share is None else f"{100 * share:.2f}%"
 
 
 def _milliseconds(latency: Latency) -> str:
@@ -28,24 +23,24 @@ def _milliseconds(latency: Latency) -> str:
 
 COLUMNS: tuple[tuple[str, Callable[[Row], str]], ...] = (
     ("", lambda row: row.name),
-    ("Keras top-1", lambda row: _percent(row.keras_top1)),
+    ("Keras top-1", lambda row: percent_text(row.keras_top1)),
     ("Keras latency", lambda row: _milliseconds(row.keras_latency)),
-    ("Deployed top-1", lambda row: _percent(row.deployed_top1)),
+    ("Deployed top-1", lambda row: percent_text(row.deployed_top1)),
     ("Deployed latency", lambda row: _milliseconds(row.deployed_latency)),
-    ("Agreement with float", lambda row: _percent(row.agreement)),
+    ("Agreement with float", lambda row: percent_text(row.agreement)),
     ("Size", lambda row: size_text(row.size_bytes)),
 )
 
 
 def title(record: Record) -> str:
-    """One line that says what the table is about."""
+    """The title of the results table: model, data, target and images."""
     return f"{record.model} on {record.data}, target {record.target}, {record.images} validation images"
 
 
 def footnotes(record: Record) -> tuple[str, ...]:
-    """What a reader must know to read the table right."""
+    """What a reader must know of the results table."""
     latency = record.rows[0].deployed_latency
-    agreements = ", ".join(f"{_percent(row.simulation_agreement)} ({row.name})" for row in record.rows)
+    agreements = ", ".join(f"{percent_text(row.simulation_agreement)} ({row.name})" for row in record.rows)
     noise = ", ".join(f"{row.simulation_sqnr:.1f} dB ({row.name})" for row in record.rows if row.simulation_sqnr)
     machine = f"{record.environment.cpu}, {record.environment.cores} cores"
     notes = [
@@ -77,7 +72,7 @@ def footnotes(record: Record) -> tuple[str, ...]:
 
 
 def markdown(record: Record) -> str:
-    """The table as Markdown, with its title and footnotes."""
+    """The results table as Markdown, with its title and footnotes."""
     lines = [
         f"## {title(record)}",
         "",
@@ -91,7 +86,7 @@ def markdown(record: Record) -> str:
 
 
 def terminal_table(record: Record) -> Table:
-    """The table for the terminal."""
+    """The results table for the terminal."""
     table = Table(title=title(record), caption="\n".join(footnotes(record)), caption_justify="left")
     for name, _ in COLUMNS:
         table.add_column(name, justify="left" if not name else "right")
@@ -101,7 +96,7 @@ def terminal_table(record: Record) -> Table:
 
 
 _REASON_WIDTH = 300
-"""Characters; some engines explain themselves over a page. The JSON has all of it."""
+"""Characters: some engines explain a failure over a page. The JSON has all of it."""
 
 _BENCHMARK_COLUMNS: tuple[tuple[str, Callable[[Timing], str]], ...] = (
     ("Median ms", lambda timing: f"{timing.median_ms:.2f}"),
@@ -113,7 +108,7 @@ _BENCHMARK_COLUMNS: tuple[tuple[str, Callable[[Timing], str]], ...] = (
 
 
 def benchmark_table(benchmark: Benchmark, environment: Environment) -> Table:
-    """The table for the terminal, with its footnotes.
+    """The table of a benchmark for the terminal, a row for each file at each batch size, with its footnotes.
 
     Args:
         benchmark: the figures.
@@ -125,8 +120,11 @@ def benchmark_table(benchmark: Benchmark, environment: Environment) -> Table:
     table.add_column("File", overflow="fold")
     for name, _ in _BENCHMARK_COLUMNS:
         table.add_column(name, justify="right")
-    cells = {(it.batch, it.file): tuple(cell(it) for _, cell in _BENCHMARK_COLUMNS) for it in benchmark.timings}
-    cells |= {(it.batch, it.file): ("skipped",) for it in benchmark.skipped}
+    cells = {
+        (timing.batch, timing.file): tuple(cell(timing) for _, cell in _BENCHMARK_COLUMNS)
+        for timing in benchmark.timings
+    }
+    cells |= {(skip.batch, skip.file): ("skipped",) for skip in benchmark.skipped}
     for batch in dict.fromkeys(batch for batch, _ in cells):
         for file in benchmark.files:
             table.add_row(str(batch), Text(file.name), *cells[batch, file.name])
@@ -135,7 +133,7 @@ def benchmark_table(benchmark: Benchmark, environment: Environment) -> Table:
 
 
 def benchmark_notes(benchmark: Benchmark, environment: Environment) -> tuple[str, ...]:
-    """What a reader must know to read the table right."""
+    """What a reader must know of a benchmark, and why what is missing was skipped."""
     where: dict[str, list[str]] = {}
     for file in benchmark.files:
         where.setdefault(f"{file.engine} ({file.device})", []).append(file.name)
@@ -154,20 +152,20 @@ def benchmark_notes(benchmark: Benchmark, environment: Environment) -> tuple[str
     )
 
 
-_NO_LABELS = "–"
+_NO_LABELS = percent_text(None)
 
 _EVALUATION_COLUMNS: tuple[tuple[str, Callable[[ScoredFile, Evaluation], str]], ...] = (
     ("Engine", lambda file, _: f"{file.engine} ({file.device})"),
     ("Images", lambda _, evaluation: str(evaluation.images)),
-    ("Top-1", lambda file, _: _NO_LABELS if file.top1 is None else _file_percent(file.top1.value)),
+    ("Top-1", lambda file, _: percent_text(file.top1.value if file.top1 else None)),
     ("95% interval", lambda file, _: _NO_LABELS if file.top1 is None else _interval(file.top1)),
-    ("Top-k", lambda file, _: _NO_LABELS if file.top_k is None else _file_percent(file.top_k.value)),
+    ("Top-k", lambda file, _: percent_text(file.top_k.value if file.top_k else None)),
     ("Images/s", lambda file, _: f"{file.images_per_second:.1f}"),
 )
 
 
 def evaluation_table(evaluation: Evaluation) -> Table:
-    """The table for the terminal, with its footnotes."""
+    """The table of an evaluation for the terminal, a row for each file, with its footnotes."""
     notes = Text("\n".join(evaluation_notes(evaluation)))
     rows = [[cell(file, evaluation) for _, cell in _EVALUATION_COLUMNS] for file in evaluation.files]
     labelled = all(file.top1 is not None for file in evaluation.files)
@@ -182,51 +180,48 @@ def evaluation_table(evaluation: Evaluation) -> Table:
     return table
 
 
-def classification_table(found: Classification) -> Table:
-    """The best classes of one image for the terminal."""
-    # A title is no wider than its table, so names and no paths.
-    where = Text(f"{Path(found.file).name} in {found.engine} ({found.device})")
-    table = Table(title=Text(Path(found.image).name), caption=where, min_width=len(where))
-    for name in ("Class", "Number", "Score"):
-        table.add_column(name, justify="left" if name == "Class" else "right")
-    for ranked in found.classes:
-        table.add_row(Text(ranked.name), str(ranked.index), f"{ranked.score:.4g}")
-    return table
-
-
 def evaluation_notes(evaluation: Evaluation) -> tuple[str, ...]:
-    """What a reader must know to read the table right; of two files, how they compare."""
+    """What a reader must know of an evaluation; for two files, how they compare."""
     batches = " and ".join(dict.fromkeys(str(file.batch_size) for file in evaluation.files))
-    explained = f"95% interval: Wilson's. Images/s: in the engine alone, median of the batches of {batches}."
+    explanation = f"95% interval: Wilson's. Images/s: in the engine alone, median of the batches of {batches}."
     left_out = (f"{evaluation.skipped} more images were broken and were left out.",)
-    return (explained, *(left_out if evaluation.skipped else ()), *_compared(evaluation))
+    return (explanation, *(left_out if evaluation.skipped else ()), *_compared(evaluation))
 
 
 def _compared(evaluation: Evaluation) -> Sequence[str]:
-    found, same = evaluation.comparison, evaluation.agreement
-    if same is None:
+    """Whether two files give the same classes, and whether one is better."""
+    comparison, agreement = evaluation.comparison, evaluation.agreement
+    if agreement is None:
         return ()
-    alike = f"Same class on {_percent(same.value)} of the images ({_interval(same)})."
-    if found is None:
-        return (f"{alike} They have no labels, so nobody knows which is right.",)
+    same_class = f"Same class on {percent_text(agreement.value)} of the images ({_interval(agreement)})."
+    if comparison is None:
+        return (f"{same_class} They have no labels, so nobody knows which is right.",)
     first, second = (file.name for file in evaluation.files)
-    better, worse = (first, second) if found.difference > 0 else (second, first)
-    verdict = f"{better} is better than {worse}" if found.shown else "no difference shown"
-    agreement = (
-        f"{alike} Only {first} is right on {found.only_first}, only {second} on {found.only_second}; "
-        f"both on {found.both_right}, neither on {found.both_wrong}."
+    better, worse = (first, second) if comparison.difference > 0 else (second, first)
+    verdict = f"{better} is better than {worse}" if comparison.shown else "no difference shown"
+    agreed = (
+        f"{same_class} Only {first} is right on {comparison.only_first}, only {second} on {comparison.only_second}; "
+        f"both on {comparison.both_right}, neither on {comparison.both_wrong}."
     )
     difference = (
-        f"Top-1 of {first} less that of {second}: {100 * found.difference:+.2f} points "
-        f"({100 * found.low:+.2f} to {100 * found.high:+.2f}, Agresti and Min). "
-        f"Exact McNemar test: p = {found.p_value:.3g}: {verdict}."
+        f"Top-1 of {first} less that of {second}: {100 * comparison.difference:+.2f} points "
+        f"({100 * comparison.low:+.2f} to {100 * comparison.high:+.2f}, Agresti and Min). "
+        f"Exact McNemar test: p = {comparison.p_value:.3g}: {verdict}."
     )
-    return agreement, difference
-
-
-def _file_percent(share: float) -> str:
-    return f"{100 * share:.2f}%"
+    return agreed, difference
 
 
 def _interval(share: Proportion) -> str:
-    return f"{_percent(share.low)} to {_percent(share.high)}"
+    return f"{percent_text(share.low)} to {percent_text(share.high)}"
+
+
+def classification_table(classification: Classification) -> Table:
+    """The best classes of one image for the terminal."""
+    # A title is no wider than its table, so it holds names and no paths.
+    where = Text(f"{Path(classification.file).name} in {classification.engine} ({classification.device})")
+    table = Table(title=Text(Path(classification.image).name), caption=where, min_width=len(where))
+    for name in ("Class", "Number", "Score"):
+        table.add_column(name, justify="left" if name == "Class" else "right")
+    for ranked in classification.classes:
+        table.add_row(Text(ranked.name), str(ranked.index), f"{ranked.score:.4g}")
+    return table

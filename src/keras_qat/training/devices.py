@@ -1,15 +1,15 @@
-"""Whether a batch fits in memory, before the first step: on a CPU the system kills what doesn't, without a word.
+"""The devices of a training: whether a step fits in their memory, and several GPUs that share a batch.
 
-A training step keeps the output of nearly every layer until its gradient is known:
+On a CPU the system kills a process that takes too much memory without a message, so a batch is judged before the first
+step. A training step keeps the output of nearly every layer until its gradient is known:
 
     bytes ≈ 4 · batch · Σ_layers outputs of an image
 
 to which weights, gradients and the optimizer's state come. Measured on ResNet50 (224 x 224, batch 16), the step takes
 0.6 to 0.9 of that: some outputs are never read again.
 
-Several GPUs that train together: each takes its share of a batch, and the gradients are added up.
-
-TensorFlow does it (`tf.distribute.MirroredStrategy`); what is built in its scope has a copy on each device.
+Of several GPUs each takes its share of a batch, and the gradients are added up. TensorFlow does it
+(`tf.distribute.MirroredStrategy`); what is built in its scope has a copy on each device.
 """
 
 import contextlib
@@ -18,13 +18,13 @@ import logging
 import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Any
 
 import keras
 
 from keras_qat.errors import UserError
 from keras_qat.layers import FakeQuantize
+from keras_qat.machine import memory
 from keras_qat.training.callbacks import smaller_batch
 from keras_qat.training.cloning import all_layers
 from keras_qat.training.recipe import Recipe
@@ -32,7 +32,6 @@ from keras_qat.types import TrainingPrecision
 
 _LEAST = 0.6
 _FLOAT_BYTES = 4
-_CGROUP = Path("/sys/fs/cgroup")
 
 _logger = logging.getLogger(__name__)
 
@@ -44,23 +43,23 @@ def require_memory(
     available: int | None,
     precision: TrainingPrecision = "float32",
 ) -> None:
-    """Refuse a batch that can't fit, warn of one that may not.
+    """Refuse a batch that can't fit in memory, and warn of one that may not.
 
     Args:
-        model: what is trained.
+        model: the model to train.
         batch_size: images of one step.
         accumulate: steps whose gradients are averaged, for the message.
-        available: bytes; `None` where it isn't known, and nothing is checked.
+        available: bytes; with `None` nothing is checked.
         precision: of the layers' outputs; bfloat16 halves them.
 
     Raises:
-        UserError: the step needs more memory than there is, and all layers train.
+        UserError: If the step needs more memory than is available, and all layers train.
     """
     if available is None:
         return
     needed = batch_size * activation_bytes(model) // (1 if precision == "float32" else 2)
     figures = f"batch_size={batch_size}, about {needed / 1e9:.1f} GB for {available / 1e9:.1f} GB available"
-    # Before a layer that doesn't train nothing need be kept: how much less that is, isn't known here.
+    # Nothing needs to be kept before the first layer that trains; how much that saves isn't known here.
     if _LEAST * needed > available and not _partly_frozen(model):
         raise UserError(
             f"A training step doesn't fit in memory. Received: {figures}. {smaller_batch(batch_size, accumulate)}"
@@ -72,9 +71,9 @@ def require_memory(
 
 
 def activation_bytes(model: keras.Model) -> int:
-    """The bytes of all layers' outputs for one image, in float32; sizes that aren't fixed count as 1.
+    """The bytes of all layers' outputs for one image, in float32; a dimension that isn't fixed counts as 1.
 
-    A model within the model counts by its layers, once for each call. Of one without a graph nothing is known.
+    The layers of a nested model count once for each call of it. A model without a graph counts as 0.
     """
     graph = getattr(model, "_functional", model)  # a Sequential model keeps its graph there
     total = 0
@@ -89,42 +88,30 @@ def activation_bytes(model: keras.Model) -> int:
 
 
 def _partly_frozen(model: keras.Model) -> bool:
-    """Whether a layer with weights doesn't train, other than those whose inputs are kept for the layers before."""
+    """Whether a layer with weights doesn't train.
+
+    Batch norms and FakeQuantize layers don't count: what they read is kept for the layers before them.
+    """
     others = (keras.layers.BatchNormalization, FakeQuantize)
     return any(layer.weights and not layer.trainable and not isinstance(layer, others) for layer in all_layers(model))
 
 
 def available_memory() -> int | None:
-    """The bytes that this process may still take where it trains on the CPU under Linux, else `None`."""
+    """The bytes that this process may still take where Keras trains on the CPU, else `None`."""
     if any(not str(device).startswith("cpu") for device in keras.distribution.list_devices()):
         return None
-    machine = [
-        1024 * int(line.split()[1]) for line in _lines(Path("/proc/meminfo")) if line.startswith("MemAvailable:")
-    ]
-    # A container's limit, which the machine's figures don't show; "max" where there is none. What is used counts the
-    # files read lately, the images among them, which the system drops for the asking.
-    limit, used = (_lines(_CGROUP / name) for name in ("memory.max", "memory.current"))
-    files = sum(int(line.split()[1]) for line in _lines(_CGROUP / "memory.stat") if line.startswith("inactive_file "))
-    container = [int(limit[0]) - int(used[0]) + files] if limit and used and limit[0].isdecimal() else []
-    return min(machine + container, default=None)
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="ascii").splitlines()
-    except OSError:
-        return []
+    return memory().available
 
 
 def find_devices(count: int, *, kind: str = "GPU") -> tuple[str, ...]:
-    """The devices to train on; none to train wherever Keras does.
+    """The names of the devices to train on together; empty where training stays on Keras's default device.
 
     Args:
-        count: how many; 1 gives none, 0 takes all there are.
+        count: how many; 1 gives an empty tuple, 0 all devices.
         kind: `"GPU"`, or `"CPU"` for logical ones.
 
     Raises:
-        UserError: there aren't so many, or Keras's backend isn't TensorFlow.
+        UserError: If there are fewer devices, or Keras's backend isn't TensorFlow.
 
     Example:
         >>> find_devices(1)
@@ -150,45 +137,45 @@ def find_devices(count: int, *, kind: str = "GPU") -> tuple[str, ...]:
 
 
 def device_scope(devices: Sequence[str]) -> AbstractContextManager[Any]:
-    """Call `fine_tune` in this scope to train on several devices.
+    """The scope in which `fine_tune` trains on several devices.
 
-    A batch is that of all together: with 64 images and four GPUs each sees 16. No batch may have fewer images than
-    there are devices (`shareable`). A device's share of an epoch's last batch counts as much as the others', even if it
-    is smaller by an image. Statistics of batch norms that train are those of a share; the default freezes them.
+    The devices share each batch: of 64 images, each of four GPUs sees 16. No batch may have fewer images than there are
+    devices (`shareable`). A device's share of an epoch's last batch counts as much as the others', even if it is
+    smaller by an image. Batch norms that train take the statistics of one share; by default they are frozen.
 
     Args:
-        devices: from `find_devices`; with none, the scope changes nothing.
+        devices: from `find_devices`; if empty, the scope changes nothing.
     """
     return _strategy(tuple(devices)).scope() if devices else contextlib.nullcontext()
 
 
 @functools.cache
 def _strategy(devices: tuple[str, ...]) -> Any:
-    # One for all the process: a second one's collective operations would take the first one's for their own.
+    # One strategy for the whole process: the collective operations of a second one would mix with those of the first.
     import tensorflow as tf
 
     return tf.distribute.MirroredStrategy(list(devices))
 
 
 def require_device_recipe(recipe: Recipe, devices: Sequence[str]) -> None:
-    """Refuse a recipe by which several devices wouldn't train as one does.
+    """Refuse a recipe that would train otherwise on several devices than on one.
 
     Args:
         recipe: the settings.
         devices: from `find_devices`.
 
     Raises:
-        UserError: a setting needs all of a batch in one place.
+        UserError: If a setting needs the whole batch on one device.
     """
     if not devices:
         return
-    in_the_way = {
+    conflicts = {
         "accumulate": (recipe.accumulate > 1, "TensorFlow can't accumulate on several devices; lower `batch_size`"),
         "clip_norm": (recipe.clip_norm is not None, "each device would clip its own share; leave it out"),
         "range_mode": (recipe.range_mode == "ema", "each device would follow its own share; use 'fixed' or 'learned'"),
     }
-    for name, (found, why) in in_the_way.items():
-        if found:
+    for name, (is_set, why) in conflicts.items():
+        if is_set:
             raise UserError(
                 f"`{name}` doesn't go with several devices: {why}. Received: {name}={getattr(recipe, name)!r} with "
                 f"{len(devices)} devices. Or train on one."
@@ -196,15 +183,15 @@ def require_device_recipe(recipe: Recipe, devices: Sequence[str]) -> None:
 
 
 def shareable(images: int, batch_size: int, devices: int) -> int:
-    """How many of the images make batches of which each device gets at least one.
+    """The number of images to train on so that each device gets at least one image of every batch.
 
     Args:
-        images: how many there are.
-        batch_size: of all devices together.
-        devices: how many.
+        images: the number of images.
+        batch_size: images of one batch, which all devices share.
+        devices: the number of devices.
 
     Raises:
-        UserError: a whole batch is too small.
+        UserError: If `batch_size` is smaller than `devices`.
 
     Example:
         >>> shareable(101, 25, 4), shareable(104, 25, 4), shareable(101, 25, 1)

@@ -1,52 +1,24 @@
-"""Several runs in one table: each network's rows together, in the columns of the results table.
-
-The scripts and the style that the page carries within itself, and the policy that lets nothing else run.
+"""The page as one text of HTML: no file beside it, no network.
 
 Names of layers are whatever their author liked. They are escaped wherever they stand; should one slip through, the
 Content-Security-Policy (https://www.w3.org/TR/CSP3/) still runs no script but those whose hash it names, and loads
 nothing from anywhere.
-
-The page as one text of HTML: no file beside it, no network.
 """
 
 import base64
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from keras_qat._version import __version__
-from keras_qat.report.page.graph import HEADER
-from keras_qat.report.page.view import rule_text, run_view
-from keras_qat.report.record import Record
+from keras_qat.report.diagnosis_text import HEADER, rule_text
+from keras_qat.report.page.view import run_view
 from keras_qat.report.run_files import RunFiles
-from keras_qat.report.tables import COLUMNS, title
-
-
-@dataclass(frozen=True)
-class Network:
-    """The rows of one run.
-
-    Args:
-        title: of the run.
-        rows: cells in the order of `table.COLUMNS`.
-    """
-
-    title: str
-    rows: tuple[tuple[str, ...], ...]
-
-
-def networks(records: Sequence[Record]) -> tuple[Network, ...]:
-    """A group of rows for each run, in the given order."""
-    return tuple(
-        Network(title(record), tuple(tuple(cell(row) for _, cell in COLUMNS) for row in record.rows))
-        for record in records
-    )
-
+from keras_qat.report.tables import COLUMNS
 
 _LIBRARIES = {
     "d3": "vendor/d3/d3.min.js",
@@ -54,12 +26,49 @@ _LIBRARIES = {
     "dagre": "vendor/dagre/dagre.min.js",
 }
 _OWN = ("chart", "variants", "layers", "tensors", "training", "layout", "graph", "panel", "runs")
-"""In the order in which they need each other."""
+"""The scripts of this package, each after those that it needs."""
+
+
+def render(runs: Sequence[RunFiles]) -> str:
+    """Render the page of one run, or of several with a table of all and a choice of one.
+
+    Args:
+        runs: at least one.
+
+    Returns:
+        HTML.
+    """
+    views = [run_view(files, f"run{i}") for i, files in enumerate(runs)]
+    template = _templates().get_template("page.html.jinja")
+    return template.render(
+        runs=views,
+        columns=[name for name, _ in COLUMNS],
+        layer_columns=HEADER,
+        data=[view.data for view in views],
+        rule_text=rule_text,
+        style=read_part("report.css"),
+        scripts=scripts(),
+        policy=policy(),
+        version=__version__,
+    )
+
+
+def _templates() -> Environment:
+    """The templates, which escape every text and refuse unknown names."""
+    templates = Environment(
+        loader=PackageLoader("keras_qat.report", "page"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    templates.policies["json.dumps_kwargs"] = {"allow_nan": False}
+    return templates
 
 
 @cache
 def read_part(name: str) -> str:
-    """A file of the page, without a pointer to the map of its source, which isn't here."""
+    """The text of a file of the page, without the reference to its source map, which isn't shipped."""
     text = (files("keras_qat.report.page") / name).read_text(encoding="utf-8")
     return re.sub(r"^//# sourceMappingURL=.*$", "", text, flags=re.MULTILINE).strip()
 
@@ -81,41 +90,3 @@ def policy() -> str:
 
 def _digest(text: str) -> str:
     return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-
-
-def render(runs: Sequence[RunFiles]) -> str:
-    """The page of one run, or of several with a table of all and a choice of one.
-
-    Args:
-        runs: at least one.
-
-    Returns:
-        HTML.
-    """
-    views = [run_view(files, f"run{i}") for i, files in enumerate(runs)]
-    template = _templates().get_template("page.html.jinja")
-    return template.render(
-        runs=views,
-        networks=networks([files.record for files in runs]),
-        columns=[name for name, _ in COLUMNS],
-        layer_columns=HEADER,
-        data=[view.data for view in views],
-        rule_text=rule_text,
-        style=read_part("report.css"),
-        scripts=scripts(),
-        policy=policy(),
-        version=__version__,
-    )
-
-
-def _templates() -> Environment:
-    """With escaping everywhere, and no name that isn't given."""
-    templates = Environment(
-        loader=PackageLoader("keras_qat.report", "page"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    templates.policies["json.dumps_kwargs"] = {"allow_nan": False}
-    return templates
