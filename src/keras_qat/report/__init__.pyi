@@ -3,8 +3,7 @@ from .documents import markdown_report, write_page
 from .in_words import key_figures, verdict
 from .latency_plot import plot_latency, require_plot
 from .page.render import render
-from .record import Record, Row, load_record
-from .run_files import RunFiles
+from .record import Record, Row, RunFiles, load_record
 from .tables import (
     COLUMNS,
     benchmark_table,

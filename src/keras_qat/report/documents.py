@@ -8,8 +8,7 @@ from keras_qat.files import write_text
 from keras_qat.report.diagnosis_text import describe_diagnosis
 from keras_qat.report.in_words import accuracies, interval_text, percent_text, verdict
 from keras_qat.report.page.render import render
-from keras_qat.report.record import Record, chosen_row, environment_facts, setting_facts
-from keras_qat.report.run_files import RunFiles
+from keras_qat.report.record import Record, RunFiles, chosen_row, environment_facts, setting_facts
 from keras_qat.report.tables import markdown
 
 _WORST = 5

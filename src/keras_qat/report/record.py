@@ -5,13 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from keras_qat import calibration, evaluation, machine, training, verify
 from keras_qat.errors import UserError
-from keras_qat.evaluation import Latency
 from keras_qat.files import from_json_value, read_json, to_json_value
-from keras_qat.machine import Environment
-from keras_qat.training import EpochRecord
-from keras_qat.types import BASELINE
-from keras_qat.verify import TensorError
+from keras_qat.report.diagnosis_text import DiagnosisFile
+from keras_qat.types import BASELINE, Placement
 
 
 @dataclass(frozen=True)
@@ -39,15 +37,15 @@ class Row:
     name: str
     keras_top1: float | None
     keras_top5: float | None
-    keras_latency: Latency
+    keras_latency: evaluation.Latency
     deployed_top1: float | None
     deployed_top5: float | None
-    deployed_latency: Latency
+    deployed_latency: evaluation.Latency
     agreement: float | None
     simulation_agreement: float
     simulation_sqnr: float | None
     keras_agreement: float | None
-    tensor_errors: tuple[TensorError, ...]
+    tensor_errors: tuple[verify.TensorError, ...]
     size_bytes: int
 
     def to_dict(self) -> dict[str, Any]:
@@ -80,14 +78,35 @@ class Record:
     engine: str
     rows: tuple[Row, ...]
     best_epoch: int | None
-    history: tuple[EpochRecord, ...]
+    history: tuple[training.EpochRecord, ...]
     settings: dict[str, Any]
-    environment: Environment
+    environment: machine.Environment
     seconds: dict[str, float]
 
     def to_dict(self) -> dict[str, Any]:
         """The record as JSON can hold it."""
         return {**to_json_value(self), "rows": [row.to_dict() for row in self.rows]}
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """The files of a run that a report is made of, read back.
+
+    Args:
+        folder: of the run.
+        record: from its results.
+        placement: where its Q/DQ pairs are; `None` if the file is missing or damaged.
+        ranges: of its tensors; `None` likewise.
+        diagnoses: {name of a row: its diagnosis}, for the rows that have one.
+        absent: {name of a file: why it could not be read, on one line}.
+    """
+
+    folder: Path
+    record: Record
+    placement: Placement | None
+    ranges: calibration.Ranges | None
+    diagnoses: Mapping[str, DiagnosisFile]
+    absent: Mapping[str, str]
 
 
 def float_row(record: Record) -> Row | None:
@@ -115,7 +134,9 @@ def load_record(path: Path) -> Record:
     remedy = "Give the folder of a run that `keras-qat run` of this version finished."
     if isinstance(value, dict):
         value = {"history": [], **value}
-    record = from_json_value(Record, value, problem=problem, remedy=remedy, hooks={TensorError: TensorError.from_dict})
+    record = from_json_value(
+        Record, value, problem=problem, remedy=remedy, hooks={verify.TensorError: verify.TensorError.from_dict}
+    )
     if not record.rows:
         raise UserError(f"{problem}: it has no rows. Received: {str(path)!r}. {remedy}")
     return record
@@ -131,7 +152,7 @@ def setting_facts(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(name, _text(value)) for name, value in settings.items()]
 
 
-def environment_facts(environment: Environment) -> list[tuple[str, str]]:
+def environment_facts(environment: machine.Environment) -> list[tuple[str, str]]:
     """The machine, then the versions."""
     return [
         ("CPU", environment.cpu),

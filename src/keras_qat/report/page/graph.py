@@ -8,7 +8,7 @@ from typing import Any
 from keras_qat.evaluation import DB_PER_BIT, LOST_BITS, Diagnosis, KernelDiagnosis, TensorDiagnosis, percent
 from keras_qat.placement import Flowing, Picture, describe_spec, picture
 from keras_qat.report.page.figures import db_text, drawable
-from keras_qat.report.run_files import RunFiles
+from keras_qat.report.record import RunFiles
 from keras_qat.types import Placement, QuantizedTensor, TensorRange
 
 WORST = 8

@@ -17,7 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from keras_qat._version import __version__
 from keras_qat.report.diagnosis_text import HEADER, rule_text
 from keras_qat.report.page.view import run_view
-from keras_qat.report.run_files import RunFiles
+from keras_qat.report.record import RunFiles
 from keras_qat.report.tables import COLUMNS
 
 _LIBRARIES = {

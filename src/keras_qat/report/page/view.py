@@ -8,8 +8,7 @@ from keras_qat.placement import PLACEMENT_FILE
 from keras_qat.report.diagnosis_text import DiagnosisFile, grouped_advice
 from keras_qat.report.in_words import KeyFigure, accuracies, interval_text, key_figures, percent_text, verdict
 from keras_qat.report.page import figures, graph
-from keras_qat.report.record import chosen_row, environment_facts, setting_facts
-from keras_qat.report.run_files import RunFiles
+from keras_qat.report.record import RunFiles, chosen_row, environment_facts, setting_facts
 from keras_qat.report.tables import COLUMNS, footnotes, title
 
 
