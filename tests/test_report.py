@@ -186,10 +186,10 @@ def test_absent_and_damaged_files_are_named(folder: Path) -> None:
     (folder / "ranges.json").write_text("{")
     (folder / "placement.json").write_text('{"format": "other"}')
     absent = RunFolder(folder).read().absent
-    assert set(absent) == {"placement.json", "ranges.json", "ptq_diagnosis.json"}
-    assert "isn't JSON" in absent["ranges.json"]
-    assert "doesn't hold a placement" in absent["placement.json"]
-    assert absent["ptq_diagnosis.json"].startswith("The run has no ptq_diagnosis.json. `keras-qat diagnose ")
+    assert set(absent) == {"placement", "ranges", "PTQ"}
+    assert "isn't JSON" in absent["ranges"]
+    assert "doesn't hold a placement" in absent["placement"]
+    assert absent["PTQ"].startswith("The run has no ptq_diagnosis.json. `keras-qat diagnose ")
     page = RunFolder(folder).write_page().read_text(encoding="utf-8")
     assert "The run has no ptq_diagnosis.json." in page
     assert "doesn&#39;t hold a placement" in page
@@ -282,7 +282,7 @@ def test_a_diagnosis_of_a_row_that_the_results_lack_is_not_read(folder: Path) ->
     write_json(folder / "results.json", record(BASELINE, PTQ).to_dict())
     found = RunFolder(folder).read()
     assert found.diagnoses == {}
-    assert set(found.absent) == {"placement.json", "ranges.json", "ptq_diagnosis.json"}
+    assert set(found.absent) == {"placement", "ranges", "PTQ"}
 
 
 def test_markdown_without_labels_or_diagnosis(tmp_path: Path) -> None:

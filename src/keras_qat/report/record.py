@@ -98,7 +98,7 @@ class RunFiles:
         placement: where its Q/DQ pairs are; `None` if the file is missing or damaged.
         ranges: of its tensors; `None` likewise.
         diagnoses: {name of a row: its diagnosis}, for the rows that have one.
-        absent: {name of a file: why it could not be read, on one line}.
+        absent: {"placement", "ranges" or name of a row: why the file could not be read, on one line}.
     """
 
     folder: Path

@@ -43,6 +43,8 @@ _DIAGNOSIS = "_diagnosis.json"
 PAGE = "report.html"
 """The report of a run in its folder; of several runs, in the folder that holds them."""
 
+_AGAIN = "Runs of this version write it."
+
 _OF_ONE_RUN = ("model", "data", "target")
 """The settings that tell one run from another."""
 
@@ -263,24 +265,24 @@ class RunFolder:
         record = report.load_record(self.results_path)
         absent: dict[str, str] = {}
 
-        def optional(path: Path, load: Callable[[Path], Any], remedy: str = "Runs of this version write it.") -> Any:
+        def optional(what: str, path: Path, load: Callable[[Path], Any], remedy: str = _AGAIN) -> Any:
             if not path.is_file():
-                absent[path.name] = f"The run has no {path.name}. {remedy}"
+                absent[what] = f"The run has no {path.name}. {remedy}"
                 return None
             try:
                 return load(path)
             except UserError as error:
-                absent[path.name] = str(error)
+                absent[what] = str(error)
                 return None
 
-        planned = optional(self.path / placement.PLACEMENT_FILE, placement.load_placement)
-        ranges = optional(self.path / _RANGES, calibration.Ranges.load)
+        planned = optional("placement", self.path / placement.PLACEMENT_FILE, placement.load_placement)
+        ranges = optional("ranges", self.path / _RANGES, calibration.Ranges.load)
         diagnoses = {}
         for variant in (row.name for row in record.rows if row.name in {PTQ, QAT}):
             path = self._of(variant, _DIAGNOSIS)
             option = "" if variant == PTQ else f" --variant {variant.lower()}"
             remedy = f"`keras-qat diagnose {self.path}{option} --output {path}` writes it."
-            diagnoses[variant] = optional(path, report.load_diagnosis, remedy)
+            diagnoses[variant] = optional(variant, path, report.load_diagnosis, remedy)
         return report.RunFiles(
             folder=self.path,
             record=record,

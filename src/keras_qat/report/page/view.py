@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from keras_qat.evaluation import Advice
-from keras_qat.placement import PLACEMENT_FILE
 from keras_qat.report.diagnosis_text import DiagnosisFile, grouped_advice
 from keras_qat.report.in_words import KeyFigure, accuracies, interval_text, key_figures, percent_text, verdict
 from keras_qat.report.page import figures, graph
@@ -129,13 +128,12 @@ def _layers(variant: str, file: DiagnosisFile, files: RunFiles) -> LayersView:
 def _notes(files: RunFiles, drawings: dict[str, Any]) -> dict[str, str]:
     """A line for each section that is empty or has marks to explain."""
     absent = files.absent
-    diagnosable = [f"{row.name.lower()}_diagnosis.json" for row in files.record.rows]
     notes = {
         "accuracy": "" if drawings["accuracy"] else "The validation images have no labels, so accuracy isn't known.",
-        "layers": " ".join(absent[name] for name in diagnosable if name in absent),
-        "tensors": absent.get("ranges.json", ""),
+        "layers": " ".join(absent[row.name] for row in files.record.rows if row.name in absent),
+        "tensors": absent.get("ranges", ""),
         "histograms": "",
-        "graph": absent.get(PLACEMENT_FILE, ""),
+        "graph": absent.get("placement", ""),
         "training": figures.best_epoch_note(files.record),
     }
     if drawings["tensors"] and not any(tensor["histogram"] for tensor in drawings["tensors"]):
