@@ -20,7 +20,8 @@ ORDER: tuple[frozenset[str], ...] = tuple(
         "placement",
         "layers",
         "transform",
-        "calibration training onnx runtimes",
+        "calibration training onnx",
+        "runtimes",
         "evaluation",
         "verify doctor",
         "export report",
@@ -33,7 +34,7 @@ ORDER: tuple[frozenset[str], ...] = tuple(
 
 ASIDE: Mapping[str, frozenset[str]] = {
     "data": frozenset({"types", "errors", "files", "progress", "text"}),
-    "models": frozenset({"types", "errors", "files", "progress", "text", "data", "graph", "layers"}),
+    "models": frozenset({"types", "errors", "files", "progress", "text", "data", "graph", "layers", "onnx"}),
 }
 """Packages beside the ladder, and all that each may import."""
 

@@ -342,7 +342,7 @@ def test_scales_are_compared_only_with_the_model_at_hand(exported: Exported, tmp
 
 
 def test_bad_input(exported: Exported, tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match=r"Can't read the ONNX file\. Received: .*none\.onnx"):
+    with pytest.raises(StorageError, match=r"There is no such file\. Received: .*none\.onnx"):
         exported.verify(tmp_path / "none.onnx")
     (tmp_path / "half.onnx").write_bytes(exported.path.read_bytes()[:5000])
     with pytest.raises(StorageError, match=r"Received: .*half\.onnx"):
@@ -369,10 +369,10 @@ def test_file_of_another_model_names_its_first_layer(exported: Exported, tmp_pat
 def test_run_fails_at_the_first_layer_that_is_not_as_planned(
     trained_network: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    from keras_qat import export
     from keras_qat.cli.program import app, run_program
-    from keras_qat.run import conclude as results
 
-    original = results.export_onnx
+    original = export.export_onnx
 
     def export_broken(*arguments: Any, **options: Any) -> Path:
         path = original(*arguments, **options)
@@ -382,7 +382,7 @@ def test_run_fails_at_the_first_layer_that_is_not_as_planned(
             onnx.save(file.proto, path)
         return path
 
-    monkeypatch.setattr(results, "export_onnx", export_broken)
+    monkeypatch.setattr(export, "export_onnx", export_broken)
     arguments = ["--model", trained_network, "--skip-fine-tuning", "--skip-saved-model", "--calibration-images", "32"]
     assert run_program(["run", *arguments, "--output", str(tmp_path)], app) == 3
     assert "isn't quantized as was planned, first at 'head_conv'" in " ".join(capfd.readouterr().err.split())

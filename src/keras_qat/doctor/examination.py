@@ -12,9 +12,8 @@ from typing import Any
 import onnx_ir as ir
 
 from keras_qat.doctor.checks import CHECKS
-from keras_qat.doctor.checks.kernels import integer_kernel
 from keras_qat.doctor.findings import Finding, Severity, merge
-from keras_qat.onnx import WEIGHTED, OnnxFile, from_stored, input_at, read_onnx_file
+from keras_qat.onnx import OnnxFile, read_onnx_file
 from keras_qat.targets import Target, find_engines
 from keras_qat.types import OpKind
 
@@ -72,25 +71,24 @@ def summarize(file: OnnxFile) -> Summary:
     graph, model = file.model.graph, file.model
     tensors = [value.const_value for value in graph.initializers.values() if value.const_value is not None]
     outside = sum(tensor.nbytes for tensor in tensors if isinstance(tensor, ir.ExternalTensor))
-    quantized = [value for node in file.nodes("QuantizeLinear") if (value := input_at(node, 0)) is not None]
     return Summary(
         producer=" ".join(filter(None, (model.producer_name, model.producer_version))) or "unknown",
-        opset=graph.opset_imports.get(""),
+        opset=file.opset,
         ir_version=int(model.ir_version),
         inputs=_described(value for value in graph.inputs if value.name not in graph.initializers),
         outputs=_described(graph.outputs),
         parameters=sum(math.prod(tensor.shape.numpy()) for tensor in tensors),
         size_bytes=file.size_bytes + outside,
-        pairs=sum(not from_stored(value) for value in quantized),
+        pairs=file.pairs,
         convolutions=_count(file, OpKind.CONV),
         dense=_count(file, OpKind.DENSE),
-        target=model.metadata_props.get("keras_qat.target", ""),
+        target=file.target,
     )
 
 
 def _count(file: OnnxFile, kind: OpKind) -> Counted:
-    chosen = [op for op in file.operations if op.kind is kind and op.kind in WEIGHTED]
-    return Counted(sum(map(integer_kernel, chosen)), len(chosen))
+    operations = [op for op in file.weighted if op.kind is kind]
+    return Counted(sum(op.quantized for op in operations), len(operations))
 
 
 def _described(values: Iterable[ir.Value]) -> tuple[str, ...]:
@@ -175,7 +173,7 @@ def examine(path: str | Path, targets: Iterable[str | Target] = ()) -> Examinati
         UserError: a target is unknown.
     """
     named = find_engines(targets := tuple(targets))
-    file = read_onnx_file(Path(path))
+    file = read_onnx_file(path)
     summary = summarize(file)
     own = [engine for engine in named if not targets and engine.name == summary.target]
     engines = tuple(own) or named

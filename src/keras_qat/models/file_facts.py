@@ -9,11 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
-import onnx
-
 from keras_qat.data import Preprocessing
-from keras_qat.errors import StorageError, UserError
+from keras_qat.errors import UserError
 from keras_qat.files import read_json
+from keras_qat.onnx import read_onnx_file
 from keras_qat.types import ScoreMeaning
 
 FACTS_FILE = "preprocessing.json"
@@ -95,12 +94,7 @@ def read_model_facts(path: Path) -> ModelFacts | None:
 
 
 def _from_metadata(path: Path) -> ModelFacts | None:
-    try:
-        file = onnx.load(path, load_external_data=False)
-    except Exception as error:
-        # The protobuf reader's exceptions have no public base class.
-        raise StorageError(f"Can't read the ONNX file. Received: {str(path)!r}: {error}. Export it again.") from error
-    metadata = {entry.key: entry.value for entry in file.metadata_props}
+    metadata = read_onnx_file(path).metadata
     if _PREPROCESSING not in metadata:
         return None
     try:

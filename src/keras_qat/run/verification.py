@@ -13,7 +13,7 @@ from keras_qat import models, runtimes
 from keras_qat.data import ImageSet, Preprocessing, load_validation
 from keras_qat.errors import StorageError, UserError, require_seed
 from keras_qat.files import require_onnx_or_run
-from keras_qat.onnx import read_contents
+from keras_qat.onnx import read_onnx_file
 from keras_qat.placement import PLACEMENT_FILE, load_placement
 from keras_qat.run.folder import SavedRun, open_run
 from keras_qat.verify import (
@@ -171,7 +171,7 @@ def _verify_run(settings: VerificationSettings) -> Verification:
 
 def _verify_file(settings: VerificationSettings) -> Verification:
     case = case_of_file(settings)
-    read_contents(case.file)
+    read_onnx_file(case.file)
     facts = _facts(case, settings.preprocessing)
     images = None if settings.data is None else _images(case, settings.data, facts, settings)
     name = RANDOM_NUMBERS if images is None else images.name

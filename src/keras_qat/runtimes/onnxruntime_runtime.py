@@ -12,6 +12,7 @@ import onnxruntime
 
 from keras_qat.errors import StorageError, UserError
 from keras_qat.machine import read_cpu
+from keras_qat.onnx import PRECISION_KEY
 from keras_qat.runtimes.runtime import Runtime, TensorSpec
 
 # CUDA's convolutions round float32 to TF32's 10 bits if they may: that isn't what was simulated.
@@ -71,7 +72,7 @@ def open_session(
             "Check the driver with nvidia-smi, and that the CUDA and cuDNN libraries are those that "
             "https://onnxruntime.ai/docs/execution-providers/CUDA-ExecutionProvider.html names."
         )
-    half = session.get_modelmeta().custom_metadata_map.get("keras_qat.precision") == "fp16"
+    half = session.get_modelmeta().custom_metadata_map.get(PRECISION_KEY) == "fp16"
     if optimize is None and device == "cpu" and half:
         return open_session(model, threads=threads, optimize=False)
     return session

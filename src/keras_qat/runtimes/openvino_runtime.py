@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 
 from keras_qat.errors import StorageError, UserError
 from keras_qat.files import atomic_path
+from keras_qat.onnx import read_onnx_file
 from keras_qat.runtimes.runtime import BuildOptions, Built, Runtime, TensorSpec, import_optional
 
 _IR = ".xml"
@@ -38,13 +38,12 @@ def read(core: Any, path: Path) -> Any:
     Raises:
         StorageError: it is missing or no valid model.
     """
+    if path.suffix != _IR:
+        # OpenVINO tries a corrupt file as one of every other kind, and complains of each on the terminal.
+        read_onnx_file(path)
     try:
-        if path.suffix != _IR:
-            # OpenVINO tries a corrupt file as one of every other kind, and complains of each on the terminal.
-            onnx.load(path, load_external_data=False)
         return core.read_model(path)
-    except Exception as error:
-        # The protobuf reader's exceptions have no public base class.
+    except RuntimeError as error:
         raise StorageError(
             f"OpenVINO can't read the model. Received: {str(path)!r}: {' '.join(str(error).split())}. "
             "Export the file again, or build it again with `keras-qat build-engine`."

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from keras_qat.types import Precision
-from keras_qat.verify.deployed import Finding
+from keras_qat.verify.deployed import Mismatch
 from keras_qat.verify.numbers import TensorError
 
 
@@ -44,7 +44,7 @@ class FileCheck:
     size_bytes: int
     pairs: int
     edges: int | None
-    findings: tuple[Finding, ...]
+    findings: tuple[Mismatch, ...]
     tensors: tuple[TensorError, ...]
     sqnr: float | None
     agreement: float | None
