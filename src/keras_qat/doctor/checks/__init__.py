@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterator, Mapping
 from keras_qat.doctor.checks import integers, kernels, operators, pairs, residual
 from keras_qat.doctor.findings import Symptom
 from keras_qat.onnx import OnnxFile
-from keras_qat.targets import Engine
+from keras_qat.targets import Target
 
-Check = Callable[[OnnxFile, Engine], Iterator[Symptom]]
-"""Yields what one check sees in a file for one engine, nothing if all is well."""
+Check = Callable[[OnnxFile, Target], Iterator[Symptom]]
+"""Yields what one check sees in a file for one target, nothing if all is well."""
 
 CHECKS: Mapping[str, Check] = {
     "empty-graph": operators.empty_graph,

@@ -8,7 +8,7 @@ import onnx_ir as ir
 from keras_qat import onnx
 from keras_qat.doctor.findings import Severity, Symptom
 from keras_qat.machine import read_cpu
-from keras_qat.targets import Engine
+from keras_qat.targets import Target
 
 _SYMMETRIC = (
     "keras-qat: --target tensorrt. quantize_static: activation_type=QuantType.QInt8, "
@@ -19,13 +19,13 @@ _SEVEN_BITS = 64
 """The sum of two products of uint8 and weights up to this magnitude fits 16 bits: 2 · 255 · 64 < 2^15."""
 
 
-def int32_bias(file: onnx.OnnxFile, engine: Engine) -> Iterator[Symptom]:
+def int32_bias(file: onnx.OnnxFile, target: Target) -> Iterator[Symptom]:
     """Biases in int32, where the engine dequantizes none: TensorRT dequantizes INT8, INT4, FP8 and FP4 only.
 
     Source: https://github.com/onnx/onnx-tensorrt/blob/main/docs/operators.md, "DequantizeLinear"; the same refusal in
     https://github.com/microsoft/onnxruntime/issues/14229; observed with TensorRT-RTX 1.7.
     """
-    if engine.limits.int32_dequantize:
+    if target.limits.int32_dequantize:
         return
     stored = [(node, onnx.constant_tensor(onnx.input_at(node, 0))) for node in file.nodes("DequantizeLinear")]
     names = [onnx.name_of(node) for node, x in stored if x is not None and x.dtype is ir.DataType.INT32]
@@ -33,19 +33,19 @@ def int32_bias(file: onnx.OnnxFile, engine: Engine) -> Iterator[Symptom]:
         yield Symptom(
             Severity.ERROR,
             "biases are int32 behind a DequantizeLinear",
-            f"{engine.limits.title} refuses the file: it dequantizes no int32",
+            f"{target.title} refuses the file: it dequantizes no int32",
             "keras-qat: --target tensorrt. quantize_static: extra_options={'QuantizeBias': False}.",
             tuple(names),
         )
 
 
-def zero_point(file: onnx.OnnxFile, engine: Engine) -> Iterator[Symptom]:
+def zero_point(file: onnx.OnnxFile, target: Target) -> Iterator[Symptom]:
     """Zero-points other than 0, where the engine quantizes symmetrically, as TensorRT does.
 
     Source: https://docs.nvidia.com/deeplearning/tensorrt/latest/inference-library/work-quantized-types.html; the
     parser says "Non-zero zero point is not supported".
     """
-    if engine.limits.asymmetric:
+    if target.limits.asymmetric:
         return
     shifted = {onnx.name_of(node): z for node in file.nodes("DequantizeLinear") if (z := _zero_point(node)).any()}
     if shifted:
@@ -54,18 +54,18 @@ def zero_point(file: onnx.OnnxFile, engine: Engine) -> Iterator[Symptom]:
         yield Symptom(
             Severity.ERROR,
             f"zero-points are not 0{same}",
-            f"{engine.limits.title} refuses the file: it quantizes symmetrically",
+            f"{target.title} refuses the file: it quantizes symmetrically",
             _SYMMETRIC,
             tuple(shifted),
         )
 
 
-def unsigned(file: onnx.OnnxFile, engine: Engine) -> Iterator[Symptom]:
+def unsigned(file: onnx.OnnxFile, target: Target) -> Iterator[Symptom]:
     """Activations in uint8 around 0, which TensorRT reads as int8: its parser warns "Defaulting to INT8 instead".
 
     Source: `QuantDequantLinearHelper` in https://github.com/onnx/onnx-tensorrt/blob/main/onnxOpImporters.cpp.
     """
-    if engine.limits.uint8:
+    if target.limits.uint8:
         return
     zeros = [(node, _zero_point(node)) for node in file.nodes("DequantizeLinear")]
     names = [onnx.name_of(node) for node, z in zeros if z.dtype == np.uint8 and not z.any()]
@@ -73,13 +73,13 @@ def unsigned(file: onnx.OnnxFile, engine: Engine) -> Iterator[Symptom]:
         yield Symptom(
             Severity.ERROR,
             "activations are uint8 with zero-point 0",
-            f"{engine.limits.title} takes them for int8: all above 127 is clipped, accuracy falls without a message",
+            f"{target.title} takes them for int8: all above 127 is clipped, accuracy falls without a message",
             _SYMMETRIC,
             tuple(names),
         )
 
 
-def shared_int8(file: onnx.OnnxFile, engine: Engine) -> Iterator[Symptom]:
+def shared_int8(file: onnx.OnnxFile, target: Target) -> Iterator[Symptom]:
     """Activations in int8 that several nodes read, in ONNX Runtime on x86, whose kernels read uint8.
 
     ONNX Runtime turns a pair into uint8 if one node reads it. If several do, as in residual networks, the kernels on
@@ -87,7 +87,7 @@ def shared_int8(file: onnx.OnnxFile, engine: Engine) -> Iterator[Symptom]:
     Source: https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html, "Data type selection";
     onnxruntime/core/optimizer/qdq_transformer/qdq_s8_to_u8.cc, https://github.com/microsoft/onnxruntime.
     """
-    if not engine.limits.floats_shared_int8:
+    if not target.limits.floats_shared_int8:
         return
     activations = [node for node in file.nodes("QuantizeLinear") if not _quantizes_constant(node)]
     shared = [node for node in activations if _zero_point(node).dtype == np.int8 and _consumer_count(node) > 1]
@@ -95,20 +95,20 @@ def shared_int8(file: onnx.OnnxFile, engine: Engine) -> Iterator[Symptom]:
         yield Symptom(
             Severity.WARNING,
             "activations in int8 are read by several nodes",
-            f"on x86 {engine.limits.title} runs the kernels on both sides of them in float (ResNet50: 38 to 55 ms, "
+            f"on x86 {target.title} runs the kernels on both sides of them in float (ResNet50: 38 to 55 ms, "
             "with uint8 12)",
             "keras-qat: --target onnxruntime. quantize_static: activation_type=QuantType.QUInt8.",
             tuple(map(onnx.name_of, shared)),
         )
 
 
-def saturation(file: onnx.OnnxFile, engine: Engine) -> Iterator[Symptom]:
+def saturation(file: onnx.OnnxFile, target: Target) -> Iterator[Symptom]:
     """Products that overflow 16 bits on this machine, if its CPU is an x86 without VNNI.
 
     Sources: https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html, "U8S8 and saturation";
     https://docs.openvino.ai/latest/pot_saturation_issue.html.
     """
-    if not engine.limits.exact or read_cpu().vnni is not False:
+    if not target.limits.exact or read_cpu().vnni is not False:
         return
     names = [op.name for op in file.weighted if _exceeds_seven_bits(op)]
     if names:
@@ -116,7 +116,7 @@ def saturation(file: onnx.OnnxFile, engine: Engine) -> Iterator[Symptom]:
             Severity.NOTE,
             "weights use all of int8, and this CPU has no VNNI",
             "sums of two products saturate at 16 bits here: other numbers than on a CPU with VNNI",
-            engine.limits.exact,
+            target.limits.exact,
             tuple(names),
         )
 

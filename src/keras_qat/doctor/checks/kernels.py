@@ -7,13 +7,13 @@ import onnx_ir as ir
 
 from keras_qat import onnx
 from keras_qat.doctor.findings import Severity, Symptom
-from keras_qat.targets import Engine, Inputs
+from keras_qat.targets import Inputs, Target
 from keras_qat.types import OpKind
 
 _DOCS = "docs/overrides.md says how to leave a layer in float on purpose"
 
 
-def float_file(file: onnx.OnnxFile, _: Engine) -> Iterator[Symptom]:
+def float_file(file: onnx.OnnxFile, _: Target) -> Iterator[Symptom]:
     """A file in which nothing is quantized."""
     if file.weighted and not file.quantized:
         yield Symptom(
@@ -26,7 +26,7 @@ def float_file(file: onnx.OnnxFile, _: Engine) -> Iterator[Symptom]:
         )
 
 
-def nothing_weighted(file: onnx.OnnxFile, _: Engine) -> Iterator[Symptom]:
+def nothing_weighted(file: onnx.OnnxFile, _: Target) -> Iterator[Symptom]:
     """A graph without convolutions and matrix products."""
     if len(file.model.graph) and not file.weighted:
         yield Symptom(
@@ -37,11 +37,11 @@ def nothing_weighted(file: onnx.OnnxFile, _: Engine) -> Iterator[Symptom]:
         )
 
 
-def float_kernels(file: onnx.OnnxFile, engine: Engine) -> Iterator[Symptom]:
+def float_kernels(file: onnx.OnnxFile, target: Target) -> Iterator[Symptom]:
     """Kernels in float in a quantized file, although the target wants them in integers."""
     names_by_lack: dict[str, list[str]] = {}
     for op in file.weighted if file.quantized else ():
-        rule = engine.target.rule(op.kind)
+        rule = target.rule(op.kind)
         if op.integer or not rule.weights:
             continue
         inputs = rule.inputs is Inputs.NONE or all(op.input_pairs)
@@ -59,7 +59,7 @@ def float_kernels(file: onnx.OnnxFile, engine: Engine) -> Iterator[Symptom]:
         )
 
 
-def float_output(file: onnx.OnnxFile, engine: Engine) -> Iterator[Symptom]:
+def float_output(file: onnx.OnnxFile, target: Target) -> Iterator[Symptom]:
     """Kernels whose result isn't quantized, where the engine has none that reads integers and writes float.
 
     Source: qdq_selector_action_transformer.cc and relu_quantizelinear.cc in onnxruntime/core/optimizer/qdq_transformer,
@@ -68,20 +68,20 @@ def float_output(file: onnx.OnnxFile, engine: Engine) -> Iterator[Symptom]:
     bare: list[str] = []
     parted: list[str] = []
     for op in file.weighted:
-        if op.integer or not engine.target.rule(op.kind).output or not op.quantized:
+        if op.integer or not target.rule(op.kind).output or not op.quantized:
             continue
         output, activation = onnx.fused_output(op.node)
         quantizers = onnx.quantizers(output)
         if quantizers is None:
             bare.append(op.name)
-        elif activation is not None and engine.limits.relu_wants_lowest and not all(map(_at_lowest, quantizers)):
+        elif activation is not None and target.limits.relu_wants_lowest and not all(map(_at_lowest, quantizers)):
             parted.append(op.name)
-    remedy = f"keras-qat: --target {engine.name}. quantize_static: "
+    remedy = f"keras-qat: --target {target.name}. quantize_static: "
     if bare:
         yield Symptom(
             Severity.WARNING,
             "kernels read integers but their output has no Q/DQ pair",
-            f"{engine.limits.title} runs them in float",
+            f"{target.title} runs them in float",
             remedy + "quantize the output too, by leaving op_types_to_quantize at its default.",
             tuple(bare),
         )
@@ -89,18 +89,18 @@ def float_output(file: onnx.OnnxFile, engine: Engine) -> Iterator[Symptom]:
         yield Symptom(
             Severity.WARNING,
             "a ReLU between kernel and QuantizeLinear stays, since the zero-point is not the lowest integer",
-            f"{engine.limits.title} runs the kernel in float",
+            f"{target.title} runs the kernel in float",
             remedy + "activation_type=QuantType.QUInt8, and no ActivationSymmetric.",
             tuple(parted),
         )
 
 
-def float_bias(file: onnx.OnnxFile, engine: Engine) -> Iterator[Symptom]:
+def float_bias(file: onnx.OnnxFile, target: Target) -> Iterator[Symptom]:
     """A Gemm with quantized weights, a float bias and a float output, where the integer Gemm wants an int32 bias.
 
     Source: `int32_dense_bias` of the target's table. With a quantized output ONNX Runtime quantizes the bias itself.
     """
-    if not engine.target.int32_dense_bias:
+    if not target.int32_dense_bias:
         return
     gemms = [op for op in file.weighted if op.node.op_type == "Gemm" and op.quantized and op.quantizers is None]
     names = [op.name for op in gemms if not all(map(_is_int32, op.node.inputs[2:]))]
@@ -108,13 +108,13 @@ def float_bias(file: onnx.OnnxFile, engine: Engine) -> Iterator[Symptom]:
         yield Symptom(
             Severity.WARNING,
             "the bias of a Gemm is float, and its output too",
-            f"{engine.limits.title} runs the Gemm in float",
-            f"keras-qat: --target {engine.name}. quantize_static: leave QuantizeBias at True.",
+            f"{target.title} runs the Gemm in float",
+            f"keras-qat: --target {target.name}. quantize_static: leave QuantizeBias at True.",
             tuple(names),
         )
 
 
-def per_tensor_weights(file: onnx.OnnxFile, _: Engine) -> Iterator[Symptom]:
+def per_tensor_weights(file: onnx.OnnxFile, _: Target) -> Iterator[Symptom]:
     """One scale for a whole convolution kernel.
 
     Source: https://arxiv.org/abs/1806.08342, section 3.1: per-channel weights are needed for accuracy.
@@ -131,7 +131,7 @@ def per_tensor_weights(file: onnx.OnnxFile, _: Engine) -> Iterator[Symptom]:
         )
 
 
-def float_weights(file: onnx.OnnxFile, _: Engine) -> Iterator[Symptom]:
+def float_weights(file: onnx.OnnxFile, _: Target) -> Iterator[Symptom]:
     """Weights stored in float before a QuantizeLinear."""
     quantizers = file.nodes("QuantizeLinear")
     names = [onnx.name_of(node) for node in quantizers if onnx.constant_tensor(onnx.input_at(node, 0)) is not None]

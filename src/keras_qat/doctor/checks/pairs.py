@@ -7,14 +7,14 @@ import onnx_ir as ir
 
 from keras_qat import onnx
 from keras_qat.doctor.findings import Severity, Symptom
-from keras_qat.targets import Engine
+from keras_qat.targets import Target
 from keras_qat.types import OpKind
 
 _FUSES_ACTIVATION = onnx.CONVOLUTIONS | {"Add", "Gemm"}
 """Operators that engines run as one kernel with the ReLU or Clip behind them."""
 
 
-def half_pair(file: onnx.OnnxFile, _: Engine) -> Iterator[Symptom]:
+def half_pair(file: onnx.OnnxFile, _: Target) -> Iterator[Symptom]:
     """A QuantizeLinear without its DequantizeLinear, or the other way round."""
     lone = [node for node in file.nodes("QuantizeLinear") if not _read_as_integers(node.outputs[0])]
     lone += [node for node in file.nodes("DequantizeLinear") if not _holds_integers(onnx.input_at(node, 0))]
@@ -28,14 +28,14 @@ def half_pair(file: onnx.OnnxFile, _: Engine) -> Iterator[Symptom]:
         )
 
 
-def parted_activation(file: onnx.OnnxFile, engine: Engine) -> Iterator[Symptom]:
+def parted_activation(file: onnx.OnnxFile, target: Target) -> Iterator[Symptom]:
     """A pair between a convolution or Add and its ReLU, which engines run inside the kernel.
 
     Source: `fused_activations` of the target's table; "Q/DQ Layer-Placement Recommendations",
     https://docs.nvidia.com/deeplearning/tensorrt/latest/inference-library/work-quantized-types.html.
     """
     names = [onnx.name_of(node) for node in file.nodes(*onnx.ACTIVATIONS) if _parted_from_kernel(node)]
-    if names and OpKind.RELU in engine.target.fused_activations:
+    if names and OpKind.RELU in target.fused_activations:
         yield Symptom(
             Severity.WARNING,
             "a Q/DQ pair stands between a kernel and its ReLU or Clip",
@@ -46,7 +46,7 @@ def parted_activation(file: onnx.OnnxFile, engine: Engine) -> Iterator[Symptom]:
         )
 
 
-def unfused_batch_norm(file: onnx.OnnxFile, _: Engine) -> Iterator[Symptom]:
+def unfused_batch_norm(file: onnx.OnnxFile, _: Target) -> Iterator[Symptom]:
     """A batch norm that alone reads the result of a convolution.
 
     Engines fold it into float weights. With quantized weights, or a pair in between, it stays a layer in float.
@@ -66,7 +66,7 @@ def unfused_batch_norm(file: onnx.OnnxFile, _: Engine) -> Iterator[Symptom]:
         )
 
 
-def bad_scale(file: onnx.OnnxFile, _: Engine) -> Iterator[Symptom]:
+def bad_scale(file: onnx.OnnxFile, _: Target) -> Iterator[Symptom]:
     """Scales that are 0, negative, NaN or infinite."""
     names = [name for name, s in _scales(file) if not np.all(np.isfinite(s) & (s > 0))]
     if names:
@@ -79,7 +79,7 @@ def bad_scale(file: onnx.OnnxFile, _: Engine) -> Iterator[Symptom]:
         )
 
 
-def tiny_scale(file: onnx.OnnxFile, _: Engine) -> Iterator[Symptom]:
+def tiny_scale(file: onnx.OnnxFile, _: Target) -> Iterator[Symptom]:
     """Scales below the smallest normal number of their type, which many kernels round to 0."""
     names = [name for name, s in _scales(file) if np.any((s > 0) & (s < np.finfo(s.dtype).tiny))]
     if names:
@@ -92,7 +92,7 @@ def tiny_scale(file: onnx.OnnxFile, _: Engine) -> Iterator[Symptom]:
         )
 
 
-def unlike_halves(file: onnx.OnnxFile, _: Engine) -> Iterator[Symptom]:
+def unlike_halves(file: onnx.OnnxFile, _: Target) -> Iterator[Symptom]:
     """A DequantizeLinear whose scale or zero-point differs from that of its QuantizeLinear."""
     names = []
     for node in file.nodes("DequantizeLinear"):
@@ -110,7 +110,7 @@ def unlike_halves(file: onnx.OnnxFile, _: Engine) -> Iterator[Symptom]:
         )
 
 
-def unequal_scales(file: onnx.OnnxFile, engine: Engine) -> Iterator[Symptom]:
+def unequal_scales(file: onnx.OnnxFile, target: Target) -> Iterator[Symptom]:
     """Operations that move integers, between tensors of different scales.
 
     Source: `shares_range` of the target's table, docs/targets.md.
@@ -118,7 +118,7 @@ def unequal_scales(file: onnx.OnnxFile, engine: Engine) -> Iterator[Symptom]:
     names = []
     for op in file.operations:
         after = op.quantizers
-        if op.kind not in engine.target.shares_range or not after:
+        if op.kind not in target.shares_range or not after:
             continue
         if not all(_same_parameters(pair, after[0]) for pair in op.input_pairs if pair is not None):
             names.append(op.name)

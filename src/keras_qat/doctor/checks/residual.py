@@ -6,16 +6,16 @@ import onnx_ir as ir
 
 from keras_qat import onnx
 from keras_qat.doctor.findings import Severity, Symptom
-from keras_qat.targets import Engine, Inputs, OpRule
+from keras_qat.targets import Inputs, OpRule, Target
 from keras_qat.types import OpKind
 
 
-def float_add(file: onnx.OnnxFile, engine: Engine) -> Iterator[Symptom]:
+def float_add(file: onnx.OnnxFile, target: Target) -> Iterator[Symptom]:
     """Additions without the pairs that the target's table asks for.
 
     Source: the rule of `add` in docs/targets.md, with its own sources.
     """
-    rule = engine.target.rule(OpKind.ADD)
+    rule = target.rule(OpKind.ADD)
     adds = [op for op in file.operations if op.kind is OpKind.ADD and file.quantized and _meets_quantized(op)]
     names = [op.name for op in adds if not _fulfils(op, rule)]
     if names and rule.inputs is not Inputs.NONE:
@@ -25,42 +25,42 @@ def float_add(file: onnx.OnnxFile, engine: Engine) -> Iterator[Symptom]:
         }[rule.inputs]
         yield Symptom(
             Severity.WARNING,
-            f"residual Adds lack pairs: {engine.limits.title} wants {wanted}",
+            f"residual Adds lack pairs: {target.title} wants {wanted}",
             "the Adds run in float, and so do conversions on each side",
-            f"keras-qat: --target {engine.name}. quantize_static: 'Add' in op_types_to_quantize, as by default.",
+            f"keras-qat: --target {target.name}. quantize_static: 'Add' in op_types_to_quantize, as by default.",
             tuple(names),
         )
 
 
-def quantized_branch(file: onnx.OnnxFile, engine: Engine) -> Iterator[Symptom]:
+def quantized_branch(file: onnx.OnnxFile, target: Target) -> Iterator[Symptom]:
     """Additions whose convolution branch has its own pair, where the engine could add inside the convolution.
 
     Source: https://docs.nvidia.com/deeplearning/tensorrt/tensorflow-quantization-toolkit/docs/docs/
     add_custom_qdq_cases.html; OpenVINO was as fast with both (benchmarks/deploy.py).
     """
-    if engine.target.rule(OpKind.ADD).inputs is not Inputs.ALL_BUT_FUSED_CONV:
+    if target.rule(OpKind.ADD).inputs is not Inputs.ALL_BUT_FUSED_CONV:
         return
     adds = [op for op in file.operations if op.kind is OpKind.ADD and all(op.input_pairs)]
     names = [op.name for op in adds if any(map(onnx.is_unshared, op.inputs))]
     if names:
-        costs = engine.limits.branch_costs
+        costs = target.limits.branch_costs
         yield Symptom(
             Severity.WARNING if costs else Severity.NOTE,
             "residual Adds have a Q/DQ pair on their convolution's branch too",
-            f"{engine.limits.title} can't add inside that convolution's kernel: one more pass over the tensor, and one "
+            f"{target.title} can't add inside that convolution's kernel: one more pass over the tensor, and one "
             "more rounding"
             if costs
             else "one more rounding; it is about as fast",
-            f"Leave the convolution's branch alone: keras-qat: --target {engine.name}.",
+            f"Leave the convolution's branch alone: keras-qat: --target {target.name}.",
             tuple(names),
         )
 
 
-def float_between(file: onnx.OnnxFile, engine: Engine) -> Iterator[Symptom]:
+def float_between(file: onnx.OnnxFile, target: Target) -> Iterator[Symptom]:
     """Poolings, concatenations, products and batch norms in float, where the target's table wants integers."""
     names_by_kind: dict[OpKind, list[str]] = {}
     for op in file.operations if file.quantized else ():
-        rule = engine.target.rule(op.kind)
+        rule = target.rule(op.kind)
         if op.weighted or op.kind is OpKind.ADD or rule.inputs is Inputs.NONE or not _meets_quantized(op):
             continue
         if not _fulfils(op, rule):
@@ -76,12 +76,12 @@ def float_between(file: onnx.OnnxFile, engine: Engine) -> Iterator[Symptom]:
         )
 
 
-def strided_pointwise(file: onnx.OnnxFile, engine: Engine) -> Iterator[Symptom]:
+def strided_pointwise(file: onnx.OnnxFile, target: Target) -> Iterator[Symptom]:
     """Strided 1x1 convolutions that OpenVINO runs in float, since it moves their stride above the dequantization.
 
     Source: `StridesOptimization` in OpenVINO's common transformations; measured in docs/architecture.md.
     """
-    if not engine.target.pools_strides:
+    if not target.pools_strides:
         return
     names: dict[str, None] = {}
     for node in file.nodes("DequantizeLinear"):
@@ -94,8 +94,8 @@ def strided_pointwise(file: onnx.OnnxFile, engine: Engine) -> Iterator[Symptom]:
         yield Symptom(
             Severity.WARNING,
             "strided 1x1 convolutions alone read a quantized tensor",
-            f"{engine.limits.title} moves the stride above the dequantization and runs them in float",
-            f"keras-qat: --target {engine.name} takes the stride out into a max-pool of single pixels. NNCF on the "
+            f"{target.title} moves the stride above the dequantization and runs them in float",
+            f"keras-qat: --target {target.name} takes the stride out into a max-pool of single pixels. NNCF on the "
             "OpenVINO model (not on ONNX) has not this problem.",
             tuple(names),
         )
