@@ -23,8 +23,8 @@ def no_vnni(machine: Machine) -> Iterator[Symptom]:
         yield Symptom(
             Severity.WARNING,
             f"the CPU has no VNNI ({machine.cpu.name})",
-            "INT8 gains little on it, and OpenVINO's kernels and ONNX Runtime's default one saturate: other results "
-            "than on other CPUs",
+            "INT8 gains little on it, and OpenVINO's kernels and ONNX Runtime's default one saturate, so that results "
+            "differ from those on other CPUs",
             "In your own ONNX Runtime session: options.add_session_config_entry('session.x64quantprecision', '1'), as "
             "keras-qat does. For OpenVINO quantize the weights to 7 bits, by --overrides. Measure latency on a CPU "
             "with AVX512-VNNI or AVX-VNNI, or on a GPU.",
@@ -59,7 +59,7 @@ def little_memory(machine: Machine) -> Iterator[Symptom]:
         yield Symptom(
             Severity.WARNING,
             f"{machine.available_bytes / _GIGABYTE:.1f} GB of memory are available",
-            "calibrating or training networks such as ResNet50 may end for want of it",
+            "calibrating or training networks such as ResNet50 may run out of it",
             "Close other programs, or use a smaller batch size.",
         )
 
@@ -120,7 +120,7 @@ def idle_gpu(machine: Machine) -> Iterator[Symptom]:
         yield Symptom(
             Severity.WARNING,
             "there is a GPU, and no engine that runs on it",
-            "files for TensorRT can be built and judged only in ONNX Runtime's stead on the CPU",
+            "files for TensorRT can only be judged by ONNX Runtime on the CPU",
             "pip install 'keras-qat[tensorrt]'.",
         )
 

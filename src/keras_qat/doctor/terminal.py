@@ -44,7 +44,7 @@ def machine_table(machine: Machine) -> Table:
     if symptoms:
         whole.add_row(_advice_table(symptoms))
     else:
-        whole.add_row(Text("healthy: nothing to mend on this machine", style="green"))
+        whole.add_row(Text("healthy: nothing to fix on this machine", style="green"))
     return whole
 
 

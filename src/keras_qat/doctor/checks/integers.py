@@ -73,7 +73,7 @@ def unsigned(file: onnx.OnnxFile, target: Target) -> Iterator[Symptom]:
         yield Symptom(
             Severity.ERROR,
             "activations are uint8 with zero-point 0",
-            f"{target.title} takes them for int8: all above 127 is clipped, accuracy falls without a message",
+            f"{target.title} reads them as int8: values above 127 are clipped, and accuracy falls without a message",
             _SYMMETRIC,
             tuple(names),
         )
@@ -115,7 +115,7 @@ def saturation(file: onnx.OnnxFile, target: Target) -> Iterator[Symptom]:
         yield Symptom(
             Severity.NOTE,
             "weights use all of int8, and this CPU has no VNNI",
-            "sums of two products saturate at 16 bits here: other numbers than on a CPU with VNNI",
+            "sums of two products saturate at 16 bits here, so that results differ from those on a CPU with VNNI",
             target.limits.exact,
             tuple(names),
         )

@@ -19,7 +19,7 @@ def float_file(file: onnx.OnnxFile, _: Target) -> Iterator[Symptom]:
         yield Symptom(
             Severity.WARNING,
             "the file is float: nothing in it is quantized",
-            "four times the size of INT8, and on CPUs with VNNI about three times the time (ResNet50)",
+            "four times as large as INT8, and about three times as slow on CPUs with VNNI (ResNet50)",
             "Quantize the Keras model: keras-qat run --model MODEL --target TARGET --data FOLDER; or in Python "
             "plan, calibrate, apply_placement, export_onnx. Without its Keras model: quantize_static or NNCF.",
             tuple(op.name for op in file.weighted),

@@ -48,7 +48,7 @@ def invalid_model(file: onnx.OnnxFile, _: Target) -> Iterator[Symptom]:
         return
     refusal = file.refusal()
     if refusal is not None:
-        problem = f"it is no valid ONNX: {' '.join(refusal.split())[:200]}"
+        problem = f"it is not valid ONNX: {' '.join(refusal.split())[:200]}"
         yield Symptom(Severity.ERROR, problem, "engines refuse it or guess", _AGAIN)
 
 
@@ -60,7 +60,7 @@ def not_finite(file: onnx.OnnxFile, _: Target) -> Iterator[Symptom]:
         yield Symptom(
             Severity.ERROR,
             "stored numbers are NaN or infinite",
-            "what they touch becomes NaN",
+            "everything that is computed from them becomes NaN",
             "Look for the epoch in which training diverged, and export an earlier one.",
             tuple(names),
         )
@@ -74,7 +74,7 @@ def unknown_operator(file: onnx.OnnxFile, target: Target) -> Iterator[Symptom]:
     if nodes:
         yield Symptom(
             Severity.ERROR,
-            f"{_types(nodes)}: no operators of ONNX",
+            f"{_types(nodes)}: not operators of ONNX",
             "an engine that wasn't given a plugin for them refuses the file",
             "Export from the training framework without engine-specific optimization (an ONNX Runtime session's "
             f"optimized_model_filepath writes such files); if it is quantization, {_QDQ}.",

@@ -73,7 +73,7 @@ def bad_scale(file: onnx.OnnxFile, _: Target) -> Iterator[Symptom]:
         yield Symptom(
             Severity.ERROR,
             "scales are 0, negative, NaN or infinite",
-            "a division by them gives no numbers; TensorRT refuses them",
+            "a division by them gives no finite numbers; TensorRT refuses them",
             "Calibrate again on real images; a tensor that is always 0 needs any positive scale, such as 1.",
             tuple(names),
         )
@@ -126,7 +126,7 @@ def unequal_scales(file: onnx.OnnxFile, target: Target) -> Iterator[Symptom]:
         yield Symptom(
             Severity.WARNING,
             "poolings or concatenations read and write different scales",
-            "the integers must be computed anew there, instead of being moved",
+            "the integers must be requantized there, instead of being moved",
             "keras-qat: --target TARGET joins their ranges. quantize_static joins those of max-pools; NNCF "
             "those of concatenations.",
             tuple(names),

@@ -96,7 +96,7 @@ def strided_pointwise(file: onnx.OnnxFile, target: Target) -> Iterator[Symptom]:
             "strided 1x1 convolutions alone read a quantized tensor",
             f"{target.title} moves the stride above the dequantization and runs them in float",
             f"keras-qat: --target {target.name} takes the stride out into a max-pool of single pixels. NNCF on the "
-            "OpenVINO model (not on ONNX) has not this problem.",
+            "OpenVINO model (not on ONNX) does not have this problem.",
             tuple(names),
         )
 
