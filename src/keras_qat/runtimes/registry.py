@@ -57,15 +57,16 @@ def _tensorrt(name: str) -> Adapter:
 
 
 ADAPTERS: Mapping[str, Adapter] = {
-    "keras": Adapter(find_engine("keras"), KerasRuntime.load),
-    "onnxruntime": Adapter(find_engine("onnxruntime"), OnnxRuntime),
-    "openvino": Adapter(find_engine("openvino"), OpenVINORuntime, build_ir, why_inexact=why_saturated),
-    "tensorrt": _tensorrt("tensorrt"),
-    "tensorrt-rtx": _tensorrt("tensorrt-rtx"),
-    "onnxruntime-cuda": Adapter(
-        find_engine("onnxruntime-cuda"), partial(OnnxRuntime, device="cuda"), why_unusable=why_no_cuda
-    ),
-    "tensorflow": Adapter(find_engine("tensorflow"), SavedModelRuntime),
+    adapter.engine.name: adapter
+    for adapter in (
+        Adapter(find_engine("keras"), KerasRuntime.load),
+        Adapter(find_engine("onnxruntime"), OnnxRuntime),
+        Adapter(find_engine("openvino"), OpenVINORuntime, build_ir, why_inexact=why_saturated),
+        _tensorrt("tensorrt"),
+        _tensorrt("tensorrt-rtx"),
+        Adapter(find_engine("onnxruntime-cuda"), partial(OnnxRuntime, device="cuda"), why_unusable=why_no_cuda),
+        Adapter(find_engine("tensorflow"), SavedModelRuntime),
+    )
 }
 """The adapter of every engine of `keras_qat.targets`."""
 
