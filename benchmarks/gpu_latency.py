@@ -20,7 +20,7 @@ from rich.table import Table
 
 from keras_qat.errors import UserError
 from keras_qat.evaluation import measure_latency
-from keras_qat.runtimes import ENGINES, BatchRange, OnnxRuntime, Runtime, build_engine, open_runtime
+from keras_qat.runtimes import ADAPTERS, BatchRange, OnnxRuntime, Runtime, build_engine, open_runtime
 
 Open = Callable[[Path, Path], Runtime]
 CONSOLE = Console(width=120)
@@ -64,7 +64,7 @@ def main(run: Path, *, runs: int = 500, warm_up: int = 100) -> None:
 
 def _measure(engine: str, files: list[Path], folder: Path, runs: int, warm_up: int) -> bool:
     """Time the files in one engine and print its table; say what can't run. Whether anything could."""
-    reason = ENGINES[engine].why_not()
+    reason = ADAPTERS[engine].why_not()
     if reason is not None:
         CONSOLE.print(f"{engine}: {reason}", markup=False)
         return False

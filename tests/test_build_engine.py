@@ -17,8 +17,16 @@ from onnx import TensorProto, helper, numpy_helper
 from keras_qat import apply_placement, calibrate, export_onnx, plan, trace
 from keras_qat.cli.program import app, run_program
 from keras_qat.errors import StorageError, UnsupportedModelError, UserError
-from keras_qat.runtimes import TENSORRT, BatchRange, EngineBuild, build_engine, build_plan, open_runtime, why_no_gpu
-from keras_qat.runtimes.runtime import BuildOptions
+from keras_qat.runtimes import (
+    BatchRange,
+    BuildOptions,
+    EngineBuild,
+    build_engine,
+    build_plan,
+    open_runtime,
+    why_no_gpu,
+)
+from keras_qat.targets import find_engine
 
 _VERSION_AT = 24
 """Where a TensorRT-RTX 1.7 engine holds its four version numbers, a byte each."""
@@ -244,7 +252,7 @@ def test_tensorrt_without_a_gpu(onnx_files: dict[str, Path], tmp_path: Path, mon
     module = _module(ILogger=tensorrt_rtx.ILogger, Builder=no_builder, __version__="11.4.0")
     monkeypatch.setitem(sys.modules, "tensorrt", module)
     with pytest.raises(UserError, match="needs an NVIDIA GPU and its driver; --engine tensorrt-rtx builds without"):
-        build_plan(TENSORRT, onnx_files["int8"], tmp_path / "x.engine", BuildOptions())
+        build_plan(find_engine("tensorrt"), onnx_files["int8"], tmp_path / "x.engine", BuildOptions())
 
 
 def test_ir_is_two_files_or_none(onnx_files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import pytest
 from keras_qat import plan, trace
 from keras_qat.cli.program import app, run_program
 from keras_qat.placement import load_placement
-from keras_qat.runtimes import judge as build
+from keras_qat.runtimes import EngineBuild
 
 Program = Callable[..., Any]
 
@@ -72,7 +72,7 @@ def test_diff_ranges(program: Program, tmp_path: Path) -> None:
 
 
 def test_build_engine(program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = build.EngineBuild(tmp_path / "a.engine", "tensorrt", "TensorRT 11", ("8.6",), 1.5, 1000, ("slow",))
+    made = EngineBuild(tmp_path / "a.engine", "tensorrt", "TensorRT 11", ("8.6",), 1.5, 1000, ("slow",))
     monkeypatch.setattr("keras_qat.runtimes.build_engine", lambda *_, **__: made)
     (tmp_path / "a.onnx").touch()
     assert program("build-engine", tmp_path / "a.onnx", "--engine", "tensorrt") == {

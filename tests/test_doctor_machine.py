@@ -21,7 +21,7 @@ from keras_qat.doctor import machine_advice as advice_module
 from keras_qat.doctor.machine import read_engines
 from keras_qat.doctor.machine_advice import ADVICE
 from keras_qat.machine import EXTRAS, Cpu, Disk, Gpu, hardware, memory, read_environment, read_gpus
-from keras_qat.runtimes import ENGINES
+from keras_qat.runtimes import ADAPTERS
 
 GPU = Gpu("NVIDIA RTX A2000", "550.54", 6138, "8.6")
 RICH = 64 * 10**9
@@ -98,9 +98,9 @@ def test_x86_is_known_under_all_its_names(architecture: str, sound: Machine) -> 
 
 
 def test_the_engines_are_those_that_keras_qat_opens() -> None:
-    assert {engine.name for engine in read_engines(())} == set(ENGINES)
+    assert {engine.name for engine in read_engines(())} == set(ADAPTERS)
     titles = {engine.name: engine.title for engine in read_engines(())}
-    assert titles == {name: engine.title for name, engine in ENGINES.items()}
+    assert titles == {name: adapter.engine.title for name, adapter in ADAPTERS.items()}
 
 
 def test_the_extras_are_those_of_the_package() -> None:

@@ -20,7 +20,8 @@ ORDER: tuple[frozenset[str], ...] = tuple(
         "placement",
         "layers",
         "transform",
-        "calibration training onnx runtimes",
+        "calibration training onnx",
+        "runtimes",
         "evaluation",
         "verify doctor",
         "export report",
@@ -33,7 +34,7 @@ ORDER: tuple[frozenset[str], ...] = tuple(
 
 ASIDE: Mapping[str, frozenset[str]] = {
     "data": frozenset({"types", "errors", "files", "progress", "text"}),
-    "models": frozenset({"types", "errors", "files", "progress", "text", "data", "graph", "layers"}),
+    "models": frozenset({"types", "errors", "files", "progress", "text", "data", "graph", "layers", "onnx"}),
 }
 """Packages beside the ladder, and all that each may import."""
 
@@ -152,6 +153,8 @@ def test_a_face_gives_what_it_lists(stub: Path) -> None:
         ("data.load", "from keras_qat.graph import trace"),
         ("data.load", "from keras_qat.models import find"),
         ("models.zoo", "from keras_qat.runtimes import open_runtime"),
+        ("onnx.reader", "from keras_qat.models import read_model_facts"),
+        ("onnx.reader", "from keras_qat.runtimes import open_runtime"),
         ("types", "from keras_qat.files import read_text"),
     ],
 )
@@ -167,6 +170,8 @@ def test_the_guard_sees_a_violation(module: str, source: str) -> None:
         ("layers.fake_quantize_layer", "from keras_qat.graph import register_kind"),
         ("calibration.measure", "from keras_qat.transform import rebuild"),
         ("models.zoo", "from keras_qat.data import Preprocessing"),
+        ("models.file_facts", "from keras_qat.onnx import read_onnx_file"),
+        ("runtimes.openvino_runtime", "from keras_qat.onnx import read_onnx_file"),
         ("run.pipeline", "from keras_qat.data import ImageSet\nfrom keras_qat.run.start import open_start"),
         ("graph.read", "import keras_qat_other"),
     ],

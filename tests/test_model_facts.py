@@ -110,7 +110,7 @@ def test_facts_that_make_no_sense_are_refused(value: Any, model: keras.Model, tm
 
 
 def test_unreadable_files(model: keras.Model, tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match=r"Can't read the ONNX file\. Received: .*none\.onnx"):
+    with pytest.raises(StorageError, match=r"There is no such file\. Received: .*none\.onnx"):
         read_model_facts(tmp_path / "none.onnx")
     (tmp_path / "broken.onnx").write_bytes(b"not a model")
     with pytest.raises(StorageError, match=r"broken\.onnx"):

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
@@ -20,8 +20,7 @@ from keras_qat.evaluation import measure_latency, predict
 from keras_qat.machine import Cpu
 from keras_qat.models import build_model, find
 from keras_qat.runtimes import (
-    ENGINES,
-    JUDGES,
+    ADAPTERS,
     Judge,
     KerasRuntime,
     OnnxRuntime,
@@ -32,7 +31,7 @@ from keras_qat.runtimes import (
     choose_judge,
     open_runtime,
 )
-from keras_qat.targets import find_target
+from keras_qat.targets import find_targets
 
 FLOAT32 = np.dtype("float32")
 FLOAT16 = np.dtype("float16")
@@ -96,14 +95,14 @@ def test_inputs_and_outputs_are_known_before_running(files: Files, name: str, en
     with open_runtime(files / name, engine=engine) as runtime:
         assert runtime.inputs == (TensorSpec("image", (None, 32, 32, 3), FLOAT32),)
         assert runtime.outputs == (TensorSpec("predictions", (None, 10), FLOAT32),)
-        assert runtime.engine.startswith(ENGINES[engine].title)
+        assert runtime.engine.startswith(ADAPTERS[engine].engine.title)
 
 
 @pytest.mark.parametrize(
     ("name", "engine"), [("int8.onnx", "onnxruntime"), ("int8.onnx", "openvino"), ("int8.xml", "openvino")]
 )
 def test_int8_file_is_the_simulation_in_every_engine(files: Files, name: str, engine: str) -> None:
-    if (reason := ENGINES[engine].why_inexact()) is not None:
+    if (reason := ADAPTERS[engine].why_inexact()) is not None:
         pytest.skip(reason)
     simulated = scores(open_runtime(files / "int8.keras"), files.images)
     deployed = scores(open_runtime(files / name, engine=engine), files.images)
@@ -238,7 +237,7 @@ def test_missing_and_corrupt_files_are_named(name: str, tmp_path: Path) -> None:
 
 def test_corrupt_onnx_in_openvino_prints_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "model.onnx").write_bytes(b"nonsense")
-    with pytest.raises(StorageError, match=r"OpenVINO can't read.*model\.onnx"):
+    with pytest.raises(StorageError, match=r"can't be read as an ONNX model.*model\.onnx"):
         open_runtime(tmp_path / "model.onnx", engine="openvino")
     assert capfd.readouterr() == ("", "")
 
@@ -290,9 +289,10 @@ def test_onnx_runtime_that_quietly_falls_back_to_the_cpu(files: Files, monkeypat
 
 
 def test_every_target_and_openvino_have_a_judge() -> None:
-    assert set(JUDGES) == {"onnxruntime", "openvino", "tensorrt"}
-    assert {find_target(name).name for name in ("onnxruntime", "tensorrt")} <= set(JUDGES)
-    assert {name for names in JUDGES.values() for name in names} <= set(ENGINES)
+    judges = {target.name: target.judges for target in find_targets()}
+    assert set(judges) == {"onnxruntime", "openvino", "tensorrt"}
+    assert {name for names in judges.values() for name in names} <= set(ADAPTERS)
+    assert all(names[0] == target for target, names in judges.items())
     assert choose_judge("onnxruntime").engine == "onnxruntime"
     assert choose_judge("somebody's own").engine == "onnxruntime"
 
@@ -300,9 +300,9 @@ def test_every_target_and_openvino_have_a_judge() -> None:
 def test_openvino_judges_its_files_where_it_is_exact(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its kernels for CPUs without VNNI saturate, so what they compute is no proof of the file."""
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
-    monkeypatch.setattr("keras_qat.runtimes.registry.read_cpu", lambda: Cpu("a new one", vnni=True))
+    monkeypatch.setattr("keras_qat.runtimes.openvino_runtime.read_cpu", lambda: Cpu("a new one", vnni=True))
     assert choose_judge("openvino") == Judge("openvino")
-    monkeypatch.setattr("keras_qat.runtimes.registry.read_cpu", lambda: Cpu("an old one", vnni=False))
+    monkeypatch.setattr("keras_qat.runtimes.openvino_runtime.read_cpu", lambda: Cpu("an old one", vnni=False))
     reason = "OpenVINO: its INT8 kernels saturate on a CPU without VNNI"
     assert choose_judge("openvino") == Judge("onnxruntime", (reason,))
     monkeypatch.setattr("platform.machine", lambda: "aarch64")
@@ -326,7 +326,7 @@ def tensorrt_installed(monkeypatch: pytest.MonkeyPatch) -> Callable[[str | None]
         module = ModuleType("tensorrt")
         module.__spec__ = ModuleSpec("tensorrt", None)
         monkeypatch.setitem(sys.modules, "tensorrt", module)
-        monkeypatch.setattr("keras_qat.runtimes.registry.why_no_gpu", lambda: why_no_gpu)
+        monkeypatch.setitem(ADAPTERS, "tensorrt", replace(ADAPTERS["tensorrt"], why_unusable=lambda: why_no_gpu))
 
     return install
 
@@ -348,7 +348,7 @@ def test_without_the_package_onnx_runtime_judges_for_openvino(monkeypatch: pytes
 
 def test_no_judge_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
-    monkeypatch.setattr("keras_qat.runtimes.judge.JUDGES", {"openvino": ("openvino",)})
+    monkeypatch.setattr("keras_qat.runtimes.judge.judges_of", lambda _: ("openvino",))
     with pytest.raises(UserError, match=r"judge files for openvino.*not installed.*'keras-qat\[openvino\]'"):
         choose_judge("openvino")
 

@@ -13,7 +13,7 @@ from keras_qat import apply_placement, calibrate, export_onnx, plan, trace
 from keras_qat.errors import DataError, StorageError, UnsupportedModelError, UserError
 from keras_qat.export import export_saved_model
 from keras_qat.models import build_model, find
-from keras_qat.runtimes import ENGINES, KerasRuntime, SavedModelRuntime, TensorSpec, open_runtime
+from keras_qat.runtimes import ADAPTERS, KerasRuntime, SavedModelRuntime, TensorSpec, open_runtime
 
 
 @pytest.fixture(scope="module")
@@ -159,10 +159,10 @@ def test_engines_without_a_number_of_threads_say_so(folder: Path) -> None:
 
 def test_onnx_runtime_on_cuda_by_its_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
-    reason = ENGINES["onnxruntime-cuda"].why_not()
+    reason = ADAPTERS["onnxruntime-cuda"].why_not()
     assert reason is not None
     assert "no CUDAExecutionProvider" in reason
     with pytest.raises(UserError, match=r"CUDAExecutionProvider.*Received: device='cuda'"):
         open_runtime(folder / "model.onnx", engine="onnxruntime-cuda")
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
-    assert ENGINES["onnxruntime-cuda"].why_not() is None
+    assert ADAPTERS["onnxruntime-cuda"].why_not() is None

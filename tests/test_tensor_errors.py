@@ -122,7 +122,7 @@ def test_one_percent_of_a_range_is_caught(exported: Exported, tmp_path: Path) ->
 def test_bad_input(exported: Exported, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="Received: 0 images"):
         tensor_errors(exported.model, exported.path, [])
-    with pytest.raises(StorageError, match=r"Can't read the ONNX file\. Received: .*none\.onnx"):
+    with pytest.raises(StorageError, match=r"There is no such file\. Received: .*none\.onnx"):
         tensor_errors(exported.model, tmp_path / "none.onnx", exported.batches())
     (tmp_path / "half.onnx").write_bytes(exported.path.read_bytes()[:1000])
     with pytest.raises(StorageError, match=r"Received: .*half\.onnx"):

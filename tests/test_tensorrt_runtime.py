@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from keras_qat.errors import DataError, StorageError, UserError
-from keras_qat.runtimes import TENSORRT, TensorRTRuntime, open_runtime, why_no_gpu
+from keras_qat.runtimes import TensorRTRuntime, open_runtime, why_no_gpu
+from keras_qat.targets import find_engine
 
 STREAM = 77
 
@@ -252,4 +253,4 @@ def test_cuda_python_is_missing(cuda: Cuda, engine: Path, monkeypatch: pytest.Mo
     monkeypatch.setitem(sys.modules, cuda.__name__, None)
     assert "pip install cuda-python" in str(why_no_gpu())
     with pytest.raises(UserError, match="pip install cuda-python"):
-        TensorRTRuntime(engine, flavor=TENSORRT)
+        TensorRTRuntime(engine, engine=find_engine("tensorrt"))

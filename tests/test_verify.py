@@ -342,7 +342,7 @@ def test_scales_are_compared_only_with_the_model_at_hand(exported: Exported, tmp
 
 
 def test_bad_input(exported: Exported, tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match=r"Can't read the ONNX file\. Received: .*none\.onnx"):
+    with pytest.raises(StorageError, match=r"There is no such file\. Received: .*none\.onnx"):
         exported.verify(tmp_path / "none.onnx")
     (tmp_path / "half.onnx").write_bytes(exported.path.read_bytes()[:5000])
     with pytest.raises(StorageError, match=r"Received: .*half\.onnx"):

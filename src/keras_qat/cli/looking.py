@@ -243,7 +243,7 @@ def doctor_command(
 
 def _machine(target: tuple[str, ...]) -> tuple[Table, dict[str, Any], Exception | None]:
 
-    targets.find_engines(target)
+    targets.find_targets(target)
     machine = doctor.read_machine()
     advice = [
         {"check": name, **asdict(one), "severity": str(one.severity)}

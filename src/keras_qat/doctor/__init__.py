@@ -1,4 +1,4 @@
-"""What is wrong with this machine or an ONNX file, what it costs, and what to do."""
+"""What is wrong with this machine or with an ONNX file, what it costs, and what to do. Nothing is run."""
 
 import lazy_loader
 

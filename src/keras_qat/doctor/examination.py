@@ -1,7 +1,4 @@
-"""What a file is: the facts that its findings are read by.
-
-A file examined: facts, findings, and a verdict.
-"""
+"""An ONNX file examined: facts, findings, and a verdict."""
 
 import math
 from collections.abc import Iterable
@@ -12,16 +9,15 @@ from typing import Any
 import onnx_ir as ir
 
 from keras_qat.doctor.checks import CHECKS
-from keras_qat.doctor.checks.kernels import integer_kernel
 from keras_qat.doctor.findings import Finding, Severity, merge
-from keras_qat.onnx import WEIGHTED, OnnxFile, from_stored, input_at, read_onnx_file
-from keras_qat.targets import Target, find_engines
+from keras_qat.onnx import OnnxFile, read_onnx_file
+from keras_qat.targets import Target, find_targets
 from keras_qat.types import OpKind
 
 
 @dataclass(frozen=True)
 class Counted:
-    """Operations of a kind.
+    """The operations of one kind.
 
     Args:
         quantized: how many have quantized inputs and weights.
@@ -32,26 +28,26 @@ class Counted:
     total: int
 
     def __str__(self) -> str:
-        """As it reads in a table."""
+        """As tables show it."""
         return f"{self.quantized} of {self.total}"
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Facts of one file.
+    """The facts about one file.
 
     Args:
         producer: the tool that wrote it, as it calls itself.
-        opset: of ONNX's own operators; `None` if it uses none.
-        ir_version: of the file format.
-        inputs: as `name: float32 (batch, 224, 224, 3)`.
-        outputs: likewise.
-        parameters: how many numbers are stored in weights, biases and scales.
-        size_bytes: of the file, external data included.
-        pairs: Q/DQ pairs on tensors that are computed.
-        convolutions: in integers and in all.
-        dense: matrix products with stored weights, likewise.
-        target: what keras-qat wrote it for, if it did; else "".
+        opset: version of ONNX's own operators; `None` if the file uses none of them.
+        ir_version: version of the file format.
+        inputs: in the form `name: float32 (batch, 224, 224, 3)`.
+        outputs: in the same form.
+        parameters: number of stored numbers: weights, biases and scales.
+        size_bytes: size of the file, external data included.
+        pairs: number of Q/DQ pairs on computed tensors.
+        convolutions: how many run in integers, and how many there are.
+        dense: the same of matrix products with stored weights.
+        target: the target that keras-qat wrote the file for; "" if it did not.
     """
 
     producer: str
@@ -67,30 +63,107 @@ class Summary:
     target: str
 
 
+@dataclass(frozen=True)
+class Examination:
+    """What was found in one file.
+
+    Args:
+        path: the file.
+        targets: names of the targets that it was judged for.
+        summary: its facts.
+        findings: what is wrong with it, the worst first.
+    """
+
+    path: Path
+    targets: tuple[str, ...]
+    summary: Summary
+    findings: tuple[Finding, ...]
+
+    def count(self, severity: Severity) -> int:
+        """The number of findings of a severity."""
+        return sum(finding.severity is severity for finding in self.findings)
+
+    @property
+    def healthy(self) -> bool:
+        """Whether there are no findings but notes."""
+        return self.count(Severity.NOTE) == len(self.findings)
+
+    @property
+    def verdict(self) -> str:
+        """The result in one line."""
+        summary = self.summary
+        facts = f"{summary.pairs} Q/DQ pairs, {summary.convolutions} convolutions in int8"
+        if summary.dense.total:
+            facts += f", {summary.dense} dense layers"
+        if self.healthy:
+            return f"healthy: {facts}"
+        kinds = [(self.count(severity), str(severity)) for severity in Severity]
+        counts = ", ".join(f"{n} {word}{'s' * (n > 1)}" for n, word in kinds if n)
+        healthy_for = [target for target in self.targets if self.healthy_for(target)]
+        return f"{counts}" + (f"; healthy for {' and '.join(healthy_for)}" if healthy_for else "") + f": {facts}"
+
+    def healthy_for(self, target: str) -> bool:
+        """Whether a target has no findings but notes."""
+        return all(f.severity is Severity.NOTE for f in self.findings if target in f.engines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The examination as JSON can hold it."""
+        return {
+            "file": str(self.path),
+            "targets": list(self.targets),
+            "verdict": self.verdict,
+            "healthy_for": [target for target in self.targets if self.healthy_for(target)],
+            "summary": asdict(self.summary),
+            "findings": [finding.to_dict() for finding in self.findings],
+        }
+
+
+def examine(path: str | Path, targets: Iterable[str | Target] = ()) -> Examination:
+    """Read an ONNX file, whichever tool wrote it, and find what costs speed, size or accuracy. Nothing is run.
+
+    Args:
+        path: the file.
+        targets: the targets to judge it for. If none is named, the one that keras-qat wrote the file for, or all.
+
+    Raises:
+        StorageError: If the file is missing or not an ONNX model.
+        UserError: If a target is unknown.
+    """
+    named = find_targets(targets := tuple(targets))
+    file = read_onnx_file(path)
+    own = tuple(target for target in named if not targets and target.name == file.target)
+    judged = own or named
+    symptoms = (
+        (name, target.name, symptom)
+        for name, check in CHECKS.items()
+        for target in judged
+        for symptom in check(file, target)
+    )
+    return Examination(Path(path), tuple(target.name for target in judged), summarize(file), merge(symptoms))
+
+
 def summarize(file: OnnxFile) -> Summary:
-    """Count what a file holds."""
+    """The facts about a file."""
     graph, model = file.model.graph, file.model
     tensors = [value.const_value for value in graph.initializers.values() if value.const_value is not None]
-    outside = sum(tensor.nbytes for tensor in tensors if isinstance(tensor, ir.ExternalTensor))
-    quantized = [value for node in file.nodes("QuantizeLinear") if (value := input_at(node, 0)) is not None]
     return Summary(
         producer=" ".join(filter(None, (model.producer_name, model.producer_version))) or "unknown",
-        opset=graph.opset_imports.get(""),
+        opset=file.opset,
         ir_version=int(model.ir_version),
         inputs=_described(value for value in graph.inputs if value.name not in graph.initializers),
         outputs=_described(graph.outputs),
         parameters=sum(math.prod(tensor.shape.numpy()) for tensor in tensors),
-        size_bytes=file.size_bytes + outside,
-        pairs=sum(not from_stored(value) for value in quantized),
+        size_bytes=file.size_bytes + sum(tensor.nbytes for tensor in tensors if isinstance(tensor, ir.ExternalTensor)),
+        pairs=file.pairs,
         convolutions=_count(file, OpKind.CONV),
         dense=_count(file, OpKind.DENSE),
-        target=model.metadata_props.get("keras_qat.target", ""),
+        target=file.target,
     )
 
 
 def _count(file: OnnxFile, kind: OpKind) -> Counted:
-    chosen = [op for op in file.operations if op.kind is kind and op.kind in WEIGHTED]
-    return Counted(sum(map(integer_kernel, chosen)), len(chosen))
+    operations = [op for op in file.weighted if op.kind is kind]
+    return Counted(sum(op.quantized for op in operations), len(operations))
 
 
 def _described(values: Iterable[ir.Value]) -> tuple[str, ...]:
@@ -106,78 +179,3 @@ def _shape(shape: Any) -> str:
         return "of unknown shape"
     sizes = [str(size if isinstance(size, int) else size.value or "?") for size in shape]
     return f"({', '.join(sizes)})"
-
-
-@dataclass(frozen=True)
-class Examination:
-    """What was found in one file.
-
-    Args:
-        path: the file.
-        targets: the engines that it was judged for.
-        summary: what it is.
-        findings: what is wrong with it, the worst first.
-    """
-
-    path: Path
-    targets: tuple[str, ...]
-    summary: Summary
-    findings: tuple[Finding, ...]
-
-    def count(self, severity: Severity) -> int:
-        """How many findings are that bad."""
-        return sum(finding.severity is severity for finding in self.findings)
-
-    @property
-    def healthy(self) -> bool:
-        """Whether there is nothing but notes."""
-        return self.count(Severity.NOTE) == len(self.findings)
-
-    @property
-    def verdict(self) -> str:
-        """One line for a reader."""
-        summary = self.summary
-        facts = f"{summary.pairs} Q/DQ pairs, {summary.convolutions} convolutions in int8"
-        if summary.dense.total:
-            facts += f", {summary.dense} dense layers"
-        if self.healthy:
-            return f"healthy: {facts}"
-        kinds = [(self.count(severity), str(severity)) for severity in Severity]
-        counts = ", ".join(f"{n} {word}{'s' * (n > 1)}" for n, word in kinds if n)
-        well = [target for target in self.targets if self.healthy_for(target)]
-        return f"{counts}" + (f"; healthy for {' and '.join(well)}" if well else "") + f": {facts}"
-
-    def healthy_for(self, target: str) -> bool:
-        """Whether nothing but notes concerns a target."""
-        return all(f.severity is Severity.NOTE for f in self.findings if target in f.engines)
-
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return {
-            "file": str(self.path),
-            "targets": list(self.targets),
-            "verdict": self.verdict,
-            "healthy_for": [target for target in self.targets if self.healthy_for(target)],
-            "summary": asdict(self.summary),
-            "findings": [finding.to_dict() for finding in self.findings],
-        }
-
-
-def examine(path: str | Path, targets: Iterable[str | Target] = ()) -> Examination:
-    """Read an ONNX file, of whatever tool, and say what in it costs speed, size or accuracy; nothing is run.
-
-    Args:
-        path: the file.
-        targets: to judge it for; if none is named, the one that keras-qat wrote the file for, or all.
-
-    Raises:
-        StorageError: the file is missing, or no ONNX model.
-        UserError: a target is unknown.
-    """
-    named = find_engines(targets := tuple(targets))
-    file = read_onnx_file(Path(path))
-    summary = summarize(file)
-    own = [engine for engine in named if not targets and engine.name == summary.target]
-    engines = tuple(own) or named
-    seen = ((name, engine.name, one) for name, see in CHECKS.items() for engine in engines for one in see(file, engine))
-    return Examination(Path(path), tuple(engine.name for engine in engines), summary, merge(seen))

@@ -1,4 +1,4 @@
-"""What an examination finds: frozen values."""
+"""What an examination finds, as frozen values."""
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -6,34 +6,34 @@ from enum import Enum
 from typing import Any
 
 _NAMED = 3
-"""How many nodes or tensors a finding names; the rest are counted."""
+"""The number of nodes or tensors that a finding names; the rest are counted."""
 
 
 class Severity(str, Enum):
-    """How bad a finding is."""
+    """How bad a finding is, the worst first."""
 
     ERROR = "error"
     """The engine refuses the file, or computes something else."""
     WARNING = "warning"
-    """It runs, but slower, larger or less accurate than it could."""
+    """The file runs, but slower, larger or less accurate than it could."""
     NOTE = "note"
     """Good to know; nothing has to be done."""
 
     def __str__(self) -> str:
-        """The word."""
+        """The word, as tables show it."""
         return self.value
 
 
 @dataclass(frozen=True)
 class Symptom:
-    """What one check sees in a file, for one engine.
+    """What one check sees in a file for one target, or on a machine.
 
     Args:
         severity: how bad it is.
-        problem: what is wrong, in a sentence without its subject's names.
+        problem: what is wrong, in words that name no nodes.
         cost: what it costs.
         remedy: what to do, with the option that does it.
-        where: names of all nodes or tensors that show it; empty for what concerns the whole file.
+        where: names of all nodes or tensors that show it; empty if it concerns the whole file.
     """
 
     severity: Severity
@@ -45,14 +45,14 @@ class Symptom:
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing wrong with a file, and the engines that it hurts.
+    """A symptom of a file, and all engines that it hurts.
 
     Args:
         check: the check's name.
         severity: how bad it is.
         engines: names of the targets that it hurts.
-        where: names of the first nodes or tensors.
-        count: how many there are in all.
+        where: names of the first nodes or tensors that show it.
+        count: number of all that show it.
         problem: what is wrong.
         cost: what it costs.
         remedy: what to do.
@@ -69,7 +69,7 @@ class Finding:
 
     @property
     def place(self) -> str:
-        """Where it is, in a few words.
+        """The names, and how many more there are.
 
         Example:
             >>> Finding("x", Severity.NOTE, ("openvino",), ("a", "b"), 5, "", "", "").place
@@ -79,35 +79,38 @@ class Finding:
         return ", ".join(self.where) + (f" and {more} more" if more else "")
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The finding as JSON can hold it."""
         return {**asdict(self), "severity": str(self.severity)}
 
 
 def merge(symptoms: Iterable[tuple[str, str, Symptom]]) -> tuple[Finding, ...]:
-    """One finding for each symptom that several engines share; the worst first.
+    """One finding for each symptom that several targets share.
 
     Args:
-        symptoms: (check, engine, symptom), in the order of the checks.
+        symptoms: (check, target, symptom), in the order of the checks.
+
+    Returns:
+        The findings, the worst first, those of one severity in the order of the checks.
 
     Example:
         >>> seen = Symptom(Severity.NOTE, "it is large", "room", "none")
-        >>> [found.engines for found in merge([("size", "tensorrt", seen), ("size", "openvino", seen)])]
+        >>> [finding.engines for finding in merge([("size", "tensorrt", seen), ("size", "openvino", seen)])]
         [('tensorrt', 'openvino')]
     """
-    engines: dict[tuple[str, Symptom], list[str]] = {}
-    for check, engine, symptom in symptoms:
-        engines.setdefault((check, symptom), []).append(engine)
-    found = [
+    targets: dict[tuple[str, Symptom], list[str]] = {}
+    for check, target, symptom in symptoms:
+        targets.setdefault((check, symptom), []).append(target)
+    findings = [
         Finding(
-            check,
-            one.severity,
-            tuple(names),
-            one.where[:_NAMED],
-            len(one.where),
-            one.problem,
-            one.cost,
-            one.remedy,
+            check=check,
+            severity=symptom.severity,
+            engines=tuple(names),
+            where=symptom.where[:_NAMED],
+            count=len(symptom.where),
+            problem=symptom.problem,
+            cost=symptom.cost,
+            remedy=symptom.remedy,
         )
-        for (check, one), names in engines.items()
+        for (check, symptom), names in targets.items()
     ]
-    return tuple(sorted(found, key=lambda finding: list(Severity).index(finding.severity)))
+    return tuple(sorted(findings, key=lambda finding: list(Severity).index(finding.severity)))

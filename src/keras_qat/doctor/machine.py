@@ -1,39 +1,22 @@
-"""The engines of this machine: installed or not, and what each can do here. Nothing heavy is imported.
-
-This machine as far as quantization is concerned: a frozen value.
-"""
+"""This machine: hardware, packages, and what each engine can do here. No framework is imported for it."""
 
 import importlib.util
 import json
 import os
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from keras_qat import machine
 from keras_qat._version import __version__
-from keras_qat.machine import (
-    EXTRAS,
-    TENSORFLOW,
-    TENSORRT,
-    TENSORRT_RTX,
-    Cpu,
-    Disk,
-    Gpu,
-    disks,
-    first_installed,
-    memory,
-    read_cpu,
-    read_gpus,
-    usable_cores,
-    version_of,
-)
+from keras_qat.machine import Gpu, first_installed, version_of
+from keras_qat.targets import ENGINES, Engine
 
 State = Literal["ready", "builds only", "can't run here", "not installed"]
 
-Reason = Callable[[Sequence[Gpu]], str | None]
-"""Why an engine that is installed can't run here; `None` if it can."""
+_PACKAGES = ("keras", *machine.TENSORFLOW, "numpy", "onnx", "onnx-ir", "onnxruntime", "onnxruntime-gpu")
 
 
 @dataclass(frozen=True)
@@ -43,10 +26,10 @@ class EngineState:
     Args:
         name: as in `--engine`.
         title: as its makers write it.
-        version: that is installed; `None` if none is.
+        version: the installed version; `None` if none is installed.
         state: what can be done with it here.
         opens: the files that it runs.
-        remedy: what to do to have it; "" if it is ready.
+        remedy: what to do to run it; "" if it is ready.
     """
 
     name: str
@@ -58,121 +41,28 @@ class EngineState:
 
 
 @dataclass(frozen=True)
-class _Known:
-    title: str
-    opens: str
-    packages: tuple[str, ...]
-    install: str
-    why_not: Reason
-    builds_anyway: bool = False
-
-
-def _always(_: Sequence[Gpu]) -> str | None:
-    return None
-
-
-def _why_no_backend(_: Sequence[Gpu]) -> str | None:
-    if first_installed((*TENSORFLOW, "jax", "torch")):
-        return None
-    return "no backend is installed: pip install 'keras-qat[cpu]'"
-
-
-def _why_no_gpu(gpus: Sequence[Gpu]) -> str | None:
-    if not gpus:
-        return "nvidia-smi finds no GPU"
-    if first_installed(("cuda-python", "cuda-bindings")) is None:
-        return "it is run through cuda-python: pip install cuda-python"
-    return None
-
-
-def _why_no_cuda(gpus: Sequence[Gpu]) -> str | None:
-    if not gpus:
-        return "nvidia-smi finds no GPU"
-    if importlib.util.find_spec("onnxruntime") is None:
-        return "the module onnxruntime is missing: pip install onnxruntime-gpu again"
-    import onnxruntime
-
-    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
-        return None
-    return "this build has no CUDA: pip uninstall onnxruntime, then install onnxruntime-gpu again"
-
-
-_KNOWN = {
-    "onnxruntime": _Known(
-        "ONNX Runtime", ".onnx on the CPU", ("onnxruntime", "onnxruntime-gpu"), "onnxruntime", _always
-    ),
-    "openvino": _Known("OpenVINO", ".onnx and .xml on the CPU", ("openvino",), "'keras-qat[openvino]'", _always),
-    "tensorrt": _Known("TensorRT", ".engine on a GPU", TENSORRT, "'keras-qat[tensorrt]'", _why_no_gpu),
-    "tensorrt-rtx": _Known(
-        "TensorRT-RTX",
-        ".engine on an RTX GPU",
-        TENSORRT_RTX,
-        "'keras-qat[tensorrt-rtx]' cuda-python",
-        _why_no_gpu,
-        builds_anyway=True,
-    ),
-    "onnxruntime-cuda": _Known(
-        "ONNX Runtime on CUDA",
-        ".onnx on a GPU",
-        ("onnxruntime-gpu",),
-        "'onnxruntime-gpu[cuda,cudnn]' in place of onnxruntime",
-        _why_no_cuda,
-    ),
-    "tensorflow": _Known("TensorFlow", "SavedModel", TENSORFLOW, "'keras-qat[cpu]'", _always),
-    "keras": _Known("Keras", ".keras", ("keras",), "keras", _why_no_backend),
-}
-"""The engines of `keras_qat.runtimes`, which knows how to open them, and imports Keras for it."""
-
-
-def read_engines(gpus: Sequence[Gpu]) -> tuple[EngineState, ...]:
-    """What each engine can do here.
-
-    Args:
-        gpus: of this machine.
-
-    Example:
-        >>> next(engine.state for engine in read_engines(()) if engine.name == "onnxruntime")
-        'ready'
-    """
-    return tuple(_state(name, known, gpus) for name, known in _KNOWN.items())
-
-
-def _state(name: str, known: _Known, gpus: Sequence[Gpu]) -> EngineState:
-    package = first_installed(known.packages)
-    version = None if package is None else version_of(package)
-    if version is None:
-        return EngineState(name, known.title, None, "not installed", known.opens, f"pip install {known.install}")
-    reason = known.why_not(gpus)
-    state: State = "ready" if reason is None else "builds only" if known.builds_anyway else "can't run here"
-    return EngineState(name, known.title, version, state, known.opens, reason or "")
-
-
-_PACKAGES = ("keras", *TENSORFLOW, "numpy", "onnx", "onnx-ir", "onnxruntime", "onnxruntime-gpu")
-
-
-@dataclass(frozen=True)
 class Machine:
     """One machine.
 
     Args:
         cpu: its processor.
         architecture: such as x86_64.
-        cores: how many there are.
-        usable_cores: how many this process may use.
+        cores: number of cores.
+        usable_cores: number of cores that this process may use.
         memory_bytes: all memory; `None` if unknown.
-        available_bytes: of it now; `None` if unknown.
-        gpus: NVIDIA's.
-        system: operating system.
-        python: version.
-        keras_qat: version.
-        keras_backend: that Keras will start with.
+        available_bytes: the memory that is available now; `None` if unknown.
+        gpus: the NVIDIA GPUs.
+        system: the operating system.
+        python: version of Python.
+        keras_qat: version of keras-qat.
+        keras_backend: the backend that Keras will start with.
         packages: versions of the installed packages that matter.
-        engines: what each can do here.
-        missing_extras: names of the extras that aren't installed.
-        disks: where keras-qat writes.
+        engines: what each engine can do here.
+        missing_extras: names of the extras that are not installed.
+        disks: the disks that keras-qat writes to.
     """
 
-    cpu: Cpu
+    cpu: machine.Cpu
     architecture: str
     cores: int
     usable_cores: int
@@ -186,7 +76,7 @@ class Machine:
     packages: dict[str, str]
     engines: tuple[EngineState, ...]
     missing_extras: tuple[str, ...]
-    disks: tuple[Disk, ...]
+    disks: tuple[machine.Disk, ...]
 
     @property
     def usable(self) -> bool:
@@ -194,24 +84,24 @@ class Machine:
         return any(engine.state == "ready" for engine in self.engines)
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The machine as JSON can hold it."""
         return asdict(self)
 
 
 def read_machine() -> Machine:
-    """Look at this machine; TensorFlow isn't imported for it.
+    """Look at this machine. TensorFlow is not imported for it.
 
     Example:
         >>> read_machine().usable
         True
     """
-    gpus, (total, available) = read_gpus(), memory()
+    gpus, (total, available) = machine.read_gpus(), machine.memory()
     versions = {name: version_of(name) for name in _PACKAGES}
     return Machine(
-        cpu=read_cpu(),
+        cpu=machine.read_cpu(),
         architecture=platform.machine(),
         cores=os.cpu_count() or 1,
-        usable_cores=usable_cores(),
+        usable_cores=machine.usable_cores(),
         memory_bytes=total,
         available_bytes=available,
         gpus=gpus,
@@ -221,8 +111,8 @@ def read_machine() -> Machine:
         keras_backend=keras_backend(),
         packages={name: version for name, version in versions.items() if version is not None},
         engines=read_engines(gpus),
-        missing_extras=tuple(extra.name for extra in EXTRAS if not extra.installed),
-        disks=disks(),
+        missing_extras=tuple(extra.name for extra in machine.EXTRAS if not extra.installed),
+        disks=machine.disks(),
     )
 
 
@@ -240,3 +130,60 @@ def keras_backend() -> str:
     except (OSError, ValueError):
         return "tensorflow"
     return str(settings.get("backend", "tensorflow")) if isinstance(settings, dict) else "tensorflow"
+
+
+def read_engines(gpus: Sequence[Gpu]) -> tuple[EngineState, ...]:
+    """What each engine can do here.
+
+    Args:
+        gpus: the GPUs of this machine.
+
+    Example:
+        >>> next(engine.state for engine in read_engines(()) if engine.name == "onnxruntime")
+        'ready'
+    """
+    return tuple(_state(engine, gpus) for engine in ENGINES.values())
+
+
+def _state(engine: Engine, gpus: Sequence[Gpu]) -> EngineState:
+    package = first_installed(engine.packages)
+    version = None if package is None else version_of(package)
+    state: State = "ready"
+    if version is None:
+        state, remedy = "not installed", f"pip install {engine.install}"
+    elif remedy := _WHY_NOT[engine.needs](gpus):
+        state = "builds only" if engine.ahead_of_time else "can't run here"
+    return EngineState(engine.name, engine.title, version, state, engine.opens, remedy)
+
+
+def _why_no_backend(_: Sequence[Gpu]) -> str:
+    installed = first_installed((*machine.TENSORFLOW, "jax", "torch"))
+    return "" if installed else "no backend is installed: pip install 'keras-qat[cpu]'"
+
+
+def _why_no_gpu(gpus: Sequence[Gpu]) -> str:
+    if not gpus:
+        return "nvidia-smi finds no GPU"
+    installed = first_installed(("cuda-python", "cuda-bindings"))
+    return "" if installed else "it is run through cuda-python: pip install cuda-python"
+
+
+def _why_no_cuda_provider(gpus: Sequence[Gpu]) -> str:
+    if not gpus:
+        return "nvidia-smi finds no GPU"
+    if importlib.util.find_spec("onnxruntime") is None:
+        return "the module onnxruntime is missing: pip install onnxruntime-gpu again"
+    import onnxruntime
+
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        return ""
+    return "this build has no CUDA: pip uninstall onnxruntime, then install onnxruntime-gpu again"
+
+
+_WHY_NOT: Mapping[str, Callable[[Sequence[Gpu]], str]] = {
+    "nothing": lambda _: "",
+    "backend": _why_no_backend,
+    "gpu": _why_no_gpu,
+    "cuda provider": _why_no_cuda_provider,
+}
+"""For each need of an engine, why this machine does not meet it; "" if it does."""

@@ -1,4 +1,4 @@
-"""What is wrong with a machine, what it costs, what to do: a table of checks."""
+"""The checks of a machine: a table of functions, each with what is wrong, what it costs, and what to do."""
 
 from collections.abc import Callable, Iterator, Mapping
 
@@ -9,20 +9,22 @@ from keras_qat.machine import TENSORFLOW, backend_packages, first_installed
 _X86 = frozenset({"x86_64", "amd64", "i386", "i686"})
 _GIGABYTE = 10**9
 _DISK, _MEMORY = 2 * _GIGABYTE, 4 * _GIGABYTE
-"""A run of ResNet50 writes 0.7 GB, its training 0.4 GB of checkpoints (docs/imagenet.md)."""
+"""A machine should have this much. A run of ResNet50 writes 0.7 GB, its training 0.4 GB of checkpoints
+(docs/imagenet.md)."""
 
 _INT8_TENSOR_CORES = (7, 5)
-""""Hardware and Precision", https://docs.nvidia.com/deeplearning/tensorrt/latest/getting-started/support-matrix.html."""
+"""The first compute capability that has them: "Hardware and Precision",
+https://docs.nvidia.com/deeplearning/tensorrt/latest/getting-started/support-matrix.html."""
 
 
 def no_vnni(machine: Machine) -> Iterator[Symptom]:
-    """An x86 CPU that doesn't multiply int8 in hardware: of no other are the flags known (keras_qat.cpu)."""
+    """An x86 CPU that doesn't multiply int8 in hardware. The flags of other CPUs are unknown (`read_cpu`)."""
     if machine.cpu.vnni is False:
         yield Symptom(
             Severity.WARNING,
             f"the CPU has no VNNI ({machine.cpu.name})",
-            "INT8 gains little on it, and OpenVINO's kernels and ONNX Runtime's default one saturate: other results "
-            "than on other CPUs",
+            "INT8 gains little on it, and OpenVINO's kernels and ONNX Runtime's default one saturate, so that results "
+            "differ from those on other CPUs",
             "In your own ONNX Runtime session: options.add_session_config_entry('session.x64quantprecision', '1'), as "
             "keras-qat does. For OpenVINO quantize the weights to 7 bits, by --overrides. Measure latency on a CPU "
             "with AVX512-VNNI or AVX-VNNI, or on a GPU.",
@@ -30,7 +32,7 @@ def no_vnni(machine: Machine) -> Iterator[Symptom]:
 
 
 def unknown_vnni(machine: Machine) -> Iterator[Symptom]:
-    """An x86 CPU of which nobody says whether it has VNNI."""
+    """An x86 CPU whose flags are unknown."""
     if machine.architecture.lower() in _X86 and machine.cpu.vnni is None:
         yield Symptom(
             Severity.NOTE,
@@ -41,7 +43,7 @@ def unknown_vnni(machine: Machine) -> Iterator[Symptom]:
 
 
 def few_cores(machine: Machine) -> Iterator[Symptom]:
-    """A process that may use a part of the cores only."""
+    """A process that may use only a part of the cores."""
     if machine.usable_cores < machine.cores:
         yield Symptom(
             Severity.NOTE,
@@ -52,18 +54,18 @@ def few_cores(machine: Machine) -> Iterator[Symptom]:
 
 
 def little_memory(machine: Machine) -> Iterator[Symptom]:
-    """Not enough memory to calibrate a network such as ResNet50."""
+    """Too little memory to calibrate a network such as ResNet50."""
     if machine.available_bytes is not None and machine.available_bytes < _MEMORY:
         yield Symptom(
             Severity.WARNING,
             f"{machine.available_bytes / _GIGABYTE:.1f} GB of memory are available",
-            "calibrating or training networks such as ResNet50 may end for want of it",
+            "calibrating or training networks such as ResNet50 may run out of it",
             "Close other programs, or use a smaller batch size.",
         )
 
 
 def full_disk(machine: Machine) -> Iterator[Symptom]:
-    """A disk on which a run may not fit."""
+    """A disk that a run may not fit on."""
     for disk in machine.disks:
         if disk.free_bytes < _DISK:
             yield Symptom(
@@ -75,7 +77,7 @@ def full_disk(machine: Machine) -> Iterator[Symptom]:
 
 
 def no_backend(machine: Machine) -> Iterator[Symptom]:
-    """Keras without what it computes with."""
+    """A backend of Keras that is not installed."""
     packages = backend_packages(machine.keras_backend)
     if first_installed(packages) is None:
         yield Symptom(
@@ -87,7 +89,7 @@ def no_backend(machine: Machine) -> Iterator[Symptom]:
 
 
 def two_packages(machine: Machine) -> Iterator[Symptom]:
-    """Packages that are one module in two builds: the one installed last has overwritten files of the other."""
+    """Two packages that install the same module, so that the later one has overwritten files of the other."""
     for pair in (TENSORFLOW, ("onnxruntime", "onnxruntime-gpu")):
         if all(package in machine.packages for package in pair):
             yield Symptom(
@@ -118,13 +120,13 @@ def idle_gpu(machine: Machine) -> Iterator[Symptom]:
         yield Symptom(
             Severity.WARNING,
             "there is a GPU, and no engine that runs on it",
-            "files for TensorRT can be built and judged only in ONNX Runtime's stead on the CPU",
+            "files for TensorRT can only be judged by ONNX Runtime on the CPU",
             "pip install 'keras-qat[tensorrt]'.",
         )
 
 
 def nothing_runs(machine: Machine) -> Iterator[Symptom]:
-    """No engine at all."""
+    """A machine on which no engine can run."""
     if not machine.usable:
         yield Symptom(
             Severity.ERROR,
@@ -146,10 +148,10 @@ ADVICE: Mapping[str, Callable[[Machine], Iterator[Symptom]]] = {
     "few-cores": few_cores,
     "unknown-vnni": unknown_vnni,
 }
-"""By name, in the order that they are shown in."""
+"""The checks by name, in the order in which they are shown."""
 
 
 def advise(machine: Machine) -> dict[str, tuple[Symptom, ...]]:
-    """What each check says of a machine; those that say nothing are left out."""
-    said = {name: tuple(check(machine)) for name, check in ADVICE.items()}
-    return {name: symptoms for name, symptoms in said.items() if symptoms}
+    """The symptoms of a machine by check; checks that see none are left out."""
+    found = {name: tuple(check(machine)) for name, check in ADVICE.items()}
+    return {name: symptoms for name, symptoms in found.items() if symptoms}

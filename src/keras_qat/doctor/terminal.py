@@ -1,7 +1,4 @@
-"""An examination on the terminal: facts, a table of findings, the verdict.
-
-A machine on the terminal: facts, engines, advice.
-"""
+"""The terminal's tables: of an examined file, and of this machine."""
 
 from rich.table import Table
 from rich.text import Text
@@ -13,25 +10,52 @@ from keras_qat.doctor.machine_advice import advise
 from keras_qat.machine import EXTRAS
 from keras_qat.text import size_text
 
-_MILLION = 1e6
+_MILLION, _GIGABYTE = 1e6, 1e9
 
-STYLES = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.NOTE: "cyan"}
+_SEVERITIES = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.NOTE: "cyan"}
+_STATES = {"ready": "green", "builds only": "yellow", "can't run here": "yellow", "not installed": "dim"}
+_VNNI = {True: "with VNNI", False: "without VNNI", None: "VNNI unknown"}
+
+_EXPLANATION = "What it is, what it costs, what to do"
 
 
-def file_table(found: Examination) -> Table:
-    """All about one file, from top to bottom."""
-    whole = Table.grid()
-    whole.add_column(overflow="fold")
-    whole.add_row(Text(str(found.path), style="bold"))
-    whole.add_row(facts_grid(_file_facts(found.summary)))
-    if found.findings:
-        whole.add_row(_findings_table(found))
-    whole.add_row(Text(found.verdict, style="green" if found.healthy else "yellow"))
+def file_table(examination: Examination) -> Table:
+    """One file: its facts, its findings, the verdict."""
+    whole = _column()
+    whole.add_row(Text(str(examination.path), style="bold"))
+    whole.add_row(_facts_grid(_file_facts(examination.summary)))
+    if examination.findings:
+        whole.add_row(_findings_table(examination))
+    whole.add_row(Text(examination.verdict, style="green" if examination.healthy else "yellow"))
     whole.add_row("")
     return whole
 
 
-def facts_grid(facts: dict[str, str]) -> Table:
+def machine_table(machine: Machine) -> Table:
+    """One machine: its facts, its engines, missing extras, advice."""
+    whole = _column()
+    whole.add_row(_facts_grid(_machine_facts(machine)))
+    whole.add_row(_engines_table(machine.engines))
+    missing = [extra for extra in EXTRAS if extra.name in machine.missing_extras]
+    if missing:
+        whole.add_row(Text("Optional, not installed:"))
+        whole.add_row(_facts_grid({f"  {extra.purpose}": extra.install for extra in missing}))
+    symptoms = [(name, symptom) for name, several in advise(machine).items() for symptom in several]
+    if symptoms:
+        whole.add_row(_advice_table(symptoms))
+    else:
+        whole.add_row(Text("healthy: nothing to fix on this machine", style="green"))
+    return whole
+
+
+def _column() -> Table:
+    """A table that stacks other tables."""
+    whole = Table.grid()
+    whole.add_column(overflow="fold")
+    return whole
+
+
+def _facts_grid(facts: dict[str, str]) -> Table:
     """Names and values side by side."""
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim", no_wrap=True)
@@ -41,8 +65,34 @@ def facts_grid(facts: dict[str, str]) -> Table:
     return grid
 
 
-def explained(symptom: Symptom | Finding, place: str = "") -> Text:
-    """What, where, what it costs, and what to do: one line each."""
+def _findings_table(examination: Examination) -> Table:
+    table = Table(show_lines=True)
+    table.add_column("Finding", overflow="fold", max_width=20)
+    table.add_column("Hurts", overflow="fold", min_width=8)
+    table.add_column(_EXPLANATION, overflow="fold", ratio=1)
+    for finding in examination.findings:
+        all_of_several = finding.engines == examination.targets and len(examination.targets) > 1
+        engines = "all" if all_of_several else "\n".join(finding.engines)
+        place = f"{finding.place} ({finding.count})" if finding.count else ""
+        table.add_row(_heading(finding.severity, finding.check), engines, _explained(finding, place))
+    return table
+
+
+def _advice_table(symptoms: list[tuple[str, Symptom]]) -> Table:
+    table = Table(show_lines=True)
+    table.add_column("Finding", overflow="fold", max_width=20)
+    table.add_column(_EXPLANATION, overflow="fold", ratio=1)
+    for name, symptom in symptoms:
+        table.add_row(_heading(symptom.severity, name), _explained(symptom))
+    return table
+
+
+def _heading(severity: Severity, check: str) -> Text:
+    return Text(str(severity), style=_SEVERITIES[severity]).append(f"\n{check}", style="default")
+
+
+def _explained(symptom: Symptom | Finding, place: str = "") -> Text:
+    """What it is, where, what it costs, and what to do: one line each."""
     text = Text(symptom.problem[:1].upper() + symptom.problem[1:])
     if place:
         text.append(f"\nWhere: {place}")
@@ -51,20 +101,18 @@ def explained(symptom: Symptom | Finding, place: str = "") -> Text:
     return text
 
 
-def _findings_table(found: Examination) -> Table:
-    table = Table(show_lines=True)
-    table.add_column("Finding", overflow="fold", max_width=20)
-    table.add_column("Hurts", overflow="fold", min_width=8)
-    table.add_column("What it is, what it costs, what to do", overflow="fold", ratio=1)
-    for finding in found.findings:
-        name = Text(str(finding.severity), style=STYLES[finding.severity]).append(f"\n{finding.check}", style="default")
-        engines = "all" if finding.engines == found.targets and len(found.targets) > 1 else "\n".join(finding.engines)
-        table.add_row(name, engines, explained(finding, f"{finding.place} ({finding.count})" if finding.count else ""))
+def _engines_table(engines: tuple[EngineState, ...]) -> Table:
+    table = Table()
+    table.add_column("--engine", no_wrap=True)
+    table.add_column("Version", no_wrap=True)
+    table.add_column("Opens", overflow="fold")
+    table.add_column("Here", overflow="fold")
+    for engine in engines:
+        here = Text(engine.state, style=_STATES[engine.state])
+        if engine.remedy:
+            here.append(f": {engine.remedy}", style="default")
+        table.add_row(engine.name, engine.version or "–", engine.opens, here)
     return table
-
-
-def _count(number: int) -> str:
-    return f"{number / _MILLION:.2f} million" if number >= _MILLION / 10 else f"{number:,}"
 
 
 def _file_facts(summary: Summary) -> dict[str, str]:
@@ -77,29 +125,6 @@ def _file_facts(summary: Summary) -> dict[str, str]:
         "size": f"{size_text(summary.size_bytes)}, {_count(summary.parameters)} stored numbers",
         "in int8": f"{summary.convolutions} convolutions, {summary.dense} dense layers; {summary.pairs} Q/DQ pairs",
     }
-
-
-_GIGABYTE = 1e9
-_VNNI = {True: "with VNNI", False: "without VNNI", None: "VNNI unknown"}
-_STATES = {"ready": "green", "builds only": "yellow", "can't run here": "yellow", "not installed": "dim"}
-
-
-def machine_table(machine: Machine) -> Table:
-    """All about one machine, from top to bottom."""
-    whole = Table.grid()
-    whole.add_column(overflow="fold")
-    whole.add_row(facts_grid(_machine_facts(machine)))
-    whole.add_row(_engines_table(machine.engines))
-    missing = [extra for extra in EXTRAS if extra.name in machine.missing_extras]
-    if missing:
-        whole.add_row(Text("Optional, not installed:"))
-        whole.add_row(facts_grid({f"  {extra.purpose}": extra.install for extra in missing}))
-    symptoms = [(name, one) for name, several in advise(machine).items() for one in several]
-    if symptoms:
-        whole.add_row(_advice_table(symptoms))
-    else:
-        whole.add_row(Text("healthy: nothing to mend on this machine", style="green"))
-    return whole
 
 
 def _machine_facts(machine: Machine) -> dict[str, str]:
@@ -123,29 +148,8 @@ def _machine_facts(machine: Machine) -> dict[str, str]:
     return facts
 
 
-def _engines_table(engines: tuple[EngineState, ...]) -> Table:
-    table = Table()
-    table.add_column("--engine", no_wrap=True)
-    table.add_column("Version", no_wrap=True)
-    table.add_column("Opens", overflow="fold")
-    table.add_column("Here", overflow="fold")
-    for engine in engines:
-        here = Text(engine.state, style=_STATES[engine.state])
-        if engine.remedy:
-            here.append(f": {engine.remedy}", style="default")
-        table.add_row(engine.name, engine.version or "–", engine.opens, here)
-    return table
-
-
-def _advice_table(symptoms: list[tuple[str, Symptom]]) -> Table:
-    table = Table(show_lines=True)
-    table.add_column("Finding", overflow="fold", max_width=20)
-    table.add_column("What it is, what it costs, what to do", overflow="fold", ratio=1)
-    for name, symptom in symptoms:
-        table.add_row(
-            Text(str(symptom.severity), style=STYLES[symptom.severity]).append(f"\n{name}"), explained(symptom)
-        )
-    return table
+def _count(number: int) -> str:
+    return f"{number / _MILLION:.2f} million" if number >= _MILLION / 10 else f"{number:,}"
 
 
 def _gigabytes(size: int | None) -> str:

@@ -1,11 +1,4 @@
-"""Scores that aren't finite say nothing, and only show when the model has run.
-
-A model file opened in an engine, with what it is to be fed, and held to what it will be fed before anything runs.
-
-The best classes of one image.
-
-One image in a model file.
-"""
+"""A classifier of images in a model file: opened, checked against what it will be fed, and run on one image."""
 
 import logging
 from contextlib import ExitStack
@@ -26,24 +19,9 @@ from keras_qat.types import ScoreMeaning
 
 _logger = logging.getLogger(__name__)
 
-
-def warn_unless_finite(path: Path, scores: np.ndarray) -> None:
-    """Tell of a model whose scores aren't numbers.
-
-    Args:
-        path: of the model.
-        scores: any shape.
-
-    Example:
-        >>> warn_unless_finite(Path("my.onnx"), np.array([0.25, 0.75]))
-    """
-    if not np.all(np.isfinite(scores)):
-        _logger.warning(
-            "%s gives scores that aren't finite, so its classes mean nothing. Is it fed what it was trained on?", path
-        )
-
-
 _PIXELS = np.dtype("uint8")
+"""The dtype of the inputs of files that normalize by themselves."""
+
 _READ = frozenset({"float16", "float32", "float64", _PIXELS.name})
 _RANK = 4
 
@@ -54,11 +32,11 @@ class ServedModel:
 
     Args:
         path: the file, as it was given.
-        runtime: it, opened.
-        preprocessing: of what the file is fed: whole pixels if it normalizes by itself.
-        class_names: as the file has them; empty where it says nothing.
-        num_classes: how many it tells apart; `None` where the file doesn't say before it runs.
-        meaning: of its scores.
+        runtime: the opened file.
+        preprocessing: the preprocessing of what the file is fed: whole pixels if it normalizes by itself.
+        class_names: the names in or beside the file; empty if there are none.
+        num_classes: number of classes; `None` if the file doesn't say before it runs.
+        meaning: what its scores mean.
     """
 
     path: Path
@@ -69,10 +47,11 @@ class ServedModel:
     meaning: ScoreMeaning = "classes"
 
     def require_fit(self, data: Labelled) -> None:
-        """Refuse data of other classes.
+        """Check that the model has the classes of the data.
 
         Raises:
-            DataError: another number of classes, the same classes in another order, or a label without a score.
+            DataError: If the number of classes differs, the same classes are in another order, or a label has no
+                score.
         """
         if self.num_classes is not None:
             require_classes(self.path, self.num_classes, data)
@@ -91,15 +70,16 @@ def open_model(
 
     Args:
         path: the model file, or the folder of a SavedModel.
-        engine: what runs it; by its suffix if not given.
-        threads: of one inference; what the engine chooses if not given.
-        preprocessing: of the images; what is written in or beside the file, or what a Keras model begins with, if not
-            given.
+        engine: the engine that runs it; chosen by its suffix if not given.
+        threads: threads of one inference; the engine chooses if not given.
+        preprocessing: how images are prepared; read in or beside the file, or from the first layer of a Keras model,
+            if not given.
 
     Raises:
-        StorageError: the file is missing or corrupt.
-        UnsupportedModelError: it is no classifier of RGB or gray images, or nothing shows what its single score means.
-        UserError: the engine can't run it, or nobody says how to prepare its images.
+        StorageError: If the file is missing or corrupt.
+        UnsupportedModelError: If it is not a classifier of RGB or gray images, or nothing shows what its single score
+            means.
+        UserError: If the engine can't run it, or it is unknown how its images are prepared.
     """
     with ExitStack() as undo:
         runtime = undo.enter_context(open_runtime(path, engine=engine, threads=threads))
@@ -117,46 +97,16 @@ def open_model(
     return ServedModel(path, runtime, fed, () if facts is None else facts.class_names, num_classes, meaning)
 
 
-def _meaning(path: Path, runtime: Runtime, facts: ModelFacts | None) -> ScoreMeaning:
-    """What stands in or beside the file; else what a single score shows by itself."""
-    width = runtime.outputs[0].shape[1]
-    if width not in {1, None}:  # whatever stands beside it, in the folder of another model
-        return "classes"
-    if facts is not None and facts.scores != "classes":
-        return facts.scores
-    return "classes" if width is None else single_score(path, runtime)
-
-
-def _facts(path: Path, *, given: bool) -> ModelFacts | None:
-    """What stands in or beside the file; what can't be understood doesn't matter where the user says it."""
-    try:
-        return read_model_facts(path.absolute())
-    except UserError:
-        if not given:
-            raise
-        return None
-
-
-def _prepared(path: Path, runtime: Runtime, given: Preprocessing | None) -> Preprocessing:
-    """What the user says; else what a Keras model shows by its first layer."""
-    if isinstance(runtime, KerasRuntime):
-        return input_preprocessing(runtime.model, given, path)
-    if given is None:
-        raise UserError(
-            f"Nothing says how images are prepared for this model. Received: {str(path)!r}, with nothing in it and no "
-            f"{FACTS_FILE} beside it. Say it with --preprocessing MODE:SIZE or MODE:SIZE:RESIZE, such as "
-            f"caffe:224:256: the mode ({', '.join(get_args(Mode))}), the side of the network's input, and that of the "
-            "image's shorter side before the crop."
-        )
-    # A file of one channel reads gray, which the user needn't say.
-    return replace(given, channels=1) if runtime.inputs[0].shape[3] == 1 else given
-
-
 def require_classes(path: Path, num_classes: int, data: Labelled) -> None:
-    """Refuse data whose labels a model doesn't tell apart; there may be none.
+    """Check that a model has a class for each label of the data, which may be unlabelled.
+
+    Args:
+        path: the model file.
+        num_classes: number of its classes.
+        data: the data.
 
     Raises:
-        DataError: another number of classes, where the data's is known, or a label without a class.
+        DataError: If the data have another number of classes, as far as that is known, or a label without a class.
     """
     name, labels = data.images.name, data.images.labels
     if data.class_names and num_classes != len(data.class_names):
@@ -169,6 +119,153 @@ def require_classes(path: Path, num_classes: int, data: Labelled) -> None:
             f"{name} has labels that none of the model's {num_classes} classes is for. "
             f"Received: labels from {labels.min()} to {labels.max()}. Number the classes from 0 to {num_classes - 1}."
         )
+
+
+@dataclass(frozen=True)
+class RankedClass:
+    """One of the best classes.
+
+    Args:
+        index: its number.
+        name: its name, or its number if it has no name.
+        score: its score, as the model writes it.
+    """
+
+    index: int
+    name: str
+    score: float
+
+
+@dataclass(frozen=True)
+class Classification:
+    """The classes of one image, according to a model.
+
+    Args:
+        file: the model file.
+        engine: the engine and its version.
+        device: the device that it ran on.
+        image: the image file.
+        classes: the best classes, best first.
+    """
+
+    file: str
+    engine: str
+    device: str
+    image: str
+    classes: tuple[RankedClass, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The classification as JSON can hold it."""
+        return {**asdict(self), "classes": [asdict(ranked) for ranked in self.classes]}
+
+
+def rank(scores: np.ndarray, names: tuple[str, ...], k: int) -> tuple[RankedClass, ...]:
+    """The k best classes, best first; of classes with equal scores the first.
+
+    Args:
+        scores: shape (classes,).
+        names: names of the classes. None of them is used if there are not as many names as scores.
+        k: number of classes; all, if there are fewer.
+
+    Raises:
+        UserError: If `k` is less than 1.
+
+    Example:
+        >>> rank(np.array([0.25, 0.75]), ("cat", "dog"), k=1)
+        (RankedClass(index=1, name='dog', score=0.75),)
+    """
+    if k < 1:
+        raise UserError(f"At least one class must be shown. Received: k={k}. Give 1 or more.")
+    known = names if len(names) == len(scores) else tuple(map(str, range(len(scores))))
+    best = np.argsort(-scores, kind="stable")[:k]
+    return tuple(RankedClass(int(i), known[i], float(scores[i])) for i in best)
+
+
+def classify(
+    file: Path,
+    image: Path,
+    *,
+    engine: str | None = None,
+    preprocessing: Preprocessing | None = None,
+    k: int = 5,
+    threads: int | None = None,
+) -> Classification:
+    """Classify one image.
+
+    Args:
+        file: the model file, or the folder of a SavedModel.
+        image: an image file of any format that Pillow reads.
+        engine: the engine that runs the file; chosen by its suffix if not given.
+        preprocessing: how the image is prepared; see `open_model` if not given.
+        k: number of classes; all, if there are fewer.
+        threads: threads of one inference; the engine chooses if not given.
+
+    Returns:
+        The best classes.
+
+    Raises:
+        DataError: If the image is missing or corrupt.
+        StorageError: If the model file is missing or corrupt.
+        UserError: As from `open_model`, or if `k` is less than 1.
+    """
+    pixels = decode_file(image)
+    model = open_model(file, engine=engine, threads=threads, preprocessing=preprocessing)
+    with model.runtime as runtime:
+        prepared = np.asarray(model.preprocessing.prepare(pixels))[np.newaxis]
+        (scores,) = class_scores(runtime, prepared, model.meaning)
+    warn_unless_finite(file, scores)
+    return Classification(str(file), runtime.engine, runtime.device, str(image), rank(scores, model.class_names, k))
+
+
+def warn_unless_finite(path: Path, scores: np.ndarray) -> None:
+    """Log a warning about a model whose scores aren't finite, which shows only when it has run.
+
+    Args:
+        path: the model file.
+        scores: its scores, of any shape.
+
+    Example:
+        >>> warn_unless_finite(Path("my.onnx"), np.array([0.25, 0.75]))
+    """
+    if not np.all(np.isfinite(scores)):
+        _logger.warning(
+            "%s gives scores that aren't finite, so its classes mean nothing. Is it fed what it was trained on?", path
+        )
+
+
+def _meaning(path: Path, runtime: Runtime, facts: ModelFacts | None) -> ScoreMeaning:
+    """What the scores mean: as is written in or beside the file, else as the operators that compute them show."""
+    width = runtime.outputs[0].shape[1]
+    if width not in {1, None}:
+        return "classes"  # Even if a file of another model lies beside it that says otherwise.
+    if facts is not None and facts.scores != "classes":
+        return facts.scores
+    return "classes" if width is None else single_score(path, runtime)
+
+
+def _facts(path: Path, *, given: bool) -> ModelFacts | None:
+    """What is written in or beside the file; what can't be understood is left out if the user gives preprocessing."""
+    try:
+        return read_model_facts(path.absolute())
+    except UserError:
+        if not given:
+            raise
+        return None
+
+
+def _prepared(path: Path, runtime: Runtime, given: Preprocessing | None) -> Preprocessing:
+    """The preprocessing that the user gives, else the one that the first layer of a Keras model shows."""
+    if isinstance(runtime, KerasRuntime):
+        return input_preprocessing(runtime.model, given, path)
+    if given is None:
+        raise UserError(
+            f"Nothing says how images are prepared for this model. Received: {str(path)!r}, with nothing in it and no "
+            f"{FACTS_FILE} beside it. Say it with --preprocessing MODE:SIZE or MODE:SIZE:RESIZE, such as "
+            f"caffe:224:256: the mode ({', '.join(get_args(Mode))}), the side of the network's input, and that of the "
+            "image's shorter side before the crop."
+        )
+    # A file of one channel reads gray images, even if the user doesn't say so.
+    return replace(given, channels=1) if runtime.inputs[0].shape[3] == 1 else given
 
 
 def _require_classifier(path: Path, runtime: Runtime) -> None:
@@ -209,99 +306,3 @@ def _described(path: Path, runtime: Runtime) -> str:
 def _few(names: tuple[str, ...]) -> str:
     shown = ", ".join(names[:5])
     return f"{shown}, …" if len(names) > 5 else shown  # noqa: PLR2004
-
-
-@dataclass(frozen=True)
-class RankedClass:
-    """One of the best classes.
-
-    Args:
-        index: its number.
-        name: its name, or its number where it has none.
-        score: as the model writes it.
-    """
-
-    index: int
-    name: str
-    score: float
-
-
-@dataclass(frozen=True)
-class Classification:
-    """What a model says of one image.
-
-    Args:
-        file: the model file.
-        engine: the engine and its version.
-        device: where it ran.
-        image: the image file.
-        classes: the best, best first.
-    """
-
-    file: str
-    engine: str
-    device: str
-    image: str
-    classes: tuple[RankedClass, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """The classification as JSON can hold it."""
-        return {**asdict(self), "classes": [asdict(ranked) for ranked in self.classes]}
-
-
-def rank(scores: np.ndarray, names: tuple[str, ...], k: int) -> tuple[RankedClass, ...]:
-    """The k best classes, best first; of equal ones the first.
-
-    Args:
-        scores: shape (classes,).
-        names: of the classes; with another number of them than of scores, which is whose is unknown: none is used.
-        k: how many; all, if there are fewer.
-
-    Raises:
-        UserError: `k` is under 1.
-
-    Example:
-        >>> rank(np.array([0.25, 0.75]), ("cat", "dog"), k=1)
-        (RankedClass(index=1, name='dog', score=0.75),)
-    """
-    if k < 1:
-        raise UserError(f"At least one class must be shown. Received: k={k}. Give 1 or more.")
-    known = names if len(names) == len(scores) else tuple(map(str, range(len(scores))))
-    best = np.argsort(-scores, kind="stable")[:k]
-    return tuple(RankedClass(int(i), known[i], float(scores[i])) for i in best)
-
-
-def classify(
-    file: Path,
-    image: Path,
-    *,
-    engine: str | None = None,
-    preprocessing: Preprocessing | None = None,
-    k: int = 5,
-    threads: int | None = None,
-) -> Classification:
-    """Classify one image.
-
-    Args:
-        file: the model file, or the folder of a SavedModel.
-        image: an image file of any format that Pillow reads.
-        engine: what runs the file; by its suffix if not given.
-        preprocessing: what the file says by itself if not given.
-        k: how many classes; all, if there are fewer.
-        threads: of one inference; what the engine chooses if not given.
-
-    Returns:
-        The best classes.
-
-    Raises:
-        DataError: the image is missing or corrupt.
-        StorageError: the model file is missing or corrupt.
-        UserError: as from `open_model`, or `k` is under 1.
-    """
-    pixels = decode_file(image)
-    model = open_model(file, engine=engine, threads=threads, preprocessing=preprocessing)
-    with model.runtime as runtime:
-        prepared = np.asarray(model.preprocessing.prepare(pixels))[np.newaxis]
-        (scores,) = class_scores(runtime, prepared, model.meaning)
-    warn_unless_finite(file, scores)
-    return Classification(str(file), runtime.engine, runtime.device, str(image), rank(scores, model.class_names, k))

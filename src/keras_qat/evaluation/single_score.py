@@ -1,18 +1,18 @@
-"""What the single score of an ONNX file means, where nothing in it says so: read from the operators that compute it.
+"""What the single score of a two-class model means, where nothing in or beside the file says so.
 
-What the single score of a model file means, where nothing beside it says so: read from what computes it.
+A probability comes from a sigmoid, a logit from the matrix product before it: a Keras model shows that by its layers,
+an ONNX file by the operators that compute its output.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 
-import onnx
-from onnx import GraphProto, NodeProto, TensorProto
+import onnx_ir as ir
 
 from keras_qat.errors import UnsupportedModelError
 from keras_qat.graph import score_meaning, trace
 from keras_qat.models import FACTS_FILE
+from keras_qat.onnx import constant_tensor, producer, read_onnx_file, source
 from keras_qat.runtimes import KerasRuntime, Runtime
 from keras_qat.types import ScoreMeaning
 
@@ -23,78 +23,14 @@ _SEEN_THROUGH = frozenset(
         *("ReduceMean", "GlobalAveragePool"),
     }
 )
-"""What lies behind a score and leaves its threshold where it is: a mean of probabilities, or of logits, is one, too."""
+"""Operators that leave the threshold of a score where it is, such as a mean: of probabilities, or of logits."""
 
 _PRODUCTS = frozenset({"Gemm", "MatMul", "Conv"})
 
 _MEANINGS: Mapping[str, ScoreMeaning] = {"Sigmoid": "probability", **dict.fromkeys(_PRODUCTS, "logit")}
-"""By the operator that computes the score."""
+"""The meaning of a score by the operator that computes it."""
 
-_FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE})
-
-
-def onnx_score(path: Path) -> ScoreMeaning | None:
-    """What the score of an ONNX file with one output of shape (batch, 1) means.
-
-    Args:
-        path: of a file that an engine has opened.
-
-    Returns:
-        `None` where the file doesn't show it. It does by a Sigmoid at its end, or by the MatMul, Gemm or Conv of a
-        logit, with a constant bias behind it or without; an output of integers has its threshold elsewhere.
-
-    Example:
-        >>> from tempfile import TemporaryDirectory
-        >>> from onnx import parser
-        >>> model = parser.parse_model(
-        ...     '<ir_version: 8, opset_import: ["": 17]> g (float[n, 1] x) => (float[n, 1] y) { y = Sigmoid(x) }'
-        ... )
-        >>> with TemporaryDirectory() as folder:
-        ...     onnx.save(model, Path(folder, "m.onnx"))
-        ...     onnx_score(Path(folder, "m.onnx"))
-        'probability'
-    """
-    graph = onnx.load(path, load_external_data=False).graph
-    (output,) = graph.output
-    if output.type.tensor_type.elem_type not in _FLOATS:
-        return None
-    flow = _Flow.of(graph)
-    node = flow.maker(output.name)
-    if node is None:
-        return None
-    return "logit" if node.op_type == "Add" and flow.adds_bias(node) else _MEANINGS.get(node.op_type)
-
-
-@dataclass(frozen=True)
-class _Flow:
-    """Which node makes each tensor, and which tensors are stored in the file."""
-
-    makers: Mapping[str, NodeProto]
-    stored: frozenset[str]
-
-    @classmethod
-    def of(cls, graph: GraphProto) -> "_Flow":
-        makers = {output: node for node in graph.node for output in node.output}
-        constants = (name for name, node in makers.items() if node.op_type == "Constant")
-        return cls(makers, frozenset((*constants, *(one.name for one in graph.initializer))))
-
-    def maker(self, tensor: str) -> NodeProto | None:
-        """The node that makes a tensor, seen through; `None` for an input of the graph or an initializer."""
-        return self.makers.get(self._source(tensor))
-
-    def adds_bias(self, addition: NodeProto) -> bool:
-        """Whether an Add is the bias of a product; the sum of two scores would be read wrong."""
-        sources = [self._source(tensor) for tensor in addition.input]
-        multiplied = (source in self.makers and self.makers[source].op_type in _PRODUCTS for source in sources)
-        return any(multiplied) and any(source in self.stored for source in sources)
-
-    def _source(self, tensor: str) -> str:
-        node = self.makers.get(tensor)
-        return self._source(node.input[0]) if node is not None and node.op_type in _SEEN_THROUGH else tensor
-
-
-_READERS: Mapping[str, Callable[[Path], ScoreMeaning | None]] = {".onnx": onnx_score}
-"""By suffix. A Keras model is in its runtime already; engines, OpenVINO's files and SavedModels show nothing."""
+_FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE})
 
 _BESIDE = f'put a {FACTS_FILE} beside it, as a run writes one, with "scores": "probability" or "logit"'
 
@@ -102,9 +38,42 @@ _ADVICE: Mapping[str, str] = {
     ".keras": f"End the model with a sigmoid, or {_BESIDE}.",
     ".onnx": "Export it with a Sigmoid at its end, or with the MatMul, Gemm or Conv that makes the logit.",
 }
-"""By suffix. ONNX files say such things in their metadata, and nothing beside them is read."""
+"""By suffix. An ONNX file says what its score means in its metadata; what stands beside it is not read."""
 
 _SILENT = f"Its format doesn't show it: {_BESIDE}."
+"""The advice for TensorRT engines, OpenVINO's files and SavedModels."""
+
+
+def onnx_score(path: Path) -> ScoreMeaning | None:
+    """What the score of an ONNX file with one output of shape (batch, 1) means.
+
+    Args:
+        path: the file.
+
+    Returns:
+        "probability" if a Sigmoid computes the score, "logit" if a MatMul, Gemm or Conv does, with or without a
+        constant bias behind it; `None` if another operator does, or if the output is an integer, whose threshold lies
+        elsewhere.
+
+    Raises:
+        StorageError: If the file can't be read.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> import onnx
+        >>> model = onnx.parser.parse_model(
+        ...     '<ir_version: 8, opset_import: ["": 17]> g (float[n, 1] x) => (float[n, 1] y) { y = Sigmoid(x) }'
+        ... )
+        >>> with TemporaryDirectory() as folder:
+        ...     onnx.save(model, Path(folder, "m.onnx"))
+        ...     onnx_score(Path(folder, "m.onnx"))
+        'probability'
+    """
+    (output,) = read_onnx_file(path).model.graph.outputs
+    node = producer(output, _keeps_threshold) if output.dtype in _FLOATS else None
+    if node is None:
+        return None
+    return "logit" if node.op_type == "Add" and _adds_bias(node) else _MEANINGS.get(node.op_type)
 
 
 def single_score(path: Path, runtime: Runtime) -> ScoreMeaning:
@@ -112,10 +81,10 @@ def single_score(path: Path, runtime: Runtime) -> ScoreMeaning:
 
     Args:
         path: the model file.
-        runtime: it, opened.
+        runtime: the opened file.
 
     Raises:
-        UnsupportedModelError: the file doesn't show it, or it is a Keras model without a graph.
+        UnsupportedModelError: If the file doesn't show it, or is a Keras model without a graph.
 
     Example:
         >>> import keras
@@ -123,18 +92,27 @@ def single_score(path: Path, runtime: Runtime) -> ScoreMeaning:
         >>> single_score(Path("my.keras"), KerasRuntime(model))
         'logit'
     """
-    found = _shown(path, runtime)
-    if found is None:
+    meaning: ScoreMeaning | None = None
+    if isinstance(runtime, KerasRuntime):
+        meaning = score_meaning(trace(runtime.model))
+    elif path.suffix == ".onnx":
+        meaning = onnx_score(path)
+    if meaning is None:
         raise UnsupportedModelError(
             "A single score is read as that of the second of two classes, a probability behind a sigmoid or a logit "
             f"before it, and this file doesn't show which. Received: {path}, which writes "
             f"{'; '.join(map(str, runtime.outputs))}. {_ADVICE.get(path.suffix, _SILENT)}"
         )
-    return found
+    return meaning
 
 
-def _shown(path: Path, runtime: Runtime) -> ScoreMeaning | None:
-    if isinstance(runtime, KerasRuntime):
-        return score_meaning(trace(runtime.model))
-    read = _READERS.get(path.suffix)
-    return None if read is None else read(path)
+def _keeps_threshold(node: ir.Node) -> bool:
+    return node.op_type in _SEEN_THROUGH
+
+
+def _adds_bias(addition: ir.Node) -> bool:
+    """Whether an Add is the bias of a product; the sum of two scores is neither a logit nor a probability."""
+    sources = [source(value, _keeps_threshold) for value in addition.inputs if value is not None]
+    makers = (value.producer() for value in sources)
+    multiplied = any(node is not None and node.op_type in _PRODUCTS for node in makers)
+    return multiplied and any(constant_tensor(value) is not None for value in sources)

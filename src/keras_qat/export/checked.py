@@ -13,7 +13,7 @@ from keras_qat.errors import StorageError, UserError, require_seed
 from keras_qat.export.onnx_file import export_onnx
 from keras_qat.export.options import ExportOptions
 from keras_qat.files import require_writable, to_json_value
-from keras_qat.onnx import read_contents, require_opset
+from keras_qat.onnx import read_onnx_file, require_opset
 from keras_qat.targets import find_target
 
 Form = Literal["onnx", "saved-model"]
@@ -136,7 +136,7 @@ def _onnx(settings: ExportSettings, model: Any, facts: models.ModelFacts | None,
     check = verify.check_file(verify.Case(path.name, path, model), inputs)
     if check.miss is None and (refused := _refused(path, settings.target)) is not None:
         check = replace(check, miss=refused)
-    return Exported(str(path), "onnx", settings.target, read_contents(path).opset, inputs.name, check)
+    return Exported(str(path), "onnx", settings.target, read_onnx_file(path).opset, inputs.name, check)
 
 
 def _refused(path: Path, target: str) -> str | None:

@@ -1,6 +1,7 @@
-"""What a model file expects of its images, written into or beside it: preprocessing, and the names of its classes.
+"""What a model file expects of its images, and what its scores mean, as is written into or beside it.
 
-An ONNX file holds both in its metadata. Other files can't, and find them in the `preprocessing.json` of their folder.
+An ONNX file holds these facts in its metadata. Other files can't; theirs are in the `preprocessing.json` of their
+folder.
 """
 
 import json
@@ -9,11 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
-import onnx
-
 from keras_qat.data import Preprocessing
-from keras_qat.errors import StorageError, UserError
+from keras_qat.errors import UserError
 from keras_qat.files import read_json
+from keras_qat.onnx import read_onnx_file
 from keras_qat.types import ScoreMeaning
 
 FACTS_FILE = "preprocessing.json"
@@ -22,7 +22,7 @@ _PREPROCESSING, _CLASSES, _SCORES = "keras_qat.preprocessing", "keras_qat.classe
 """The keys in an ONNX file's metadata."""
 
 _OF_KERAS = frozenset({".keras", ".h5", ""})
-"""Suffixes of what Keras writes, a SavedModel's folder included: that reads normalized images in any case."""
+"""Suffixes of what Keras writes, a SavedModel's folder included. These always read normalized images."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,10 @@ class ModelFacts:
     """What to feed a model file, and what its scores mean.
 
     Args:
-        preprocessing: what is done to an image; with `embedded`, normalization is done by the file.
-        embedded: the file reads uint8 pixels, which are `preprocessing.raw()`.
+        preprocessing: what is done to an image; if `embedded`, the file itself does the normalization.
+        embedded: whether the file reads uint8 pixels, which are `preprocessing.raw()`.
         class_names: one name for each class, in the order of the scores.
-        scores: what they mean; files say so where there is a single one.
+        scores: what the scores mean; written down only if there is a single one.
 
     Example:
         >>> facts = ModelFacts(Preprocessing("caffe", 224, 256), embedded=False, class_names=("cat", "dog"))
@@ -71,15 +71,15 @@ def read_model_facts(path: Path) -> ModelFacts | None:
     """Read what a model file expects.
 
     Args:
-        path: an ONNX file, whose metadata is read, or any other model file or folder, beside which a
-            `preprocessing.json` is looked for.
+        path: an ONNX file, whose metadata is read, or any other model file or folder, which may have a
+            `preprocessing.json` beside it.
 
     Returns:
-        The facts; `None` where nobody wrote them down.
+        The facts; `None` if they aren't written down.
 
     Raises:
-        StorageError: the file can't be read.
-        UserError: what stands there can't be understood.
+        StorageError: If the file can't be read.
+        UserError: If the facts can't be understood.
     """
     if path.suffix == ".onnx":
         return _from_metadata(path)
@@ -108,12 +108,7 @@ def read_facts_file(folder: Path) -> ModelFacts | None:
 
 
 def _from_metadata(path: Path) -> ModelFacts | None:
-    try:
-        file = onnx.load(path, load_external_data=False)
-    except Exception as error:
-        # The protobuf reader's exceptions have no public base class.
-        raise StorageError(f"Can't read the ONNX file. Received: {str(path)!r}: {error}. Export it again.") from error
-    metadata = {entry.key: entry.value for entry in file.metadata_props}
+    metadata = read_onnx_file(path).metadata
     if _PREPROCESSING not in metadata:
         return None
     try:
@@ -125,7 +120,7 @@ def _from_metadata(path: Path) -> ModelFacts | None:
 
 
 def _facts(path: Path, preprocessing: Any, classes: Any, scores: Any) -> ModelFacts:
-    """The facts in JSON's terms."""
+    """The facts from their values in JSON."""
     if scores not in get_args(ScoreMeaning):
         raise UserError(
             f"Can't understand what the scores of {path} mean. Received: {scores!r}. Export the model again."

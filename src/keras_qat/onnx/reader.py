@@ -1,8 +1,6 @@
-"""An ONNX file as the checks read it; nothing of it is run.
+"""ONNX files as they are read: opened in one place, with what each says about itself. Nothing is run."""
 
-What an ONNX file says of itself.
-"""
-
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -12,8 +10,11 @@ import onnx_ir as ir
 
 from keras_qat.errors import StorageError
 from keras_qat.files import is_file, is_folder
-from keras_qat.onnx.walk import Operation, operations_of, present
+from keras_qat.onnx.walk import PAIR, Operation, input_at, is_constant, is_present, operations_of
 from keras_qat.types import Precision
+
+PRECISION_KEY, TARGET_KEY = "keras_qat.precision", "keras_qat.target"
+"""The keys in the metadata of every file that keras-qat writes."""
 
 PROTOBUF_LIMIT = 2**31
 """A protobuf message of 2 GiB or more can't be read (https://protobuf.dev/programming-guides/proto-limits/)."""
@@ -25,9 +26,9 @@ class OnnxFile:
 
     Args:
         path: the file.
-        model: its content.
+        model: its content; external data stay in their own file until they are needed.
         operations: the nodes that compute, in the order of the file.
-        size_bytes: of the file, external data not counted.
+        size_bytes: size of the file, without external data.
     """
 
     path: Path
@@ -36,30 +37,83 @@ class OnnxFile:
     size_bytes: int
 
     @property
+    def metadata(self) -> Mapping[str, str]:
+        """The texts that the file holds by key."""
+        return self.model.metadata_props
+
+    @property
+    def precision(self) -> Precision:
+        """The floating-point type of whatever is not quantized; fp32 unless keras-qat wrote something else into it."""
+        return cast("Precision", self.metadata.get(PRECISION_KEY, "fp32"))
+
+    @property
+    def target(self) -> str:
+        """The target that keras-qat wrote the file for; "" if it did not."""
+        return self.metadata.get(TARGET_KEY, "")
+
+    @property
+    def opset(self) -> int | None:
+        """The version of ONNX's own operators; `None` if the file uses none of them."""
+        imports = self.model.graph.opset_imports
+        return imports.get("", imports.get("ai.onnx"))
+
+    @property
+    def pairs(self) -> int:
+        """The number of computed tensors with a QuantizeLinear; those of stored weights don't count."""
+        values = (input_at(node, 0) for node in self.nodes("QuantizeLinear"))
+        return sum(value is not None and not is_constant(value) for value in values)
+
+    @property
     def quantized(self) -> bool:
-        """Whether anything in it is in integers by a Q/DQ pair or by an integer operator."""
-        return any(op.integer for op in self.operations) or any(self.nodes("QuantizeLinear", "DequantizeLinear"))
+        """Whether the file holds a Q/DQ node or an operator that computes in integers."""
+        return any(op.integer for op in self.operations) or bool(self.nodes(*PAIR))
+
+    @property
+    def weighted(self) -> tuple[Operation, ...]:
+        """The convolutions and the matrix products with stored weights."""
+        return tuple(op for op in self.operations if op.weighted)
+
+    @property
+    def missing_data(self) -> tuple[str, ...]:
+        """Names of the tensors whose external data are missing or truncated."""
+        return tuple(
+            str(name)
+            for name, value in self.model.graph.initializers.items()
+            if value.const_value is not None and not is_present(value.const_value)
+        )
 
     def nodes(self, *op_types: str) -> list[ir.Node]:
         """All nodes of these types that have an output, in the order of the file."""
         return [node for node in self.model.graph if node.op_type in op_types and node.outputs]
 
-    @property
-    def missing_data(self) -> tuple[str, ...]:
-        """Names of the tensors whose external data are missing or cut short."""
-        return tuple(
-            str(name)
-            for name, value in self.model.graph.initializers.items()
-            if value.const_value is not None and not present(value.const_value)
-        )
+    def refusal(self, *, infer_shapes: bool = False) -> str | None:
+        """Why ONNX's checker refuses the file, `None` if it doesn't: https://onnx.ai/onnx/api/checker.html.
+
+        Args:
+            infer_shapes: whether to run strict shape inference too.
+        """
+        try:
+            onnx.checker.check_model(str(self.path), full_check=infer_shapes)
+        except Exception as error:  # noqa: BLE001  (the checker's errors have no public base class)
+            return str(error)
+        return None
 
 
-def read_onnx_file(path: Path) -> OnnxFile:
-    """Read a file.
+def read_onnx_file(path: str | Path) -> OnnxFile:
+    """Read an ONNX file, whichever tool wrote it.
+
+    Args:
+        path: the file.
 
     Raises:
-        StorageError: it is missing, a folder, larger than protobuf can read, or no ONNX model.
+        StorageError: If the file is missing, a folder, 2 GiB or larger, truncated, or not an ONNX model.
+
+    Example:
+        >>> read_onnx_file("nowhere.onnx")
+        Traceback (most recent call last):
+        keras_qat.errors.StorageError: There is no such file. Received: 'nowhere.onnx'. Give the path of an .onnx file.
     """
+    path = Path(path)
     if not is_file(path):
         what = "That is a folder" if is_folder(path) else "There is no such file"
         raise StorageError(f"{what}. Received: {str(path)!r}. Give the path of an .onnx file.")
@@ -85,41 +139,3 @@ def read_onnx_file(path: Path) -> OnnxFile:
             "compare the sizes."
         )
     return OnnxFile(path, model, operations, size)
-
-
-_PRECISION = "keras_qat.precision"
-
-
-@dataclass(frozen=True)
-class Contents:
-    """What matters for a look from outside.
-
-    Args:
-        pairs: activations with a Q/DQ pair.
-        precision: of what isn't quantized.
-        opset: ONNX operator set.
-    """
-
-    pairs: int
-    precision: Precision
-    opset: int
-
-
-def read_contents(path: Path) -> Contents:
-    """Read an ONNX file's own account.
-
-    Raises:
-        StorageError: there is no such file, or it is no ONNX file.
-    """
-    if not path.is_file():
-        raise StorageError(f"There is no ONNX file of that name. Received: {str(path)!r}. Export the model first.")
-    try:
-        file = onnx.load(path, load_external_data=False)
-    except Exception as error:
-        # The protobuf reader's exceptions have no public base class.
-        raise StorageError(f"Can't read the ONNX file. Received: {str(path)!r}: {error}. Export it again.") from error
-    metadata = {entry.key: entry.value for entry in file.metadata_props}
-    # Weights are stored as integers, so only activations are quantized in the file.
-    pairs = sum(node.op_type == "QuantizeLinear" for node in file.graph.node)
-    opset = max((entry.version for entry in file.opset_import if entry.domain in {"", "ai.onnx"}), default=0)
-    return Contents(pairs, cast("Precision", metadata.get(_PRECISION, "fp32")), opset)

@@ -1,13 +1,10 @@
-"""Inputs of nodes, of which a malformed file may have too few.
+"""The graph of an ONNX file: what its nodes compute, what is stored in it, and how tensors flow from node to node.
 
-Numbers that are stored in a file: as initializers, in Constant nodes, and beside it as external data.
-
-ONNX nodes in the vocabulary of the targets: of what kind each is, what it computes with, what it only moves.
-
-Ways through a file: the pair above a tensor, the operation above that, and what reads a tensor below.
+Producers and consumers are found through nodes that a predicate lets pass, such as Q/DQ pairs or nodes that only move
+numbers. A malformed file is no error here: an input that a node lacks is `None`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,71 +13,24 @@ import onnx_ir as ir
 
 from keras_qat.types import OpKind
 
-
-def input_at(node: ir.Node, index: int) -> ir.Value | None:
-    """An input; `None` where the node has none there: optional, or missing in a file that isn't valid.
-
-    Example:
-        >>> input_at(ir.node("Relu", []), 0) is None
-        True
-    """
-    return node.inputs[index] if index < len(node.inputs) else None
-
-
-def stored_tensor(value: ir.Value | None) -> ir.TensorProtocol | None:
-    """The tensor behind a value, `None` for one that is computed or read.
-
-    Example:
-        >>> stored_tensor(ir.Value(const_value=ir.tensor([1, 2]))).shape.numpy()
-        (2,)
-    """
-    while value is not None and value.const_value is None:
-        node = value.producer()
-        if node is None:
-            return None
-        if node.op_type == "Constant" and "value" in node.attributes:
-            return node.attributes["value"].as_tensor()
-        value = input_at(node, 0) if node.op_type == "Identity" else None
-    return None if value is None else value.const_value
-
-
-def present(tensor: ir.TensorProtocol) -> bool:
-    """Whether the numbers can be read: external data may be missing or cut short.
-
-    Example:
-        >>> present(ir.tensor([1, 2]))
-        True
-    """
-    if not isinstance(tensor, ir.ExternalTensor):
-        return True
-    path = Path(tensor.path)
-    return path.is_file() and path.stat().st_size >= (tensor.offset or 0) + tensor.nbytes
-
-
-def numbers(value: ir.Value | None) -> np.ndarray | None:
-    """The stored numbers, `None` for a value that isn't stored, or whose data are missing.
-
-    Example:
-        >>> numbers(ir.Value(const_value=ir.tensor([1, 2])))
-        array([1, 2])
-    """
-    tensor = stored_tensor(value)
-    return tensor.numpy() if tensor is not None and present(tensor) else None
-
+Predicate = Callable[[ir.Node], bool]
 
 PAIR = frozenset({"QuantizeLinear", "DequantizeLinear"})
 
 MOVES = frozenset(
     {"Transpose", "Pad", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Dropout", "Slice", "Expand"}
 )
-"""What only moves numbers; engines see through it."""
+"""Operators that only move numbers, so that engines run them on integers."""
+
+MAX_POOLS = frozenset({"MaxPool", "GlobalMaxPool"})
+"""Operators that engines run on integers by moving the dequantization past them."""
 
 ACTIVATIONS = frozenset({"Relu", "Clip"})
 
 CONVOLUTIONS = frozenset({"Conv", "ConvTranspose", "FusedConv", "QLinearConv", "ConvInteger"})
 
 INTEGER = frozenset({"QLinearConv", "ConvInteger", "QLinearMatMul", "MatMulInteger", "QGemm"})
-"""Weighted operators of the QOperator format, which compute in integers by themselves."""
+"""Weighted operators of the QOperator format, which compute in integers without Q/DQ pairs."""
 
 _KERNEL: Mapping[str, int] = {
     "Conv": 1,
@@ -94,7 +44,9 @@ _KERNEL: Mapping[str, int] = {
     "MatMulInteger": 1,
     "QGemm": 3,
 }
-"""Which input of a weighted operator is its kernel."""
+"""The index of the kernel among the inputs of each weighted operator."""
+
+_WEIGHTED = frozenset({OpKind.CONV, OpKind.DENSE})
 
 _KINDS: Mapping[str, OpKind] = {
     **dict.fromkeys(CONVOLUTIONS, OpKind.CONV),
@@ -110,43 +62,24 @@ _KINDS: Mapping[str, OpKind] = {
     "BatchNormalization": OpKind.BATCH_NORM,
 }
 
-WEIGHTED = frozenset({OpKind.CONV, OpKind.DENSE})
-
-
-@dataclass(frozen=True)
-class Operation:
-    """A node that computes.
-
-    Args:
-        node: the node.
-        kind: what it computes.
-        inputs: the tensors that it reads, without what is stored in the file.
-        kernel: of a weighted operation; stored, or computed from what is stored.
-    """
-
-    node: ir.Node
-    kind: OpKind
-    inputs: tuple[ir.Value, ...]
-    kernel: ir.Value | None = None
-
-    @property
-    def name(self) -> str:
-        """The node's name, or its output's where it has none."""
-        return name_of(self.node)
-
-    @property
-    def integer(self) -> bool:
-        """Whether it computes in integers by itself."""
-        return self.node.op_type in INTEGER
-
 
 def name_of(node: ir.Node) -> str:
-    """A name that a reader can look up in the file."""
+    """The name of a node, or that of its first output if the node has none."""
     return str(node.name or (node.outputs[0].name if node.outputs else node.op_type))
 
 
+def input_at(node: ir.Node, index: int) -> ir.Value | None:
+    """One input of a node; `None` if it is optional and left out, or missing in an invalid file.
+
+    Example:
+        >>> input_at(ir.node("Relu", []), 0) is None
+        True
+    """
+    return node.inputs[index] if index < len(node.inputs) else None
+
+
 def moves(node: ir.Node) -> bool:
-    """Whether a node only hands on numbers: a pooling of single pixels does, too.
+    """Whether a node only moves numbers, as a pooling over single pixels does too.
 
     Example:
         >>> moves(ir.node("Transpose", [])), moves(ir.node("MaxPool", [], {"kernel_shape": [1, 1]}))
@@ -158,90 +91,252 @@ def moves(node: ir.Node) -> bool:
     return node.op_type in MOVES
 
 
-def operations_of(graph: ir.Graph) -> Iterator[Operation]:
-    """All nodes that a target may have a rule for, in the order of the file.
+def _moves_or_pair(node: ir.Node) -> bool:
+    return node.op_type in PAIR or moves(node)
 
-    A multiplication or addition with a constant is none of them, nor is a product of two tensors that are computed.
+
+def _casts_moves_or_pair(node: ir.Node) -> bool:
+    return node.op_type == "Cast" or _moves_or_pair(node)
+
+
+def _moves_or_max_pools(node: ir.Node) -> bool:
+    return node.op_type in MAX_POOLS or moves(node)
+
+
+def upstream(value: ir.Value, through: Predicate) -> Iterator[ir.Value]:
+    """A tensor, then the tensors that it is computed from.
+
+    Args:
+        value: the tensor.
+        through: whether the walk goes on from a node's output to its first input.
+
+    Yields:
+        `value`, then the first input of each node that the walk passes.
+
+    Example:
+        >>> x = ir.Value(name="x")
+        >>> relu = ir.node("Relu", [ir.node("Transpose", [x]).outputs[0]])
+        >>> [tensor.name for tensor in upstream(relu.outputs[0], lambda node: True)][-1]
+        'x'
     """
-    for node in graph:
-        kind = _KINDS.get(node.op_type)
-        if kind is None or moves(node) or not node.outputs:
-            continue
-        read = tuple(value for value in node.inputs if value is not None and not from_stored(value))
-        if kind in WEIGHTED:
-            kernel = input_at(node, _KERNEL[node.op_type])
-            if kernel is not None and (kind is OpKind.CONV or from_stored(kernel)):
-                yield Operation(node, kind, read[:1], kernel)
-        elif len(read) > 1 or kind not in {OpKind.ADD, OpKind.MULTIPLY}:
-            yield Operation(node, kind, read)
+    tensor: ir.Value | None = value
+    while tensor is not None:
+        yield tensor
+        node = tensor.producer()
+        tensor = input_at(node, 0) if node is not None and through(node) else None
 
 
-def from_stored(value: ir.Value) -> bool:
-    """Whether a value is stored, or made of what is stored alone by Q/DQ pairs and moves."""
-    while stored_tensor(value) is None:
-        node = value.producer()
-        above = None if node is None else input_at(node, 0)
-        if node is None or above is None or not (node.op_type in PAIR or node.op_type == "Cast" or moves(node)):
-            return False
-        value = above
-    return True
+def source(value: ir.Value, through: Predicate) -> ir.Value:
+    """The last tensor that `upstream` reaches."""
+    *_, last = upstream(value, through)
+    return last
 
 
-_PRECISION_PRESERVED = frozenset({"MaxPool", "GlobalMaxPool"})
-"""What engines run on integers by moving the dequantization past it."""
+def producer(value: ir.Value, through: Predicate = _moves_or_pair) -> ir.Node | None:
+    """The node that computes a tensor, as seen through others; `None` if the tensor is an input or stored.
+
+    Args:
+        value: the tensor.
+        through: the nodes to see through; those that move numbers and Q/DQ pairs if not given.
+    """
+    return source(value, through).producer()
 
 
-def pair_above(value: ir.Value) -> ir.Node | None:
-    """The DequantizeLinear that a tensor comes from, seen through moves, max-pools and concatenations of pairs."""
-    node = value.producer()
-    first = None if node is None else input_at(node, 0)
-    if node is None or first is None:
-        return None
-    if node.op_type == "DequantizeLinear":
-        return node
-    if node.op_type == "Concat":
-        above = [pair_above(one) for one in node.inputs if one is not None]
-        return above[0] if all(pair is not None for pair in above) else None
-    return pair_above(first) if moves(node) or node.op_type in _PRECISION_PRESERVED else None
+def consumers(value: ir.Value, through: Predicate = moves) -> Iterator[ir.Node | None]:
+    """The nodes that read a tensor, as seen through others.
 
+    Args:
+        value: the tensor.
+        through: the nodes to see through, where they read the tensor as their data: as their first input, or as any
+            input of a Concat. Those that move numbers if not given.
 
-def made_by(value: ir.Value) -> ir.Node | None:
-    """The node that computes a tensor, seen through moves and Q/DQ pairs."""
-    node = value.producer()
-    while node is not None and (moves(node) or node.op_type in {"QuantizeLinear", "DequantizeLinear"}):
-        above = input_at(node, 0)
-        node = None if above is None else above.producer()
-    return node
-
-
-def readers(value: ir.Value) -> Iterator[ir.Node | None]:
-    """What reads a tensor, seen through moves; `None` where it leaves the file."""
+    Yields:
+        Each node; `None` where the tensor is an output of the graph.
+    """
     if value.is_graph_output():
         yield None
     for use in value.uses():
-        if moves(use.node) and use.idx == 0 and use.node.outputs:
-            yield from readers(use.node.outputs[0])
+        data = use.idx == 0 or use.node.op_type == "Concat"
+        if data and use.node.outputs and through(use.node):
+            yield from consumers(use.node.outputs[0], through)
         else:
             yield use.node
 
 
+def constant_tensor(value: ir.Value | None) -> ir.TensorProtocol | None:
+    """The stored tensor of a value: an initializer, or what a Constant node holds.
+
+    Args:
+        value: the value, or an Identity of it.
+
+    Returns:
+        The tensor; `None` if the value is computed or an input of the graph.
+
+    Example:
+        >>> constant_tensor(ir.Value(const_value=ir.tensor([1, 2]))).shape.numpy()
+        (2,)
+    """
+    if value is None:
+        return None
+    stored = source(value, lambda node: node.op_type == "Identity")
+    node = stored.producer()
+    if stored.const_value is not None or node is None or node.op_type != "Constant":
+        return stored.const_value
+    # A Constant node has exactly one attribute: `value`, or a list or number such as `value_floats`.
+    held = next((attribute.value for attribute in node.attributes.values()), None)
+    if isinstance(held, int | float | list | tuple):
+        return ir.tensor(held)
+    return held if isinstance(held, ir.TensorProtocol) else None
+
+
+def is_present(tensor: ir.TensorProtocol) -> bool:
+    """Whether the data of a tensor can be read; external data may be missing or truncated.
+
+    Example:
+        >>> is_present(ir.tensor([1, 2]))
+        True
+    """
+    if not isinstance(tensor, ir.ExternalTensor):
+        return True
+    path = Path(tensor.path)
+    return path.is_file() and path.stat().st_size >= (tensor.offset or 0) + tensor.nbytes
+
+
+def constant_array(value: ir.Value | None) -> np.ndarray | None:
+    """The stored array of a value; `None` if the value is not stored, or its external data can't be read.
+
+    Example:
+        >>> constant_array(ir.Value(const_value=ir.tensor([1, 2])))
+        array([1, 2])
+    """
+    tensor = constant_tensor(value)
+    return tensor.numpy() if tensor is not None and is_present(tensor) else None
+
+
+def is_constant(value: ir.Value, through: Predicate = _casts_moves_or_pair) -> bool:
+    """Whether a tensor is stored, or computed from a stored one alone.
+
+    Args:
+        value: the tensor.
+        through: the nodes that may compute it; casts, those that move numbers and Q/DQ pairs if not given.
+    """
+    return any(constant_tensor(tensor) is not None for tensor in upstream(value, through))
+
+
+def pair_above(value: ir.Value) -> ir.Node | None:
+    """The DequantizeLinear that a tensor comes from, if integers reach its consumer.
+
+    It is seen through nodes that move numbers, max-pools, and concatenations of which every input has a pair.
+    """
+    node = producer(value, _moves_or_max_pools)
+    if node is not None and node.op_type == "Concat":
+        pairs = [pair_above(part) for part in node.inputs if part is not None]
+        return pairs[0] if pairs and all(pairs) else None
+    return node if node is not None and node.op_type == "DequantizeLinear" else None
+
+
+def before_pair(value: ir.Value | None) -> ir.Value | None:
+    """The integers that a tensor, such as a kernel or bias, is dequantized from; the tensor itself if it is float."""
+    pair = None if value is None else pair_above(value)
+    return value if pair is None else input_at(pair, 0)
+
+
+def quantizers(value: ir.Value) -> list[ir.Node] | None:
+    """The QuantizeLinear nodes that read a tensor; `None` if nothing reads it, or if anything else does."""
+    below = list(consumers(value))
+    nodes = [node for node in below if node is not None and node.op_type == "QuantizeLinear"]
+    return nodes if nodes and len(nodes) == len(below) else None
+
+
 def fused_output(node: ir.Node) -> tuple[ir.Value, ir.Node | None]:
-    """The tensor that a node makes together with the ReLU or Clip that alone reads it, and that activation."""
+    """The output of a node, or of the ReLU or Clip that an engine fuses into it as its only consumer.
+
+    Returns:
+        The tensor, and the activation if there is one.
+    """
     output = node.outputs[0]
-    below = list(readers(output))
+    below = list(consumers(output))
     if len(below) == 1 and below[0] is not None and below[0].op_type in ACTIVATIONS and below[0].outputs:
         return below[0].outputs[0], below[0]
     return output, None
 
 
-def quantizers(value: ir.Value) -> list[ir.Node] | None:
-    """The QuantizeLinear nodes that read a tensor; `None` if anything else does, or nothing."""
-    below = list(readers(value))
-    chosen = [node for node in below if node is not None and node.op_type == "QuantizeLinear"]
-    return chosen if chosen and len(chosen) == len(below) else None
+def is_unshared(value: ir.Value, op_types: Collection[str] = CONVOLUTIONS) -> bool:
+    """Whether a tensor is the result of one of these operators and nothing else reads that result.
+
+    Args:
+        value: the tensor, after the operator itself or a Q/DQ pair behind it.
+        op_types: the operators; convolutions if not given.
+    """
+    node = producer(value)
+    return node is not None and node.op_type in op_types and len(list(consumers(node.outputs[0]))) == 1
 
 
-def conv_branch(value: ir.Value) -> bool:
-    """Whether a tensor is a convolution's result that nothing else reads, in float or through a pair of its own."""
-    node = made_by(value)
-    return node is not None and node.op_type in CONVOLUTIONS and len(list(readers(node.outputs[0]))) == 1
+@dataclass(frozen=True)
+class Operation:
+    """A node that computes.
+
+    Args:
+        node: the node.
+        kind: what it computes.
+        inputs: the tensors that it reads, constants left out.
+        kernel: the weights of a weighted operation.
+    """
+
+    node: ir.Node
+    kind: OpKind
+    inputs: tuple[ir.Value, ...]
+    kernel: ir.Value | None = None
+
+    @property
+    def name(self) -> str:
+        """The node's name, or that of its output if the node has none."""
+        return name_of(self.node)
+
+    @property
+    def weighted(self) -> bool:
+        """Whether it is a convolution or a matrix product with stored weights."""
+        return self.kind in _WEIGHTED
+
+    @property
+    def integer(self) -> bool:
+        """Whether its operator computes in integers without Q/DQ pairs."""
+        return self.node.op_type in INTEGER
+
+    @property
+    def input_pairs(self) -> tuple[ir.Node | None, ...]:
+        """The DequantizeLinear that each input comes from, `None` where there is none."""
+        return tuple(map(pair_above, self.inputs))
+
+    @property
+    def kernel_pair(self) -> ir.Node | None:
+        """The DequantizeLinear that the kernel comes from, `None` if there is none."""
+        return None if self.kernel is None else pair_above(self.kernel)
+
+    @property
+    def quantized(self) -> bool:
+        """Whether the input and the weights of a weighted operation are quantized."""
+        return self.integer or (self.kernel_pair is not None and all(self.input_pairs))
+
+    @property
+    def quantizers(self) -> list[ir.Node] | None:
+        """The QuantizeLinear nodes that alone read its output, behind a fused activation; else `None`."""
+        return quantizers(fused_output(self.node)[0])
+
+
+def operations_of(graph: ir.Graph) -> Iterator[Operation]:
+    """The nodes that a target may have a rule for, in the order of the file.
+
+    Multiplications and additions with a constant are left out, and so are products of two computed tensors.
+    """
+    for node in graph:
+        kind = _KINDS.get(node.op_type)
+        if kind is None or moves(node) or not node.outputs:
+            continue
+        read = tuple(value for value in node.inputs if value is not None and not is_constant(value))
+        if kind in _WEIGHTED:
+            kernel = input_at(node, _KERNEL[node.op_type])
+            if kernel is not None and (kind is OpKind.CONV or is_constant(kernel)):
+                yield Operation(node, kind, read[:1], kernel)
+        elif len(read) > 1 or kind not in {OpKind.ADD, OpKind.MULTIPLY}:
+            yield Operation(node, kind, read)

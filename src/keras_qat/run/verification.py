@@ -158,7 +158,7 @@ def _verify_run(settings: VerificationSettings) -> "verify.Verification":
 
 def _verify_file(settings: VerificationSettings) -> "verify.Verification":
     case = case_of_file(settings)
-    onnx.read_contents(case.file)
+    onnx.read_onnx_file(case.file)
     facts = _facts(case, settings.preprocessing)
     images = None if settings.data is None else _images(case, settings.data, facts, settings)
     name = verify.RANDOM_NUMBERS if images is None else images.name

@@ -1,4 +1,4 @@
-"""Engines behind one contract."""
+"""Engines behind one contract: model files opened and run, engine files built, and the choice of a judge."""
 
 import lazy_loader
 

@@ -1,21 +1,18 @@
-from .judge import JUDGES, EngineBuild, Judge, build_engine, choose_judge
+from .judge import Judge, choose_judge
 from .keras_runtime import KerasRuntime, SavedModelRuntime
 from .onnxruntime_runtime import OnnxRuntime, open_session
-from .openvino_runtime import OpenVINORuntime, build_ir, import_openvino
-from .registry import ENGINES, Engine, find_engine, open_runtime
-from .runtime import BatchRange, Runtime, TensorSpec, import_optional
-from .tensorrt_build import TENSORRT, TENSORRT_RTX, Flavor, build_plan
+from .openvino_runtime import OpenVINORuntime
+from .registry import ADAPTERS, Adapter, EngineBuild, build_engine, open_runtime
+from .runtime import BatchRange, BuildOptions, Runtime, TensorSpec, import_optional
+from .tensorrt_build import build_plan
 from .tensorrt_runtime import TensorRTRuntime, why_no_gpu
 
 __all__ = [
-    "ENGINES",
-    "JUDGES",
-    "TENSORRT",
-    "TENSORRT_RTX",
+    "ADAPTERS",
+    "Adapter",
     "BatchRange",
-    "Engine",
+    "BuildOptions",
     "EngineBuild",
-    "Flavor",
     "Judge",
     "KerasRuntime",
     "OnnxRuntime",
@@ -25,11 +22,8 @@ __all__ = [
     "TensorRTRuntime",
     "TensorSpec",
     "build_engine",
-    "build_ir",
     "build_plan",
     "choose_judge",
-    "find_engine",
-    "import_openvino",
     "import_optional",
     "open_runtime",
     "open_session",

@@ -1,8 +1,6 @@
-"""The Keras model itself, as its users run it: `predict_on_batch`.
+"""Keras models, run by `predict_on_batch`, and SavedModels, run by their signature as TensorFlow Serving does.
 
-TensorFlow on a SavedModel, as TensorFlow Serving runs it: by its signature.
-
-Keras's `model.export` and our `export_saved_model` both write the signature `serving_default`
+Both Keras's `model.export` and `keras_qat.export_saved_model` write the signature `serving_default`
 (https://www.tensorflow.org/guide/saved_model#specifying_signatures_during_export).
 """
 
@@ -13,20 +11,23 @@ from typing import Any
 import keras
 import numpy as np
 
-import keras_qat.layers  # noqa: F401  (Keras knows quantized layers by that)
 from keras_qat.errors import StorageError, UnsupportedModelError
-from keras_qat.runtimes.runtime import Runtime, TensorSpec, import_optional
+from keras_qat.runtimes.runtime import Runtime, TensorSpec, import_engine
+from keras_qat.targets import find_engine
+
+_SIGNATURE = "serving_default"
+_GRAPHS = ("saved_model.pb", "saved_model.pbtxt")
 
 
 class KerasRuntime(Runtime):
-    """Runs a `keras.Model` on the backend that Keras was started with.
+    """Runs a `keras.Model` on Keras's backend.
 
     Args:
         model: any Functional or Sequential model.
     """
 
     def __init__(self, model: Any) -> None:
-        # Sequential has one output and no name for it.
+        # A Sequential model has one output, which has no name.
         names = [model.layers[-1].name] if isinstance(model, keras.Sequential) else model.output_names
         super().__init__(
             f"Keras {keras.version()} on {keras.backend.backend()}",
@@ -41,12 +42,12 @@ class KerasRuntime(Runtime):
         """Open a `.keras` file.
 
         Raises:
-            StorageError: it holds no model that Keras can load.
+            StorageError: If Keras can't load a model from the file.
         """
         try:
             return cls(keras.models.load_model(path, compile=False))
         except Exception as error:
-            # Keras's loader raises whatever the part that it was reading raises.
+            # Keras's loader passes on whatever the code of any layer raises.
             raise StorageError(
                 f"Keras can't load the model. Received: {str(path)!r}: {error}. Save it again."
             ) from error
@@ -62,40 +63,22 @@ class KerasRuntime(Runtime):
         return tuple(np.asarray(output) for output in keras.tree.flatten(self._model.predict_on_batch(batch)))
 
 
-def _spec(name: str, tensor: Any) -> TensorSpec:
-    return TensorSpec(name, tuple(tensor.shape), np.dtype(tensor.dtype))
-
-
-_SIGNATURE = "serving_default"
-_GRAPHS = ("saved_model.pb", "saved_model.pbtxt")
-
-
-def is_saved_model(path: Path) -> bool:
-    """Whether a folder holds a SavedModel's graph.
-
-    Example:
-        >>> is_saved_model(Path("nowhere"))
-        False
-    """
-    return any((path / name).is_file() for name in _GRAPHS)
-
-
 class SavedModelRuntime(Runtime):
-    """Runs the serving signature of a SavedModel; several inputs and outputs come in the order of their names.
+    """Runs the serving signature of a SavedModel. Inputs and outputs are in the order of their names.
 
     Args:
         path: the folder.
 
     Raises:
-        StorageError: the folder holds no SavedModel, a corrupt one, or one without a serving signature.
-        UnsupportedModelError: an input or output has no NumPy type, or not even a number of dimensions.
-        UserError: TensorFlow isn't installed.
+        StorageError: If the folder holds no SavedModel, a corrupt one, or one without a serving signature.
+        UnsupportedModelError: If an input or output has no NumPy dtype, or an unknown number of dimensions.
+        UserError: If TensorFlow is not installed.
     """
 
     def __init__(self, path: str | Path) -> None:
-        tf = import_optional("tensorflow", title="TensorFlow", install="'keras-qat[cpu]'")
+        tf = import_engine(find_engine("tensorflow"))
         path = Path(path)
-        # The signature alone doesn't keep the model's variables.
+        # The signature alone does not keep the model's variables alive.
         self._model = _load(tf, path)
         self._signature = _signature(self._model, path)
         _, inputs = self._signature.structured_input_signature
@@ -117,8 +100,12 @@ class SavedModelRuntime(Runtime):
         del self._signature, self._model
 
 
+def _spec(name: str, tensor: Any) -> TensorSpec:
+    return TensorSpec(name, tuple(tensor.shape), np.dtype(tensor.dtype))
+
+
 def _load(tf: Any, path: Path) -> Any:
-    if not is_saved_model(path):
+    if not any((path / name).is_file() for name in _GRAPHS):
         raise StorageError(
             f"The folder is no SavedModel: it has no saved_model.pb. Received: {str(path)!r}. Give the folder that "
             "`export_saved_model` or Keras's `model.export` wrote."
@@ -126,7 +113,7 @@ def _load(tf: Any, path: Path) -> Any:
     try:
         return tf.saved_model.load(str(path))
     except Exception as error:
-        # The protobuf reader, the checkpoint reader and the graph importer each raise their own.
+        # The protobuf reader, the checkpoint reader and the graph importer each raise their own exceptions.
         raise StorageError(
             f"TensorFlow can't load the SavedModel. Received: {str(path)!r}: {' '.join(str(error).split())}. "
             "Export it again."

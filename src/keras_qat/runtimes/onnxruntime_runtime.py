@@ -12,45 +12,47 @@ import onnxruntime
 
 from keras_qat.errors import StorageError, UserError
 from keras_qat.machine import read_cpu
+from keras_qat.onnx import PRECISION_KEY
 from keras_qat.runtimes.runtime import Runtime, TensorSpec
 
-# CUDA's convolutions round float32 to TF32's 10 bits if they may: that isn't what was simulated.
 _PROVIDERS: Mapping[str, tuple[str, dict[str, str]]] = {
     "cpu": ("CPUExecutionProvider", {}),
     "cuda": ("CUDAExecutionProvider", {"use_tf32": "0"}),
 }
+"""The execution provider of each device, and its options. By default CUDA's convolutions round float32 to the 10 bits
+of TF32, which is not what was simulated."""
 
 _DTYPES = {"float": "float32", "double": "float64"}
-"""ONNX Runtime's names of types, where they aren't NumPy's."""
+"""The NumPy names of types whose ONNX Runtime names differ."""
 
 
 def open_session(
     model: str | Path | bytes, *, threads: int | None = None, device: str = "cpu", optimize: bool | None = None
 ) -> onnxruntime.InferenceSession:
-    """An ONNX Runtime session whose integer kernels are exact.
+    """Open an ONNX Runtime session whose integer kernels are exact.
 
     On x86 without VNNI the fast uint8 x int8 kernel adds pairs of products in 16 bits and saturates. ONNX Runtime's
     `session.x64quantprecision` makes it exact there
     (https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html, "U8S8 and saturation"). It is set
-    here on such CPUs, since a file must compute what was simulated; set it in your own session too. Not on a CPU with
-    VNNI, which is exact without: ResNet50 took three times as long with it.
+    on such CPUs, since a file must compute what was simulated; set it in your own session too. It is not set on a CPU
+    with VNNI, which is exact without it: ResNet50 took three times as long with it.
 
     Args:
         model: the path of an ONNX file, or its bytes.
         threads: threads inside an operator; all cores if not given.
         device: cpu or cuda.
-        optimize: whether ONNX Runtime optimizes the graph. If not given, it does, but for our FP16 files on the CPU:
-            ONNX Runtime 1.32 computes those wrongly there when it optimizes them, and says nothing.
+        optimize: whether ONNX Runtime optimizes the graph. If not given, it does, except for FP16 files of keras-qat on
+            the CPU: ONNX Runtime 1.32 computes those wrongly when it optimizes them, without a message.
 
     Raises:
-        StorageError: the file is missing or no valid model.
-        UserError: the device is unknown, or this ONNX Runtime can't use it.
+        StorageError: If the file is missing or not a valid model.
+        UserError: If the device is unknown, or this ONNX Runtime can't use it.
     """
     provider, settings = _provider(device)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or os.cpu_count() or 1
     options.log_severity_level = 3
-    # Threads that wait for the next run would slow everybody else, such as the session that is timed next.
+    # Threads that spin until the next run would slow down others, such as the session that is timed next.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     if read_cpu().vnni is not True:
         options.add_session_config_entry("session.x64quantprecision", "1")
@@ -71,7 +73,7 @@ def open_session(
             "Check the driver with nvidia-smi, and that the CUDA and cuDNN libraries are those that "
             "https://onnxruntime.ai/docs/execution-providers/CUDA-ExecutionProvider.html names."
         )
-    half = session.get_modelmeta().custom_metadata_map.get("keras_qat.precision") == "fp16"
+    half = session.get_modelmeta().custom_metadata_map.get(PRECISION_KEY) == "fp16"
     if optimize is None and device == "cpu" and half:
         return open_session(model, threads=threads, optimize=False)
     return session
@@ -86,8 +88,8 @@ class OnnxRuntime(Runtime):
         device: cpu or cuda.
 
     Raises:
-        StorageError: the file is missing or no valid model.
-        UserError: the device is unknown, or this ONNX Runtime can't use it.
+        StorageError: If the file is missing or not a valid model.
+        UserError: If the device is unknown, or this ONNX Runtime can't use it.
     """
 
     def __init__(self, path: str | Path, *, threads: int | None = None, device: str = "cpu") -> None:
@@ -109,7 +111,10 @@ class OnnxRuntime(Runtime):
 
 
 def why_no_cuda() -> str | None:
-    """Why ONNX Runtime can't use CUDA here, or `None` if it may; a missing driver shows only when a file is opened."""
+    """Why ONNX Runtime can't use CUDA here, or `None` if it has the provider.
+
+    A missing driver shows only when a file is opened.
+    """
     provider, _ = _PROVIDERS["cuda"]
     if provider in onnxruntime.get_available_providers():
         return None
@@ -126,8 +131,8 @@ def _provider(device: str) -> tuple[str, dict[str, str]]:
             "Replace it: pip uninstall onnxruntime, then pip install 'onnxruntime-gpu[cuda,cudnn]'"
         )
     if device == "cuda" and hasattr(onnxruntime, "preload_dlls"):
-        # CUDA's libraries may lie in Python packages, where the loader doesn't look. What it can't find it prints; what
-        # that costs is seen when the session opens.
+        # CUDA's libraries may lie in Python packages, where the loader does not look. The function prints which ones it
+        # does not find; whether one of them is needed shows when the session opens.
         with redirect_stdout(StringIO()):
             onnxruntime.preload_dlls()
     return provider, settings

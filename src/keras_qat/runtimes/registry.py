@@ -1,128 +1,74 @@
-"""The engines by name: what files they open, how, what builds such a file, and why one can't run here."""
+"""The engines attached: model files opened, engine files built, and why an engine can't run here."""
 
 import importlib.util
-import platform
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from keras_qat.errors import UserError
-from keras_qat.files import require_engine_model
-from keras_qat.machine import read_cpu
+from keras_qat.errors import StorageError, UserError
+from keras_qat.files import require_engine_model, require_onnx_file, require_writable
 from keras_qat.runtimes.keras_runtime import KerasRuntime, SavedModelRuntime
 from keras_qat.runtimes.onnxruntime_runtime import OnnxRuntime, why_no_cuda
-from keras_qat.runtimes.openvino_runtime import OpenVINORuntime, build_ir
-from keras_qat.runtimes.runtime import BuildOptions, Built, Runtime
-from keras_qat.runtimes.tensorrt_build import TENSORRT, TENSORRT_RTX, Flavor, build_plan
+from keras_qat.runtimes.openvino_runtime import OpenVINORuntime, build_ir, why_saturated
+from keras_qat.runtimes.runtime import BatchRange, BuildOptions, Built, Runtime
+from keras_qat.runtimes.tensorrt_build import build_plan
 from keras_qat.runtimes.tensorrt_runtime import TensorRTRuntime, why_no_gpu
+from keras_qat.targets import ENGINES, Engine, find_engine
 
 Open = Callable[..., Runtime]
 Build = Callable[[Path, Path, BuildOptions], Built]
+Reason = Callable[[], str | None]
 
 
-_X86 = frozenset({"x86_64", "amd64", "i386", "i686"})
-
-
-def _always() -> str | None:
+def _no_reason() -> str | None:
     return None
 
 
 @dataclass(frozen=True)
-class Engine:
-    """One engine.
+class Adapter:
+    """The functions that attach one engine.
 
     Args:
-        title: as its makers write it.
-        suffixes: of the files that it opens; what it builds gets the first. None: it opens folders.
-        open: path → runtime; with `threads`, an int or `None`, if it takes threads.
-        build: ONNX file → its own file; `None` if it runs the ONNX file itself.
-        why_not: the reason why it can't run on this machine, or `None` if it can.
-        why_inexact: the reason why it computes INT8 files otherwise than they say on this machine, or `None`.
-        magic: how its files begin, where the suffix doesn't tell.
-        takes_threads: whether the number of threads can be set for one model.
+        engine: the facts about it.
+        open: opens a path as a runtime; takes `threads`, an int or `None`, if the engine takes threads.
+        build: builds a file of the engine from an ONNX file; `None` if the engine runs the ONNX file itself.
+        why_unusable: why the engine can't run on this machine although its package is installed, or `None` if it can.
+        why_inexact: why it computes INT8 files otherwise than they say on this machine, or `None` if it doesn't.
     """
 
-    title: str
-    suffixes: tuple[str, ...]
+    engine: Engine
     open: Open
     build: Build | None = None
-    why_not: Callable[[], str | None] = _always
-    why_inexact: Callable[[], str | None] = _always
-    magic: bytes = b""
-    takes_threads: bool = False
+    why_unusable: Reason = _no_reason
+    why_inexact: Reason = _no_reason
 
-    def opens(self, path: Path) -> bool:
-        """Whether this is a file of its kind, or a folder for an engine of folders."""
-        folder = path.is_dir()
-        return not folder and path.suffix in self.suffixes if self.suffixes else folder
-
-
-def _why_not_installed(module: str) -> str | None:
-    return None if importlib.util.find_spec(module) else f"the package {module} is not installed"
+    def why_not(self) -> str | None:
+        """Why the engine can't run on this machine, or `None` if it can."""
+        if importlib.util.find_spec(self.engine.module) is None:
+            return f"the package {self.engine.module} is not installed"
+        return self.why_unusable()
 
 
-def _why_not_on_gpu(module: str) -> str | None:
-    return _why_not_installed(module) or why_no_gpu()
+def _tensorrt(name: str) -> Adapter:
+    engine = find_engine(name)
+    return Adapter(engine, partial(TensorRTRuntime, engine=engine), partial(build_plan, engine), why_no_gpu)
 
 
-def _why_saturated() -> str | None:
-    """OpenVINO's kernels for CPUs without VNNI add pairs of products in 16 bits.
-
-    ResNet50's scores fell from 32 dB of those simulated to 10 dB, and one class in five was another (OpenVINO 2026.4 on
-    AVX2). https://docs.openvino.ai/latest/pot_saturation_issue.html
-    """
-    if platform.machine().lower() not in _X86 or read_cpu().vnni is not False:
-        return None
-    return "its INT8 kernels saturate on a CPU without VNNI"
-
-
-def _tensorrt(flavor: Flavor, magic: bytes) -> Engine:
-    return Engine(
-        flavor.title,
-        (".engine", ".plan"),
-        partial(TensorRTRuntime, flavor=flavor),
-        partial(build_plan, flavor),
-        partial(_why_not_on_gpu, flavor.module),
-        magic=magic,
+ADAPTERS: Mapping[str, Adapter] = {
+    adapter.engine.name: adapter
+    for adapter in (
+        Adapter(find_engine("keras"), KerasRuntime.load),
+        Adapter(find_engine("onnxruntime"), OnnxRuntime),
+        Adapter(find_engine("openvino"), OpenVINORuntime, build_ir, why_inexact=why_saturated),
+        _tensorrt("tensorrt"),
+        _tensorrt("tensorrt-rtx"),
+        Adapter(find_engine("onnxruntime-cuda"), partial(OnnxRuntime, device="cuda"), why_unusable=why_no_cuda),
+        Adapter(find_engine("tensorflow"), SavedModelRuntime),
     )
-
-
-ENGINES: Mapping[str, Engine] = {
-    "keras": Engine("Keras", (".keras",), KerasRuntime.load),
-    "onnxruntime": Engine("ONNX Runtime", (".onnx",), OnnxRuntime, takes_threads=True),
-    "openvino": Engine(
-        "OpenVINO",
-        (".xml", ".onnx"),
-        OpenVINORuntime,
-        build_ir,
-        partial(_why_not_installed, "openvino"),
-        _why_saturated,
-        takes_threads=True,
-    ),
-    TENSORRT.name: _tensorrt(TENSORRT, b"ftrt"),
-    TENSORRT_RTX.name: _tensorrt(TENSORRT_RTX, b"vtrt"),
-    "onnxruntime-cuda": Engine(
-        "ONNX Runtime on CUDA", (".onnx",), partial(OnnxRuntime, device="cuda"), why_not=why_no_cuda
-    ),
-    "tensorflow": Engine("TensorFlow", (), SavedModelRuntime, why_not=partial(_why_not_installed, "tensorflow")),
 }
-"""The first that opens a suffix is the one a file goes to when no engine is named."""
-
-
-def find_engine(name: str) -> Engine:
-    """The engine of that name.
-
-    Raises:
-        UserError: no such engine.
-
-    Example:
-        >>> find_engine("openvino").suffixes
-        ('.xml', '.onnx')
-    """
-    if name not in ENGINES:
-        raise UserError(f"Unknown engine. Received: {name!r}. Choose one of: {', '.join(ENGINES)}.")
-    return ENGINES[name]
+"""The adapter of every engine of `keras_qat.targets`."""
 
 
 def open_runtime(path: str | Path, engine: str | None = None, threads: int | None = None) -> Runtime:
@@ -130,24 +76,114 @@ def open_runtime(path: str | Path, engine: str | None = None, threads: int | Non
 
     Args:
         path: a .keras, .onnx, .xml, .engine or .plan file, or the folder of a SavedModel.
-        engine: a name of `ENGINES`; by the file if not given.
-        threads: threads of one inference, ONNX Runtime and OpenVINO on the CPU only; all cores if not given.
+        engine: name of the engine, a key of `ADAPTERS`; chosen by the file if not given.
+        threads: threads of one inference, for ONNX Runtime and OpenVINO on the CPU only; all cores if not given.
 
     Raises:
-        StorageError: the file is missing, corrupt, or was built by another version.
-        UserError: the engine is unknown, not installed, can't run here, doesn't open such files, or takes no threads.
+        StorageError: If the file is missing, corrupt, or was built by another version of the engine.
+        UserError: If the engine is unknown, not installed, can't run here, doesn't open such files, or takes no
+            threads.
     """
     path = Path(path)
     require_engine_model(path)
     chosen = _engine_of(path) if engine is None else find_engine(engine)
-    if not chosen.opens(path):
+    adapter = ADAPTERS[chosen.name]
+    if not chosen.accepts(path):
         kind = " and ".join(chosen.suffixes) + " files" if chosen.suffixes else "the folders of SavedModels"
         raise UserError(
             f"{chosen.title} opens {kind}. Received: {str(path)!r}. "
-            + ("Name another engine." if chosen.build is None else "Build one: keras-qat build-engine MODEL.onnx")
+            + ("Name another engine." if adapter.build is None else "Build one: keras-qat build-engine MODEL.onnx")
         )
     _check_threads(chosen, threads)
-    return chosen.open(path, threads=threads) if chosen.takes_threads else chosen.open(path)
+    return adapter.open(path, threads=threads) if chosen.takes_threads else adapter.open(path)
+
+
+@dataclass(frozen=True)
+class EngineBuild:
+    """What was built.
+
+    Args:
+        path: the file to open; OpenVINO's weights lie beside it.
+        engine: name of the engine.
+        version: the engine and its version; TensorRT opens its file only in that one.
+        compute_capabilities: the GPUs that it was built for; empty if none were named.
+        seconds: how long it took.
+        size_bytes: size of all files.
+        warnings: the warnings in the engine's log.
+    """
+
+    path: Path
+    engine: str
+    version: str
+    compute_capabilities: tuple[str, ...]
+    seconds: float
+    size_bytes: int
+    warnings: tuple[str, ...]
+
+
+def build_engine(
+    source: str | Path,
+    output: str | Path | None = None,
+    *,
+    engine: str,
+    compute_capabilities: tuple[str, ...] = (),
+    batch: BatchRange | None = None,
+) -> EngineBuild:
+    """Build an engine file from an ONNX file. Nothing is printed, and an old file stays if the build fails.
+
+    Args:
+        source: an ONNX file.
+        output: where to write; beside the ONNX file, with the engine's suffix, if not given.
+        engine: openvino, tensorrt or tensorrt-rtx.
+        compute_capabilities: of the GPUs, such as "8.6"; TensorRT-RTX only.
+        batch: batch sizes, TensorRT and TensorRT-RTX only; 1 to 8, fastest at 1, if not given.
+
+    Raises:
+        StorageError: If the ONNX file is missing or corrupt, or the output can't be written.
+        UnsupportedModelError: If the engine can't run the network.
+        UserError: If the engine is unknown, not installed or needs a GPU, or an option is wrong.
+    """
+    source = Path(source)
+    chosen = find_engine(engine)
+    build = ADAPTERS[engine].build
+    if build is None:
+        able = ", ".join(name for name, adapter in ADAPTERS.items() if adapter.build is not None)
+        raise UserError(
+            f"{chosen.title} has no engine files: it runs what was exported. Received: {engine!r}. "
+            f"Choose one of: {able}."
+        )
+    require_onnx_file(source)
+    output = source.with_suffix(chosen.suffixes[0]) if output is None else Path(output)
+    if output.is_dir() or output.resolve() == source.resolve():
+        raise StorageError(f"The engine needs a file of its own. Received: {str(output)!r}. Name another output.")
+    require_writable(output.parent)
+    start = time.perf_counter()
+    built = build(source, output, BuildOptions(compute_capabilities, batch))
+    return EngineBuild(
+        path=output,
+        engine=engine,
+        version=built.version,
+        compute_capabilities=tuple(dict.fromkeys(compute_capabilities)),
+        seconds=time.perf_counter() - start,
+        size_bytes=sum(file.stat().st_size for file in built.files),
+        warnings=built.warnings,
+    )
+
+
+def _engine_of(path: Path) -> Engine:
+    """The engine that opens a path if none is named."""
+    able = [engine for engine in ENGINES.values() if engine.accepts(path)]
+    if not able:
+        known = dict.fromkeys(suffix for engine in ENGINES.values() for suffix in engine.suffixes)
+        raise UserError(
+            f"No engine opens such a file. Received: {str(path)!r}. Known suffixes: {', '.join(known)}; or the folder "
+            "of a SavedModel."
+        )
+    if path.is_dir():
+        return able[0]
+    with path.open("rb") as file:
+        start = file.read(4)
+    return next((engine for engine in able if engine.magic and engine.magic == start), able[0])
 
 
 def _check_threads(engine: Engine, threads: int | None) -> None:
@@ -161,18 +197,3 @@ def _check_threads(engine: Engine, threads: int | None) -> None:
         )
     if threads < 1:
         raise UserError(f"A model needs at least 1 thread. Received: threads={threads}. Give 1 or more.")
-
-
-def _engine_of(path: Path) -> Engine:
-    able = [engine for engine in ENGINES.values() if engine.opens(path)]
-    if not able:
-        known = dict.fromkeys(suffix for engine in ENGINES.values() for suffix in engine.suffixes)
-        raise UserError(
-            f"No engine opens such a file. Received: {str(path)!r}. Known suffixes: {', '.join(known)}; or the folder "
-            "of a SavedModel."
-        )
-    if path.is_dir():
-        return able[0]
-    with path.open("rb") as file:
-        start = file.read(4)
-    return next((engine for engine in able if engine.magic and engine.magic == start), able[0])

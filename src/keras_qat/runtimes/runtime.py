@@ -1,9 +1,4 @@
-"""Import what not every user has installed.
-
-What every engine offers: named inputs and outputs, run, say what and where it is, close.
-
-What an engine is built for, and what a builder hands back.
-"""
+"""The contract of all engines: a runtime with named inputs and outputs, and what an engine file is built for."""
 
 import importlib
 from abc import ABC, abstractmethod
@@ -15,30 +10,7 @@ import numpy as np
 from typing_extensions import Self
 
 from keras_qat.errors import DataError, UserError
-
-
-def import_optional(module: str, *, title: str, install: str) -> ModuleType:
-    """The module, or an error that says how to get it.
-
-    Args:
-        module: its dotted name.
-        title: what users call it.
-        install: the arguments of `pip install`.
-
-    Raises:
-        UserError: it isn't installed, or doesn't load.
-
-    Example:
-        >>> import_optional("json", title="JSON", install="json").dumps([])
-        '[]'
-    """
-    try:
-        return importlib.import_module(module)
-    except (ImportError, OSError) as error:
-        # OSError: the Python package is there, a shared library that it loads isn't.
-        raise UserError(
-            f"{title} is not installed, or doesn't load. Received: {error}. Install it: pip install {install}"
-        ) from error
+from keras_qat.targets import Engine
 
 
 @dataclass(frozen=True)
@@ -46,9 +18,9 @@ class TensorSpec:
     """What an engine reads or writes under one name.
 
     Args:
-        name: of the input or output.
-        shape: `None` for a dynamic dimension, such as the batch.
-        dtype: NumPy's.
+        name: name of the input or output.
+        shape: its shape, `None` for a dynamic dimension such as the batch.
+        dtype: its NumPy dtype.
 
     Example:
         >>> str(TensorSpec("image", (None, 224, 224, 3), np.dtype("float32")))
@@ -64,7 +36,7 @@ class TensorSpec:
         return f"{self.name}: {self.dtype} ({sizes}{',' if len(self.shape) == 1 else ''})"
 
     def fits(self, array: np.ndarray) -> bool:
-        """Whether the array is of this type, with as many dimensions, and equal in all that are fixed."""
+        """Whether an array has this dtype, this number of dimensions, and the size of each fixed dimension."""
         sizes = zip(self.shape, array.shape, strict=False)
         return (
             array.dtype == self.dtype
@@ -74,7 +46,7 @@ class TensorSpec:
 
 
 class Runtime(ABC):
-    """A loaded model that turns arrays into arrays; a context manager that closes itself.
+    """A loaded model that computes arrays from arrays; a context manager that closes itself.
 
     Args:
         engine: the engine and its version, such as `ONNX Runtime 1.32.0`.
@@ -102,8 +74,8 @@ class Runtime(ABC):
             One new array for each of `self.outputs`.
 
         Raises:
-            DataError: the number of inputs, a shape or a dtype is wrong.
-            UserError: the runtime is closed.
+            DataError: If the number of inputs, a shape or a dtype is wrong.
+            UserError: If the runtime is closed.
         """
         if self._closed:
             raise UserError(f"This model is closed. Received: a run in {self.engine} after close(). Open it again.")
@@ -128,10 +100,10 @@ class Runtime(ABC):
 
     @abstractmethod
     def _run(self, inputs: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
-        """`run`, on inputs that fit."""
+        """Implement `run` for inputs that fit."""
 
     def _close(self) -> None:  # noqa: B027
-        """`close`, once."""
+        """Implement `close`; called once."""
 
     def __enter__(self) -> Self:
         return self
@@ -142,21 +114,17 @@ class Runtime(ABC):
         self.close()
 
 
-def _received(array: object) -> str:
-    return f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
-
-
 @dataclass(frozen=True)
 class BatchRange:
-    """The batch sizes that an engine takes.
+    """The batch sizes that an engine file takes.
 
     Args:
         min: the smallest.
-        opt: the one it is fastest at.
+        opt: the one that it is fastest at.
         max: the largest.
 
     Raises:
-        UserError: not 1 <= min <= opt <= max.
+        UserError: If 1 <= min <= opt <= max does not hold.
 
     Example:
         >>> BatchRange(max=32)
@@ -168,7 +136,7 @@ class BatchRange:
     max: int = 8
 
     def __post_init__(self) -> None:
-        """Refuse what no profile can be."""
+        """Check the order of the sizes."""
         if not 1 <= self.min <= self.opt <= self.max:
             raise UserError(
                 "Batch sizes must be 1 <= min <= opt <= max. "
@@ -177,7 +145,7 @@ class BatchRange:
 
     @classmethod
     def of(cls, least: int | None, fastest: int | None, most: int | None) -> "BatchRange | None":
-        """The sizes that were given, the others filled in around them; `None` if none was.
+        """The range of the sizes that are given, the others chosen to fit; `None` if none is given.
 
         Example:
             >>> BatchRange.of(None, 16, None)
@@ -192,11 +160,11 @@ class BatchRange:
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """What an engine is built for.
+    """What an engine file is built for.
 
     Args:
-        compute_capabilities: of the GPUs, such as "8.6"; what the engine chooses if empty.
-        batch: the batch sizes, for a file whose batch is dynamic; what the engine chooses if not given.
+        compute_capabilities: of the GPUs, such as "8.6"; the engine chooses if there are none.
+        batch: the batch sizes, for an ONNX file whose batch is dynamic; the engine chooses if not given.
     """
 
     compute_capabilities: tuple[str, ...] = ()
@@ -209,10 +177,47 @@ class Built:
 
     Args:
         version: the engine and its version.
-        files: all that were written; the first is the one to open.
-        warnings: what the engine's log warned of.
+        files: all files that were written; the first is the one to open.
+        warnings: the warnings in the engine's log.
     """
 
     version: str
     files: tuple[Path, ...]
     warnings: tuple[str, ...]
+
+
+def import_optional(module: str, *, title: str, install: str) -> ModuleType:
+    """Import a module that not every user has installed.
+
+    Args:
+        module: its dotted name.
+        title: what users call it.
+        install: the arguments of `pip install`.
+
+    Raises:
+        UserError: If it is not installed or does not load; the message says how to install it.
+
+    Example:
+        >>> import_optional("json", title="JSON", install="json").dumps([])
+        '[]'
+    """
+    try:
+        return importlib.import_module(module)
+    except (ImportError, OSError) as error:
+        # OSError: the Python package is there, but a shared library that it loads is not.
+        raise UserError(
+            f"{title} is not installed, or doesn't load. Received: {error}. Install it: pip install {install}"
+        ) from error
+
+
+def import_engine(engine: Engine) -> ModuleType:
+    """The Python module of an engine.
+
+    Raises:
+        UserError: If it is not installed or does not load; the message says how to install it.
+    """
+    return import_optional(engine.module, title=engine.title, install=engine.install)
+
+
+def _received(array: object) -> str:
+    return f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__

@@ -1,11 +1,7 @@
-"""TensorRT and TensorRT-RTX differ in a few facts; the rest of their Python API is the same.
+"""ONNX → a serialized engine ("plan") of TensorRT or TensorRT-RTX, and their log, kept instead of printed.
 
-TensorRT's log, kept instead of printed.
-
-ONNX → TensorRT's serialized engine ("plan").
-
-The network is strongly typed: every tensor has the type that the file gives it, and the Q/DQ pairs alone say what is
-INT8. TensorRT 11 knows no other way; TensorRT 10 needs the flag
+The two have the same Python API. The network is strongly typed: every tensor has the type that the file gives it, and
+the Q/DQ pairs alone say what is INT8. TensorRT 11 knows no other kind of network; TensorRT 10 needs the flag
 (https://docs.nvidia.com/deeplearning/tensorrt/latest/inference-library/advanced.html, "Strongly Typed Networks").
 """
 
@@ -18,50 +14,20 @@ from typing import Any
 
 from keras_qat.errors import StorageError, UnsupportedModelError, UserError
 from keras_qat.files import atomic_path
-from keras_qat.runtimes.runtime import BatchRange, BuildOptions, Built, import_optional
+from keras_qat.runtimes.runtime import BatchRange, BuildOptions, Built, import_engine
+from keras_qat.targets import Engine
 
-
-@dataclass(frozen=True)
-class Flavor:
-    """One of the two.
-
-    Args:
-        name: of the engine, and of the extra that installs it.
-        title: as NVIDIA writes it.
-        module: the Python package.
-        ahead_of_time: whether it builds for GPUs that it is told, without one. TensorRT times kernels on the GPU of
-            the machine; TensorRT-RTX chooses them when the engine is loaded.
-    """
-
-    name: str
-    title: str
-    module: str
-    ahead_of_time: bool
-
-    def load(self) -> Any:
-        """The Python package.
-
-        Raises:
-            UserError: it isn't installed.
-        """
-        return import_optional(self.module, title=self.title, install=f"'keras-qat[{self.name}]'")
-
-    def version(self, trt: Any) -> str:
-        """The engine and its version."""
-        return f"{self.title} {trt.__version__}"
-
-
-TENSORRT = Flavor("tensorrt", "TensorRT", "tensorrt", ahead_of_time=False)
-TENSORRT_RTX = Flavor("tensorrt-rtx", "TensorRT-RTX", "tensorrt_rtx", ahead_of_time=True)
+_AHEAD_OF_TIME = "tensorrt-rtx"
+"""The engine that builds without a GPU."""
 
 
 @dataclass(frozen=True)
 class Message:
-    """One entry.
+    """One entry of the log.
 
     Args:
         severity: an `ILogger.Severity`, from 0, an internal error, to 4, verbose.
-        text: what it says, on one line.
+        text: the text, on one line.
     """
 
     severity: int
@@ -74,34 +40,35 @@ class Log:
 
     Args:
         trt: the Python package.
-        messages: all so far.
+        messages: all entries so far.
     """
 
     trt: Any
     messages: list[Message]
 
     def warnings(self) -> tuple[str, ...]:
-        """What it warned of, each once."""
+        """The warnings, each once."""
         level = int(self.trt.ILogger.WARNING)
         return tuple(dict.fromkeys(m.text for m in self.messages if m.severity == level))
 
     def errors(self) -> tuple[str, ...]:
-        """What went wrong, each once."""
-        level = int(self.trt.ILogger.ERROR)
-        return tuple(dict.fromkeys(m.text for m in self.messages if m.severity <= level))
+        """The errors, each once."""
+        return self._up_to(self.trt.ILogger.ERROR)
 
     def notes(self) -> tuple[str, ...]:
-        """All that isn't for the engine's own developers, each once."""
-        level = int(self.trt.ILogger.INFO)
-        return tuple(dict.fromkeys(m.text for m in self.messages if m.severity <= level))
+        """Everything except verbose messages, each once."""
+        return self._up_to(self.trt.ILogger.INFO)
+
+    def _up_to(self, level: Any) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(m.text for m in self.messages if m.severity <= int(level)))
 
 
 @contextmanager
 def recorded(trt: Any) -> Iterator[tuple[Any, Log]]:
     """The logger to build or open with, and the log of what happens within the block.
 
-    TensorRT keeps the first logger of a process as long as any builder or runtime lives and ignores all others; so
-    there is one, and each block empties it.
+    TensorRT keeps the first logger of a process as long as any builder or runtime lives, and ignores all others.
+    Therefore there is one, and each block empties it.
     """
     logger, messages = _collector(trt)
     messages.clear()
@@ -124,50 +91,58 @@ def _collector(trt: Any) -> tuple[Any, list[Message]]:
     return type("Collector", (trt.ILogger,), {"log": keep})(), messages
 
 
-def build_plan(flavor: Flavor, source: Path, output: Path, options: BuildOptions) -> Built:
-    """Build an engine and write it.
+def engine_version(engine: Engine, trt: Any) -> str:
+    """The engine and its version."""
+    return f"{engine.title} {trt.__version__}"
+
+
+def build_plan(engine: Engine, source: Path, output: Path, options: BuildOptions) -> Built:
+    """Build an engine file and write it.
 
     Args:
-        flavor: TensorRT or TensorRT-RTX.
+        engine: TensorRT or TensorRT-RTX.
         source: the ONNX file.
         output: the engine file.
         options: GPUs and batch sizes; batch 1 to 8, fastest at 1, if not given.
 
     Raises:
-        StorageError: the ONNX file is corrupt, or the engine can't be written.
-        UnsupportedModelError: the engine has no way to run the network.
-        UserError: the package isn't installed, it needs a GPU and there is none, or an option is wrong.
+        StorageError: If the ONNX file is corrupt, or the engine file can't be written.
+        UnsupportedModelError: If the engine can't run the network.
+        UserError: If the package is not installed, it needs a GPU and there is none, or an option is wrong.
     """
-    if options.compute_capabilities and not flavor.ahead_of_time:
+    if options.compute_capabilities and not engine.ahead_of_time:
         raise UserError(
-            f"{flavor.title} builds for the GPU of this machine only. "
+            f"{engine.title} builds for the GPU of this machine only. "
             f"Received: compute capability {', '.join(options.compute_capabilities)}. "
-            f"Leave it out, or build with --engine {TENSORRT_RTX.name}."
+            f"Leave it out, or build with --engine {_AHEAD_OF_TIME}."
         )
-    trt = flavor.load()
+    trt = import_engine(engine)
     with recorded(trt) as (logger, log):
-        plan = _build(flavor, trt, logger, source, options)
+        plan = _build(engine, trt, logger, source, options)
     if plan is None:
-        raise _failure(flavor, source, log)
+        raise UnsupportedModelError(
+            f"{engine.title} can't build an engine from {str(source)!r}. Received: {'; '.join(log.errors())}. "
+            "Build for other compute capabilities, or export it with target tensorrt."
+        )
     with atomic_path(output) as temporary:
         temporary.write_bytes(plan)
-    return Built(flavor.version(trt), (output,), log.warnings())
+    return Built(engine_version(engine, trt), (output,), log.warnings())
 
 
-def _build(flavor: Flavor, trt: Any, logger: Any, source: Path, options: BuildOptions) -> Any:
-    """The serialized engine, or `None` if the log says why not."""
+def _build(engine: Engine, trt: Any, logger: Any, source: Path, options: BuildOptions) -> Any:
+    """The serialized engine, or `None` if it can't be built; the log says why."""
     try:
         builder = trt.Builder(logger)
     except TypeError as error:
-        # What pybind11 makes of a null pointer: no driver, or no GPU.
+        # pybind11 raises this for a null pointer, which TensorRT returns without a driver or GPU.
         raise UserError(
-            f"{flavor.title} can't start here. Received: {error}. It needs an NVIDIA GPU and its driver; "
-            f"--engine {TENSORRT_RTX.name} builds without."
+            f"{engine.title} can't start here. Received: {error}. It needs an NVIDIA GPU and its driver; "
+            f"--engine {_AHEAD_OF_TIME} builds without."
         ) from error
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, logger)
     if not parser.parse_from_file(str(source)):
-        raise _parse_failure(flavor, trt, source, [parser.get_error(i) for i in range(parser.num_errors)])
+        raise _parse_failure(engine, trt, source, [parser.get_error(i) for i in range(parser.num_errors)])
     config = builder.create_builder_config()
     if options.compute_capabilities:
         _set_compute_capabilities(trt, config, options.compute_capabilities)
@@ -215,18 +190,10 @@ def _set_batch(profile: Any, tensor: Any, batch: BatchRange) -> None:
     profile.set_shape(tensor.name, *((size, *others) for size in sizes))
 
 
-def _parse_failure(flavor: Flavor, trt: Any, source: Path, errors: list[Any]) -> UserError:
-    said = "; ".join(" ".join(f"{e.node_operator()} {e.node_name()}: {e.desc()}".split()) for e in errors)
-    corrupt = any(error.code() == trt.ErrorCode.MODEL_DESERIALIZE_FAILED for error in errors)
-    if corrupt:
-        return StorageError(f"{str(source)!r} is no valid ONNX file. Received: {said}. Export it again.")
+def _parse_failure(engine: Engine, trt: Any, source: Path, errors: list[Any]) -> UserError:
+    messages = "; ".join(" ".join(f"{e.node_operator()} {e.node_name()}: {e.desc()}".split()) for e in errors)
+    if any(error.code() == trt.ErrorCode.MODEL_DESERIALIZE_FAILED for error in errors):
+        return StorageError(f"{str(source)!r} is no valid ONNX file. Received: {messages}. Export it again.")
     return UnsupportedModelError(
-        f"{flavor.title} can't read {str(source)!r}. Received: {said}. Export it with target tensorrt."
-    )
-
-
-def _failure(flavor: Flavor, source: Path, log: Log) -> UserError:
-    return UnsupportedModelError(
-        f"{flavor.title} can't build an engine from {str(source)!r}. Received: {'; '.join(log.errors())}. "
-        "Build for other compute capabilities, or export it with target tensorrt."
+        f"{engine.title} can't read {str(source)!r}. Received: {messages}. Export it with target tensorrt."
     )

@@ -1,4 +1,4 @@
-"""One table per engine: what it wants quantized, in which integers, and what it can't read."""
+"""The facts about targets and engines: one table file for each. No framework is imported."""
 
 import lazy_loader
 

@@ -1,14 +1,26 @@
-from .engines import Engine, find_engines
-from .registry import describe_target, find_target, register_target
-from .target import Inputs, OpRule, Target
+from .engine import Engine
+from .registry import (
+    ENGINES,
+    describe_target,
+    find_engine,
+    find_target,
+    find_targets,
+    judges_of,
+    register_target,
+)
+from .target import Inputs, Limits, OpRule, Target
 
 __all__ = [
+    "ENGINES",
     "Engine",
     "Inputs",
+    "Limits",
     "OpRule",
     "Target",
     "describe_target",
-    "find_engines",
+    "find_engine",
     "find_target",
+    "find_targets",
+    "judges_of",
     "register_target",
 ]

@@ -1,18 +1,20 @@
 """ONNX Runtime on x86: uint8 activations, Q/DQ around every operation.
 
 An operation that lacks a Q/DQ pair on any input or on its output stays out of the integer path, and costs a conversion
-on each side. Max-pool input and output must share one scale. The classifier's Gemm runs in integers only with an int32
-bias.
+on each side. Input and output of a max-pool must share one scale. The classifier's Gemm runs in integers only with an
+int32 bias.
 """
 
-from keras_qat.targets.target import Inputs, OpRule, Target
+from keras_qat.targets.engine import Engine
+from keras_qat.targets.target import ONNX_DOMAINS, Inputs, Limits, OpRule, Target
 from keras_qat.types import OpKind
 
 _SELECTORS = (
     "onnxruntime/core/optimizer/qdq_transformer/selectors_actions/qdq_selector_action_transformer.cc, "
     "https://github.com/microsoft/onnxruntime"
 )
-_QUANTIZATION = "https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html; benchmarks/deploy.py"
+_PAGE = "https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html"
+_QUANTIZATION = f"{_PAGE}; benchmarks/deploy.py"
 
 _WEIGHTED = OpRule(
     Inputs.ALL,
@@ -55,4 +57,39 @@ ONNXRUNTIME = Target(
     },
     shares_range=frozenset({OpKind.MAX_POOL}),
     int32_dense_bias=True,
+    title="ONNX Runtime",
+    limits=Limits(
+        relu_wants_lowest=True,
+        floats_shared_int8=True,
+        half_wrong=True,
+        exact="Set session.x64quantprecision to 1 here, as keras-qat does: "
+        "options.add_session_config_entry('session.x64quantprecision', '1').",
+        domains=ONNX_DOMAINS | {"com.microsoft", "com.microsoft.nchwc", "com.ms.internal.nhwc"},
+        newest_opset=28,
+        newest_ir=14,
+        source=f"{_PAGE}; "
+        "onnxruntime/core/optimizer/qdq_transformer/relu_quantizelinear.cc, https://github.com/microsoft/onnxruntime",
+    ),
+)
+
+CPU_ENGINE = Engine(
+    name="onnxruntime",
+    title=ONNXRUNTIME.title,
+    opens=".onnx on the CPU",
+    suffixes=(".onnx",),
+    module="onnxruntime",
+    packages=("onnxruntime", "onnxruntime-gpu"),
+    install="onnxruntime",
+    takes_threads=True,
+)
+
+CUDA_ENGINE = Engine(
+    name="onnxruntime-cuda",
+    title="ONNX Runtime on CUDA",
+    opens=".onnx on a GPU",
+    suffixes=(".onnx",),
+    module="onnxruntime",
+    packages=("onnxruntime-gpu",),
+    install="'onnxruntime-gpu[cuda,cudnn]' in place of onnxruntime",
+    needs="cuda provider",
 )

@@ -7,7 +7,8 @@ has one. A residual Add runs as the last step of the convolution that feeds it. 
 is nothing to move, and the file computes what was simulated.
 """
 
-from keras_qat.targets.target import Inputs, OpRule, Target
+from keras_qat.targets.engine import Engine
+from keras_qat.targets.target import ONNX_DOMAINS, Inputs, Limits, OpRule, Target
 from keras_qat.types import OpKind
 
 _LPT = (
@@ -59,4 +60,25 @@ OPENVINO = Target(
     },
     shares_range=frozenset({OpKind.MAX_POOL, OpKind.CONCAT}),
     pools_strides=True,
+    title="OpenVINO",
+    limits=Limits(
+        exact='For such CPUs quantize the weights to 7 bits. keras-qat: --overrides with a rule of "weight_bits": 7. '
+        "NNCF: AdvancedQuantizationParameters(overflow_fix=OverflowFix.ENABLE).",
+        domains=ONNX_DOMAINS | {"com.microsoft", "org.openvinotoolkit"},
+        refuses=frozenset({"QGemm", "QLinearGlobalAveragePool"}),
+        newest_opset=28,
+        source="https://github.com/openvinotoolkit/openvino/tree/master/src/frontends/onnx/frontend/src/op",
+    ),
+    judges=("openvino", "onnxruntime"),
+)
+
+ENGINE = Engine(
+    name="openvino",
+    title=OPENVINO.title,
+    opens=".onnx and .xml on the CPU",
+    suffixes=(".xml", ".onnx"),
+    module="openvino",
+    packages=("openvino",),
+    install="'keras-qat[openvino]'",
+    takes_threads=True,
 )

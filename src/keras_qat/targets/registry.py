@@ -1,28 +1,51 @@
-"""The targets by name.
+"""The targets and the engines by name, and a target's table in words.
 
-A target as a table that a human can read.
+A new engine or target is a table file like those that are listed here; a new engine also needs an adapter in
+`keras_qat.runtimes`.
 """
 
+from collections.abc import Iterable, Mapping
+
 from keras_qat.errors import UserError
-from keras_qat.targets.onnxruntime import ONNXRUNTIME
-from keras_qat.targets.openvino import OPENVINO
+from keras_qat.targets import frameworks, onnxruntime, openvino, tensorrt
+from keras_qat.targets.engine import Engine
 from keras_qat.targets.target import Inputs, OpRule, Target
-from keras_qat.targets.tensorrt import TENSORRT
 from keras_qat.types import OpKind
 
-_TARGETS: dict[str, Target] = {}
+_BUILT_IN = (onnxruntime.ONNXRUNTIME, openvino.OPENVINO, tensorrt.TENSORRT)
+
+_TARGETS: dict[str, Target] = {target.name: target for target in _BUILT_IN}
+
+ENGINES: Mapping[str, Engine] = {
+    engine.name: engine
+    for engine in (
+        frameworks.KERAS,
+        onnxruntime.CPU_ENGINE,
+        openvino.ENGINE,
+        tensorrt.ENGINE,
+        tensorrt.RTX_ENGINE,
+        onnxruntime.CUDA_ENGINE,
+        frameworks.TENSORFLOW,
+    )
+}
+"""A file is opened in the first engine that accepts it, unless another is named."""
+
+_INPUTS = {Inputs.NONE: "float", Inputs.ALL: "all", Inputs.ALL_BUT_FUSED_CONV: "all but one conv-fed branch"}
 
 
 def register_target(target: Target) -> None:
-    """Make a target known by its name."""
+    """Make a target known by its name, in place of any other target of that name."""
     _TARGETS[target.name] = target
 
 
 def find_target(name: str | Target) -> Target:
-    """The target of that name.
+    """The target of a name.
+
+    Args:
+        name: of a target; a `Target` is returned as it is.
 
     Raises:
-        UserError: no such target.
+        UserError: If there is no target of that name.
 
     Example:
         >>> find_target("tensorrt").storage
@@ -35,12 +58,42 @@ def find_target(name: str | Target) -> Target:
     return _TARGETS[name]
 
 
-register_target(TENSORRT)
-register_target(ONNXRUNTIME)
-register_target(OPENVINO)
+def find_targets(names: Iterable[str | Target] = ()) -> tuple[Target, ...]:
+    """The targets of these names, or all that keras-qat comes with if none is named.
+
+    Raises:
+        UserError: If there is no target of one of these names.
+
+    Example:
+        >>> [target.title for target in find_targets()]
+        ['ONNX Runtime', 'OpenVINO', 'TensorRT']
+    """
+    return tuple(map(find_target, names)) or _BUILT_IN
 
 
-_INPUTS = {Inputs.NONE: "float", Inputs.ALL: "all", Inputs.ALL_BUT_FUSED_CONV: "all but one conv-fed branch"}
+def judges_of(name: str) -> tuple[str, ...]:
+    """The engines that may judge the files of a target, best first; the default ones if the target is not registered.
+
+    Example:
+        >>> judges_of("tensorrt")
+        ('tensorrt', 'onnxruntime')
+    """
+    return _TARGETS[name].judges if name in _TARGETS else Target.judges
+
+
+def find_engine(name: str) -> Engine:
+    """The engine of a name.
+
+    Raises:
+        UserError: If there is no engine of that name.
+
+    Example:
+        >>> find_engine("openvino").suffixes
+        ('.xml', '.onnx')
+    """
+    if name not in ENGINES:
+        raise UserError(f"Unknown engine. Received: {name!r}. Choose one of: {', '.join(ENGINES)}.")
+    return ENGINES[name]
 
 
 def describe_target(target: Target) -> str:

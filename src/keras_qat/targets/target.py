@@ -1,6 +1,6 @@
-"""What a target is: one engine's preferences as data.
+"""What a target is: the preferences of one engine as data.
 
-Placement asks the table; no code branches on a target's name.
+Placement, doctor and the choice of a judge ask the table; no code branches on a target's name.
 """
 
 from collections.abc import Mapping
@@ -9,6 +9,9 @@ from enum import Enum
 
 from keras_qat.types import OpKind, QuantSpec, Storage
 
+ONNX_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml"})
+"""The domains of ONNX's own operators."""
+
 
 class Inputs(Enum):
     """Which inputs of an operation the engine wants quantized."""
@@ -16,7 +19,7 @@ class Inputs(Enum):
     NONE = "none"
     ALL = "all"
     ALL_BUT_FUSED_CONV = "all but one conv-fed branch"
-    """A residual Add: the engine adds one convolution's result inside that convolution's kernel."""
+    """For a residual Add: the engine adds the result of one convolution inside that convolution's kernel."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class OpRule:
         inputs: which of its inputs are quantized.
         output: whether it needs a quantized output to run in integers.
         weights: whether its kernel is quantized.
-        because: the reason a user reads.
+        because: the reason that users read.
         source: where that is known from: the vendor's documentation or source, or a measurement in `benchmarks/`.
     """
 
@@ -39,18 +42,61 @@ class OpRule:
 
 
 @dataclass(frozen=True)
+class Limits:
+    """What an engine's reader of ONNX files can't do. By default no limit is known.
+
+    Measured with ONNX Runtime 1.32, OpenVINO 2026.4 and the parser of TensorRT-RTX 1.7, on files of one node and of
+    small networks.
+
+    Args:
+        int32_dequantize: whether it takes a DequantizeLinear of int32, as biases have.
+        asymmetric: whether a zero-point may be other than 0.
+        uint8: whether uint8 tensors are kept as such.
+        relu_wants_lowest: whether a ReLU or Clip runs inside the integer kernel before it only if the zero-point
+            behind it is the lowest integer.
+        floats_shared_int8: whether kernels stay in float beside int8 activations that several nodes read.
+        half_wrong: whether it computes Q/DQ files with FP16 scales wrongly on the CPU.
+        branch_costs: whether a quantized convolution branch of a residual Add costs speed.
+        exact: how to make uint8 x int8 products exact, which overflow on x86 without VNNI; "" if none overflow.
+        domains: the domains of operators that it knows, beside those that the file defines itself.
+        refuses: the types of operators in those domains that it doesn't know.
+        newest_opset: the newest operator set that it was seen to read.
+        newest_ir: the newest IR version that it was seen to read; `None` if none was refused.
+        source: where that is known from.
+    """
+
+    int32_dequantize: bool = True
+    asymmetric: bool = True
+    uint8: bool = True
+    relu_wants_lowest: bool = False
+    floats_shared_int8: bool = False
+    half_wrong: bool = False
+    branch_costs: bool = False
+    exact: str = ""
+    domains: frozenset[str] = ONNX_DOMAINS
+    refuses: frozenset[str] = frozenset()
+    newest_opset: int | None = None
+    newest_ir: int | None = None
+    source: str = ""
+
+
+@dataclass(frozen=True)
 class Target:
-    """One engine's table.
+    """The table of one engine.
 
     Args:
         name: as in `target="onnxruntime"`.
         storage: integer type of activations in the file.
-        unsigned_non_negative: a tensor that can't be negative uses all 256 steps (`uint8`, zero-point 0).
+        unsigned_non_negative: whether a tensor that can't be negative uses all 256 steps (`uint8`, zero-point 0).
         rules: the rule of each kind of operation; a kind without one stays float.
-        fused_activations: activations that run inside the operation before them, so no Q/DQ may part them.
+        fused_activations: activations that run inside the operation before them, so that no Q/DQ may part them.
         shares_range: kinds whose quantized inputs and output must have one scale.
-        int32_dense_bias: store the bias of a quantized Dense as int32 behind a DequantizeLinear.
-        pools_strides: take the stride of quantized 1x1 convolutions out into a max-pool of single pixels.
+        int32_dense_bias: whether the bias of a quantized Dense is stored as int32 behind a DequantizeLinear.
+        pools_strides: whether the stride of quantized 1x1 convolutions is taken out into a max-pool of single pixels.
+        title: the engine as its makers write it; the name if not given.
+        limits: what the engine's reader of ONNX files can't do.
+        judges: names of the engines that may judge its files, best first. A Q/DQ file means the same in ONNX Runtime,
+            which is only slower.
     """
 
     name: str
@@ -61,12 +107,23 @@ class Target:
     shares_range: frozenset[OpKind] = field(default=frozenset())
     int32_dense_bias: bool = False
     pools_strides: bool = False
+    title: str = ""
+    limits: Limits = Limits()
+    judges: tuple[str, ...] = ("onnxruntime",)
+
+    def __post_init__(self) -> None:
+        """Fill in the title."""
+        object.__setattr__(self, "title", self.title or self.name)
 
     def rule(self, kind: OpKind) -> OpRule:
         """The rule for a kind of operation."""
         return self.rules.get(kind, OpRule())
 
     def activation_spec(self, *, non_negative: bool) -> QuantSpec:
-        """How this target quantizes an activation tensor."""
+        """How this target quantizes an activation tensor.
+
+        Args:
+            non_negative: whether the tensor can't be negative.
+        """
         signed = not (non_negative and self.unsigned_non_negative)
         return QuantSpec(signed=signed, storage=self.storage)

@@ -1,16 +1,17 @@
 """NVIDIA TensorRT (and TensorRT-RTX): int8, zero-point 0, Q/DQ on the inputs of weighted layers.
 
-TensorRT takes a Q/DQ file at its word ("explicit quantization"): a layer runs in INT8 where DequantizeLinear nodes feed
-it and QuantizeLinear nodes follow. It moves pairs past layers that commute with them, and fuses the rest.
+TensorRT follows the Q/DQ pairs of a file and nothing else ("explicit quantization"): a layer runs in INT8 where
+DequantizeLinear nodes feed it and QuantizeLinear nodes follow. It moves pairs past layers that commute with them, and
+fuses the rest.
 """
 
-from keras_qat.targets.target import Inputs, OpRule, Target
+from keras_qat import machine
+from keras_qat.targets.engine import Engine
+from keras_qat.targets.target import ONNX_DOMAINS, Inputs, Limits, OpRule, Target
 from keras_qat.types import OpKind
 
-_PLACEMENT = (
-    "NVIDIA, Working with Quantized Types, Q/DQ Layer-Placement Recommendations, "
-    "https://docs.nvidia.com/deeplearning/tensorrt/latest/inference-library/work-quantized-types.html"
-)
+_PAGE = "https://docs.nvidia.com/deeplearning/tensorrt/latest/inference-library/work-quantized-types.html"
+_PLACEMENT = f"NVIDIA, Working with Quantized Types, Q/DQ Layer-Placement Recommendations, {_PAGE}"
 _PROPAGATION = (
     "NVIDIA, Explicit Quantization, "
     "https://docs.nvidia.com/deeplearning/tensorrt/latest/inference-library/quantized-types-explicit-quantization.html"
@@ -62,4 +63,41 @@ TENSORRT = Target(
             source=_RESIDUAL,
         ),
     },
+    title="TensorRT",
+    limits=Limits(
+        int32_dequantize=False,
+        asymmetric=False,
+        uint8=False,
+        branch_costs=True,
+        domains=ONNX_DOMAINS | {"TRT", "trt"},
+        refuses=frozenset({"QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "DynamicQuantizeLinear"}),
+        newest_opset=28,
+        source=f"https://github.com/onnx/onnx-tensorrt/blob/main/docs/operators.md; {_PAGE}",
+    ),
+    judges=("tensorrt", "onnxruntime"),
+)
+
+ENGINE = Engine(
+    name="tensorrt",
+    title=TENSORRT.title,
+    opens=".engine on a GPU",
+    suffixes=(".engine", ".plan"),
+    module="tensorrt",
+    packages=machine.TENSORRT,
+    install="'keras-qat[tensorrt]'",
+    needs="gpu",
+    magic=b"ftrt",
+)
+
+RTX_ENGINE = Engine(
+    name="tensorrt-rtx",
+    title="TensorRT-RTX",
+    opens=".engine on an RTX GPU",
+    suffixes=(".engine", ".plan"),
+    module="tensorrt_rtx",
+    packages=machine.TENSORRT_RTX,
+    install="'keras-qat[tensorrt-rtx]' cuda-python",
+    needs="gpu",
+    magic=b"vtrt",
+    ahead_of_time=True,
 )

@@ -1,4 +1,4 @@
-"""Is the file right? Its structure, its numbers, its outputs, and what is promised of them."""
+"""Is a deployed file right? Its structure, its tensors, its outputs, and what is promised of them."""
 
 import lazy_loader
 

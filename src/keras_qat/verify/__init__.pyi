@@ -1,18 +1,18 @@
 from .cases import Case, check_file, check_saved_model, is_quantized
-from .deployed import FileVerification, Finding
+from .deployed import Mismatch
 from .numbers import TensorError, tensor_errors
 from .outputs import RANDOM_NUMBERS, Inputs, images_of, random_numbers
 from .promises import class_miss, tensor_miss
 from .results import FileCheck, Verification, describe_proof, verification_table
-from .structure import require_verified, verify_file
+from .structure import FileVerification, require_verified, verify_file
 
 __all__ = [
     "RANDOM_NUMBERS",
     "Case",
     "FileCheck",
     "FileVerification",
-    "Finding",
     "Inputs",
+    "Mismatch",
     "TensorError",
     "Verification",
     "check_file",

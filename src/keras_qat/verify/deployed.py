@@ -1,7 +1,4 @@
-"""What verification found: a frozen value.
-
-An ONNX file read back in the placement's terms: which Keras nodes read which, and through which Q/DQ pairs.
-"""
+"""An ONNX file read back in the placement's terms: which Keras nodes read which, and through which Q/DQ pairs."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -12,14 +9,14 @@ import onnx_ir as ir
 
 from keras_qat.errors import StorageError
 from keras_qat.graph import OUTPUT
-from keras_qat.onnx import is_helper, keras_nodes
+from keras_qat.onnx import PAIR, OnnxFile, is_constant, is_helper, keras_nodes, read_onnx_file, upstream
 
 FILE = "the file"
-"""The layer of a finding that belongs to no layer."""
+"""The layer of a mismatch that belongs to no layer."""
 
 
 @dataclass(frozen=True)
-class Finding:
+class Mismatch:
     """One place where a file is not as was planned.
 
     Args:
@@ -36,36 +33,13 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class FileVerification:
-    """The result for one file.
-
-    Args:
-        path: the file.
-        edges: how many edges of the placement it was held to.
-        findings: what is wrong, the first layer of the network first; empty for a right file.
-    """
-
-    path: Path
-    edges: int
-    findings: tuple[Finding, ...]
-
-    @property
-    def ok(self) -> bool:
-        """Whether the file is as was planned."""
-        return not self.findings
-
-
-PAIR = frozenset({"QuantizeLinear", "DequantizeLinear"})
-
-
-@dataclass(frozen=True)
 class Read:
     """One tensor that flows from one ONNX node to another.
 
     Args:
-        sources: the Keras nodes that the node which makes it stands for.
-        consumers: those of the node that reads it; `("/output",)` where it leaves the model.
-        pairs: the DequantizeLinear nodes that it passes, from the consumer upwards.
+        sources: the Keras nodes that the producing ONNX node stands for.
+        consumers: those that the reading node stands for; `("/output",)` where the tensor leaves the model.
+        pairs: the DequantizeLinear nodes between the two, from the consumer upwards.
         where: name of the ONNX node that reads it.
     """
 
@@ -85,38 +59,38 @@ class DeployedFile:
     """A file in the placement's terms.
 
     Args:
-        model: the file itself.
+        content: the file itself.
         merged: for each Keras node that the file has, all that share an ONNX node with it, itself included.
         reads: every tensor that flows between nodes, in the order of the file.
     """
 
-    model: ir.Model
+    content: OnnxFile
     merged: Mapping[str, frozenset[str]]
     reads: tuple[Read, ...]
+
+    @property
+    def nodes(self) -> tuple[ir.Node, ...]:
+        """All ONNX nodes, in the order of the file."""
+        return tuple(self.content.model.graph)
 
 
 def read_deployed(path: str | Path) -> DeployedFile:
     """Read a file that `export_onnx` wrote.
 
+    Args:
+        path: the file.
+
     Raises:
-        StorageError: the file is missing, no ONNX file, or doesn't say which Keras nodes it is made of.
+        StorageError: If the file can't be read, or does not say which Keras nodes it is made of.
     """
-    try:
-        model = ir.load(path)
-    except Exception as error:
-        # The protobuf reader's exceptions have no public base class.
-        raise StorageError(f"Can't read the ONNX file. Received: {str(path)!r}: {error}. Export it again.") from error
-    if not any(keras_nodes(node) for node in model.graph):
+    content = read_onnx_file(path)
+    graph = content.model.graph
+    if not any(keras_nodes(node) for node in graph):
         raise StorageError(
             f"The file doesn't say which Keras layers it is made of. Received: {str(path)!r}, with "
-            f"{len(model.graph)} nodes and no `keras_qat.nodes`. Export it with this version of keras-qat."
+            f"{len(graph)} nodes and no `keras_qat.nodes`. Export it with this version of keras-qat."
         )
-    return DeployedFile(model, _merged(model.graph), tuple(_reads(model.graph)))
-
-
-def constant(value: ir.Value | None) -> bool:
-    """Whether a value is stored in the file."""
-    return value is not None and value.const_value is not None
+    return DeployedFile(content, _merged(graph), tuple(_reads(graph)))
 
 
 def _merged(graph: ir.Graph) -> dict[str, frozenset[str]]:
@@ -134,33 +108,33 @@ def _merged(graph: ir.Graph) -> dict[str, frozenset[str]]:
 def _reads(graph: ir.Graph) -> Iterator[Read]:
     for node in graph:
         names = keras_nodes(node)
-        if node.op_type in PAIR or is_helper(node) or names == (OUTPUT,):
+        if _passes_on(node) or names == (OUTPUT,):
             continue
         for value in node.inputs:
-            if value is not None and not _stored(value):
-                sources, pairs = _upwards(value, through_output=False)
+            if value is not None and not is_constant(value, _dequantizes):
+                sources, pairs = _origin(value, through_output=False)
                 yield Read(sources, names, pairs, str(node.name))
     for value in graph.outputs:
-        sources, pairs = _upwards(value, through_output=True)
+        sources, pairs = _origin(value, through_output=True)
         yield Read(sources, (OUTPUT,), pairs, str(value.name))
 
 
-def _stored(value: ir.Value) -> bool:
-    """Whether a value is a constant, as it is or behind a DequantizeLinear."""
-    node = value.producer()
-    return constant(value) or (node is not None and node.op_type == "DequantizeLinear" and constant(node.inputs[0]))
+def _origin(value: ir.Value, *, through_output: bool) -> tuple[tuple[str, ...], tuple[ir.Node, ...]]:
+    """The Keras nodes that compute a tensor, and the DequantizeLinear nodes on the way."""
+
+    def through(node: ir.Node) -> bool:
+        return _passes_on(node) or (through_output and keras_nodes(node) == (OUTPUT,))
+
+    *passed, first = upstream(value, through)
+    makers = [tensor.producer() for tensor in passed]
+    maker = first.producer()
+    sources = (str(first.name),) if maker is None else keras_nodes(maker)
+    return sources, tuple(node for node in makers if node is not None and _dequantizes(node))
 
 
-def _upwards(value: ir.Value, *, through_output: bool) -> tuple[tuple[str, ...], tuple[ir.Node, ...]]:
-    """The Keras nodes that make a tensor, and the pairs on the way."""
-    pairs: tuple[ir.Node, ...] = ()
-    while True:
-        node = value.producer()
-        if node is None:
-            return (str(value.name),), pairs
-        passed = node.op_type in PAIR or is_helper(node) or (through_output and keras_nodes(node) == (OUTPUT,))
-        above = node.inputs[0] if passed else None
-        if above is None:
-            return keras_nodes(node), pairs
-        pairs = (*pairs, node) if node.op_type == "DequantizeLinear" else pairs
-        value = above
+def _passes_on(node: ir.Node) -> bool:
+    return node.op_type in PAIR or is_helper(node)
+
+
+def _dequantizes(node: ir.Node) -> bool:
+    return node.op_type == "DequantizeLinear"

@@ -1,19 +1,17 @@
-"""How far one tensor of a file is from its simulation.
+"""Does a file compute every quantized tensor as the simulation does?
 
-Does the deployed file compute every quantized tensor as the simulation does?
-
-End to end, two correct engines differ: they add in different orders, so now and then a number on the border of two
+End to end, two correct engines differ: they add in different orders, so that now and then a number on the border of two
 steps is rounded the other way, and each such step moves hundreds of numbers of the next tensor towards other borders.
 After a few layers the two have drifted apart by about as much as rounding itself costs, and images whose two best
 classes nearly tie change class (docs/architecture.md has the figures). That says nothing about the file.
 
-So the file is cut at every Q/DQ pair: each section reads the simulation's own integers q and its result q' is compared
-with the integers that the simulation has there,
+Therefore the file is cut at every Q/DQ pair: each section reads the simulation's own integers q, and its result q' is
+compared with the integers that the simulation has there,
 
     e = |q' - q|        in steps.
 
-A section is a layer or two, so borders explain a step on a few numbers in a thousand; a wrong scale, sign, bias or
-padding, or a saturating kernel, shows at the tensor where it happens.
+A section is one or two layers, so that borders explain a step on a few numbers in a thousand; a wrong scale, sign, bias
+or padding, or a saturating kernel, shows at the tensor where it happens.
 """
 
 import math
@@ -30,23 +28,29 @@ from keras_qat.errors import DataError, StorageError
 from keras_qat.evaluation import convert
 from keras_qat.graph import trace
 from keras_qat.layers import FakeQuantize, scale_of
-from keras_qat.onnx import Layout, layout_of
+from keras_qat.onnx import Layout, layout_of, read_onnx_file
 from keras_qat.progress import track
 from keras_qat.runtimes import open_session
 
 _NOT_FINITE = "the file gives numbers that aren't finite, or that aren't numbers"
-"""Why JSON, which has no infinity, has null for an error."""
+"""Why the error is null in JSON, which has no infinity."""
+
+_OUTPUT_STEPS = 127
+"""Steps in the largest magnitude of an output, for which quantization defines none."""
+
+_DIFFERS = 0.5
+"""A number differs from this many steps on."""
 
 
 @dataclass(frozen=True)
 class TensorError:
-    """How far one tensor of the file is from the simulation, when all that it is computed from is equal.
+    """How far one tensor of the file is from the simulation, if all that it is computed from is equal.
 
     Args:
         tensor: name of the FakeQuantize layer, or of the model's output.
         differing: share of its numbers that are half a step or more away, 0 to 1.
-        worst: the largest error, in steps. An output, which no step is defined for, counts in 1/127 of its largest
-            magnitude. Infinite where the file's number isn't finite.
+        worst: the largest error, in steps. A step of an output is 1/127 of its largest magnitude. Infinite if a number
+            of the file isn't finite.
     """
 
     tensor: str
@@ -69,14 +73,10 @@ class TensorError:
         """Read what `to_dict` made.
 
         Raises:
-            KeyError: a field is missing.
+            KeyError: If a field is missing.
         """
         worst = math.inf if value["worst"] is None else value["worst"]
         return cls(value["tensor"], value["differing"], worst)
-
-
-_OUTPUT_STEPS = 127
-_DIFFERS = 0.5
 
 
 def tensor_errors(
@@ -93,18 +93,18 @@ def tensor_errors(
         model: the quantized Keras model, as from `apply_placement`.
         path: its ONNX file.
         batches: (inputs, labels); inputs is an array, float32 (batch, height, width, channels), or for a model with
-            several inputs a list of arrays. A few dozen images are plenty; a batch is held with all its activations,
-            so take small ones.
+            several inputs a list of arrays. A few dozen images are enough. A batch is held with all its activations,
+            so it should be small.
         total: number of batches, for the progress bar.
-        normalize: for a file that normalizes its images itself, whose batches are whole pixels, 0 to 255: what the
-            Keras model is fed in their place, such as `Preprocessing.normalize`.
+        normalize: for a file that normalizes its images itself, whose batches are whole pixels, 0 to 255: computes
+            what the Keras model is fed instead, such as `Preprocessing.normalize`.
 
     Returns:
         The error of every quantized tensor, in the order of the file, then of the output.
 
     Raises:
-        DataError: there are no images, or not such as the file reads.
-        StorageError: the file can't be read, or has no Q/DQ pair of that name.
+        DataError: If there are no images, or they don't fit the file.
+        StorageError: If the file can't be read, or lacks the Q/DQ pair of a quantized tensor.
     """
     layers = {layer.name: layer for layer in model.layers if isinstance(layer, FakeQuantize)}
     file = _cut(path, layers)
@@ -151,7 +151,7 @@ class _Tally:
 
 @dataclass(frozen=True)
 class _CutFile:
-    """A file parted at every Q/DQ pair.
+    """A file cut at every Q/DQ pair.
 
     Args:
         content: the file; its outputs are the model's own, then the integers that each Q writes.
@@ -167,24 +167,21 @@ class _CutFile:
 
 
 def _cut(path: str | Path, layers: Collection[str]) -> _CutFile:
-    """Part each pair: Q's integers become an output, what DQ reads becomes an input."""
-    try:
-        file = ir.load(path)
-    except Exception as error:
-        # The protobuf reader's exceptions have no public base class.
-        raise StorageError(f"Can't read the ONNX file. Received: {str(path)!r}: {error}. Export it again.") from error
-    inputs = {str(v.name): (v.dtype or ir.DataType.FLOAT).numpy() for v in file.graph.inputs}
-    outputs = tuple(str(v.name) for v in file.graph.outputs)
+    """Cut each pair: Q's integers become an output, what DQ reads becomes an input."""
+    model = read_onnx_file(path).model
+    graph = model.graph
+    inputs = {str(v.name): (v.dtype or ir.DataType.FLOAT).numpy() for v in graph.inputs}
+    outputs = tuple(str(v.name) for v in graph.outputs)
     fed_as: dict[str, str] = {}
-    for node in file.graph:
+    for node in graph:
         name = (node.name or "").removesuffix("/QuantizeLinear")
         if node.op_type != "QuantizeLinear" or name not in layers:
             continue
         integers = node.outputs[0]
         fed = ir.val(f"{integers.name}/fed", integers.dtype, integers.shape)
         integers.replace_all_uses_with(fed)
-        file.graph.inputs.append(fed)
-        file.graph.outputs.append(integers)
+        graph.inputs.append(fed)
+        graph.outputs.append(integers)
         fed_as[name] = str(fed.name)
     missing = sorted(set(layers) - set(fed_as))
     if missing:
@@ -192,7 +189,7 @@ def _cut(path: str | Path, layers: Collection[str]) -> _CutFile:
             f"The file {str(path)!r} is of another model. Received: a file without a QuantizeLinear for "
             f"{missing[0]!r}. Export the model again."
         )
-    return _CutFile(ir.to_proto(file).SerializeToString(), inputs, outputs, fed_as)
+    return _CutFile(ir.to_proto(model).SerializeToString(), inputs, outputs, fed_as)
 
 
 def _integers(x_hat: np.ndarray, layer: FakeQuantize, layout: Layout) -> np.ndarray:
@@ -203,7 +200,7 @@ def _integers(x_hat: np.ndarray, layer: FakeQuantize, layout: Layout) -> np.ndar
 
 
 def _output_steps(deployed: np.ndarray, simulated: np.ndarray) -> np.ndarray:
-    """The error of a float output in 1/127 of its largest magnitude."""
+    """The error of a float output, in steps."""
     step = (float(np.abs(simulated).max()) or 1.0) / _OUTPUT_STEPS
     errors: np.ndarray = np.abs(deployed - simulated) / step
     return errors

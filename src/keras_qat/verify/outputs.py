@@ -1,7 +1,4 @@
-"""What a file and its Keras model are both fed: images, or random numbers of the size that the model was trained on.
-
-Outputs of a file against those of the model that it was exported from, on the same numbers.
-"""
+"""Do a file's outputs equal those of its Keras model? What both are fed, and how far their outputs are apart."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,25 +16,30 @@ from keras_qat.transform import fake_quantize_name
 from keras_qat.types import ScoreMeaning
 
 Batch = tuple[np.ndarray, ...]
+"""One array for each input."""
 
 RANDOM_NUMBERS = "random numbers"
 
 _BATCH = 8
 _RANDOM_IMAGES = 32
+
 _DEVIATIONS = 3
-"""A calibrated range is about that many standard deviations of what was seen."""
+"""A calibrated range is about this many standard deviations of the tensor's values."""
+
+_EQUAL_DB = 200.0
+"""The SQNR of equal outputs, and the largest that is reported."""
 
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
-    """The same numbers for a file and for its Keras model.
+    """The same arrays for a file and for its Keras model.
 
     Args:
         name: what a table calls them.
-        images: how many.
-        real: they are images, so classes mean something.
-        batches: a new pass over what the file reads, one array for each input.
-        normalize: what the Keras model is fed in the place of an array; `None` for the same.
+        images: number of images, or of rows of random numbers.
+        real: whether they are images, so that classes mean something.
+        batches: starts a new pass over what the file reads.
+        normalize: computes what the Keras model is fed instead of an array; `None` if it is fed the same.
     """
 
     name: str
@@ -55,36 +57,36 @@ def images_of(images: ImageSet, facts: ModelFacts, count: int, seed: int) -> Inp
     """Some images of a set, as the file reads them.
 
     Args:
-        images: with any preprocessing.
-        facts: of the file; with embedded preprocessing it is fed whole pixels, and the Keras model their normalization.
-        count: how many; all, if there are fewer.
-        seed: of the choice.
+        images: the set, with any preprocessing.
+        facts: what the file expects. With embedded preprocessing the file is fed whole pixels, and the Keras model
+            their normalization.
+        count: number of images; all, if there are fewer.
+        seed: seed of the choice.
     """
     chosen = replace(images.take(count, seed), preprocessing=facts.reads)
-    normalize = facts.preprocessing.normalize if facts.embedded else None
     return Inputs(
         images.name,
         len(chosen),
         real=True,
         batches=lambda: ((x,) for x, _ in chosen.arrays(_BATCH)),
-        normalize=normalize,
+        normalize=_embedded_normalization(facts),
     )
 
 
 def random_numbers(model: Any, specs: Sequence[TensorSpec], facts: ModelFacts | None, seed: int) -> Inputs:
-    """Random numbers such as the model reads.
+    """Random numbers in the range that the model reads.
 
-    Where it is known how images are normalized, they are normalized random pixels; else they are normal, spread over
-    the calibrated range of an input that has one.
+    They are normalized random pixels if it is known how images are normalized. Otherwise they are normally distributed,
+    and spread over the calibrated range of an input that has one.
 
     Args:
         model: the Keras model.
-        specs: what it reads.
-        facts: of the file; `None` where nobody wrote them down.
+        specs: its inputs.
+        facts: what the file expects; `None` if that is unknown.
         seed: the same seed gives the same numbers.
 
     Raises:
-        UserError: a size other than the batch is dynamic.
+        UserError: If a size other than the batch is dynamic.
     """
     batch = fixed_batch(specs) or _BATCH
     steps = -(-_RANDOM_IMAGES // batch)
@@ -103,23 +105,21 @@ def random_numbers(model: Any, specs: Sequence[TensorSpec], facts: ModelFacts | 
         for (x,) in numbers():
             yield (np.asarray(facts.preprocessing.normalize(x)),) if facts is not None else (x,)
 
-    next(numbers())  # Refuses dynamic sizes now, before anything is written.
-    found = Inputs(RANDOM_NUMBERS, steps * batch, real=False, batches=numbers)
-    if pixels and facts is not None:
-        embedded = facts.preprocessing.normalize if facts.embedded else None
-        return replace(found, batches=numbers if facts.embedded else normalized, normalize=embedded)
-    return found
+    next(numbers())  # Raises the error about dynamic sizes now, before anything is written.
+    batches = normalized if pixels and facts is not None and not facts.embedded else numbers
+    normalize = _embedded_normalization(facts) if pixels else None
+    return Inputs(RANDOM_NUMBERS, steps * batch, real=False, batches=batches, normalize=normalize)
+
+
+def _embedded_normalization(facts: ModelFacts | None) -> Callable[[Any], Any] | None:
+    return facts.preprocessing.normalize if facts is not None and facts.embedded else None
 
 
 def _spread(model: Any) -> list[np.float32]:
-    """What to multiply normal numbers by, for each input."""
-    ranges = {layer.name: layer for layer in model.layers if isinstance(layer, FakeQuantize)}
-    found = (ranges.get(fake_quantize_name(name)) for name in input_names(model))
-    return [np.float32(1) if layer is None else np.float32(np.asarray(layer.amax) / _DEVIATIONS) for layer in found]
-
-
-_EQUAL_DB = 200.0
-"""The SQNR of equal outputs."""
+    """The factor for normally distributed numbers, for each input."""
+    layers = {layer.name: layer for layer in model.layers if isinstance(layer, FakeQuantize)}
+    inputs = (layers.get(fake_quantize_name(name)) for name in input_names(model))
+    return [np.float32(1) if layer is None else np.float32(np.asarray(layer.amax) / _DEVIATIONS) for layer in inputs]
 
 
 @dataclass(frozen=True)
@@ -128,10 +128,10 @@ class OutputErrors:
 
     Args:
         sqnr: 10 log₁₀ (Σ r² / Σ (r - x)²) over all outputs in dB, at most 200, where r is Keras's and x the file's;
-            200 where both are equal, so where both are 0 throughout; `None` where they aren't finite, or r is 0
-            throughout and x isn't.
-        agreement: share of images with the same best class, 0 to 1; `None` for a model that isn't one classifier.
-        keras_agreement: likewise, of the Keras model with the float one; `None` without one.
+            200 if both are equal, as when both are 0 throughout; `None` if they aren't finite, or r is 0 throughout and
+            x isn't.
+        agreement: share of images with the same best class, 0 to 1; `None` for a model that is not a classifier.
+        keras_agreement: the same share between the Keras model and the float one; `None` without a float one.
     """
 
     sqnr: float | None
@@ -160,17 +160,17 @@ def compare_outputs(
     baseline: Runtime | None,
     meaning: ScoreMeaning | None = None,
 ) -> OutputErrors:
-    """Run all three on all inputs.
+    """Run a file and its Keras model on all inputs.
 
     Args:
         deployed: the file in an engine.
         simulated: its Keras model.
         inputs: what they are fed.
         baseline: the float Keras model, if it is known.
-        meaning: of the scores; `None` for models that aren't classifiers, whose classes aren't compared.
+        meaning: what the scores mean; `None` for models that aren't classifiers, whose classes aren't compared.
 
     Raises:
-        DataError: the inputs don't fit.
+        DataError: If the inputs don't fit.
 
     Example:
         >>> import keras

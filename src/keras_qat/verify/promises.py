@@ -1,4 +1,4 @@
-"""What a run promises: each deployed file computes what was simulated, tensor by tensor and class by class."""
+"""Does a file keep what is promised? It computes what was simulated, tensor by tensor and class by class."""
 
 from collections.abc import Iterable
 
@@ -9,26 +9,28 @@ from keras_qat.verify.numbers import TensorError
 MIN_SIMULATION_AGREEMENT = 0.995
 """The deployed file should give the simulation's class on at least this share of images.
 
-Where quantization itself changes more classes than that, the best classes of many images nearly tie, and rounding that
-only falls the other way changes some of them too: then the file may differ from its simulation no more often than the
+If quantization itself changes more classes than that, the best classes of many images nearly tie, and a number that is
+rounded the other way changes some of them too. Then the file may differ from its simulation no more often than the
 simulation differs from float.
 """
 
 _SIGNIFICANCE = 0.01
-"""A run fails when its misses have less than this chance of occurring at the promised share."""
+"""A run fails if its misses have less than this probability at the promised share."""
 
 MAX_TENSOR_STEPS = 1.0
 MAX_TENSOR_DIFFERING = 0.005
-"""Given equal integers before it, a tensor's numbers on the border of two steps may fall on the other side; no more."""
+"""The largest error of a tensor whose inputs are equal, and the largest share of its numbers that differ: numbers on
+the border of two steps may be rounded the other way, and no more."""
 
 MAX_TENSOR_DIFFERING_FP16 = 0.05
-"""In FP16 a convolution's result, its scales and its bias are each rounded to 11 bits: a number q moves by up to some
-0.002 · |q| steps, which carries the large ones over a border more often (ResNet50: 0.2% of a tensor, at most 1%)."""
+"""The share in FP16. There a convolution's result, its scales and its bias are each rounded to 11 bits: a number q
+moves by up to about 0.002 · |q| steps, so that large ones cross a border more often (ResNet50: 0.2% of a tensor, at
+most 1%)."""
 
 MIN_FLOAT_SQNR = 60.0
 MIN_FLOAT_SQNR_FP16 = 30.0
-"""dB. The outputs of a float file differ from its Keras model's by the order of sums alone (a ResNet50's by over 100
-dB), in FP16 by 11 bits a step as well; nothing amplifies that."""
+"""The smallest SQNR of a float file's outputs in dB. They differ from those of its Keras model only by the order of
+sums (over 100 dB for a ResNet50), in FP16 also by the rounding of each step to 11 bits; nothing amplifies that."""
 
 
 def tensor_miss(name: str, errors: Iterable[TensorError], *, half: bool = False) -> str | None:
@@ -36,8 +38,8 @@ def tensor_miss(name: str, errors: Iterable[TensorError], *, half: bool = False)
 
     Args:
         name: what the message calls the file.
-        errors: in the order of the file.
-        half: the file is in FP16.
+        errors: the errors of all tensors, in the order of the file.
+        half: whether the file is in FP16.
 
     Example:
         >>> tensor_miss("PTQ", [TensorError("conv_quantize", differing=0.001, worst=1.0)])
@@ -55,13 +57,14 @@ def tensor_miss(name: str, errors: Iterable[TensorError], *, half: bool = False)
 
 
 def class_miss(name: str, agreement: float, images: int, keras_agreement: float | None) -> str | None:
-    """Why the classes of a file aren't those of its Keras model; `None` if they are, as often as was promised.
+    """Why the classes of a file aren't those of its Keras model; `None` if they are, as often as is promised.
 
     Args:
         name: what the message calls the file.
         agreement: share of images with the same class, 0 to 1.
-        images: how many.
-        keras_agreement: share on which the quantized Keras model says what the float one says; `None` if unknown.
+        images: number of images.
+        keras_agreement: share of images on which the quantized Keras model gives the class of the float one; `None` if
+            unknown.
 
     Example:
         >>> class_miss("PTQ", 0.98, 100, keras_agreement=0.97)
@@ -82,9 +85,9 @@ def score_miss(name: str, sqnr: float | None, *, half: bool = False) -> str | No
 
     Args:
         name: what the message calls the file.
-        sqnr: of its outputs against those of the Keras model, in dB; `None` where they aren't finite, or the
-            model's are all 0.
-        half: the file is in FP16.
+        sqnr: SQNR of its outputs against those of the Keras model, in dB; `None` if they aren't finite, or the model's
+            are all 0.
+        half: whether the file is in FP16.
 
     Example:
         >>> score_miss("baseline", 110.0)

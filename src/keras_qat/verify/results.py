@@ -1,7 +1,4 @@
-"""What a verification found: frozen values.
-
-A verification on the terminal: a row for each file.
-"""
+"""The results of a verification, and their table for the terminal."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -11,31 +8,33 @@ from rich.table import Table
 from rich.text import Text
 
 from keras_qat.types import Precision
-from keras_qat.verify.deployed import Finding
+from keras_qat.verify.deployed import Mismatch
 from keras_qat.verify.numbers import TensorError
+
+_NONE = "–"
 
 
 @dataclass(frozen=True)
 class FileCheck:
-    """One file held to what it was made from.
+    """One file compared with what it was made from.
 
-    Shares are 0 to 1. `None` is what wasn't looked at.
+    Shares are from 0 to 1. `None` stands for what was not compared.
 
     Args:
         name: what a message calls the file.
-        path: of the file.
-        precision: of what the file doesn't quantize.
-        size_bytes: of the file.
-        pairs: how many activations of the file have a Q/DQ pair.
-        edges: how many edges of the placement the file was held to; `None` without a placement.
-        findings: where its structure isn't as was planned, the first layer of the network first.
-        tensors: file against simulation at every quantized tensor and at the outputs; empty if `findings` has some.
-        sqnr: of its outputs against the Keras model's, in dB.
+        path: the file.
+        precision: the floating-point type of whatever the file does not quantize.
+        size_bytes: size of the file.
+        pairs: number of activations of the file with a Q/DQ pair.
+        edges: number of edges of the placement that the file was compared with; `None` without a placement.
+        findings: where its structure is not as was planned, the first layer of the network first.
+        tensors: the error at every quantized tensor and at the outputs; empty if there are `findings`.
+        sqnr: SQNR of its outputs against the Keras model's, in dB.
         agreement: share of images on which the two give the same class.
-        keras_agreement: share on which the quantized Keras model says what the float one says.
-        images: how many arrays of input were compared.
-        miss: the first promise that the file doesn't keep, in words; `None` for a right file.
-        held: whether anything is promised of the file; else it was only compared.
+        keras_agreement: share of images on which the quantized Keras model gives the class of the float one.
+        images: number of images, or of rows of random numbers.
+        miss: the first promise that the file does not keep, in words; `None` for a right file.
+        held: whether anything is promised of the file.
     """
 
     name: str
@@ -44,7 +43,7 @@ class FileCheck:
     size_bytes: int
     pairs: int
     edges: int | None
-    findings: tuple[Finding, ...]
+    findings: tuple[Mismatch, ...]
     tensors: tuple[TensorError, ...]
     sqnr: float | None
     agreement: float | None
@@ -55,16 +54,16 @@ class FileCheck:
 
     @property
     def ok(self) -> bool:
-        """Whether the file keeps all that is promised."""
+        """Whether the file keeps everything that is promised."""
         return self.miss is None
 
     @property
     def worst(self) -> TensorError | None:
-        """The tensor with the largest error; of several, that with most numbers off."""
+        """The tensor with the largest error; of several, the one with most differing numbers."""
         return max(self.tensors, key=lambda error: (error.worst, error.differing), default=None)
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it as JSON can hold it."""
+        """The result as JSON can hold it."""
         return {**asdict(self), "tensors": [error.to_dict() for error in self.tensors], "ok": self.ok}
 
 
@@ -74,7 +73,7 @@ class Verification:
 
     Args:
         inputs: what they were compared on: the name of a set of images, or random numbers.
-        files: in the order of the run.
+        files: the results, in the order in which the run made the files.
     """
 
     inputs: str
@@ -82,19 +81,16 @@ class Verification:
 
     @property
     def miss(self) -> str | None:
-        """The first promise that isn't kept, in words."""
+        """The first promise that is not kept, in words; `None` if all are."""
         return next((file.miss for file in self.files if file.miss is not None), None)
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it as JSON can hold it."""
+        """The results as JSON can hold them."""
         return {"ok": self.miss is None, "inputs": self.inputs, "files": [file.to_dict() for file in self.files]}
 
 
-_NONE = "–"
-
-
 def verification_table(verification: Verification) -> Table:
-    """The table for the terminal, with its footnotes.
+    """The table for the terminal, a row for each file, with footnotes.
 
     Example:
         >>> verification_table(Verification("random numbers", ())).title
@@ -111,7 +107,7 @@ def verification_table(verification: Verification) -> Table:
 
 
 def describe_proof(file: FileCheck, inputs: str) -> list[str]:
-    """What came of comparing one file with its model, in lines."""
+    """The result of comparing one file with its model, in lines."""
     worst = file.worst
     tensors = f"Tensor by tensor, {_worst(worst)}." if worst is not None else ""
     equal = "" if file.agreement is None else f", the same class on {100 * file.agreement:.1f}%"

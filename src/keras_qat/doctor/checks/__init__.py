@@ -1,83 +1,51 @@
-"""All checks of a file: a table. One function each, one file per theme."""
+"""The checks of an ONNX file: a table of functions, grouped by theme into modules."""
 
 from collections.abc import Callable, Iterator, Mapping
 
-from keras_qat.doctor.checks.integers import int32_bias, saturation, signed, unsigned, zero_point
-from keras_qat.doctor.checks.kernels import (
-    float_bias,
-    float_file,
-    float_kernels,
-    float_output,
-    float_weights,
-    nothing_weighted,
-    tensor_wide_weights,
-)
-from keras_qat.doctor.checks.operators import (
-    dynamic_quantization,
-    dynamic_shape,
-    empty_graph,
-    half_scales,
-    invalid_model,
-    missing_data,
-    new_opset,
-    not_finite,
-    old_opset,
-    refused_operator,
-    unknown_operator,
-)
-from keras_qat.doctor.checks.pairs import (
-    bad_scale,
-    half_pair,
-    parted_activation,
-    tiny_scale,
-    unequal_scales,
-    unfused_batch_norm,
-    unlike_halves,
-)
-from keras_qat.doctor.checks.residual import float_add, float_between, quantized_branch, strided_pointwise
+from keras_qat.doctor.checks import integers, kernels, operators, pairs, residual
 from keras_qat.doctor.findings import Symptom
 from keras_qat.onnx import OnnxFile
-from keras_qat.targets import Engine
+from keras_qat.targets import Target
 
-Check = Callable[[OnnxFile, Engine], Iterator[Symptom]]
-"""What one check sees in a file, for one engine; nothing if all is well."""
+Check = Callable[[OnnxFile, Target], Iterator[Symptom]]
+"""Yields what one check sees in a file for one target, nothing if all is well."""
 
 CHECKS: Mapping[str, Check] = {
-    "empty-graph": empty_graph,
-    "missing-data": missing_data,
-    "invalid-model": invalid_model,
-    "not-finite": not_finite,
-    "old-opset": old_opset,
-    "new-opset": new_opset,
-    "unknown-operator": unknown_operator,
-    "refused-operator": refused_operator,
-    "int32-bias": int32_bias,
-    "zero-point": zero_point,
-    "uint8-activations": unsigned,
-    "bad-scale": bad_scale,
-    "float-file": float_file,
-    "float-kernels": float_kernels,
-    "float-output": float_output,
-    "float-bias": float_bias,
-    "float-add": float_add,
-    "quantized-branch": quantized_branch,
-    "strided-pointwise": strided_pointwise,
-    "parted-activation": parted_activation,
-    "unfused-batch-norm": unfused_batch_norm,
-    "half-pair": half_pair,
-    "unlike-halves": unlike_halves,
-    "unequal-scales": unequal_scales,
-    "tiny-scale": tiny_scale,
-    "per-tensor-weights": tensor_wide_weights,
-    "shared-int8": signed,
-    "fp16-scales": half_scales,
-    "dynamic-quantization": dynamic_quantization,
-    "dynamic-shape": dynamic_shape,
-    "float-between": float_between,
-    "float-weights": float_weights,
-    "saturation": saturation,
-    "nothing-weighted": nothing_weighted,
+    "empty-graph": operators.empty_graph,
+    "missing-data": operators.missing_data,
+    "invalid-model": operators.invalid_model,
+    "not-finite": operators.not_finite,
+    "old-opset": operators.old_opset,
+    "new-opset": operators.new_opset,
+    "unknown-operator": operators.unknown_operator,
+    "refused-operator": operators.refused_operator,
+    "int32-bias": integers.int32_bias,
+    "zero-point": integers.zero_point,
+    "uint8-activations": integers.unsigned,
+    "bad-scale": pairs.bad_scale,
+    "float-file": kernels.float_file,
+    "float-kernels": kernels.float_kernels,
+    "float-output": kernels.float_output,
+    "float-bias": kernels.float_bias,
+    "float-add": residual.float_add,
+    "quantized-branch": residual.quantized_branch,
+    "strided-pointwise": residual.strided_pointwise,
+    "parted-activation": pairs.parted_activation,
+    "unfused-batch-norm": pairs.unfused_batch_norm,
+    "half-pair": pairs.half_pair,
+    "unlike-halves": pairs.unlike_halves,
+    "unequal-scales": pairs.unequal_scales,
+    "tiny-scale": pairs.tiny_scale,
+    "per-tensor-weights": kernels.per_tensor_weights,
+    "shared-int8": integers.shared_int8,
+    "fp16-scales": operators.half_scales,
+    "dynamic-quantization": operators.dynamic_quantization,
+    "dynamic-shape": operators.dynamic_shape,
+    "float-between": residual.float_between,
+    "float-weights": kernels.float_weights,
+    "saturation": integers.saturation,
+    "nothing-weighted": kernels.nothing_weighted,
 }
-"""By name; findings of one severity come in this order."""
+"""The checks by name. Findings of one severity are listed in this order."""
 
 __all__ = ["CHECKS", "Check"]

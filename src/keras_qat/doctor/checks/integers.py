@@ -1,14 +1,14 @@
-"""The integers of Q/DQ pairs: their type and zero-point, and what an engine makes of them."""
+"""Checks of the integers of Q/DQ pairs: their type and zero-point, and what an engine does with them."""
 
 from collections.abc import Iterator
 
 import numpy as np
 import onnx_ir as ir
 
+from keras_qat import onnx
 from keras_qat.doctor.findings import Severity, Symptom
 from keras_qat.machine import read_cpu
-from keras_qat.onnx import WEIGHTED, OnnxFile, from_stored, input_at, name_of, numbers, readers, stored_tensor
-from keras_qat.targets import Engine
+from keras_qat.targets import Target
 
 _SYMMETRIC = (
     "keras-qat: --target tensorrt. quantize_static: activation_type=QuantType.QInt8, "
@@ -16,131 +16,131 @@ _SYMMETRIC = (
 )
 
 _SEVEN_BITS = 64
-"""Two products of uint8 and weights up to this stay within 16 bits: 2 · 255 · 64 < 2^15."""
+"""The sum of two products of uint8 and weights up to this magnitude fits 16 bits: 2 · 255 · 64 < 2^15."""
 
 
-def int32_bias(file: OnnxFile, engine: Engine) -> Iterator[Symptom]:
-    """Biases in int32: TensorRT dequantizes INT8, INT4, FP8 and FP4 only.
+def int32_bias(file: onnx.OnnxFile, target: Target) -> Iterator[Symptom]:
+    """Biases in int32, where the engine dequantizes none: TensorRT dequantizes INT8, INT4, FP8 and FP4 only.
 
     Source: https://github.com/onnx/onnx-tensorrt/blob/main/docs/operators.md, "DequantizeLinear"; the same refusal in
-    https://github.com/microsoft/onnxruntime/issues/14229; seen with TensorRT-RTX 1.7.
+    https://github.com/microsoft/onnxruntime/issues/14229; observed with TensorRT-RTX 1.7.
     """
-    if engine.limits.int32_dequantize:
+    if target.limits.int32_dequantize:
         return
-    stored = [(node, stored_tensor(input_at(node, 0))) for node in file.nodes("DequantizeLinear")]
-    names = [name_of(node) for node, tensor in stored if tensor is not None and tensor.dtype is ir.DataType.INT32]
+    stored = [(node, onnx.constant_tensor(onnx.input_at(node, 0))) for node in file.nodes("DequantizeLinear")]
+    names = [onnx.name_of(node) for node, x in stored if x is not None and x.dtype is ir.DataType.INT32]
     if names:
         yield Symptom(
             Severity.ERROR,
             "biases are int32 behind a DequantizeLinear",
-            f"{engine.limits.title} refuses the file: it dequantizes no int32",
+            f"{target.title} refuses the file: it dequantizes no int32",
             "keras-qat: --target tensorrt. quantize_static: extra_options={'QuantizeBias': False}.",
             tuple(names),
         )
 
 
-def zero_point(file: OnnxFile, engine: Engine) -> Iterator[Symptom]:
-    """Zero-points other than 0: TensorRT's quantization is symmetric.
+def zero_point(file: onnx.OnnxFile, target: Target) -> Iterator[Symptom]:
+    """Zero-points other than 0, where the engine quantizes symmetrically, as TensorRT does.
 
     Source: https://docs.nvidia.com/deeplearning/tensorrt/latest/inference-library/work-quantized-types.html; the
     parser says "Non-zero zero point is not supported".
     """
-    if engine.limits.asymmetric:
+    if target.limits.asymmetric:
         return
-    shifted = {name_of(node): z for node in file.nodes("DequantizeLinear") if (z := _zero_point(node)).any()}
+    shifted = {onnx.name_of(node): z for node in file.nodes("DequantizeLinear") if (z := _zero_point(node)).any()}
     if shifted:
         middle = all(z.dtype == np.uint8 and np.all(z == 128) for z in shifted.values())  # noqa: PLR2004
         same = " (uint8 around 128: the same numbers as int8 around 0, so nothing else changes)" if middle else ""
         yield Symptom(
             Severity.ERROR,
             f"zero-points are not 0{same}",
-            f"{engine.limits.title} refuses the file: it quantizes symmetrically",
+            f"{target.title} refuses the file: it quantizes symmetrically",
             _SYMMETRIC,
             tuple(shifted),
         )
 
 
-def unsigned(file: OnnxFile, engine: Engine) -> Iterator[Symptom]:
-    """uint8 around 0, which TensorRT reads as int8: "Defaulting to INT8 instead", its parser warns.
+def unsigned(file: onnx.OnnxFile, target: Target) -> Iterator[Symptom]:
+    """Activations in uint8 around 0, which TensorRT reads as int8: its parser warns "Defaulting to INT8 instead".
 
     Source: `QuantDequantLinearHelper` in https://github.com/onnx/onnx-tensorrt/blob/main/onnxOpImporters.cpp.
     """
-    if engine.limits.uint8:
+    if target.limits.uint8:
         return
     zeros = [(node, _zero_point(node)) for node in file.nodes("DequantizeLinear")]
-    names = [name_of(node) for node, z in zeros if z.dtype == np.uint8 and not z.any()]
+    names = [onnx.name_of(node) for node, z in zeros if z.dtype == np.uint8 and not z.any()]
     if names:
         yield Symptom(
             Severity.ERROR,
             "activations are uint8 with zero-point 0",
-            f"{engine.limits.title} takes them for int8: all above 127 is clipped, accuracy falls without a message",
+            f"{target.title} reads them as int8: values above 127 are clipped, and accuracy falls without a message",
             _SYMMETRIC,
             tuple(names),
         )
 
 
-def signed(file: OnnxFile, engine: Engine) -> Iterator[Symptom]:
-    """int8 activations that several nodes read, in ONNX Runtime on x86, whose kernels read uint8.
+def shared_int8(file: onnx.OnnxFile, target: Target) -> Iterator[Symptom]:
+    """Activations in int8 that several nodes read, in ONNX Runtime on x86, whose kernels read uint8.
 
-    It turns a pair into uint8 where one node reads it. Where several do, as in residual networks, the kernels on both
-    sides stay in float: seen in the graphs that ONNX Runtime 1.32 optimized.
+    ONNX Runtime turns a pair into uint8 if one node reads it. If several do, as in residual networks, the kernels on
+    both sides stay in float, as seen in the graphs that ONNX Runtime 1.32 optimized.
     Source: https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html, "Data type selection";
     onnxruntime/core/optimizer/qdq_transformer/qdq_s8_to_u8.cc, https://github.com/microsoft/onnxruntime.
     """
-    if not engine.limits.floats_shared_int8:
+    if not target.limits.floats_shared_int8:
         return
-    activations = [node for node in file.nodes("QuantizeLinear") if not _of_stored(node)]
-    names = [name_of(node) for node in activations if _zero_point(node).dtype == np.int8 and _readers(node) > 1]
-    if names:
+    activations = [node for node in file.nodes("QuantizeLinear") if not _quantizes_constant(node)]
+    shared = [node for node in activations if _zero_point(node).dtype == np.int8 and _consumer_count(node) > 1]
+    if shared:
         yield Symptom(
             Severity.WARNING,
             "activations in int8 are read by several nodes",
-            f"on x86 {engine.limits.title} runs the kernels on both sides of them in float (ResNet50: 38 to 55 ms, "
+            f"on x86 {target.title} runs the kernels on both sides of them in float (ResNet50: 38 to 55 ms, "
             "with uint8 12)",
             "keras-qat: --target onnxruntime. quantize_static: activation_type=QuantType.QUInt8.",
-            tuple(names),
+            tuple(map(onnx.name_of, shared)),
         )
 
 
-def saturation(file: OnnxFile, engine: Engine) -> Iterator[Symptom]:
-    """Products that overflow 16 bits on this machine, an x86 CPU without VNNI.
+def saturation(file: onnx.OnnxFile, target: Target) -> Iterator[Symptom]:
+    """Products that overflow 16 bits on this machine, if its CPU is an x86 without VNNI.
 
     Sources: https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html, "U8S8 and saturation";
     https://docs.openvino.ai/latest/pot_saturation_issue.html.
     """
-    if not engine.limits.exact or read_cpu().vnni is not False:
+    if not target.limits.exact or read_cpu().vnni is not False:
         return
-    names = [op.name for op in file.operations if op.kind in WEIGHTED and _full_range(op.kernel)]
+    names = [op.name for op in file.weighted if _exceeds_seven_bits(op)]
     if names:
         yield Symptom(
             Severity.NOTE,
             "weights use all of int8, and this CPU has no VNNI",
-            "sums of two products saturate at 16 bits here: other numbers than on a CPU with VNNI",
-            engine.limits.exact,
+            "sums of two products saturate at 16 bits here, so that results differ from those on a CPU with VNNI",
+            target.limits.exact,
             tuple(names),
         )
 
 
 def _zero_point(node: ir.Node) -> np.ndarray:
-    """The zero-point, in the type of the integers: uint8 0 if there is none."""
-    found = numbers(input_at(node, 2))
-    if found is not None:
-        return found
-    stored = numbers(input_at(node, 0)) if node.op_type == "DequantizeLinear" else None
+    """The zero-point of a Q or DQ node, in the type of its integers; uint8 0 if the file does not say."""
+    z = onnx.constant_array(onnx.input_at(node, 2))
+    if z is not None:
+        return z
+    stored = onnx.constant_array(onnx.input_at(node, 0)) if node.op_type == "DequantizeLinear" else None
     return np.zeros((), np.uint8 if stored is None else stored.dtype)
 
 
-def _readers(quantize: ir.Node) -> int:
-    """How many nodes read a tensor behind its pair."""
-    return sum(len(list(readers(output))) for use in quantize.outputs[0].uses() for output in use.node.outputs[:1])
+def _consumer_count(quantize: ir.Node) -> int:
+    """The number of nodes that read a tensor behind its pair."""
+    outputs = (output for use in quantize.outputs[0].uses() for output in use.node.outputs[:1])
+    return sum(len(list(onnx.consumers(output))) for output in outputs)
 
 
-def _of_stored(node: ir.Node) -> bool:
-    value = input_at(node, 0)
-    return value is not None and from_stored(value)
+def _quantizes_constant(node: ir.Node) -> bool:
+    value = onnx.input_at(node, 0)
+    return value is not None and onnx.is_constant(value)
 
 
-def _full_range(kernel: ir.Value | None) -> bool:
-    node = None if kernel is None else kernel.producer()
-    stored = numbers(input_at(node, 0) if node is not None and node.op_type == "DequantizeLinear" else kernel)
-    return stored is not None and stored.dtype == np.int8 and bool(np.any(np.abs(stored.astype(int)) > _SEVEN_BITS))
+def _exceeds_seven_bits(op: onnx.Operation) -> bool:
+    q = onnx.constant_array(onnx.before_pair(op.kernel))
+    return q is not None and q.dtype == np.int8 and bool(np.any(np.abs(q.astype(int)) > _SEVEN_BITS))

@@ -1,46 +1,34 @@
-"""Convolutions and matrix products: which run in integers, and which should but can't."""
+"""Checks of convolutions and matrix products: which run in integers, and which should but can't."""
 
 from collections.abc import Iterator
 
 import numpy as np
 import onnx_ir as ir
 
+from keras_qat import onnx
 from keras_qat.doctor.findings import Severity, Symptom
-from keras_qat.onnx import (
-    WEIGHTED,
-    OnnxFile,
-    Operation,
-    fused_output,
-    input_at,
-    name_of,
-    numbers,
-    pair_above,
-    quantizers,
-    stored_tensor,
-)
-from keras_qat.targets import Engine, Inputs
+from keras_qat.targets import Inputs, Target
 from keras_qat.types import OpKind
 
 _DOCS = "docs/overrides.md says how to leave a layer in float on purpose"
 
 
-def float_file(file: OnnxFile, _: Engine) -> Iterator[Symptom]:
+def float_file(file: onnx.OnnxFile, _: Target) -> Iterator[Symptom]:
     """A file in which nothing is quantized."""
-    weighted = [op.name for op in file.operations if op.kind in WEIGHTED]
-    if weighted and not file.quantized:
+    if file.weighted and not file.quantized:
         yield Symptom(
             Severity.WARNING,
             "the file is float: nothing in it is quantized",
-            "four times the size of INT8, and on CPUs with VNNI about three times the time (ResNet50)",
+            "four times as large as INT8, and about three times as slow on CPUs with VNNI (ResNet50)",
             "Quantize the Keras model: keras-qat run --model MODEL --target TARGET --data FOLDER; or in Python "
             "plan, calibrate, apply_placement, export_onnx. Without its Keras model: quantize_static or NNCF.",
-            tuple(weighted),
+            tuple(op.name for op in file.weighted),
         )
 
 
-def nothing_weighted(file: OnnxFile, _: Engine) -> Iterator[Symptom]:
+def nothing_weighted(file: onnx.OnnxFile, _: Target) -> Iterator[Symptom]:
     """A graph without convolutions and matrix products."""
-    if len(file.model.graph) and not any(op.kind in WEIGHTED for op in file.operations):
+    if len(file.model.graph) and not file.weighted:
         yield Symptom(
             Severity.NOTE,
             "there is no convolution and no matrix product with stored weights",
@@ -49,26 +37,21 @@ def nothing_weighted(file: OnnxFile, _: Engine) -> Iterator[Symptom]:
         )
 
 
-def integer_kernel(op: Operation) -> bool:
-    """Whether input and weights of a weighted operation are quantized."""
-    return op.integer or (_paired(op.kernel) and all(pair_above(value) is not None for value in op.inputs))
-
-
-def float_kernels(file: OnnxFile, engine: Engine) -> Iterator[Symptom]:
-    """Kernels in float in a quantized file, though the target wants them in integers."""
-    found: dict[str, list[str]] = {}
-    for op in file.operations if file.quantized else ():
-        rule = engine.target.rule(op.kind)
-        if op.kind not in WEIGHTED or op.integer or not rule.weights:
+def float_kernels(file: onnx.OnnxFile, target: Target) -> Iterator[Symptom]:
+    """Kernels in float in a quantized file, although the target wants them in integers."""
+    names_by_lack: dict[str, list[str]] = {}
+    for op in file.weighted if file.quantized else ():
+        rule = target.rule(op.kind)
+        if op.integer or not rule.weights:
             continue
-        inputs = rule.inputs is Inputs.NONE or all(pair_above(value) is not None for value in op.inputs)
-        missing = [what for what, ok in (("input", inputs), ("weights", _paired(op.kernel))) if not ok]
-        if missing:
-            found.setdefault(" and ".join(missing), []).append(op.name)
-    for lacking, names in found.items():
+        inputs = rule.inputs is Inputs.NONE or all(op.input_pairs)
+        lacks = [what for what, paired in (("input", inputs), ("weights", op.kernel_pair)) if not paired]
+        if lacks:
+            names_by_lack.setdefault(" and ".join(lacks), []).append(op.name)
+    for lack, names in names_by_lack.items():
         yield Symptom(
             Severity.WARNING,
-            f"convolutions or matrix products run in float: no Q/DQ pair on their {lacking}",
+            f"convolutions or matrix products run in float: no Q/DQ pair on their {lack}",
             "they are as slow as before, with a conversion on each side",
             f"If that wasn't meant: keras-qat: --target TARGET ({_DOCS}). quantize_static: check "
             "nodes_to_exclude and op_types_to_quantize. NNCF: ignored_scope.",
@@ -76,7 +59,7 @@ def float_kernels(file: OnnxFile, engine: Engine) -> Iterator[Symptom]:
         )
 
 
-def float_output(file: OnnxFile, engine: Engine) -> Iterator[Symptom]:
+def float_output(file: onnx.OnnxFile, target: Target) -> Iterator[Symptom]:
     """Kernels whose result isn't quantized, where the engine has none that reads integers and writes float.
 
     Source: qdq_selector_action_transformer.cc and relu_quantizelinear.cc in onnxruntime/core/optimizer/qdq_transformer,
@@ -84,21 +67,21 @@ def float_output(file: OnnxFile, engine: Engine) -> Iterator[Symptom]:
     """
     bare: list[str] = []
     parted: list[str] = []
-    for op in file.operations:
-        if op.kind not in WEIGHTED or op.integer or not engine.target.rule(op.kind).output or not integer_kernel(op):
+    for op in file.weighted:
+        if op.integer or not target.rule(op.kind).output or not op.quantized:
             continue
-        output, activation = fused_output(op.node)
-        found = quantizers(output)
-        if found is None:
+        output, activation = onnx.fused_output(op.node)
+        quantizers = onnx.quantizers(output)
+        if quantizers is None:
             bare.append(op.name)
-        elif activation is not None and engine.limits.relu_wants_lowest and not all(map(_at_lowest, found)):
+        elif activation is not None and target.limits.relu_wants_lowest and not all(map(_at_lowest, quantizers)):
             parted.append(op.name)
-    remedy = f"keras-qat: --target {engine.name}. quantize_static: "
+    remedy = f"keras-qat: --target {target.name}. quantize_static: "
     if bare:
         yield Symptom(
             Severity.WARNING,
             "kernels read integers but their output has no Q/DQ pair",
-            f"{engine.limits.title} runs them in float",
+            f"{target.title} runs them in float",
             remedy + "quantize the output too, by leaving op_types_to_quantize at its default.",
             tuple(bare),
         )
@@ -106,43 +89,38 @@ def float_output(file: OnnxFile, engine: Engine) -> Iterator[Symptom]:
         yield Symptom(
             Severity.WARNING,
             "a ReLU between kernel and QuantizeLinear stays, since the zero-point is not the lowest integer",
-            f"{engine.limits.title} runs the kernel in float",
+            f"{target.title} runs the kernel in float",
             remedy + "activation_type=QuantType.QUInt8, and no ActivationSymmetric.",
             tuple(parted),
         )
 
 
-def float_bias(file: OnnxFile, engine: Engine) -> Iterator[Symptom]:
+def float_bias(file: onnx.OnnxFile, target: Target) -> Iterator[Symptom]:
     """A Gemm with quantized weights, a float bias and a float output, where the integer Gemm wants an int32 bias.
 
     Source: `int32_dense_bias` of the target's table. With a quantized output ONNX Runtime quantizes the bias itself.
     """
-    if not engine.target.int32_dense_bias:
+    if not target.int32_dense_bias:
         return
-    names = [
-        op.name
-        for op in file.operations
-        if op.node.op_type == "Gemm"
-        and integer_kernel(op)
-        and not all(map(_int32, op.node.inputs[2:]))
-        and quantizers(fused_output(op.node)[0]) is None
-    ]
+    gemms = [op for op in file.weighted if op.node.op_type == "Gemm" and op.quantized and op.quantizers is None]
+    names = [op.name for op in gemms if not all(map(_is_int32, op.node.inputs[2:]))]
     if names:
         yield Symptom(
             Severity.WARNING,
             "the bias of a Gemm is float, and its output too",
-            f"{engine.limits.title} runs the Gemm in float",
-            f"keras-qat: --target {engine.name}. quantize_static: leave QuantizeBias at True.",
+            f"{target.title} runs the Gemm in float",
+            f"keras-qat: --target {target.name}. quantize_static: leave QuantizeBias at True.",
             tuple(names),
         )
 
 
-def tensor_wide_weights(file: OnnxFile, _: Engine) -> Iterator[Symptom]:
+def per_tensor_weights(file: onnx.OnnxFile, _: Target) -> Iterator[Symptom]:
     """One scale for a whole convolution kernel.
 
     Source: https://arxiv.org/abs/1806.08342, section 3.1: per-channel weights are needed for accuracy.
     """
-    names = [op.name for op in file.operations if op.kind is OpKind.CONV and _scales(op) == 1 and _channels(op) > 1]
+    convolutions = [op for op in file.operations if op.kind is OpKind.CONV]
+    names = [op.name for op in convolutions if _scale_count(op) == 1 and _channel_count(op) > 1]
     if names:
         yield Symptom(
             Severity.WARNING,
@@ -153,10 +131,10 @@ def tensor_wide_weights(file: OnnxFile, _: Engine) -> Iterator[Symptom]:
         )
 
 
-def float_weights(file: OnnxFile, _: Engine) -> Iterator[Symptom]:
+def float_weights(file: onnx.OnnxFile, _: Target) -> Iterator[Symptom]:
     """Weights stored in float before a QuantizeLinear."""
-    stored = [(node, stored_tensor(input_at(node, 0))) for node in file.nodes("QuantizeLinear")]
-    names = [name_of(node) for node, tensor in stored if tensor is not None]
+    quantizers = file.nodes("QuantizeLinear")
+    names = [onnx.name_of(node) for node in quantizers if onnx.constant_tensor(onnx.input_at(node, 0)) is not None]
     if names:
         yield Symptom(
             Severity.NOTE,
@@ -167,32 +145,27 @@ def float_weights(file: OnnxFile, _: Engine) -> Iterator[Symptom]:
         )
 
 
-def _paired(kernel: ir.Value | None) -> bool:
-    return kernel is not None and pair_above(kernel) is not None
-
-
 def _at_lowest(quantize: ir.Node) -> bool:
-    z = numbers(input_at(quantize, 2))
-    return z is None or bool(np.all(z == ir.DataType.from_numpy(z.dtype).min))  # Without one: uint8 around 0.
+    """Whether the zero-point is the lowest integer of its type; a node without one has uint8 0."""
+    z = onnx.constant_array(onnx.input_at(quantize, 2))
+    return z is None or bool(np.all(z == ir.DataType.from_numpy(z.dtype).min))
 
 
-def _int32(bias: ir.Value | None) -> bool:
-    pair = None if bias is None else pair_above(bias)
-    stored = None if pair is None else stored_tensor(input_at(pair, 0))
+def _is_int32(bias: ir.Value | None) -> bool:
+    """Whether a bias is int32 behind a DequantizeLinear, or left out."""
+    stored = onnx.constant_tensor(onnx.before_pair(bias))
     return bias is None or (stored is not None and stored.dtype is ir.DataType.INT32)
 
 
-def _scales(op: Operation) -> int:
-    """How many scales the kernel of a quantized convolution has; 0 if it has none."""
-    pair = None if op.kernel is None else pair_above(op.kernel)
-    value = input_at(op.node, 4) if op.node.op_type == "QLinearConv" else None if pair is None else input_at(pair, 1)
-    found = numbers(value)
-    return 0 if found is None else found.size
+def _scale_count(op: onnx.Operation) -> int:
+    """The number of scales of a quantized kernel, 0 if there are none."""
+    node, index = (op.node, 4) if op.node.op_type == "QLinearConv" else (op.kernel_pair, 1)
+    scales = None if node is None else onnx.constant_array(onnx.input_at(node, index))
+    return 0 if scales is None else scales.size
 
 
-def _channels(op: Operation) -> int:
-    """Output channels, where the kernel's shape is known; else 0."""
-    pair = None if op.kernel is None else pair_above(op.kernel)
-    tensor = stored_tensor(op.kernel if pair is None else input_at(pair, 0))
-    shape = () if tensor is None else tensor.shape.numpy()
+def _channel_count(op: onnx.Operation) -> int:
+    """The number of output channels, 0 if the kernel's shape is unknown."""
+    kernel = onnx.constant_tensor(onnx.before_pair(op.kernel))
+    shape = () if kernel is None else kernel.shape.numpy()
     return int(shape[0]) if shape else 0
