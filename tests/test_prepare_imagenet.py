@@ -281,7 +281,7 @@ from keras_qat.data import prepare_imagenet
 from keras_qat.data.imagenet import shard
 
 archives, output, records = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
-write_record = shard.write_record
+write_record = shard.framing.write_record
 written = 0
 
 def write_or_die(file, payload):
@@ -293,7 +293,7 @@ def write_or_die(file, payload):
     written += 1
     write_record(file, payload)
 
-shard.write_record = write_or_die
+shard.framing.write_record = write_or_die
 prepare_imagenet(archives, output, shards=(5, 3), workers=1)
 """
 

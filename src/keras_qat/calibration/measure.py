@@ -15,11 +15,9 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_qat.calibration import intake, probes, ranges
 from keras_qat.calibration.histogram import BINS, DROPPED_BITS, Histogram, bars, merge, summarize
-from keras_qat.calibration.intake import read_batches
 from keras_qat.calibration.methods import Observer, find_observer
-from keras_qat.calibration.probes import copy_network
-from keras_qat.calibration.ranges import Ranges
 from keras_qat.errors import DataError, UnsupportedModelError
 from keras_qat.graph import Trace, trace
 from keras_qat.types import Placement, QuantSpec, TensorRange
@@ -46,7 +44,7 @@ def calibrate(
     method: str = "mse",
     images: int | None = None,
     total: int | None = None,
-) -> Ranges:
+) -> ranges.Ranges:
     """Run the float model over images and choose the range of each observed tensor.
 
     One streaming pass: memory does not grow with the number of images, and their order matters only for `"ema"`.
@@ -81,7 +79,7 @@ def calibrate_by_all(
     *,
     images: int | None = None,
     total: int | None = None,
-) -> Mapping[str, Ranges]:
+) -> Mapping[str, ranges.Ranges]:
     """Choose the ranges by several methods in one pass. The arguments and errors are those of `calibrate`.
 
     Example:
@@ -98,11 +96,11 @@ def calibrate_by_all(
     observers = {method: find_observer(method) for method in methods}
     tensors = tuple(dict.fromkeys(name for names in placement.sources.values() for name in names))
     if not tensors:
-        return dict.fromkeys(methods, Ranges())
+        return dict.fromkeys(methods, ranges.Ranges())
     probe = build_probe(trace(model), tensors, counts=any(o.counts for o in observers.values()))
     states = {(method, name): o.init() for method, o in observers.items() for name in placement.sources}
     count = 0
-    for x in read_batches(batches, model, images=images, description="calibrating", total=total):
+    for x in intake.read_batches(batches, model, images=images, description="calibrating", total=total):
         count += len(x[0])
         observed = probe.predict_on_batch(x)
         for name, sources in placement.sources.items():
@@ -113,7 +111,7 @@ def calibrate_by_all(
         raise DataError("There is nothing to calibrate with. Received: 0 images. Give at least one batch.")
     specs = placement.specs
     return {
-        method: Ranges({name: _range(o, states[method, name], specs[name], count) for name in placement.sources})
+        method: ranges.Ranges({name: _range(o, states[method, name], specs[name], count) for name in placement.sources})
         for method, o in observers.items()
     }
 
@@ -149,7 +147,7 @@ def build_probe(trace: Trace, tensors: Sequence[str], *, counts: bool) -> keras.
     Returns:
         A model from the float model's inputs to a dictionary by the tensors' names.
     """
-    network, flowing = copy_network(trace)
+    network, flowing = probes.copy_network(trace)
     outputs = {
         name: Observe(counts=counts, name=f"keras_qat_observe_{i}")(flowing[name]) for i, name in enumerate(tensors)
     }

@@ -11,35 +11,32 @@ from typing import Any
 
 import keras
 
+from keras_qat import graph, layers, placement, transform
 from keras_qat.errors import UserError
-from keras_qat.graph import Edge, Node, Trace, trace
-from keras_qat.layers import WeightQuantized
-from keras_qat.placement import MOVES_NUMBERS
-from keras_qat.transform import LayerCopy, copy_layer, rebuild, scope_name
 from keras_qat.types import OpKind
 
 
-def copy_network(traced: Trace) -> tuple[keras.Model, Mapping[str, Any]]:
+def copy_network(traced: graph.Trace) -> tuple[keras.Model, Mapping[str, Any]]:
     """Return a copy of a network, and the symbolic tensors that its nodes read, by their names in the graph."""
     tensors: dict[str, Any] = {}
 
-    def remember(edge: Edge, tensor: Any) -> Any:
+    def remember(edge: graph.Edge, tensor: Any) -> Any:
         tensors[edge.tensor] = tensor
         return tensor
 
-    return rebuild(traced, copy_layer, remember), tensors
+    return transform.rebuild(traced, transform.copy_layer, remember), tensors
 
 
-def kernel_calls(quantized: Trace) -> Mapping[str, tuple[Node, ...]]:
+def kernel_calls(quantized: graph.Trace) -> Mapping[str, tuple[graph.Node, ...]]:
     """Return the nodes that call each layer with a quantized kernel, by the layer's name, in the order of the graph."""
-    calls: dict[str, tuple[Node, ...]] = defaultdict(tuple)
+    calls: dict[str, tuple[graph.Node, ...]] = defaultdict(tuple)
     for node in quantized.graph.nodes:
-        if isinstance(quantized.calls[node.name].operation, WeightQuantized):
+        if isinstance(quantized.calls[node.name].operation, layers.WeightQuantized):
             calls[node.layer] += (node,)
     return calls
 
 
-def require_made_of(exact: Trace, simulated: Trace) -> None:
+def require_made_of(exact: graph.Trace, simulated: graph.Trace) -> None:
     """Refuse a pair of models whose tensors cannot be compared.
 
     Args:
@@ -83,7 +80,7 @@ class Pair:
     other_axes: tuple[int, ...]
 
 
-def paired_outputs(model: Any, quantized: Trace) -> tuple[keras.Model, tuple[Pair, ...]]:
+def paired_outputs(model: Any, quantized: graph.Trace) -> tuple[keras.Model, tuple[Pair, ...]]:
     """Return a copy of the float network, and the pairs that can be computed from its inputs.
 
     Args:
@@ -93,28 +90,32 @@ def paired_outputs(model: Any, quantized: Trace) -> tuple[keras.Model, tuple[Pai
     Raises:
         UserError: If `quantized` was made of another model.
     """
-    exact = trace(model)
+    exact = graph.trace(model)
     require_made_of(exact, quantized)
     network, tensors = copy_network(exact)
     pairs = []
     for layer, nodes in kernel_calls(quantized).items():
         rounded, original = (t.calls[nodes[0].name].operation for t in (quantized, exact))
-        w_x = LayerCopy(original, f"keras_qat_float_{layer}", linear=True)
-        w_x_hat = LayerCopy(rounded, f"keras_qat_rounded_{layer}", linear=True)
+        w_x = transform.LayerCopy(original, f"keras_qat_float_{layer}", linear=True)
+        w_x_hat = transform.LayerCopy(rounded, f"keras_qat_rounded_{layer}", linear=True)
         channels_first = getattr(original, "data_format", None) == "channels_first"
         for node in nodes:
             x = tensors[exact.graph.by_name[node.name].inputs[0]]
             fake = _fake_quantize_before(quantized, node)
-            x_hat = x if fake is None else LayerCopy(fake, f"keras_qat_input_{scope_name(node.name)}")(x)
+            x_hat = (
+                x
+                if fake is None
+                else transform.LayerCopy(fake, f"keras_qat_input_{transform.scope_name(node.name)}")(x)
+            )
             y, rank = w_x(x), len(x.shape)
             axes = tuple(a for a in range(rank) if a != (1 if channels_first else rank - 1))
             pairs.append(Pair(node.name, y, w_x_hat(x_hat), axes))
     return network, tuple(pairs)
 
 
-def _fake_quantize_before(quantized: Trace, node: Node) -> Any:
+def _fake_quantize_before(quantized: graph.Trace, node: graph.Node) -> Any:
     """Return the FakeQuantize layer of a node's input, seen through nodes that only move numbers; `None` for floats."""
     producer = quantized.graph.producer(node.inputs[0])
-    while producer.kind in MOVES_NUMBERS:
+    while producer.kind in placement.MOVES_NUMBERS:
         producer = quantized.graph.producer(producer.inputs[0])
     return quantized.calls[producer.name].operation if producer.kind is OpKind.FAKE_QUANTIZE else None

@@ -9,15 +9,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from keras_qat.calibration.measure import calibrate
-from keras_qat.calibration.methods import find_observer
+from keras_qat import graph, transform
+from keras_qat.calibration import measure, methods, repair
 from keras_qat.calibration.ranges import Ranges
-from keras_qat.calibration.repair import BiasCorrection, correct_bias
 from keras_qat.calibration.weight_ranges import WeightRanges, choose_weight_ranges, find_weight_method
 from keras_qat.errors import DataError
-from keras_qat.graph import trace
 from keras_qat.placement import Overrides, plan
-from keras_qat.transform import apply_placement
 from keras_qat.types import Placement
 
 
@@ -37,7 +34,7 @@ class Quantized:
     placement: Placement
     ranges: Ranges
     weight_ranges: WeightRanges | None = field(default=None, repr=False)
-    bias_correction: BiasCorrection | None = field(default=None, repr=False)
+    bias_correction: repair.BiasCorrection | None = field(default=None, repr=False)
 
 
 def quantize(
@@ -81,15 +78,15 @@ def quantize(
         >>> float(np.abs(quantized.model.predict(images, verbose=0) - model.predict(images, verbose=0)).max()) < 0.1
         True
     """
-    find_observer(method)  # An unknown method is refused before the images are read.
+    methods.find_observer(method)  # An unknown method is refused before the images are read.
     find_weight_method(weight_method)
     if bias_correction and isinstance(batches, Iterator):
         raise DataError(
             "The images are read twice, for the ranges and for the biases, and these can be read only once. "
             f"Received: {type(batches).__name__}. Give an array, a list or a dataset, or `bias_correction=False`."
         )
-    placement = plan(trace(model).graph, target, overrides=overrides)
-    ranges = calibrate(model, placement, batches, method=method, images=images)
+    placement = plan(graph.trace(model).graph, target, overrides=overrides)
+    ranges = measure.calibrate(model, placement, batches, method=method, images=images)
     correction = batches if bias_correction else None
     return insert(model, placement, ranges, weight_method=weight_method, correction=correction, images=images)
 
@@ -119,11 +116,11 @@ def insert(
         DataError: If there are no images, or if they do not fit the model.
         UserError: If there is no such method, or if a quantized tensor has no range.
     """
-    quantized = apply_placement(model, placement, ranges)
+    quantized = transform.apply_placement(model, placement, ranges)
     narrowed = None if weight_method == "absmax" else choose_weight_ranges(quantized, weight_method)
     if narrowed is not None:
         quantized = narrowed.model
     if correction is None:
         return Quantized(quantized, placement, ranges, narrowed)
-    corrected = correct_bias(model, quantized, correction, images=images, total=total)
+    corrected = repair.correct_bias(model, quantized, correction, images=images, total=total)
     return Quantized(corrected.model, placement, ranges, narrowed, corrected)

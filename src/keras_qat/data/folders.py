@@ -15,12 +15,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_qat.data.class_numbers import few, number_classes
-from keras_qat.data.image_files import is_image, list_images, pass_over, visible, whole_files
+from keras_qat.data import class_numbers, image_files, stratified
 from keras_qat.data.image_set import ImageSet
 from keras_qat.data.preprocessing import Preprocessing
 from keras_qat.data.splits import Labelled, Splits, hold_out
-from keras_qat.data.stratified import stratified_cut
 from keras_qat.errors import DataError
 from keras_qat.files import is_folder
 from keras_qat.types import UNLABELLED
@@ -114,7 +112,7 @@ def load_folder(
     root = Path(folder)
     listing = _list_folder(root, seed, skip_bad, num_classes)
     train, selection = hold_out(listing.labels[listing.train], listing.train_folder, seed)
-    whole = whole_files(listing.paths, skip_bad)
+    whole = image_files.whole_files(listing.paths, skip_bad)
     name = root.resolve().name
 
     def image_set(indices: NDArray[np.int64], part: str) -> ImageSet:
@@ -159,7 +157,7 @@ def load_folder_validation(
     """
     root = Path(folder)
     listing = _list_folder(root, seed, skip_bad, num_classes, validation_only=True)
-    whole = whole_files([listing.paths[i] for i in listing.validation], skip_bad)
+    whole = image_files.whole_files([listing.paths[i] for i in listing.validation], skip_bad)
     name = f"{root.resolve().name}/{listing.validation_name}"
     images = listing.image_set(listing.validation, whole, name, preprocessing)
     return Labelled(images, listing.class_names, int(np.sum(~whole)))
@@ -177,8 +175,8 @@ def _list_folder(
 
 def _holds_images(folder: Path) -> bool:
     """Whether a folder holds images and no folders; a stray file, such as Thumbs.db, decides nothing."""
-    entries = visible(folder)
-    return any(map(is_image, entries)) and not any(entry.is_dir() for entry in entries)
+    entries = image_files.visible(folder)
+    return any(map(image_files.is_image, entries)) and not any(entry.is_dir() for entry in entries)
 
 
 def _list_cut(root: Path, skip_bad: bool, num_classes: int | None, validation_only: bool) -> _Listing:
@@ -186,14 +184,14 @@ def _list_cut(root: Path, skip_bad: bool, num_classes: int | None, validation_on
     train = {} if validation_only else _list_classes(root, "train", skip_bad)
     validation = _list_classes(root, "val", skip_bad)
     numbering = root / ("train" if is_folder(root / "train", DataError) else "val")
-    names = [entry.name for entry in visible(numbering) if entry.is_dir()]
+    names = [entry.name for entry in image_files.visible(numbering) if entry.is_dir()]
     lacking = sorted(set(validation) - set(names))
     if lacking:
         raise DataError(
-            f"{root / 'val'} has classes that {root / 'train'} lacks. Received: {few(lacking)}. "
+            f"{root / 'val'} has classes that {root / 'train'} lacks. Received: {class_numbers.few(lacking)}. "
             "Give train images of the same classes, or remove those folders."
         )
-    index, class_names = number_classes(numbering, names, num_classes)
+    index, class_names = class_numbers.number_classes(numbering, names, num_classes)
     paths, labels = _flatten((train, validation), index)
     first, second = np.split(np.arange(len(paths)), [sum(map(len, train.values()))])
     return _Listing(paths, labels, class_names, first, second, root / "train", "val")
@@ -206,11 +204,11 @@ def _list_classes(root: Path, split: str, skip_bad: bool) -> _Files:
         raise DataError(
             f"Can't load images from {root}: it has no {split}/ folder. Received: {str(root)!r}. {_CUT_LAYOUT}"
         )
-    entries = visible(folder)
-    stray = next((e for e in entries if is_image(e)), None)
+    entries = image_files.visible(folder)
+    stray = next((e for e in entries if image_files.is_image(e)), None)
     if stray is not None:
         raise DataError(f"An image lies outside of a class folder. Received: {stray.path!r}. Move it. {_CUT_LAYOUT}")
-    classes = {entry.name: list_images(Path(entry.path), skip_bad) for entry in entries if entry.is_dir()}
+    classes = {entry.name: image_files.list_images(Path(entry.path), skip_bad) for entry in entries if entry.is_dir()}
     if not classes:
         raise DataError(f"{folder} has no class folder. Received: {str(folder)!r}. {_CUT_LAYOUT}")
     return classes
@@ -226,22 +224,24 @@ def _list_uncut(root: Path, seed: int, skip_bad: bool, num_classes: int | None) 
             f"Received: {count} image(s). Give at least {_FEWEST}, better some hundreds."
         )
     flat = _NO_CLASS in files
-    index, class_names = ({_NO_CLASS: UNLABELLED}, ()) if flat else number_classes(root, files, num_classes)
+    index, class_names = (
+        ({_NO_CLASS: UNLABELLED}, ()) if flat else class_numbers.number_classes(root, files, num_classes)
+    )
     paths, labels = _flatten((files,), index)
-    train, validation = stratified_cut(labels, _VALIDATION_SHARE, _MOST_VALIDATION, seed)
+    train, validation = stratified.stratified_cut(labels, _VALIDATION_SHARE, _MOST_VALIDATION, seed)
     return _Listing(paths, labels, class_names, train, validation, root, "validation")
 
 
 def _list_photos(root: Path, skip_bad: bool) -> _Files:
     """The images by class folder, or all under `_NO_CLASS` if they lie in the folder itself."""
-    entries = visible(root)
+    entries = image_files.visible(root)
     folders = [Path(entry.path) for entry in entries if entry.is_dir()]
-    images = [entry.path for entry in entries if is_image(entry)]
-    others = [entry for entry in entries if not entry.is_dir() and not is_image(entry)]
+    images = [entry.path for entry in entries if image_files.is_image(entry)]
+    others = [entry for entry in entries if not entry.is_dir() and not image_files.is_image(entry)]
     if not folders and not images:
         received = f"{others[0].path!r}, which is no image" if others else f"{str(root)!r}, which is empty"
         raise DataError(f"There are no images in {root}. Received: {received}. {_UNCUT_LAYOUT}; {_CUT_ALREADY}.")
-    pass_over(others, root, skip_bad)
+    image_files.pass_over(others, root, skip_bad)
     if folders and images:
         raise DataError(
             "Images lie beside folders, so it isn't clear whether folders are classes. "
@@ -251,13 +251,13 @@ def _list_photos(root: Path, skip_bad: bool) -> _Files:
 
 
 def _list_class(folder: Path, skip_bad: bool) -> Sequence[str]:
-    nested = next((entry.path for entry in visible(folder) if entry.is_dir()), None)
+    nested = next((entry.path for entry in image_files.visible(folder) if entry.is_dir()), None)
     if nested is not None:
         raise DataError(
             f"A class folder holds a folder, and images are looked for one level deep. Received: {nested!r}. "
             f"{_UNCUT_LAYOUT}; {_CUT_ALREADY}."
         )
-    return list_images(folder, skip_bad)
+    return image_files.list_images(folder, skip_bad)
 
 
 def _flatten(parts: Sequence[_Files], index: Mapping[str, int]) -> tuple[list[str], NDArray[np.int32]]:

@@ -10,11 +10,8 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from keras_qat.data.augmentation import Augmentation
-from keras_qat.data.decode import decode_errors
+from keras_qat.data import augmentation, decode, sources, stratified
 from keras_qat.data.preprocessing import Preprocessing
-from keras_qat.data.sources import ArraySource, FileSource, ImageSource, Skipped, digest
-from keras_qat.data.stratified import stratified_order
 from keras_qat.errors import DataError, UserError
 from keras_qat.types import UNLABELLED
 
@@ -41,7 +38,7 @@ class ImageSet:
 
     name: str
     labels: NDArray[np.int32]
-    source: ImageSource
+    source: sources.ImageSource
     preprocessing: Preprocessing
 
     def __post_init__(self) -> None:
@@ -78,7 +75,7 @@ class ImageSet:
                 f"Received: shape {images.shape}, type {images.dtype}. "
                 "Give values from 0 to 255, three channels last."
             )
-        return cls(name, np.asarray(labels, np.int32), ArraySource(images), preprocessing)
+        return cls(name, np.asarray(labels, np.int32), sources.ArraySource(images), preprocessing)
 
     @classmethod
     def from_files(
@@ -101,7 +98,7 @@ class ImageSet:
         Raises:
             DataError: If there is not one label for each file.
         """
-        source = FileSource(tuple(str(path) for path in paths))
+        source = sources.FileSource(tuple(str(path) for path in paths))
         return cls(name, np.asarray(labels, np.int32), source, preprocessing)
 
     def __len__(self) -> int:
@@ -129,8 +126,8 @@ class ImageSet:
         *,
         shuffle_seed: int | None = None,
         first_pass: int = 0,
-        skipped: Skipped | None = None,
-        augment: Augmentation | None = None,
+        skipped: sources.Skipped | None = None,
+        augment: augmentation.Augmentation | None = None,
     ) -> Any:
         """Batches for `model.fit` and `model.predict`, decoded in parallel and read ahead.
 
@@ -174,7 +171,7 @@ class ImageSet:
         options.deterministic = True
         return images.batch(batch_size).prefetch(tf.data.AUTOTUNE).with_options(options)
 
-    def _preparation(self, augment: Augmentation | None, seed: int | None) -> Any:
+    def _preparation(self, augment: augmentation.Augmentation | None, seed: int | None) -> Any:
         """A function from an image, its index and the number of the pass to what the network reads."""
         if augment is None:
             return lambda image, index, number: self.preprocessing.prepare(image)  # noqa: ARG005
@@ -186,7 +183,7 @@ class ImageSet:
         return lambda image, index, number: augment.prepare(image, self.preprocessing, (seed, number, index))
 
     def arrays(
-        self, batch_size: int, *, shuffle_seed: int | None = None, skipped: Skipped | None = None
+        self, batch_size: int, *, shuffle_seed: int | None = None, skipped: sources.Skipped | None = None
     ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int32]]]:
         """One pass over `batches` as NumPy arrays.
 
@@ -199,7 +196,7 @@ class ImageSet:
             DataError: If an image can't be read; the message names the file.
             UserError: If `batch_size` is less than 1.
         """
-        with decode_errors():
+        with decode.decode_errors():
             yield from self.batches(batch_size, shuffle_seed=shuffle_seed, skipped=skipped).as_numpy_iterator()
 
     def take(self, n: int, seed: int) -> "ImageSet":
@@ -219,11 +216,11 @@ class ImageSet:
         """
         if n < 1:
             raise UserError(f"A subset needs at least 1 image. Received: n={n}. Give 1 or more.")
-        return self.select(stratified_order(self.labels, seed)[:n])
+        return self.select(stratified.stratified_order(self.labels, seed)[:n])
 
     def fingerprint(self) -> str:
         """A digest of these images and labels in this order; preprocessing doesn't count."""
-        return digest(self.labels.tobytes(), self.source.fingerprint().encode())
+        return sources.digest(self.labels.tobytes(), self.source.fingerprint().encode())
 
     def select(self, indices: NDArray[np.int64], name: str | None = None) -> "ImageSet":
         """The images at `indices`, in that order, under another name if one is given."""

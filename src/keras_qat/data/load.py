@@ -7,9 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_qat.data.folders import load_folder, load_folder_validation
-from keras_qat.data.image_set import ImageSet
-from keras_qat.data.names import TFDS_PREFIX, unknown_source
+from keras_qat.data import folders, image_set, names
 from keras_qat.data.preprocessing import Preprocessing
 from keras_qat.data.records.load import has_shards, load_records, load_records_validation
 from keras_qat.data.splits import Labelled, Splits
@@ -102,7 +100,9 @@ def _load_digits(preprocessing: Preprocessing, seed: int) -> Splits:
 
     digits = load_digits()
     gray = np.rint(digits.images * (255 / _INK_LEVELS)).astype(np.uint8)
-    images = ImageSet.from_arrays("digits", np.repeat(gray[..., np.newaxis], 3, axis=-1), digits.target, preprocessing)
+    images = image_set.ImageSet.from_arrays(
+        "digits", np.repeat(gray[..., np.newaxis], 3, axis=-1), digits.target, preprocessing
+    )
     indices, labels = np.arange(len(images)), images.labels
     rest, validation = train_test_split(indices, test_size=_VALIDATION_SHARE, stratify=labels, random_state=seed)
     train, selection = train_test_split(
@@ -136,7 +136,7 @@ def _embedded_validation(source: Source, preprocessing: Preprocessing, seed: int
 
 
 def _is_tfds(source: Source) -> bool:
-    return isinstance(source, str) and source.startswith(TFDS_PREFIX)
+    return isinstance(source, str) and source.startswith(names.TFDS_PREFIX)
 
 
 def _prepare_tfds(source: Source) -> tuple[Path, str]:
@@ -158,10 +158,10 @@ def _prepare_tfds(source: Source) -> tuple[Path, str]:
         import tensorflow_datasets
     except ImportError as error:
         raise DataError(
-            f"{TFDS_PREFIX}NAME needs the package tensorflow-datasets. Received: {error}. "
+            f"{names.TFDS_PREFIX}NAME needs the package tensorflow-datasets. Received: {error}. "
             "Install it with: pip install 'keras-qat[tfds]'."
         ) from error
-    name = str(source).removeprefix(TFDS_PREFIX)
+    name = str(source).removeprefix(names.TFDS_PREFIX)
     try:
         builder = tensorflow_datasets.builder(name)
         builder.download_and_prepare()
@@ -221,7 +221,7 @@ SOURCE_KINDS = (
     SourceKind(_is_embedded, _embedded, _embedded_validation),
     SourceKind(_is_tfds, _tfds, _tfds_validation),
     SourceKind(_is_shards, _records, _records_validation),
-    SourceKind(_is_folder, load_folder, load_folder_validation),
+    SourceKind(_is_folder, folders.load_folder, folders.load_folder_validation),
 )
 """The first kind that accepts a source reads it."""
 
@@ -231,4 +231,4 @@ def _kind(source: Source) -> SourceKind:
         # Python would take the empty name for the current folder.
         if source and kind.accepts(source):
             return kind
-    raise unknown_source(source)
+    raise names.unknown_source(source)

@@ -3,16 +3,15 @@
 from rich.table import Table
 from rich.text import Text
 
+from keras_qat.doctor import findings, machine_advice
 from keras_qat.doctor.examination import Examination, Summary
-from keras_qat.doctor.findings import Finding, Severity, Symptom
 from keras_qat.doctor.machine import EngineState, Machine
-from keras_qat.doctor.machine_advice import advise
 from keras_qat.machine import EXTRAS
 from keras_qat.text import size_text
 
 _MILLION, _GIGABYTE = 1e6, 1e9
 
-_SEVERITIES = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.NOTE: "cyan"}
+_SEVERITIES = {findings.Severity.ERROR: "bold red", findings.Severity.WARNING: "yellow", findings.Severity.NOTE: "cyan"}
 _STATES = {"ready": "green", "builds only": "yellow", "can't run here": "yellow", "not installed": "dim"}
 _VNNI = {True: "with VNNI", False: "without VNNI", None: "VNNI unknown"}
 
@@ -40,7 +39,7 @@ def machine_table(machine: Machine) -> Table:
     if missing:
         whole.add_row(Text("Optional, not installed:"))
         whole.add_row(_facts_grid({f"  {extra.purpose}": extra.install for extra in missing}))
-    symptoms = [(name, symptom) for name, several in advise(machine).items() for symptom in several]
+    symptoms = [(name, symptom) for name, several in machine_advice.advise(machine).items() for symptom in several]
     if symptoms:
         whole.add_row(_advice_table(symptoms))
     else:
@@ -78,7 +77,7 @@ def _findings_table(examination: Examination) -> Table:
     return table
 
 
-def _advice_table(symptoms: list[tuple[str, Symptom]]) -> Table:
+def _advice_table(symptoms: list[tuple[str, findings.Symptom]]) -> Table:
     table = Table(show_lines=True)
     table.add_column("Finding", overflow="fold", max_width=20)
     table.add_column(_EXPLANATION, overflow="fold", ratio=1)
@@ -87,11 +86,11 @@ def _advice_table(symptoms: list[tuple[str, Symptom]]) -> Table:
     return table
 
 
-def _heading(severity: Severity, check: str) -> Text:
+def _heading(severity: findings.Severity, check: str) -> Text:
     return Text(str(severity), style=_SEVERITIES[severity]).append(f"\n{check}", style="default")
 
 
-def _explained(symptom: Symptom | Finding, place: str = "") -> Text:
+def _explained(symptom: findings.Symptom | findings.Finding, place: str = "") -> Text:
     """What it is, where, what it costs, and what to do: one line each."""
     text = Text(symptom.problem[:1].upper() + symptom.problem[1:])
     if place:

@@ -10,21 +10,18 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_qat.calibration import copy_network, kernel_calls
-from keras_qat.graph import Node, Trace
-from keras_qat.layers import FakeQuantize, fake_quantize, scale_of
-from keras_qat.transform import LayerCopy
+from keras_qat import calibration, graph, layers, transform
 from keras_qat.types import OpKind, QuantSpec
 
 TENSORS, KERNELS, OUTPUTS = "tensors", "kernels", "outputs"
 
 
-def fake_quantize_nodes(quantized: Trace) -> tuple[Node, ...]:
+def fake_quantize_nodes(quantized: graph.Trace) -> tuple[graph.Node, ...]:
     """Return the nodes that quantize their input, in the order of the graph."""
     return tuple(node for node in quantized.graph.nodes if node.kind is OpKind.FAKE_QUANTIZE)
 
 
-def build_error_probe(exact: Trace, quantized: Trace) -> keras.Model:
+def build_error_probe(exact: graph.Trace, quantized: graph.Trace) -> keras.Model:
     """Build a model of both networks that outputs the sums.
 
     Args:
@@ -36,7 +33,7 @@ def build_error_probe(exact: Trace, quantized: Trace) -> keras.Model:
         `fake_quantize_nodes`; `kernels`, the `squared_error` of each layer of `kernel_calls`; `outputs`, that of each
         output of the model.
     """
-    fakes, calls = fake_quantize_nodes(quantized), kernel_calls(quantized)
+    fakes, calls = fake_quantize_nodes(quantized), calibration.kernel_calls(quantized)
     read = {node.name: exact.graph.by_name[node.name].inputs[0] for nodes in calls.values() for node in nodes}
     reference = _network(exact, [*(node.inputs[0] for node in fakes), *read.values()], "exact")
     simulation = _network(quantized, [node.name for node in fakes], "simulated")
@@ -60,17 +57,17 @@ def build_error_probe(exact: Trace, quantized: Trace) -> keras.Model:
     return keras.Model(inputs, {TENSORS: tensors, KERNELS: kernels, OUTPUTS: outputs}, name="error_probe")
 
 
-def _network(traced: Trace, tensors: Iterable[str], name: str) -> keras.Model:
+def _network(traced: graph.Trace, tensors: Iterable[str], name: str) -> keras.Model:
     """Return a copy of a network that outputs its own outputs and these tensors."""
-    model, flowing = copy_network(traced)
+    model, flowing = calibration.copy_network(traced)
     outputs = {OUTPUTS: list(model.outputs), TENSORS: {tensor: flowing[tensor] for tensor in tensors}}
     return keras.Model(list(model.inputs), outputs, name=name)
 
 
 def _kernel_error(float_layer: Any, layer: Any, inputs: Sequence[Any], name: str) -> Any:
     """Return the squared error of W x against Ŵ x over all calls of a layer, with W from the quantized network."""
-    w_x = LayerCopy(float_layer, f"{name}_exact", linear=True, weights_of=layer)
-    w_x_hat = LayerCopy(layer, f"{name}_rounded", linear=True)
+    w_x = transform.LayerCopy(float_layer, f"{name}_exact", linear=True, weights_of=layer)
+    w_x_hat = transform.LayerCopy(layer, f"{name}_rounded", linear=True)
     errors = [SquaredError(autocast=False)(w_x(x), w_x_hat(x)) for x in inputs]
     return errors[0] if len(errors) == 1 else keras.layers.add(errors, dtype="float64")
 
@@ -82,13 +79,13 @@ class TensorErrors(keras.layers.Layer):
         fake: The layer that quantizes it.
     """
 
-    def __init__(self, fake: FakeQuantize) -> None:
+    def __init__(self, fake: layers.FakeQuantize) -> None:
         super().__init__(autocast=False)
         self.spec, self.amax = fake.spec, ops.convert_to_numpy(fake.amax)
 
     def call(self, x: Any, x_simulated: Any) -> tuple[Any, Any, Any]:
         """Return the squared error of the tensor's own rounding, that of the whole network, and what is clipped."""
-        x_hat = fake_quantize(x, self.amax, self.spec)
+        x_hat = layers.fake_quantize(x, self.amax, self.spec)
         return squared_error(x, x_hat), squared_error(x, x_simulated), clipped(x, x_hat, self.amax, self.spec)
 
 
@@ -126,7 +123,7 @@ def clipped(x: Any, x_hat: Any, amax: Any, spec: QuantSpec) -> Any:
     Returns:
         How many numbers saturate, how many there are, and Σ (x - x̂)² over those that saturate; float64, shape (3,).
     """
-    q = ops.round(ops.cast(x, "float32") / scale_of(ops.cast(amax, "float32"), spec))
+    q = ops.round(ops.cast(x, "float32") / layers.scale_of(ops.cast(amax, "float32"), spec))
     beyond = ops.cast(ops.logical_or(q < spec.q_min, q > spec.q_max), "float64")
     error = ops.square(ops.cast(x, "float64") - ops.cast(x_hat, "float64"))
     return ops.stack([ops.sum(beyond), ops.sum(ops.ones_like(beyond)), ops.sum(beyond * error)])

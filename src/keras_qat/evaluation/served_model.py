@@ -8,13 +8,11 @@ from typing import Any, get_args
 
 import numpy as np
 
+from keras_qat import graph, models, runtimes
 from keras_qat.data import Labelled, Mode, Preprocessing, decode_file
 from keras_qat.errors import DataError, UnsupportedModelError, UserError
 from keras_qat.evaluation.predictions import class_scores
 from keras_qat.evaluation.single_score import single_score
-from keras_qat.graph import classes_of
-from keras_qat.models import FACTS_FILE, ModelFacts, input_preprocessing, read_model_facts
-from keras_qat.runtimes import KerasRuntime, Runtime, open_runtime
 from keras_qat.types import ScoreMeaning
 
 _logger = logging.getLogger(__name__)
@@ -40,7 +38,7 @@ class ServedModel:
     """
 
     path: Path
-    runtime: Runtime
+    runtime: runtimes.Runtime
     preprocessing: Preprocessing
     class_names: tuple[str, ...]
     num_classes: int | None
@@ -82,7 +80,7 @@ def open_model(
         UserError: If the engine can't run it, or it is unknown how its images are prepared.
     """
     with ExitStack() as undo:
-        runtime = undo.enter_context(open_runtime(path, engine=engine, threads=threads))
+        runtime = undo.enter_context(runtimes.open_runtime(path, engine=engine, threads=threads))
         _require_classifier(path, runtime)
         facts = _facts(path, given=preprocessing is not None)
         written = None if facts is None or preprocessing is not None else facts.preprocessing
@@ -93,7 +91,7 @@ def open_model(
     # Files that normalize by themselves read pixels.
     fed = known.raw() if runtime.inputs[0].dtype == _PIXELS else known
     width = runtime.outputs[0].shape[1]
-    num_classes = None if width is None else classes_of(width, meaning)
+    num_classes = None if width is None else graph.classes_of(width, meaning)
     return ServedModel(path, runtime, fed, () if facts is None else facts.class_names, num_classes, meaning)
 
 
@@ -233,7 +231,7 @@ def warn_unless_finite(path: Path, scores: np.ndarray) -> None:
         )
 
 
-def _meaning(path: Path, runtime: Runtime, facts: ModelFacts | None) -> ScoreMeaning:
+def _meaning(path: Path, runtime: runtimes.Runtime, facts: models.ModelFacts | None) -> ScoreMeaning:
     """What the scores mean: as is written in or beside the file, else as the operators that compute them show."""
     width = runtime.outputs[0].shape[1]
     if width not in {1, None}:
@@ -243,24 +241,24 @@ def _meaning(path: Path, runtime: Runtime, facts: ModelFacts | None) -> ScoreMea
     return "classes" if width is None else single_score(path, runtime)
 
 
-def _facts(path: Path, *, given: bool) -> ModelFacts | None:
+def _facts(path: Path, *, given: bool) -> models.ModelFacts | None:
     """What is written in or beside the file; what can't be understood is left out if the user gives preprocessing."""
     try:
-        return read_model_facts(path.absolute())
+        return models.read_model_facts(path.absolute())
     except UserError:
         if not given:
             raise
         return None
 
 
-def _prepared(path: Path, runtime: Runtime, given: Preprocessing | None) -> Preprocessing:
+def _prepared(path: Path, runtime: runtimes.Runtime, given: Preprocessing | None) -> Preprocessing:
     """The preprocessing that the user gives, else the one that the first layer of a Keras model shows."""
-    if isinstance(runtime, KerasRuntime):
-        return input_preprocessing(runtime.model, given, path)
+    if isinstance(runtime, runtimes.KerasRuntime):
+        return models.input_preprocessing(runtime.model, given, path)
     if given is None:
         raise UserError(
             f"Nothing says how images are prepared for this model. Received: {str(path)!r}, with nothing in it and no "
-            f"{FACTS_FILE} beside it. Say it with --preprocessing MODE:SIZE or MODE:SIZE:RESIZE, such as "
+            f"{models.FACTS_FILE} beside it. Say it with --preprocessing MODE:SIZE or MODE:SIZE:RESIZE, such as "
             f"caffe:224:256: the mode ({', '.join(get_args(Mode))}), the side of the network's input, and that of the "
             "image's shorter side before the crop."
         )
@@ -268,7 +266,7 @@ def _prepared(path: Path, runtime: Runtime, given: Preprocessing | None) -> Prep
     return replace(given, channels=1) if runtime.inputs[0].shape[3] == 1 else given
 
 
-def _require_classifier(path: Path, runtime: Runtime) -> None:
+def _require_classifier(path: Path, runtime: runtimes.Runtime) -> None:
     inputs, outputs = runtime.inputs, runtime.outputs
     described = _described(path, runtime)
     if [len(spec.shape) for spec in inputs] != [_RANK] or [len(spec.shape) for spec in outputs] != [2]:
@@ -283,7 +281,7 @@ def _require_classifier(path: Path, runtime: Runtime) -> None:
         )
 
 
-def _require_prepared(path: Path, runtime: Runtime, prepared: Preprocessing) -> None:
+def _require_prepared(path: Path, runtime: runtimes.Runtime, prepared: Preprocessing) -> None:
     _, height, width, channels = runtime.inputs[0].shape
     described = _described(path, runtime)
     if not {height, width} <= {prepared.size, None}:
@@ -299,7 +297,7 @@ def _require_prepared(path: Path, runtime: Runtime, prepared: Preprocessing) -> 
         )
 
 
-def _described(path: Path, runtime: Runtime) -> str:
+def _described(path: Path, runtime: runtimes.Runtime) -> str:
     return f"{path} reads {'; '.join(map(str, runtime.inputs))} and writes {'; '.join(map(str, runtime.outputs))}"
 
 

@@ -9,11 +9,8 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from keras_qat import graph, models, onnx, runtimes
 from keras_qat.errors import UnsupportedModelError
-from keras_qat.graph import score_meaning, trace
-from keras_qat.models import FACTS_FILE
-from keras_qat.onnx import constant_tensor, producer, read_onnx_file, source
-from keras_qat.runtimes import KerasRuntime, Runtime
 from keras_qat.types import ScoreMeaning
 
 _SEEN_THROUGH = frozenset(
@@ -32,7 +29,7 @@ _MEANINGS: Mapping[str, ScoreMeaning] = {"Sigmoid": "probability", **dict.fromke
 
 _FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE})
 
-_BESIDE = f'put a {FACTS_FILE} beside it, as a run writes one, with "scores": "probability" or "logit"'
+_BESIDE = f'put a {models.FACTS_FILE} beside it, as a run writes one, with "scores": "probability" or "logit"'
 
 _ADVICE: Mapping[str, str] = {
     ".keras": f"End the model with a sigmoid, or {_BESIDE}.",
@@ -69,14 +66,14 @@ def onnx_score(path: Path) -> ScoreMeaning | None:
         ...     onnx_score(Path(folder, "m.onnx"))
         'probability'
     """
-    (output,) = read_onnx_file(path).model.graph.outputs
-    node = producer(output, _keeps_threshold) if output.dtype in _FLOATS else None
+    (output,) = onnx.read_onnx_file(path).model.graph.outputs
+    node = onnx.producer(output, _keeps_threshold) if output.dtype in _FLOATS else None
     if node is None:
         return None
     return "logit" if node.op_type == "Add" and _adds_bias(node) else _MEANINGS.get(node.op_type)
 
 
-def single_score(path: Path, runtime: Runtime) -> ScoreMeaning:
+def single_score(path: Path, runtime: runtimes.Runtime) -> ScoreMeaning:
     """What the score of a model with one output of shape (batch, 1) means.
 
     Args:
@@ -93,8 +90,8 @@ def single_score(path: Path, runtime: Runtime) -> ScoreMeaning:
         'logit'
     """
     meaning: ScoreMeaning | None = None
-    if isinstance(runtime, KerasRuntime):
-        meaning = score_meaning(trace(runtime.model))
+    if isinstance(runtime, runtimes.KerasRuntime):
+        meaning = graph.score_meaning(graph.trace(runtime.model))
     elif path.suffix == ".onnx":
         meaning = onnx_score(path)
     if meaning is None:
@@ -112,7 +109,7 @@ def _keeps_threshold(node: ir.Node) -> bool:
 
 def _adds_bias(addition: ir.Node) -> bool:
     """Whether an Add is the bias of a product; the sum of two scores is neither a logit nor a probability."""
-    sources = [source(value, _keeps_threshold) for value in addition.inputs if value is not None]
+    sources = [onnx.source(value, _keeps_threshold) for value in addition.inputs if value is not None]
     makers = (value.producer() for value in sources)
     multiplied = any(node is not None and node.op_type in _PRODUCTS for node in makers)
-    return multiplied and any(constant_tensor(value) is not None for value in sources)
+    return multiplied and any(onnx.constant_tensor(value) is not None for value in sources)

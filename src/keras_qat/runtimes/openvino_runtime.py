@@ -7,12 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from keras_qat import files, machine, onnx, targets
 from keras_qat.errors import StorageError, UserError
-from keras_qat.files import atomic_path
-from keras_qat.machine import read_cpu
-from keras_qat.onnx import read_onnx_file
 from keras_qat.runtimes.runtime import BuildOptions, Built, Runtime, TensorSpec, import_engine
-from keras_qat.targets import find_engine
 
 _IR = ".xml"
 
@@ -36,7 +33,7 @@ class OpenVINORuntime(Runtime):
     """
 
     def __init__(self, path: str | Path, *, threads: int | None = None) -> None:
-        openvino = import_engine(find_engine("openvino"))
+        openvino = import_engine(targets.find_engine("openvino"))
         threads = threads or os.cpu_count() or 1
         core = openvino.Core()
         config = {
@@ -80,10 +77,10 @@ def build_ir(source: Path, output: Path, options: BuildOptions) -> Built:
         )
     if output.suffix != _IR:
         raise UserError(f"OpenVINO's IR is named .xml. Received: {str(output)!r}. Name it {output.stem}.xml.")
-    openvino = import_engine(find_engine("openvino"))
+    openvino = import_engine(targets.find_engine("openvino"))
     model = _read(openvino.Core(), source)
     weights = output.with_suffix(".bin")
-    with atomic_path(output) as graph:
+    with files.atomic_path(output) as graph:
         temporary_weights = graph.with_suffix(".bin")
         try:
             # The default would round the weights to float16.
@@ -108,7 +105,7 @@ def why_saturated() -> str | None:
     simulated ones fell from 32 to 10 dB, and one class in five changed (OpenVINO 2026.4 on AVX2).
     https://docs.openvino.ai/latest/pot_saturation_issue.html
     """
-    if platform.machine().lower() not in _X86 or read_cpu().vnni is not False:
+    if platform.machine().lower() not in _X86 or machine.read_cpu().vnni is not False:
         return None
     return "its INT8 kernels saturate on a CPU without VNNI"
 
@@ -116,7 +113,7 @@ def why_saturated() -> str | None:
 def _read(core: Any, path: Path) -> Any:
     if path.suffix != _IR:
         # OpenVINO tries a corrupt file as one of every other kind, and complains of each on the terminal.
-        read_onnx_file(path)
+        onnx.read_onnx_file(path)
     try:
         return core.read_model(path)
     except RuntimeError as error:

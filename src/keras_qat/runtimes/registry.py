@@ -7,18 +7,19 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from keras_qat import files, targets
 from keras_qat.errors import StorageError, UserError
-from keras_qat.files import require_engine_model, require_onnx_file, require_writable
-from keras_qat.runtimes.keras_runtime import KerasRuntime, SavedModelRuntime
-from keras_qat.runtimes.onnxruntime_runtime import OnnxRuntime, why_no_cuda
-from keras_qat.runtimes.openvino_runtime import OpenVINORuntime, build_ir, why_saturated
-from keras_qat.runtimes.runtime import BatchRange, BuildOptions, Built, Runtime
-from keras_qat.runtimes.tensorrt_build import build_plan
-from keras_qat.runtimes.tensorrt_runtime import TensorRTRuntime, why_no_gpu
-from keras_qat.targets import ENGINES, Engine, find_engine
+from keras_qat.runtimes import (
+    keras_runtime,
+    onnxruntime_runtime,
+    openvino_runtime,
+    runtime,
+    tensorrt_build,
+    tensorrt_runtime,
+)
 
-Open = Callable[..., Runtime]
-Build = Callable[[Path, Path, BuildOptions], Built]
+Open = Callable[..., runtime.Runtime]
+Build = Callable[[Path, Path, runtime.BuildOptions], runtime.Built]
 Reason = Callable[[], str | None]
 
 
@@ -38,7 +39,7 @@ class Adapter:
         why_inexact: why it computes INT8 files otherwise than they say on this machine, or `None` if it doesn't.
     """
 
-    engine: Engine
+    engine: targets.Engine
     open: Open
     build: Build | None = None
     why_unusable: Reason = _no_reason
@@ -52,26 +53,40 @@ class Adapter:
 
 
 def _tensorrt(name: str) -> Adapter:
-    engine = find_engine(name)
-    return Adapter(engine, partial(TensorRTRuntime, engine=engine), partial(build_plan, engine), why_no_gpu)
+    engine = targets.find_engine(name)
+    return Adapter(
+        engine,
+        partial(tensorrt_runtime.TensorRTRuntime, engine=engine),
+        partial(tensorrt_build.build_plan, engine),
+        tensorrt_runtime.why_no_gpu,
+    )
 
 
 ADAPTERS: Mapping[str, Adapter] = {
     adapter.engine.name: adapter
     for adapter in (
-        Adapter(find_engine("keras"), KerasRuntime.load),
-        Adapter(find_engine("onnxruntime"), OnnxRuntime),
-        Adapter(find_engine("openvino"), OpenVINORuntime, build_ir, why_inexact=why_saturated),
+        Adapter(targets.find_engine("keras"), keras_runtime.KerasRuntime.load),
+        Adapter(targets.find_engine("onnxruntime"), onnxruntime_runtime.OnnxRuntime),
+        Adapter(
+            targets.find_engine("openvino"),
+            openvino_runtime.OpenVINORuntime,
+            openvino_runtime.build_ir,
+            why_inexact=openvino_runtime.why_saturated,
+        ),
         _tensorrt("tensorrt"),
         _tensorrt("tensorrt-rtx"),
-        Adapter(find_engine("onnxruntime-cuda"), partial(OnnxRuntime, device="cuda"), why_unusable=why_no_cuda),
-        Adapter(find_engine("tensorflow"), SavedModelRuntime),
+        Adapter(
+            targets.find_engine("onnxruntime-cuda"),
+            partial(onnxruntime_runtime.OnnxRuntime, device="cuda"),
+            why_unusable=onnxruntime_runtime.why_no_cuda,
+        ),
+        Adapter(targets.find_engine("tensorflow"), keras_runtime.SavedModelRuntime),
     )
 }
 """The adapter of every engine of `keras_qat.targets`."""
 
 
-def open_runtime(path: str | Path, engine: str | None = None, threads: int | None = None) -> Runtime:
+def open_runtime(path: str | Path, engine: str | None = None, threads: int | None = None) -> runtime.Runtime:
     """Open a model file, or a SavedModel's folder, in an engine.
 
     Args:
@@ -85,8 +100,8 @@ def open_runtime(path: str | Path, engine: str | None = None, threads: int | Non
             threads.
     """
     path = Path(path)
-    require_engine_model(path)
-    chosen = _engine_of(path) if engine is None else find_engine(engine)
+    files.require_engine_model(path)
+    chosen = _engine_of(path) if engine is None else targets.find_engine(engine)
     adapter = ADAPTERS[chosen.name]
     if not chosen.accepts(path):
         kind = " and ".join(chosen.suffixes) + " files" if chosen.suffixes else "the folders of SavedModels"
@@ -127,7 +142,7 @@ def build_engine(
     *,
     engine: str,
     compute_capabilities: tuple[str, ...] = (),
-    batch: BatchRange | None = None,
+    batch: runtime.BatchRange | None = None,
 ) -> EngineBuild:
     """Build an engine file from an ONNX file. Nothing is printed, and an old file stays if the build fails.
 
@@ -144,7 +159,7 @@ def build_engine(
         UserError: If the engine is unknown, not installed or needs a GPU, or an option is wrong.
     """
     source = Path(source)
-    chosen = find_engine(engine)
+    chosen = targets.find_engine(engine)
     build = ADAPTERS[engine].build
     if build is None:
         able = ", ".join(name for name, adapter in ADAPTERS.items() if adapter.build is not None)
@@ -152,13 +167,13 @@ def build_engine(
             f"{chosen.title} has no engine files: it runs what was exported. Received: {engine!r}. "
             f"Choose one of: {able}."
         )
-    require_onnx_file(source)
+    files.require_onnx_file(source)
     output = source.with_suffix(chosen.suffixes[0]) if output is None else Path(output)
     if output.is_dir() or output.resolve() == source.resolve():
         raise StorageError(f"The engine needs a file of its own. Received: {str(output)!r}. Name another output.")
-    require_writable(output.parent)
+    files.require_writable(output.parent)
     start = time.perf_counter()
-    built = build(source, output, BuildOptions(compute_capabilities, batch))
+    built = build(source, output, runtime.BuildOptions(compute_capabilities, batch))
     return EngineBuild(
         path=output,
         engine=engine,
@@ -170,11 +185,11 @@ def build_engine(
     )
 
 
-def _engine_of(path: Path) -> Engine:
+def _engine_of(path: Path) -> targets.Engine:
     """The engine that opens a path if none is named."""
-    able = [engine for engine in ENGINES.values() if engine.accepts(path)]
+    able = [engine for engine in targets.ENGINES.values() if engine.accepts(path)]
     if not able:
-        known = dict.fromkeys(suffix for engine in ENGINES.values() for suffix in engine.suffixes)
+        known = dict.fromkeys(suffix for engine in targets.ENGINES.values() for suffix in engine.suffixes)
         raise UserError(
             f"No engine opens such a file. Received: {str(path)!r}. Known suffixes: {', '.join(known)}; or the folder "
             "of a SavedModel."
@@ -186,11 +201,11 @@ def _engine_of(path: Path) -> Engine:
     return next((engine for engine in able if engine.magic and engine.magic == start), able[0])
 
 
-def _check_threads(engine: Engine, threads: int | None) -> None:
+def _check_threads(engine: targets.Engine, threads: int | None) -> None:
     if threads is None:
         return
     if not engine.takes_threads:
-        able = " or ".join(other.title for other in ENGINES.values() if other.takes_threads)
+        able = " or ".join(other.title for other in targets.ENGINES.values() if other.takes_threads)
         raise UserError(
             f"{engine.title} takes no number of threads for one model. Received: threads={threads}. "
             f"Leave it out, or run the model in {able}."

@@ -22,11 +22,9 @@ from typing import Any
 
 import keras
 
+from keras_qat import layers, machine
 from keras_qat.errors import UserError
-from keras_qat.layers import FakeQuantize
-from keras_qat.machine import memory
-from keras_qat.training.callbacks import smaller_batch
-from keras_qat.training.cloning import all_layers
+from keras_qat.training import callbacks, cloning
 from keras_qat.training.recipe import Recipe
 from keras_qat.types import TrainingPrecision
 
@@ -62,11 +60,12 @@ def require_memory(
     # Nothing needs to be kept before the first layer that trains; how much that saves isn't known here.
     if _LEAST * needed > available and not _partly_frozen(model):
         raise UserError(
-            f"A training step doesn't fit in memory. Received: {figures}. {smaller_batch(batch_size, accumulate)}"
+            f"A training step doesn't fit in memory. Received: {figures}. "
+            f"{callbacks.smaller_batch(batch_size, accumulate)}"
         )
     if needed > available:
         _logger.warning(
-            "A training step may not fit in memory (%s). %s", figures, smaller_batch(batch_size, accumulate)
+            "A training step may not fit in memory (%s). %s", figures, callbacks.smaller_batch(batch_size, accumulate)
         )
 
 
@@ -92,15 +91,17 @@ def _partly_frozen(model: keras.Model) -> bool:
 
     Batch norms and FakeQuantize layers don't count: what they read is kept for the layers before them.
     """
-    others = (keras.layers.BatchNormalization, FakeQuantize)
-    return any(layer.weights and not layer.trainable and not isinstance(layer, others) for layer in all_layers(model))
+    others = (keras.layers.BatchNormalization, layers.FakeQuantize)
+    return any(
+        layer.weights and not layer.trainable and not isinstance(layer, others) for layer in cloning.all_layers(model)
+    )
 
 
 def available_memory() -> int | None:
     """The bytes that this process may still take where Keras trains on the CPU, else `None`."""
     if any(not str(device).startswith("cpu") for device in keras.distribution.list_devices()):
         return None
-    return memory().available
+    return machine.memory().available
 
 
 def find_devices(count: int, *, kind: str = "GPU") -> tuple[str, ...]:

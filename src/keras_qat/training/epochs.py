@@ -8,12 +8,9 @@ from dataclasses import replace
 
 import keras
 
+from keras_qat.training import checkpoint, cloning, freezing, history
 from keras_qat.training.batches import EpochData
 from keras_qat.training.callbacks import FiniteLoss, StateKeeper, TrainingProgress, memory_explained
-from keras_qat.training.checkpoint import Position
-from keras_qat.training.cloning import all_layers
-from keras_qat.training.freezing import FreezeBatchNorm, FreezeRanges
-from keras_qat.training.history import EpochRecord, History
 from keras_qat.training.recipe import Recipe, parse_batch_norm
 from keras_qat.training.session import Session
 
@@ -24,13 +21,13 @@ def fit_epochs(
     session: Session,
     data: EpochData,
     recipe: Recipe,
-    position: Position | None = None,
+    position: checkpoint.Position | None = None,
     *,
     progress: bool = True,
     callbacks: Sequence[keras.callbacks.Callback] = (),
-    keep: Callable[[Position], None] = lambda _: None,
+    keep: Callable[[checkpoint.Position], None] = lambda _: None,
     keep_every_s: float = 600.0,
-) -> History:
+) -> history.History:
     """Train epoch by epoch; after each epoch that is the best so far, `session.best` gets its weights.
 
     Each epoch is one `fit`; the compiled step and the optimizer carry over to the next. All randomness of epoch e is
@@ -55,7 +52,9 @@ def fit_epochs(
     with ExitStack() as stack:
         stack.enter_context(memory_explained(data.batch_size, recipe.accumulate))
         if position is None:
-            position = Position(History(monitor=recipe.monitor).with_record(_evaluate_given(session, data)))
+            position = checkpoint.Position(
+                history.History(monitor=recipe.monitor).with_record(_evaluate_given(session, data))
+            )
             keep(position)
         own_callbacks = _freezing_callbacks(recipe)
         done = position.history.last_epoch
@@ -74,7 +73,7 @@ def fit_epochs(
                     epoch,
                 )
                 break
-            position = Position(position.history.with_record(record))
+            position = checkpoint.Position(position.history.with_record(record))
             if position.history.best_epoch == epoch:
                 session.keep_best()
             keep(position)
@@ -84,7 +83,7 @@ def fit_epochs(
     return position.history
 
 
-def _evaluate_given(session: Session, data: EpochData) -> EpochRecord:
+def _evaluate_given(session: Session, data: EpochData) -> history.EpochRecord:
     """Evaluate the model as given, and return the record of epoch 0."""
     started = time.perf_counter()
     results = session.trainer.evaluate(data.selection, steps=data.selection_steps, verbose=0, return_dict=True)
@@ -98,12 +97,14 @@ def _evaluate_given(session: Session, data: EpochData) -> EpochRecord:
 def _freezing_callbacks(recipe: Recipe) -> list[keras.callbacks.Callback]:
     batch_norm, ranges = parse_batch_norm(recipe.batch_norm), recipe.freeze_ranges_after
     return [
-        *([FreezeBatchNorm(batch_norm)] if batch_norm else []),
-        *([FreezeRanges(ranges)] if ranges is not None else []),
+        *([freezing.FreezeBatchNorm(batch_norm)] if batch_norm else []),
+        *([freezing.FreezeRanges(ranges)] if ranges is not None else []),
     ]
 
 
-def _keeper(position: Position, steps: int, keep: Callable[[Position], None], every_s: float) -> StateKeeper:
+def _keeper(
+    position: checkpoint.Position, steps: int, keep: Callable[[checkpoint.Position], None], every_s: float
+) -> StateKeeper:
     """Return the callback that saves positions within the epoch after `position`."""
     return StateKeeper(
         lambda step, metrics: keep(replace(position, step=step, metrics=metrics)),
@@ -118,9 +119,9 @@ def _fit_epoch(
     session: Session,
     data: EpochData,
     recipe: Recipe,
-    position: Position,
+    position: checkpoint.Position,
     callbacks: Sequence[keras.callbacks.Callback],
-) -> EpochRecord:
+) -> history.EpochRecord:
     """Train the epoch after `position`, or the rest of it."""
     epoch, step = position.history.last_epoch + 1, position.step
     if step == 0:
@@ -154,14 +155,14 @@ def _seed_epoch(model: keras.Model, seed: int) -> None:
     A layer's own seed generator advances with each step; seeding it makes an epoch independent of those before it.
     """
     keras.utils.set_random_seed(seed)
-    for index, layer in enumerate(all_layers(model)):
+    for index, layer in enumerate(cloning.all_layers(model)):
         for value in vars(layer).values():
             if isinstance(value, keras.random.SeedGenerator):
                 value.state.assign([seed, index])
 
 
-def _record(epoch: int, rate: float | None, logs: Mapping[str, float], started: float) -> EpochRecord:
-    return EpochRecord(
+def _record(epoch: int, rate: float | None, logs: Mapping[str, float], started: float) -> history.EpochRecord:
+    return history.EpochRecord(
         epoch=epoch,
         learning_rate=rate,
         train_loss=logs.get("loss"),

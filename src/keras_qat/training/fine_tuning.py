@@ -15,11 +15,8 @@ import keras
 
 from keras_qat.errors import UserError
 from keras_qat.files import require_writable
-from keras_qat.training import checkpoint, devices
-from keras_qat.training.batches import TrainData, read_data
+from keras_qat.training import batches, checkpoint, cloning, devices, distiller
 from keras_qat.training.callbacks import tensorboard_callbacks
-from keras_qat.training.cloning import fingerprint
-from keras_qat.training.distiller import require_teacher
 from keras_qat.training.epochs import fit_epochs
 from keras_qat.training.history import EpochRecord
 from keras_qat.training.recipe import Recipe
@@ -48,7 +45,7 @@ class FineTuned:
 
 def fine_tune(
     model: keras.Model,
-    train: TrainData,
+    train: batches.TrainData,
     selection: Any,
     recipe: Recipe,
     *,
@@ -111,15 +108,17 @@ def fine_tune(
     if path is not None:
         require_writable(path)
     teacher = _teacher_for(model, recipe, teacher)
-    data = read_data(train, selection, recipe, model, teacher)
+    data = batches.read_data(train, selection, recipe, model, teacher)
     _require_steps(recipe, data.steps)
     devices.require_memory(
         model, data.batch_size, recipe.accumulate, devices.available_memory(), recipe.training_precision
     )
     keras.utils.set_random_seed(recipe.seed)
 
-    teacher_id = "" if teacher is None else fingerprint(teacher)
-    identity = checkpoint.RunIdentity(recipe, data.steps, fingerprint(model), teacher_id, data.labelled, data_id)
+    teacher_id = "" if teacher is None else cloning.fingerprint(teacher)
+    identity = checkpoint.RunIdentity(
+        recipe, data.steps, cloning.fingerprint(model), teacher_id, data.labelled, data_id
+    )
     session, position = _open_run(model, teacher, identity, path if resume else None)
     logs: list[keras.callbacks.Callback] = []
     if path is not None and (position is None or position.history.last_epoch < recipe.epochs):
@@ -161,7 +160,7 @@ def _teacher_for(model: keras.Model, recipe: Recipe, teacher: keras.Model | None
             "The recipe distills, and there is no teacher. Received: teacher=None. Give the float model as `teacher`, "
             "or train on the labels alone with `Recipe(distillation=None)`."
         )
-    require_teacher(model, teacher)
+    distiller.require_teacher(model, teacher)
     return teacher
 
 
@@ -194,7 +193,7 @@ def _open_run(
 
 def train_baseline(
     model: keras.Model,
-    train: TrainData,
+    train: batches.TrainData,
     selection: Any,
     *,
     epochs: int,
@@ -244,7 +243,7 @@ def train_baseline(
         distillation=None,
         monitor="accuracy",
     )
-    data = read_data(train, selection, recipe, model)
+    data = batches.read_data(train, selection, recipe, model)
     keras.utils.set_random_seed(seed)
     session = open_session(model, recipe, data.steps, batch_norm_momentum=_BASELINE_MOMENTUM)
     fit_epochs(session, data, recipe, progress=progress)

@@ -6,10 +6,7 @@ from typing import Any
 import keras
 
 from keras_qat.errors import UserError
-from keras_qat.training.cloning import all_layers, clone
-from keras_qat.training.distiller import Distiller, class_probabilities, labels_loss
-from keras_qat.training.freezing import freeze_batch_norms
-from keras_qat.training.optimizers import build_optimizer, make_optimizer, make_schedule
+from keras_qat.training import cloning, distiller, freezing, optimizers
 from keras_qat.training.recipe import Recipe, parse_batch_norm
 
 
@@ -64,11 +61,11 @@ def open_session(
         UserError: If no weight is left to train, or the teacher has other inputs or classes.
         UnsupportedModelError: If the model or the teacher can't be cloned.
     """
-    schedule = make_schedule(recipe.schedule, recipe.learning_rate, steps_per_epoch, recipe.epochs)
-    working = clone(model, precision=recipe.training_precision, range_mode=recipe.range_mode)
+    schedule = optimizers.make_schedule(recipe.schedule, recipe.learning_rate, steps_per_epoch, recipe.epochs)
+    working = cloning.clone(model, precision=recipe.training_precision, range_mode=recipe.range_mode)
     if parse_batch_norm(recipe.batch_norm) == 0:
-        freeze_batch_norms(working)
-    for layer in all_layers(working):
+        freezing.freeze_batch_norms(working)
+    for layer in cloning.all_layers(working):
         if isinstance(layer, keras.layers.BatchNormalization) and batch_norm_momentum is not None:
             layer.momentum = batch_norm_momentum
     if not working.trainable_variables:
@@ -78,8 +75,8 @@ def open_session(
         )
     trainer = working
     if teacher is not None and recipe.distillation is not None:
-        trainer = Distiller(working, teacher, recipe.distillation, precision=recipe.training_precision)
-    optimizer = make_optimizer(
+        trainer = distiller.Distiller(working, teacher, recipe.distillation, precision=recipe.training_precision)
+    optimizer = optimizers.make_optimizer(
         recipe.optimizer,
         schedule,
         weight_decay=recipe.weight_decay,
@@ -93,16 +90,16 @@ def open_session(
         jit_compile=keras.backend.backend() == "jax",
     )
     # Built now, so that the checkpoint of epoch 0 holds the optimizer's state like later ones.
-    build_optimizer(optimizer, working.trainable_variables)
-    return Session(working, trainer, clone(model), schedule)
+    optimizers.build_optimizer(optimizer, working.trainable_variables)
+    return Session(working, trainer, cloning.clone(model), schedule)
 
 
 def _smoothed_loss(smoothing: float) -> Any:
     def loss(labels: Any, probabilities: Any) -> Any:
-        return labels_loss(labels, probabilities, smoothing)
+        return distiller.labels_loss(labels, probabilities, smoothing)
 
     return loss
 
 
 def _correct(labels: Any, probabilities: Any) -> Any:
-    return keras.metrics.sparse_categorical_accuracy(labels, class_probabilities(probabilities))
+    return keras.metrics.sparse_categorical_accuracy(labels, distiller.class_probabilities(probabilities))

@@ -13,15 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from keras_qat import graph, runtimes
-from keras_qat.layers import FakeQuantize
-from keras_qat.onnx import read_onnx_file
+from keras_qat import graph, layers, onnx, runtimes
 from keras_qat.types import Placement
-from keras_qat.verify.numbers import TensorError, tensor_errors
+from keras_qat.verify import numbers, promises, results, structure
 from keras_qat.verify.outputs import Inputs, OutputErrors, compare_outputs
-from keras_qat.verify.promises import class_miss, score_miss, tensor_miss
-from keras_qat.verify.results import FileCheck
-from keras_qat.verify.structure import verify_file
 
 _COMPARED_BATCHES = 4
 """Few images are enough to compare tensor by tensor, since each of their numbers counts."""
@@ -61,10 +56,10 @@ def is_quantized(model: Any) -> bool:
         >>> is_quantized(keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]))
         False
     """
-    return any(isinstance(layer, FakeQuantize) for layer in model.layers)
+    return any(isinstance(layer, layers.FakeQuantize) for layer in model.layers)
 
 
-def check_file(case: Case, inputs: Inputs) -> FileCheck:
+def check_file(case: Case, inputs: Inputs) -> results.FileCheck:
     """Check all that is promised of an ONNX file, in ONNX Runtime.
 
     Args:
@@ -78,18 +73,18 @@ def check_file(case: Case, inputs: Inputs) -> FileCheck:
         StorageError: If the file can't be read, or is that of another model.
         DataError: If the inputs don't fit the file.
     """
-    content = read_onnx_file(case.file)
+    content = onnx.read_onnx_file(case.file)
     half = content.precision == "fp16"
-    planned = None if case.placement is None else verify_file(case.file, case.placement, model=case.model)
-    tensors: tuple[TensorError, ...] = ()
+    planned = None if case.placement is None else structure.verify_file(case.file, case.placement, model=case.model)
+    tensors: tuple[numbers.TensorError, ...] = ()
     outputs = OutputErrors(None, None, None)
     if planned is not None and planned.miss is not None:
         miss: str | None = f"{planned.miss} Don't deploy it; export it again."
     else:
         tensors = _tensors(case, inputs) if case.quantized else ()
         outputs = _outputs(case, inputs)
-        miss = tensor_miss(case.name, tensors, half=half) or _output_miss(case, inputs, outputs, half=half)
-    return FileCheck(
+        miss = promises.tensor_miss(case.name, tensors, half=half) or _output_miss(case, inputs, outputs, half=half)
+    return results.FileCheck(
         name=case.name,
         path=str(case.file),
         precision=content.precision,
@@ -106,7 +101,7 @@ def check_file(case: Case, inputs: Inputs) -> FileCheck:
     )
 
 
-def check_saved_model(path: Path, model: Any, inputs: Inputs) -> FileCheck:
+def check_saved_model(path: Path, model: Any, inputs: Inputs) -> results.FileCheck:
     """Check a SavedModel's outputs against those of its Keras model.
 
     Nothing is promised of a quantized one: its signed tensors saturate one step earlier (docs/saved_model.md), and two
@@ -126,7 +121,7 @@ def check_saved_model(path: Path, model: Any, inputs: Inputs) -> FileCheck:
         meaning = graph.score_meaning(graph.trace(model))
         outputs = compare_outputs(_InOrder(deployed, simulated.inputs), simulated, inputs, None, meaning)
     held = not is_quantized(model)
-    return FileCheck(
+    return results.FileCheck(
         name=path.name,
         path=str(path),
         precision="fp32",
@@ -139,7 +134,7 @@ def check_saved_model(path: Path, model: Any, inputs: Inputs) -> FileCheck:
         agreement=outputs.agreement,
         keras_agreement=None,
         images=inputs.images,
-        miss=score_miss(path.name, outputs.sqnr) if held else None,
+        miss=promises.score_miss(path.name, outputs.sqnr) if held else None,
         held=held,
     )
 
@@ -159,9 +154,9 @@ class _InOrder(runtimes.Runtime):
         return self._runtime.run(*(inputs[i] for i in self._order))
 
 
-def _tensors(case: Case, inputs: Inputs) -> tuple[TensorError, ...]:
+def _tensors(case: Case, inputs: Inputs) -> tuple[numbers.TensorError, ...]:
     batches = ((list(batch), None) for batch in islice(inputs.batches(), _COMPARED_BATCHES))
-    return tensor_errors(case.model, case.file, batches, total=_COMPARED_BATCHES, normalize=inputs.normalize)
+    return numbers.tensor_errors(case.model, case.file, batches, total=_COMPARED_BATCHES, normalize=inputs.normalize)
 
 
 def _outputs(case: Case, inputs: Inputs) -> OutputErrors:
@@ -180,8 +175,8 @@ def _output_miss(case: Case, inputs: Inputs, outputs: OutputErrors, *, half: boo
     (docs/architecture.md), so that only its classes are promised: not on random numbers, where the best classes nearly
     tie, and not without the float model, which the promised share depends on.
     """
-    miss = None if case.quantized else score_miss(case.name, outputs.sqnr, half=half)
+    miss = None if case.quantized else promises.score_miss(case.name, outputs.sqnr, half=half)
     promised = inputs.real and (outputs.keras_agreement is not None or not case.quantized)
     if miss is None and promised and outputs.agreement is not None:
-        return class_miss(case.name, outputs.agreement, inputs.images, outputs.keras_agreement)
+        return promises.class_miss(case.name, outputs.agreement, inputs.images, outputs.keras_agreement)
     return miss

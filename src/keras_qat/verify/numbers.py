@@ -24,13 +24,11 @@ import keras
 import numpy as np
 import onnx_ir as ir
 
+from keras_qat import evaluation, onnx, runtimes
 from keras_qat.errors import DataError, StorageError
-from keras_qat.evaluation import convert
 from keras_qat.graph import trace
 from keras_qat.layers import FakeQuantize, scale_of
-from keras_qat.onnx import Layout, layout_of, read_onnx_file
 from keras_qat.progress import track
-from keras_qat.runtimes import open_session
 
 _NOT_FINITE = "the file gives numbers that aren't finite, or that aren't numbers"
 """Why the error is null in JSON, which has no infinity."""
@@ -109,15 +107,17 @@ def tensor_errors(
     layers = {layer.name: layer for layer in model.layers if isinstance(layer, FakeQuantize)}
     file = _cut(path, layers)
     simulate = keras.Model(model.inputs, [*model.outputs, *(layers[name].output for name in file.fed_as)])
-    layout = layout_of(trace(model))
-    session = open_session(file.content)
+    layout = onnx.layout_of(trace(model))
+    session = runtimes.open_session(file.content)
     tallies = {name: _Tally() for name in (*file.outputs, *file.fed_as)}
     for batch, _ in track(batches, "comparing tensors", total):
         inputs = [np.asarray(x) for x in (batch if isinstance(batch, list | tuple) else [batch])]
         normalized = inputs if normalize is None else [np.asarray(normalize(x)) for x in inputs]
         simulated = dict(zip(tallies, map(np.asarray, simulate.predict_on_batch(normalized)), strict=True))
         q = {name: _integers(simulated[name], layers[name], layout) for name in file.fed_as}
-        fed = {name: convert(x, file.inputs[name], name) for name, x in zip(file.inputs, inputs, strict=True)}
+        fed = {
+            name: evaluation.convert(x, file.inputs[name], name) for name, x in zip(file.inputs, inputs, strict=True)
+        }
         fed |= {file.fed_as[name]: integers for name, integers in q.items()}
         for name, deployed in zip(tallies, session.run(None, fed), strict=True):
             tallies[name].add(
@@ -168,7 +168,7 @@ class _CutFile:
 
 def _cut(path: str | Path, layers: Collection[str]) -> _CutFile:
     """Cut each pair: Q's integers become an output, what DQ reads becomes an input."""
-    model = read_onnx_file(path).model
+    model = onnx.read_onnx_file(path).model
     graph = model.graph
     inputs = {str(v.name): (v.dtype or ir.DataType.FLOAT).numpy() for v in graph.inputs}
     outputs = tuple(str(v.name) for v in graph.outputs)
@@ -192,7 +192,7 @@ def _cut(path: str | Path, layers: Collection[str]) -> _CutFile:
     return _CutFile(ir.to_proto(model).SerializeToString(), inputs, outputs, fed_as)
 
 
-def _integers(x_hat: np.ndarray, layer: FakeQuantize, layout: Layout) -> np.ndarray:
+def _integers(x_hat: np.ndarray, layer: FakeQuantize, layout: onnx.Layout) -> np.ndarray:
     """The stored integers of a fake-quantized tensor, in the file's layout."""
     s = np.asarray(keras.ops.convert_to_numpy(scale_of(layer.amax, layer.spec)))
     q = (np.round(x_hat / s) + layer.spec.zero_point).astype(layer.spec.storage)

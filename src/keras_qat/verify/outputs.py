@@ -6,13 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from keras_qat.data import ImageSet
-from keras_qat.evaluation import convert, fixed_batch, random_inputs
-from keras_qat.graph import best_class, input_names
+from keras_qat import data, evaluation, graph, models, runtimes, transform
 from keras_qat.layers import FakeQuantize
-from keras_qat.models import ModelFacts
-from keras_qat.runtimes import Runtime, TensorSpec
-from keras_qat.transform import fake_quantize_name
 from keras_qat.types import ScoreMeaning
 
 Batch = tuple[np.ndarray, ...]
@@ -53,7 +48,7 @@ class Inputs:
         return batch if self.normalize is None else tuple(np.asarray(self.normalize(x)) for x in batch)
 
 
-def images_of(images: ImageSet, facts: ModelFacts, count: int, seed: int) -> Inputs:
+def images_of(images: data.ImageSet, facts: models.ModelFacts, count: int, seed: int) -> Inputs:
     """Some images of a set, as the file reads them.
 
     Args:
@@ -73,7 +68,9 @@ def images_of(images: ImageSet, facts: ModelFacts, count: int, seed: int) -> Inp
     )
 
 
-def random_numbers(model: Any, specs: Sequence[TensorSpec], facts: ModelFacts | None, seed: int) -> Inputs:
+def random_numbers(
+    model: Any, specs: Sequence[runtimes.TensorSpec], facts: models.ModelFacts | None, seed: int
+) -> Inputs:
     """Random numbers in the range that the model reads.
 
     They are normalized random pixels if it is known how images are normalized. Otherwise they are normally distributed,
@@ -88,7 +85,7 @@ def random_numbers(model: Any, specs: Sequence[TensorSpec], facts: ModelFacts | 
     Raises:
         UserError: If a size other than the batch is dynamic.
     """
-    batch = fixed_batch(specs) or _BATCH
+    batch = evaluation.fixed_batch(specs) or _BATCH
     steps = -(-_RANDOM_IMAGES // batch)
     pixels = facts is not None and len(specs) == 1 and len(specs[0].shape) == 4  # noqa: PLR2004
     drawn = [replace(spec, dtype=np.dtype("uint8")) if pixels else spec for spec in specs]
@@ -98,7 +95,7 @@ def random_numbers(model: Any, specs: Sequence[TensorSpec], facts: ModelFacts | 
         for step in range(steps):
             yield tuple(
                 x * s if x.dtype.kind == "f" else x
-                for x, s in zip(random_inputs(drawn, batch, seed=seed + step), scales, strict=True)
+                for x, s in zip(evaluation.random_inputs(drawn, batch, seed=seed + step), scales, strict=True)
             )
 
     def normalized() -> Iterator[Batch]:
@@ -111,14 +108,14 @@ def random_numbers(model: Any, specs: Sequence[TensorSpec], facts: ModelFacts | 
     return Inputs(RANDOM_NUMBERS, steps * batch, real=False, batches=batches, normalize=normalize)
 
 
-def _embedded_normalization(facts: ModelFacts | None) -> Callable[[Any], Any] | None:
+def _embedded_normalization(facts: models.ModelFacts | None) -> Callable[[Any], Any] | None:
     return facts.preprocessing.normalize if facts is not None and facts.embedded else None
 
 
 def _spread(model: Any) -> list[np.float32]:
     """The factor for normally distributed numbers, for each input."""
     layers = {layer.name: layer for layer in model.layers if isinstance(layer, FakeQuantize)}
-    inputs = (layers.get(fake_quantize_name(name)) for name in input_names(model))
+    inputs = (layers.get(transform.fake_quantize_name(name)) for name in graph.input_names(model))
     return [np.float32(1) if layer is None else np.float32(np.asarray(layer.amax) / _DEVIATIONS) for layer in inputs]
 
 
@@ -154,10 +151,10 @@ class _Sums:
 
 
 def compare_outputs(
-    deployed: Runtime,
-    simulated: Runtime,
+    deployed: runtimes.Runtime,
+    simulated: runtimes.Runtime,
     inputs: Inputs,
-    baseline: Runtime | None,
+    baseline: runtimes.Runtime | None,
     meaning: ScoreMeaning | None = None,
 ) -> OutputErrors:
     """Run a file and its Keras model on all inputs.
@@ -183,14 +180,14 @@ def compare_outputs(
     sums = _Sums()
     for batch in inputs.batches():
         normalized = inputs.for_keras(batch)
-        fed = (convert(x, spec.dtype, spec.name) for x, spec in zip(batch, deployed.inputs, strict=True))
+        fed = (evaluation.convert(x, spec.dtype, spec.name) for x, spec in zip(batch, deployed.inputs, strict=True))
         x, r = deployed.run(*fed), simulated.run(*normalized)
         sums.add(x, r)
         if meaning is not None:
-            best = best_class(r[0], meaning)
-            sums.same.append(best_class(x[0], meaning) == best)
+            best = graph.best_class(r[0], meaning)
+            sums.same.append(graph.best_class(x[0], meaning) == best)
             if baseline is not None:
-                sums.same_in_keras.append(best_class(baseline.run(*normalized)[0], meaning) == best)
+                sums.same_in_keras.append(graph.best_class(baseline.run(*normalized)[0], meaning) == best)
     return OutputErrors(_decibels(sums.signal, sums.noise), _share(sums.same), _share(sums.same_in_keras))
 
 

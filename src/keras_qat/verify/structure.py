@@ -11,15 +11,11 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_qat import onnx, targets, transform
 from keras_qat.errors import GateMissedError
 from keras_qat.layers import FakeQuantize, scale_of
-from keras_qat.onnx import half_scale
-from keras_qat.targets import Target, find_target
-from keras_qat.transform import fake_quantize_name
 from keras_qat.types import Placement
-from keras_qat.verify.deployed import FILE, Mismatch, read_deployed
-from keras_qat.verify.structure_edges import edge_mismatches
-from keras_qat.verify.structure_kernels import kernel_mismatches
+from keras_qat.verify import deployed, structure_edges, structure_kernels
 
 
 @dataclass(frozen=True)
@@ -34,7 +30,7 @@ class FileVerification:
 
     path: Path
     edges: int
-    findings: tuple[Mismatch, ...]
+    findings: tuple[deployed.Mismatch, ...]
 
     @property
     def ok(self) -> bool:
@@ -53,7 +49,7 @@ class FileVerification:
 
 
 def verify_file(
-    path: str | Path, placement: Placement, target: str | Target | None = None, *, model: Any = None
+    path: str | Path, placement: Placement, target: str | targets.Target | None = None, *, model: Any = None
 ) -> FileVerification:
     """Compare a file's quantization with the placement, edge for edge and kernel for kernel.
 
@@ -83,21 +79,24 @@ def verify_file(
         >>> verify_file(path, placement, model=model).ok
         True
     """
-    file = read_deployed(path)
-    chosen = find_target(placement.target if target is None else target)
+    file = deployed.read_deployed(path)
+    chosen = targets.find_target(placement.target if target is None else target)
     half = file.content.precision == "fp16"
     scales = {} if model is None else _simulated_scales(placement, model, half=half)
-    mismatches = [*edge_mismatches(file, placement, scales), *kernel_mismatches(file, placement, chosen)]
+    mismatches = [
+        *structure_edges.edge_mismatches(file, placement, scales),
+        *structure_kernels.kernel_mismatches(file, placement, chosen),
+    ]
     order = {name: i for i, name in enumerate(dict.fromkeys(edge.consumer for edge in placement.edges))}
     mismatches.sort(key=lambda mismatch: order.get(mismatch.layer, len(order)))
     refusal = file.content.refusal(infer_shapes=True)
     if refusal is not None:
-        mismatches.append(Mismatch(FILE, f"ONNX's checker refuses it: {refusal}"))
+        mismatches.append(deployed.Mismatch(deployed.FILE, f"ONNX's checker refuses it: {refusal}"))
     return FileVerification(Path(path), len(placement.edges), tuple(mismatches))
 
 
 def require_verified(
-    path: str | Path, placement: Placement, target: str | Target | None = None, *, model: Any = None
+    path: str | Path, placement: Placement, target: str | targets.Target | None = None, *, model: Any = None
 ) -> None:
     """Raise an error unless a file's quantization is the placement's. The arguments are those of `verify_file`.
 
@@ -115,8 +114,8 @@ def _simulated_scales(placement: Placement, model: Any, *, half: bool) -> Mappin
     layers = {layer.name: layer for layer in model.layers if isinstance(layer, FakeQuantize)}
     scales = {}
     for tensor in placement.tensors:
-        layer = layers.get(fake_quantize_name(tensor.tensor))
+        layer = layers.get(transform.fake_quantize_name(tensor.tensor))
         if layer is not None:
             s = np.float32(keras.ops.convert_to_numpy(scale_of(layer.amax, layer.spec)))
-            scales[tensor.tensor] = half_scale(float(s)) if half else s
+            scales[tensor.tensor] = onnx.half_scale(float(s)) if half else s
     return scales

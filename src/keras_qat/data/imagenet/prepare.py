@@ -18,8 +18,7 @@ from keras_qat import files
 from keras_qat.data.imagenet import listing as ilsvrc
 from keras_qat.data.imagenet.archive import archive_error, open_archive
 from keras_qat.data.imagenet.shard import Shard, ShardReport, plan_shards, write_shard
-from keras_qat.data.records.load import has_shards
-from keras_qat.data.records.record_set import open_records
+from keras_qat.data.records import load, record_set
 from keras_qat.errors import DataError, StorageError, UserError
 from keras_qat.progress import track
 
@@ -143,7 +142,7 @@ def _require_numbers(shards: tuple[int, int], workers: int | None, seed: int) ->
 def _read_manifest(output: Path, settings: Mapping[str, Any]) -> _Reports:
     """The reports of the shards that an earlier run wrote with the same settings; none for a new folder."""
     path = output / _MANIFEST
-    written = has_shards(output)
+    written = load.has_shards(output)
     if not path.exists():
         if written:
             raise DataError(
@@ -237,7 +236,7 @@ def _check_shards(output: Path, listing: ilsvrc.Listing, reports: _Reports) -> i
     advice = f"Delete that shard from {output}, check the disk, and run the same command again."
     paths = [output / name for name in sorted(reports)]
     try:
-        records = open_records(listing.split, paths, refresh=True)
+        records = record_set.open_records(listing.split, paths, refresh=True)
     except DataError as error:
         raise StorageError(f"What was written reads back differently: {error} {advice}") from error
     skipped = {key for report in reports.values() for key in report.skipped}

@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 
 from keras_qat.data.decode import opened, to_rgb
 from keras_qat.data.imagenet.listing import Listing
-from keras_qat.data.records.framing import write_record
-from keras_qat.data.records.load import shard_name
+from keras_qat.data.records import framing, load
 from keras_qat.errors import DataError, UserError
 from keras_qat.files import atomic_path
 
@@ -106,7 +105,7 @@ def plan_shards(listing: Listing, count: int, seed: int) -> Sequence[Shard]:
         )
     order = np.random.default_rng((seed, _STREAMS[listing.split])).permutation(len(listing))
     parts = np.array_split(order, count)
-    return [Shard(shard_name(listing.split, i, count), listing, part) for i, part in enumerate(parts)]
+    return [Shard(load.shard_name(listing.split, i, count), listing, part) for i, part in enumerate(parts)]
 
 
 def write_shard(path: Path, shard: Shard, words: Mapping[str, str], *, skip_bad: bool) -> ShardReport:
@@ -142,7 +141,7 @@ def write_shard(path: Path, shard: Shard, words: Mapping[str, str], *, skip_bad:
             if picture.was is not None:
                 encoded[key] = picture.was
             label = int(listing.label[image])
-            write_record(writer, _example(picture, name, label, *classes[label - 1]))
+            framing.write_record(writer, _example(picture, name, label, *classes[label - 1]))
     return ShardReport(len(shard.images) - len(skipped), writer.size, writer.digest(), encoded, skipped)
 
 

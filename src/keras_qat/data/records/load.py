@@ -7,8 +7,7 @@ from pathlib import Path
 
 from keras_qat.data.image_files import visible
 from keras_qat.data.preprocessing import Preprocessing
-from keras_qat.data.records.labels import number_labels, numbers_itself
-from keras_qat.data.records.record_set import TRAIN, RecordSet, open_records
+from keras_qat.data.records import labels, record_set
 from keras_qat.data.splits import Labelled, Splits, hold_out
 from keras_qat.errors import DataError
 from keras_qat.files import read_text
@@ -16,7 +15,12 @@ from keras_qat.files import read_text
 # `train-00000-of-01024`; TensorFlow Datasets writes `imagenet2012-train.tfrecord-00000-of-01024`.
 _SHARD = re.compile(r"(?P<stem>.+)-(?P<index>\d{5,})-of-(?P<count>\d{5,})(?P<suffix>(\.tfrecords?)?)")
 _SPLIT = re.compile(r"(?:.*[-_.])?(?P<split>train|validation|val|test)(?:\.tfrecords?)?")
-_SPLITS: Mapping[str, str] = {"train": TRAIN, "validation": "validation", "val": "validation", "test": "test"}
+_SPLITS: Mapping[str, str] = {
+    "train": record_set.TRAIN,
+    "validation": "validation",
+    "val": "validation",
+    "test": "test",
+}
 
 _JUDGES = ("validation", "test")
 """The splits that may judge a network: the first that a folder has."""
@@ -50,11 +54,13 @@ def load_records(
     """
     root = Path(folder)
     shards = find_shards(root)
-    _first_split(root, shards, (TRAIN,))
+    _first_split(root, shards, (record_set.TRAIN,))
     judge = _first_split(root, shards, _JUDGES)
-    train, validation = (open_records(split, shards[split], skip_bad=skip_bad) for split in (TRAIN, judge))
+    train, validation = (
+        record_set.open_records(split, shards[split], skip_bad=skip_bad) for split in (record_set.TRAIN, judge)
+    )
     _require_alike(root, train, validation)
-    numbering = number_labels((train, validation), _class_names(root))
+    numbering = labels.number_labels((train, validation), _class_names(root))
     train_labels, validation_labels = numbering.labels
     name = name or root.resolve().name
     images = train.image_set(f"{name}/train", train_labels, preprocessing)
@@ -90,14 +96,14 @@ def load_records_validation(
     root = Path(folder)
     shards = find_shards(root)
     judge = _first_split(root, shards, _JUDGES)
-    validation = open_records(judge, shards[judge], skip_bad=skip_bad)
+    validation = record_set.open_records(judge, shards[judge], skip_bad=skip_bad)
     names = _class_names(root)
-    sets: tuple[RecordSet, ...] = (validation,)
-    if TRAIN in shards and not numbers_itself(validation, names):
-        train = open_records(TRAIN, shards[TRAIN], skip_bad=skip_bad)
+    sets: tuple[record_set.RecordSet, ...] = (validation,)
+    if record_set.TRAIN in shards and not labels.numbers_itself(validation, names):
+        train = record_set.open_records(record_set.TRAIN, shards[record_set.TRAIN], skip_bad=skip_bad)
         _require_alike(root, train, validation)
         sets = (train, validation)
-    numbering = number_labels(sets, names)
+    numbering = labels.number_labels(sets, names)
     images = validation.image_set(f"{name or root.resolve().name}/{judge}", numbering.labels[-1], preprocessing)
     return Labelled(images, numbering.class_names, len(validation.index.bad))
 
@@ -114,7 +120,7 @@ def _first_split(root: Path, shards: Mapping[str, Sequence[Path]], names: Sequen
     )
 
 
-def _require_alike(root: Path, train: RecordSet, validation: RecordSet) -> None:
+def _require_alike(root: Path, train: record_set.RecordSet, validation: record_set.RecordSet) -> None:
     if train.layout != validation.layout:
         raise DataError(
             f"The splits of {root} have records of two layouts. Received: {train.layout.name!r} to train, "

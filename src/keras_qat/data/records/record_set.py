@@ -9,13 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_qat.data.decode import decode_bytes
+from keras_qat.data import decode, sources
 from keras_qat.data.image_set import ImageSet
 from keras_qat.data.preprocessing import Preprocessing
-from keras_qat.data.records.framing import ADVICE, read_record, record_error, record_problem
+from keras_qat.data.records import framing, layouts
 from keras_qat.data.records.index import RecordIndex, cached_index, scan_shards
-from keras_qat.data.records.layouts import LAYOUTS, Layout, bytes_of, parse_features
-from keras_qat.data.sources import Skipped, decoding_reader, digest
 from keras_qat.errors import BrokenImageError, DataError
 
 _logger = logging.getLogger(__name__)
@@ -53,11 +51,11 @@ class RecordSource:
     def fingerprint(self) -> str:
         """A digest of the shards' names and of where each record lies."""
         names = "\n".join(Path(path).name for path in self.paths)
-        return digest(names.encode(), *(array.tobytes() for array in (self.shard, self.offset, self.length)))
+        return sources.digest(names.encode(), *(array.tobytes() for array in (self.shard, self.offset, self.length)))
 
-    def reader(self, skipped: Skipped | None = None) -> Callable[[Any], Any]:
+    def reader(self, skipped: sources.Skipped | None = None) -> Callable[[Any], Any]:
         """A function from an index to the decoded image."""
-        return decoding_reader(self._decode, skipped)
+        return sources.decoding_reader(self._decode, skipped)
 
     def encoded(self, index: int) -> bytes:
         """The bytes of the image file that a record holds.
@@ -66,16 +64,16 @@ class RecordSource:
             DataError: If the shard has changed since it was indexed.
         """
         path, offset = self.paths[self.shard[index]], int(self.offset[index])
-        features = parse_features(read_record(path, offset, int(self.length[index])))
-        data = None if features is None else bytes_of(features, self.image)
+        features = layouts.parse_features(framing.read_record(path, offset, int(self.length[index])))
+        data = None if features is None else layouts.bytes_of(features, self.image)
         if data is None:
-            raise record_error(path, offset, f"it has no {self.image!r}")
+            raise framing.record_error(path, offset, f"it has no {self.image!r}")
         return data
 
     def _decode(self, index: int) -> NDArray[np.uint8]:
         name = f"{self.paths[self.shard[index]]} (record at byte {self.offset[index]})"
         try:
-            return decode_bytes(self.encoded(index), name, ADVICE)
+            return decode.decode_bytes(self.encoded(index), name, framing.ADVICE)
         except BrokenImageError as error:
             # `skip_bad` does not help here: it looks at the records beforehand, not at the images in them.
             raise DataError(str(error)) from error
@@ -96,14 +94,14 @@ class RecordSet:
     index: RecordIndex
 
     @property
-    def layout(self) -> Layout:
+    def layout(self) -> layouts.Layout:
         """Which feature holds what."""
-        return next(layout for layout in LAYOUTS if layout.name == self.index.layout)
+        return next(layout for layout in layouts.LAYOUTS if layout.name == self.index.layout)
 
     def label_error(self, record: int, problem: str) -> DataError:
         """The error of a record's label, which says where the record is."""
         path, offset = self.paths[self.index.shard[record]], int(self.index.offset[record])
-        return DataError(record_problem(path, offset, problem, "Make the set anew with labels that fit."))
+        return DataError(framing.record_problem(path, offset, problem, "Make the set anew with labels that fit."))
 
     def image_set(self, name: str, labels: NDArray[np.int32], preprocessing: Preprocessing) -> ImageSet:
         """The images, with labels that count from 0."""
@@ -137,7 +135,7 @@ def open_records(split: str, paths: Sequence[Path], *, skip_bad: bool = False, r
 def _report_bad(records: RecordSet, skip_bad: bool) -> None:
     bad = records.index.bad
     shard, first = bad[0]
-    error = record_error(records.paths[shard], first.offset, first.problem)
+    error = framing.record_error(records.paths[shard], first.offset, first.problem)
     if not skip_bad:
         raise BrokenImageError(f"{len(bad)} of the {records.split} records can't be read. The first: {error}")
     _logger.warning("%d bad %s record(s) are passed over. The first: %s", len(bad), records.split, error)
