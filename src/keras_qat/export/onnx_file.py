@@ -1,9 +1,10 @@
-"""Keras model → a checked ONNX file.
+"""Write a Keras model as a checked ONNX file.
 
-The file is written one tensor at a time, each tensor freed as soon as it is on disk. Exporting ResNet152 in float (242 MB
-of weights) so needs 509 MB above what the Keras model takes, most of it in ONNX's checker, and writes for 0.1 s;
-`onnx_ir.save` needs 1017 MB and 1 s. VGG16 (553 MB): 1125 and 2257 MB, 0.7 and 2 s. Measured with onnx 1.23.2,
-onnx-ir 1.1.0 and protobuf 7.36.2, whose serialization holds the weights three times beside the emitted model.
+The file is written one tensor at a time, and each tensor is freed once it is on disk. Exporting ResNet152 in float
+(242 MB of weights) then needs 509 MB beside the Keras model, most of it in ONNX's checker, and writing takes 0.1 s.
+With `onnx_ir.save` it needs 1017 MB and 1 s. For VGG16 (553 MB) the figures are 1125 MB and 0.7 s against 2257 MB and
+2 s. Measured with onnx 1.23.2, onnx-ir 1.1.0 and protobuf 7.36.2, whose serialization holds the weights three times
+beside the emitted model.
 """
 
 from collections import deque
@@ -39,29 +40,29 @@ def export_onnx(
 ) -> Path:
     """Write a Keras model, float or quantized, as an ONNX file.
 
-    The file passes ONNX's own checker and strict shape inference before it gets its name.
+    The file gets its name only after it has passed ONNX's checker and strict shape inference.
 
     Args:
         model: a Functional or Sequential `keras.Model`; FakeQuantize layers become Q/DQ pairs, quantized kernels int8.
-        path: where to write.
+        path: the file to write.
         target: the engine whose preferences the file follows; `None` for a float model.
-        opset: ONNX operator set, 13 to 21; 17 if not given. FP16 needs 19 or later, and takes 19.
-        precision: "fp16" for a strongly typed file: what isn't quantized and all scales are float16. ONNX Runtime's CPU
-            optimizer computes such a file wrongly; run it there with optimizations off.
-        io_dtype: element type of inputs and outputs: "float32", or "float16" with FP16.
+        opset: the ONNX operator set, 13 to 21. The default is 17, or 19 for FP16, which needs 19 or later.
+        precision: "fp16" for a strongly typed file, in which all scales and all that isn't quantized are float16. ONNX
+            Runtime's CPU optimizer computes such a file wrongly; run it there with optimizations off.
+        io_dtype: the element type of inputs and outputs: "float32", or "float16" with FP16.
         metadata: texts for the file's `metadata_props`, by keys that begin with "keras_qat.".
         normalization: let the file read uint8 pixels, (batch, height, width, 3) of RGB or (batch, height, width, 1) of
-            gray, and normalize them itself, in the type that its input would have; such as
+            gray, and normalize them itself, in the type that its input would have without it; for example
             `Preprocessing.normalization`.
 
     Returns:
         The path.
 
     Raises:
-        UnsupportedModelError: a layer has no converter, or numbers that FP16 doesn't hold.
-        UserError: target, precision or opset is unknown, or they don't go together; `metadata` has another key;
-            the model has not exactly one image input to normalize.
-        StorageError: the file can't be written.
+        UnsupportedModelError: If a layer has no converter, or the model has numbers that FP16 can't represent.
+        UserError: If the target, precision or opset is unknown, if they can't be combined, if `metadata` has a key that
+            isn't allowed, or if `normalization` is given and the model doesn't have exactly one image input.
+        StorageError: If the file can't be written.
 
     Example:
         >>> import keras, tempfile
@@ -87,20 +88,20 @@ def export_onnx(
 
 
 def save_and_release(file: ir.Model, path: Path) -> None:
-    """Write a model to one file and take its tensors out of it while doing so; it can't be used afterwards.
+    """Write a model to one file and remove its tensors from it; the model can't be used afterwards.
 
-    In protobuf's wire format (https://protobuf.dev/programming-guides/encoding/) a message is its fields in any order.
-    So the graph is written without its tensors first, and each tensor follows as one more `initializer` field.
+    In protobuf's wire format (https://protobuf.dev/programming-guides/encoding/) the fields of a message may have any
+    order. So the graph is written without its tensors first, and each tensor follows as one more `initializer` field.
 
     Args:
-        file: the model. All its initializers hold a tensor.
+        file: the model. Each of its initializers holds a tensor.
         path: the file to write.
     """
     tensors: deque[tuple[bytes, ir.TensorProtocol]] = deque()
     for name, value in file.graph.initializers.items():
         if value.const_value is not None:
             tensors.append((_tensor_header(name, value.const_value), value.const_value))
-            # The nodes hold the value, and each other, until Python collects the cycle.
+            # The nodes refer to the value, and to each other, until Python collects the cycle.
             value.const_value = None
     file.graph.initializers.clear()
     proto = ir.to_proto(file)
@@ -116,7 +117,7 @@ def save_and_release(file: ir.Model, path: Path) -> None:
 
 
 def _tensor_header(name: str, tensor: ir.TensorProtocol) -> bytes:
-    """An `initializer` field up to the content of its `raw_data`, which is written last."""
+    """An `initializer` field up to the content of its `raw_data`, which is its last field."""
     proto = onnx.TensorProto(dims=list(tensor.shape.numpy()), data_type=tensor.dtype, name=name)
     header = bytes(proto.SerializeToString()) + _field_header(_RAW_DATA, tensor.nbytes)
     return _field_header(_INITIALIZER, len(header) + tensor.nbytes) + header
@@ -128,7 +129,7 @@ def _field_header(number: int, length: int) -> bytes:
 
 
 def _varint(number: int) -> bytes:
-    """Seven bits a byte, the lowest first; the eighth bit says that more follow.
+    """Encode a number in seven bits per byte, the lowest first; the eighth bit says whether another byte follows.
 
     Example:
         >>> _varint(300).hex()
