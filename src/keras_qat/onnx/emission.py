@@ -145,7 +145,7 @@ def unique_name(name: str, taken: Collection[str]) -> str:
 
 
 def float_array(variable: Any) -> np.ndarray:
-    """A Keras weight as a float32 array."""
+    """A Keras weight, or another tensor of any backend, as a float32 array."""
     return np.asarray(keras.ops.convert_to_numpy(variable), dtype=np.float32)
 
 

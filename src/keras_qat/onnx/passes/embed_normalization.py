@@ -69,7 +69,7 @@ def _only_image(graph: ir.Graph, channels: int) -> ir.Value:
     """The only input of a graph.
 
     Raises:
-        UserError: If there are several inputs, or it is not (batch, height, width, channels).
+        UserError: If there are several inputs, or the only one is not (batch, height, width, channels).
     """
     shapes = [() if value.shape is None else tuple(value.shape) for value in graph.inputs]
     if len(shapes) != 1 or len(shapes[0]) != IMAGE_RANK or shapes[0][_CHANNEL_AXIS] != channels:

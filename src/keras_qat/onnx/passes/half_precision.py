@@ -64,6 +64,11 @@ class HalfScales(ir.passes.InPlacePass):
 
 
 def _activation(dequantize: ir.Node, _: ir.Value, scale: ir.Value, zero_point: ir.Value) -> None:
+    """Round the scale of an activation.
+
+    Raises:
+        UnsupportedModelError: If the scale or the largest number of the activation is out of FP16's range.
+    """
     s, z = array_of(scale), array_of(zero_point)
     limits = np.iinfo(z.dtype)
     largest = float(s) * max(limits.max - int(z), int(z) - limits.min)
@@ -78,6 +83,11 @@ def _activation(dequantize: ir.Node, _: ir.Value, scale: ir.Value, zero_point: i
 
 
 def _weights(dequantize: ir.Node, integers: ir.Value, scale: ir.Value, _: ir.Value) -> None:
+    """Round or raise the scales of a kernel, and requantize the channels whose scale was raised.
+
+    Raises:
+        UnsupportedModelError: If the largest number of the kernel is out of FP16's range.
+    """
     q, s = array_of(integers), array_of(scale).astype(np.float64)
     q_max = np.iinfo(np.int8).max
     if np.any(s * q_max > _LARGEST):
@@ -94,6 +104,7 @@ def _weights(dequantize: ir.Node, integers: ir.Value, scale: ir.Value, _: ir.Val
 
 
 def _layer(node: ir.Node) -> str:
+    """The name of the Keras node that a node stands for, for messages."""
     return next(iter(keras_nodes(node)), str(node.name))
 
 
