@@ -42,7 +42,9 @@ def export_keras(model: Any, path: str | Path) -> Path:
 
 
 def export_saved_model(model: Any, path: str | Path) -> Path:
-    """Write a model, float or quantized, as a SavedModel with one signature, `serve`, and a dynamic batch.
+    """Write a model, float or quantized, as a SavedModel with a dynamic batch.
+
+    Its one signature is `serving_default`; a loaded SavedModel has the same function as its method `serve`.
 
     Args:
         model: a Functional or Sequential `keras.Model`. It is not changed.
