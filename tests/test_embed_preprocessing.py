@@ -1,4 +1,4 @@
-"""Files that read pixels and normalize them themselves, against the plain files and against the run that makes them."""
+"""Files that read pixels and normalize them, compared with plain files and with the run that makes them."""
 
 import json
 from collections.abc import Callable
@@ -141,7 +141,7 @@ def test_embedded_files_verify(
 
 
 def test_quantization_within_the_head_is_found(quantized: Quantized, tmp_path: Path) -> None:
-    """That the head belongs to no layer must not hide what was not planned."""
+    """The head belongs to no layer; quantization in it that was not planned must be reported all the same."""
     path = export_onnx(
         quantized.model,
         tmp_path / "model.onnx",
@@ -214,8 +214,8 @@ def test_only_one_rgb_image_can_be_normalized(tmp_path: Path) -> None:
 
 def test_metadata_goes_into_the_file(network: keras.Model, tmp_path: Path) -> None:
     path = export_onnx(network, tmp_path / "m.onnx", target="tensorrt", metadata={"keras_qat.note": "größer"})
-    found = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
-    assert found == {"keras_qat.target": "tensorrt", "keras_qat.precision": "fp32", "keras_qat.note": "größer"}
+    metadata = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
+    assert metadata == {"keras_qat.target": "tensorrt", "keras_qat.precision": "fp32", "keras_qat.note": "größer"}
     for key in ("note", "keras_qat.precision", "keras_qat.target"):
         with pytest.raises(UserError, match=f"the key '{key}'"):
             export_onnx(network, tmp_path / "x.onnx", metadata={key: "x"})
@@ -284,26 +284,26 @@ def test_a_runs_files_say_what_they_read(settings: Settings) -> None:
 
 
 def test_the_deployed_file_scores_the_pixels_of_the_data_set(record: Record, settings: Settings) -> None:
-    """From outside: pixels that Pillow resized, whole as it makes them, straight into ONNX Runtime."""
+    """ONNX Runtime is given the pixels directly, resized by Pillow, which rounds them to whole numbers."""
     digits = load_digits()
     gray = np.rint(digits.images * (255 / 16)).astype(np.uint8)
     pixels = [Image.fromarray(image).resize((32, 32), Image.Resampling.BILINEAR) for image in gray]
     batch = np.repeat(np.stack([np.asarray(p) for p in pixels])[..., np.newaxis], 3, -1)
     top1 = float(np.mean(scores(settings.folder / "ptq.onnx", batch).argmax(1) == digits.target))
-    # These include the training images: at least as good as on the validation images, less what few images say.
+    # The training images are among these, so top-1 is at least that of the validation images, but for sampling error.
     assert top1 > record.rows[1].deployed_top1 - 0.03
 
 
 def test_evaluate_finds_the_figures_of_the_run(record: Record, settings: Settings) -> None:
-    """On the same half of the validation images, in the file that reads pixels and in the model that doesn't."""
+    """Both are evaluated on the same half of the validation images: the file, which reads pixels, and the model."""
     path = settings.folder / "ptq.onnx"
-    found = evaluate_file(
+    evaluation = evaluate_file(
         EvaluationSettings(path, "digits", images=180, compare=settings.folder / "ptq.keras", batch_size=40)
     )
-    told = record.rows[1]
-    assert [file.top1.value for file in found.files] == [told.deployed_top1, told.keras_top1]
-    assert found.comparison is not None
-    assert found.comparison.agreement.value == told.simulation_agreement
+    row = record.rows[1]
+    assert [file.top1.value for file in evaluation.files] == [row.deployed_top1, row.keras_top1]
+    assert evaluation.comparison is not None
+    assert evaluation.comparison.agreement.value == row.simulation_agreement
 
 
 def test_the_cached_baseline_is_trained_on_the_same_images_either_way(
@@ -318,8 +318,7 @@ def test_the_cached_baseline_is_trained_on_the_same_images_either_way(
     monkeypatch.setattr("keras_qat.training.train_baseline", look)
     monkeypatch.setattr("keras_qat.run.start.cache_path", lambda *_: tmp_path / "baseline.keras")
     for embed in (False, True):
-        one = replace(settings, embed_preprocessing=embed)
-        open_start(one)
+        open_start(replace(settings, embed_preprocessing=embed))
         (tmp_path / "baseline.keras").unlink()
     for plain, embedded in zip(seen[:2], seen[2:], strict=True):
         np.testing.assert_array_equal(plain, embedded)
