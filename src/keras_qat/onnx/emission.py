@@ -216,7 +216,7 @@ def mark(node: ir.Node, names: Iterable[str]) -> None:
 
 
 def mark_helper(node: ir.Node) -> None:
-    """Record that `node` stands for no Keras node: a pass added it, and it passes numbers on unchanged.
+    """Record that `node` stands for no Keras node, since a pass added it.
 
     Example:
         >>> pool = ir.node("MaxPool", [])
