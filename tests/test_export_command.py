@@ -1,4 +1,4 @@
-"""`keras-qat export`: the file against the model, in an engine of the test's own; what is printed and refused."""
+"""`keras-qat export`: the file compared with the model in ONNX Runtime, what is printed, and what is refused."""
 
 import json
 from collections.abc import Callable
@@ -34,18 +34,18 @@ def network(size: int | None = 16) -> keras.Model:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """float.keras and int8.keras, with what their images are like."""
-    made = tmp_path_factory.mktemp("models")
+    """float.keras and int8.keras, with the facts about their images."""
+    folder = tmp_path_factory.mktemp("models")
     keras.utils.set_random_seed(0)
     model = network()
     kernel = model.get_layer("predictions").kernel
     kernel.assign(kernel * 0.01)  # Pixels are large; scores of 0 and 1 alone would hide an error.
     placement = plan(trace(model).graph, "tensorrt")
     pixels = np.random.default_rng(0).uniform(-128, 128, (16, 16, 16, 3)).astype("float32")
-    export_keras(model, made / "float.keras")
-    export_keras(apply_placement(model, placement, calibrate(model, placement, [pixels])), made / "int8.keras")
-    (made / "preprocessing.json").write_text(json.dumps(FACTS.to_dict()))
-    return made
+    export_keras(model, folder / "float.keras")
+    export_keras(apply_placement(model, placement, calibrate(model, placement, [pixels])), folder / "int8.keras")
+    (folder / "preprocessing.json").write_text(json.dumps(FACTS.to_dict()))
+    return folder
 
 
 @pytest.fixture
@@ -62,8 +62,7 @@ def program(capfd: pytest.CaptureFixture[str]) -> Program:
 
 def scores(path: Path, images: np.ndarray) -> np.ndarray:
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    (found,) = session.run(None, {session.get_inputs()[0].name: images})
-    return np.asarray(found)
+    return np.asarray(session.run(None, {session.get_inputs()[0].name: images})[0])
 
 
 def test_a_float_model(program: Program, folder: Path, tmp_path: Path) -> None:
@@ -106,7 +105,7 @@ def test_half_precision(program: Program, folder: Path, tmp_path: Path) -> None:
         )
         record = json.loads(out)
         assert (code, record["opset"], record["check"]["precision"]) == (0, 19, "fp16")
-    types = {one.data_type for one in onnx.load(tmp_path / "float.onnx").graph.initializer}
+    types = {constant.data_type for constant in onnx.load(tmp_path / "float.onnx").graph.initializer}
     assert onnx.TensorProto.FLOAT not in types
 
 

@@ -1,4 +1,4 @@
-"""Every converter against Keras itself, in ONNX Runtime."""
+"""The files of every converter compute in ONNX Runtime what Keras computes."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -52,6 +52,9 @@ IMAGE_LAYERS: dict[str, Callable[[], list[Any]]] = {
     "pad + conv": lambda: [layers.ZeroPadding2D(((1, 2), (3, 0))), layers.Conv2D(5, 3)],
     "pad + max pool, any sign": lambda: [layers.ZeroPadding2D(1), layers.MaxPooling2D(3, 2)],
     "relu + pad + max pool": lambda: [layers.ReLU(), layers.ZeroPadding2D(1), layers.MaxPooling2D(3, 2)],
+    "relu + crop + pad + max pool": lambda: [
+        *(layers.ReLU(), layers.Cropping2D(1), layers.ZeroPadding2D(1), layers.MaxPooling2D(3, 2)),
+    ],
     "max pool same": lambda: [layers.MaxPooling2D(3, 2, padding="same")],
     "average pool same": lambda: [layers.AveragePooling2D(3, 2, padding="same")],
     "global average": lambda: [layers.GlobalAveragePooling2D()],

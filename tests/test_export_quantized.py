@@ -47,12 +47,12 @@ def quantized(tiny_network: str, images: np.ndarray) -> dict[str, tuple[keras.Mo
     keras.utils.set_random_seed(0)
     model = build_model(find(tiny_network), weights=None, num_classes=10, size=32)
     _randomize(model)
-    made = {}
+    models = {}
     for target in TARGETS:
         placement = plan(trace(model).graph, target)
         ranges = calibrate(model, placement, [images[:32], images[32:]])
-        made[target] = (apply_placement(model, placement, ranges), placement)
-    return made
+        models[target] = (apply_placement(model, placement, ranges), placement)
+    return models
 
 
 def _constants(file: onnx.ModelProto) -> dict[str, np.ndarray]:
@@ -106,7 +106,7 @@ def test_folding_batch_norm_changes_no_integer_but_its_sign(quantized: dict[str,
     assert stored.dtype == np.int8
     scale = constants["block_conv/kernel_scale_folded"]
     assert np.all(scale > 0)
-    # The zero gamma's channel and the all-zero channel have integers 0; all others keep theirs, up to the sign.
+    # The channel with gamma 0 and the all-zero channel have integers 0; the others keep theirs, up to the sign.
     kept = g != 0
     np.testing.assert_array_equal(stored[kept], (q * np.sign(g)[:, None, None, None])[kept])
     assert not stored[~kept].any()

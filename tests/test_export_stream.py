@@ -1,4 +1,4 @@
-"""The file written tensor by tensor is, read back, the message that protobuf itself would have written."""
+"""The file that is written tensor by tensor holds the message that protobuf itself would have written."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from keras_qat.onnx import emit
 def test_file_is_what_protobuf_writes(tmp_path: Path, tiny_network: str) -> None:
     model = build_model(find(tiny_network), weights=None, num_classes=10, size=32)
     expected = ir.to_proto(emit(model))
-    # An initializer says its own type and shape; the repetition is left out.
+    # An initializer has its type and shape itself; their repetition in value_info is left out.
     stored = {tensor.name for tensor in expected.graph.initializer}
     described = [info for info in expected.graph.value_info if info.name not in stored]
     del expected.graph.value_info[:]

@@ -79,7 +79,7 @@ def test_openvino_runs_every_convolution_in_integers(tmp_path: Path) -> None:
         info = [op.get_rt_info() for op in compiled.get_runtime_model().get_ops()]
         count = Counter(str(i["runtimePrecision"].value) for i in info if i["layerType"].value == "Convolution")
         in_float[name] = count["f32"]
-    # That the first is 2 is OpenVINO's flaw; once it is 0, this pass isn't needed any more.
+    # The 2 is a defect of OpenVINO; once it is 0, the pass isn't needed any more.
     assert in_float == {"plain": 2, "pooled": 0}
 
 

@@ -1,7 +1,7 @@
-"""The manual path, SavedModel and `python -m tf2onnx.convert`: our file's pairs, scales, integers and numbers.
+"""The manual path, SavedModel and `python -m tf2onnx.convert`, has the pairs, scales and integers of `export_onnx`.
 
 Both files are read as plain ONNX and compared by structure: an edge goes from the operation that makes a tensor to one
-that computes with it, seen through what only moves numbers and through the affine nodes of an unfolded batch norm.
+that computes with it, seen through nodes that only move numbers and through the affine nodes of an unfolded batch norm.
 """
 
 import subprocess
@@ -40,7 +40,7 @@ Grid = tuple[float, int, int]
 
 @dataclass
 class File:
-    """One ONNX file, with what the comparison looks up."""
+    """An ONNX file, with the lookups of the comparison."""
 
     path: Path
     model: onnx.ModelProto
@@ -50,11 +50,11 @@ class File:
     dequantized: dict[Edge, str] = field(default_factory=dict)
 
     def is_affine(self, node: onnx.NodeProto) -> bool:
-        """Whether the node is a part of a batch norm or a bias: a Mul or Add with a constant."""
+        """Whether the node is part of a batch norm or a bias: a Mul or Add with a constant."""
         return node.op_type in {"Mul", "Add"} and any(i in self.constants for i in node.input)
 
     def layer(self, node: onnx.NodeProto) -> str:
-        """The Keras layer: ours name their nodes so, TensorFlow's are `StatefulPartitionedCall/MODEL_1/LAYER_1/…`."""
+        """The Keras layer: the name itself in our files, `StatefulPartitionedCall/MODEL_1/LAYER_1/…` in tf2onnx's."""
         parts = node.name.split("/")
         return parts[2].removesuffix("_1") if parts[0] == "StatefulPartitionedCall" else parts[0]
 
@@ -77,7 +77,7 @@ def _add_edge(file: File, value: str, consumer: str) -> None:
             assert grid is None, f"two pairs before {consumer}"
             dequantized, grid = value, _grid(file, node)
         elif node.op_type == "QuantizeLinear":
-            assert grid == _grid(file, node), f"the pair before {consumer} is no pair"
+            assert grid == _grid(file, node), f"Q and DQ before {consumer} have different parameters"
         elif node.op_type == "Relu":
             relu = True
         elif node.op_type not in MOVES and not file.is_affine(node):
@@ -111,7 +111,7 @@ def _kernels(file: File) -> dict[str, Kernel]:
     for node in file.model.graph.node:
         for value in node.input:
             readers.setdefault(value, []).append(node)
-    found = {}
+    kernels = {}
     for weighted in file.model.graph.node:
         if weighted.op_type not in {"Conv", "Gemm", "MatMul"}:
             continue
@@ -126,12 +126,12 @@ def _kernels(file: File) -> dict[str, Kernel]:
             c = next(file.constants[i] for i in after[0].input if i in file.constants).astype(np.float64).reshape(-1)
             g, h = (g * c, h * c) if after[0].op_type == "Mul" else (g, h + c)
             after = readers[after[0].output[0]]
-        found[file.layer(weighted)] = Kernel(_integers(file, dequantize, axis), s, g, h, h_step)
-    return found
+        kernels[file.layer(weighted)] = Kernel(_integers(file, dequantize, axis), s, g, h, h_step)
+    return kernels
 
 
 def _integers(file: File, dequantize: onnx.NodeProto, axis: int) -> np.ndarray:
-    """What the DequantizeLinear reads: stored int8, or float weights behind a QuantizeLinear, rounded as ONNX says."""
+    """What the DequantizeLinear reads: stored int8, or float weights of a QuantizeLinear, rounded as ONNX specifies."""
     if dequantize.input[0] in file.constants:
         return file.constants[dequantize.input[0]]
     quantize = file.makers[dequantize.input[0]]
@@ -142,7 +142,7 @@ def _integers(file: File, dequantize: onnx.NodeProto, axis: int) -> np.ndarray:
 
 
 def _bias(file: File, value: str) -> tuple[np.ndarray, np.ndarray]:
-    """The bias and its step, which is 0 for a float one."""
+    """The bias and its step, which is 0 for a float bias."""
     if value in file.constants:
         h = file.constants[value].astype(np.float64)
         return h, np.zeros_like(h)
@@ -153,9 +153,9 @@ def _bias(file: File, value: str) -> tuple[np.ndarray, np.ndarray]:
 def _run(
     file: File, images: np.ndarray, fed: dict[Edge, np.ndarray] | None = None
 ) -> tuple[np.ndarray, dict[Edge, Any]]:
-    """Scores, and what each pair makes; with `fed`, every section between pairs reads these numbers instead.
+    """Scores, and the result of each pair. With `fed`, every section between pairs reads these numbers instead.
 
-    Optimizations are off: they would turn the one file's pairs into integer kernels and not the other's.
+    Optimizations are off, since they would make integer kernels of the pairs of one file and not of the other's.
     """
     model = onnx.ModelProto()
     model.CopyFrom(file.model)
@@ -174,12 +174,12 @@ def _run(
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     scores, *pairs = session.run(None, feeds)
-    made = dict(zip(names, pairs, strict=True))
-    return scores, {edge: made[name] for edge, name in file.dequantized.items()}
+    arrays = dict(zip(names, pairs, strict=True))
+    return scores, {edge: arrays[name] for edge, name in file.dequantized.items()}
 
 
 _COMMAND = f"python -m tf2onnx.convert --saved-model {{0}}/saved --opset {OPSET} --output {{0}}/tf2onnx.onnx"
-"""As it is documented."""
+"""The documented command."""
 
 _RUN_COMMANDS = """
 import runpy, sys
@@ -188,11 +188,11 @@ for command in sys.argv[1:]:
     _, _, module, *sys.argv[1:] = command.split()
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 """
-"""What `python -m` does, several times in one process, since importing TensorFlow takes longer than to convert."""
+"""What `python -m` does, for several commands in one process: importing TensorFlow takes longer than a conversion."""
 
 
 def _convert(models: Mapping[str, tuple[Any, str]], folder: Path) -> dict[str, tuple[File, File]]:
-    """For each model, quantized for a target, our file and the one of the manual path."""
+    """For each model, quantized for a target, the file of `export_onnx` and the one of the manual path."""
     for name, (model, target) in models.items():
         export_onnx(model, folder / name / "ours.onnx", target=target, opset=OPSET)
         export_saved_model(model, folder / name / "saved")
@@ -220,7 +220,7 @@ def _assert_same_kernels(ours: dict[str, Kernel], theirs: dict[str, Kernel]) -> 
         b = theirs[name]
         if np.all(b.g == 1):
             np.testing.assert_array_equal(a.s, b.s, err_msg=name)
-        # A channel that its batch norm multiplies by 0 has no integers of its own in our file.
+        # A channel that its batch norm multiplies by 0 has the integers 0 in the file of `export_onnx`.
         kept = b.g != 0
         np.testing.assert_allclose(a.s[kept], (b.s * np.abs(b.g))[kept], rtol=1e-6, err_msg=name)
         axis = a.q.shape.index(len(a.s)) if a.q.ndim == 2 else 0
@@ -280,7 +280,7 @@ def test_manual_path_gives_our_pairs_scales_and_numbers(
     placement = plan(trace(network).graph, target)
     assert len({e[:2] for e, grid in ours.edges.items() if grid is not None}) == len(placement.tensors)
     _assert_same(ours, theirs, images)
-    # End to end a number on the border of two steps may take its neighbours along, image by image.
+    # End to end a number on the border of two steps may move others over borders, in single images.
     a, b = (_run(file, images)[0] for file in (ours, theirs))
     assert np.median(np.abs(a - b)) < 1e-5
     assert np.mean(a.argmax(1) == b.argmax(1)) > 0.98
@@ -301,7 +301,7 @@ def test_another_scale_and_a_missing_pair_are_seen(tiny_network: str, images: np
 def test_only_the_saved_model_saturates_one_step_earlier(
     one_step: keras.Model, converted: dict[str, tuple[File, File]], work: Path
 ) -> None:
-    """TensorFlow's operation is symmetric, -127 to 127; tf2onnx makes it plain int8, as our file and simulation are."""
+    """TensorFlow's operation is symmetric, -127 to 127; tf2onnx's int8 is not, nor are the simulation and its file."""
     import tensorflow as tf
 
     ours, theirs = converted[SATURATING]

@@ -1,9 +1,7 @@
-"""Keras model → `.keras`: structure, ranges and numbers, bit for bit.
+"""Write a Keras model as a `.keras` file, or as a TensorFlow SavedModel whose quantization TensorFlow's tools read.
 
-Keras model → TensorFlow SavedModel, whose quantization TensorFlow's tools understand.
-
-FakeQuantize layers and quantized kernels are lowered to TensorFlow's QuantizeAndDequantize with the range given, the
-form that `tf2onnx` turns into Q/DQ pairs:
+A `.keras` file keeps structure, ranges and numbers bit for bit. For a SavedModel, FakeQuantize layers and quantized
+kernels are replaced by TensorFlow's QuantizeAndDequantize with a given range, which `tf2onnx` turns into Q/DQ pairs:
 
     python -m tf2onnx.convert --saved-model DIR --opset 13 --output model.onnx
 
@@ -25,17 +23,17 @@ from keras_qat.types import QuantSpec
 
 
 def export_keras(model: Any, path: str | Path) -> Path:
-    """Save a model in Keras's own format, whole or not at all.
+    """Save a model in Keras's own format. An existing file is replaced only after the new one is complete.
 
     Args:
-        model: any `keras.Model`. To load a quantized one, `import keras_qat` first.
-        path: where to write, ending in `.keras`.
+        model: any `keras.Model`. Before a quantized one is loaded, `keras_qat` must be imported.
+        path: the file to write, with a name that ends in `.keras`.
 
     Returns:
         The path.
 
     Raises:
-        StorageError: the file can't be written.
+        StorageError: If the file can't be written.
     """
     path = Path(path)
     with atomic_path(path) as temporary:
@@ -44,7 +42,9 @@ def export_keras(model: Any, path: str | Path) -> Path:
 
 
 def export_saved_model(model: Any, path: str | Path) -> Path:
-    """Write a model, float or quantized, as a SavedModel with one signature, `serve`, and a dynamic batch.
+    """Write a model, float or quantized, as a SavedModel with a dynamic batch.
+
+    Its one signature is `serving_default`; a loaded SavedModel has the same function as its method `serve`.
 
     Args:
         model: a Functional or Sequential `keras.Model`. It is not changed.
@@ -54,8 +54,8 @@ def export_saved_model(model: Any, path: str | Path) -> Path:
         The path.
 
     Raises:
-        UserError: Keras doesn't run on TensorFlow.
-        StorageError: the folder can't be written.
+        UserError: If Keras runs on another backend than TensorFlow.
+        StorageError: If the folder can't be written.
     """
     if keras.backend.backend() != "tensorflow":
         raise UserError(
@@ -65,14 +65,14 @@ def export_saved_model(model: Any, path: str | Path) -> Path:
     path = Path(path)
     lowered = rebuild(trace(model), _lower, lambda _, tensor: tensor)
     servable = _Servable(lowered)
-    # Saved by TensorFlow itself: a third of the time that Keras's own export takes for the same file.
+    # TensorFlow's own function takes a third of the time of Keras's `model.export` for the same file.
     with atomic_path(path) as temporary:
         tf.saved_model.save(servable, str(temporary), signatures=servable.serve)
     return path
 
 
 class _Servable(tf.Module):  # type: ignore[misc]
-    """The model's variables and its forward pass, and nothing else of Keras."""
+    """The variables of a model and its forward pass, and nothing else of Keras."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ class _Servable(tf.Module):  # type: ignore[misc]
 
 
 def _lower(name: str, layer: Any) -> Any:
-    """The layer that computes the same with TensorFlow's own quantization operation."""
+    """The layer that computes the same with TensorFlow's quantization operation."""
     if isinstance(layer, FakeQuantize):
         return _LoweredFakeQuantize.from_config({**layer.get_config(), "name": name})
     if isinstance(layer, WeightQuantized):
@@ -92,7 +92,10 @@ def _lower(name: str, layer: Any) -> Any:
 
 
 def _quantize_and_dequantize(x: Any, amax: Any, spec: QuantSpec, axis: int) -> Any:
-    """`axis` -1 for one range. The raw V3 operation: V4's CPU kernel (TensorFlow 2.21) refuses a range per channel."""
+    """Quantize with one range (`axis` -1) or a range per index of `axis`.
+
+    The V3 operation is used since V4's CPU kernel (TensorFlow 2.21) refuses a range per channel.
+    """
     amax = tf.maximum(amax, SMALLEST_AMAX)
     return tf.raw_ops.QuantizeAndDequantizeV3(
         input=x,
@@ -113,7 +116,7 @@ class _LoweredFakeQuantize(FakeQuantize):
 
 class _LoweredKernel(WeightQuantized):
     def quantized_kernel(self, kernel: Any) -> Any:
-        """Per channel along one axis: a depthwise kernel's (channels, multiplier) axes are made one."""
+        """Quantize per channel along one axis, into which a depthwise kernel's (channels, multiplier) are joined."""
         amax = tf.reshape(channel_amax(kernel, self.kernel_reduce_axes), (-1,))
         flat = tf.reshape(kernel, (*kernel.shape[: len(self.kernel_reduce_axes)], amax.shape[0]))
         quantized = _quantize_and_dequantize(flat, amax, self.weight_spec, axis=len(self.kernel_reduce_axes))

@@ -1,27 +1,33 @@
-"""The state of one emission: the ONNX nodes and constants made so far, and how converters add to them.
+"""What a converter works with: the emission that collects ONNX nodes and constants, and the registry of converters.
 
-Converters see ONNX values in the file's layout (images are NCHW) and Keras shapes in Keras's; `Emission.layout`
-translates.
+Converters see ONNX values in the file's layout (images are NCHW) and shapes in Keras's layout; `Emission.layout`
+translates between the two.
 
-Which function turns which Keras layer into ONNX nodes: a registry by type.
-
-Which Keras nodes an ONNX node stands for, in its `metadata_props`.
-
-Passes merge and rename: a Conv may stand for a padding, a convolution and its batch norm. With the names kept on the
-node, a file can be held to the placement, which speaks of Keras nodes.
+Passes merge and rename nodes: a Conv may stand for a padding, a convolution and its batch norm. So each ONNX node keeps
+the names of the Keras nodes that it stands for in its `metadata_props`, and a file can be compared with the placement,
+which names Keras nodes.
 """
 
+import inspect
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import keras
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 from keras_qat.errors import UnsupportedModelError
 from keras_qat.onnx.layout import Layout, Shape, named_shape
+
+_NODES = "keras_qat.nodes"
+_HELPER = "keras_qat.helper"
+"""Keys in the metadata of an ONNX node."""
+
+_FORWARD = ("call", "convolution_op")
+"""The methods that define what a layer computes."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +40,7 @@ class Step:
         inputs: the ONNX values that it reads.
         input_shapes: their Keras shapes, `None` for the batch axis.
         output_shape: the Keras shape of its first output.
-        args: the positional arguments of the call, tensors as `TensorRef`.
+        args: the positional arguments of the call, with a `TensorRef` for each tensor.
         kwargs: the keyword arguments, likewise.
     """
 
@@ -44,15 +50,20 @@ class Step:
     input_shapes: tuple[Shape, ...]
     output_shape: Shape
     args: tuple[Any, ...] = ()
-    kwargs: Mapping[str, Any] | None = None
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def arguments(self) -> Mapping[str, Any]:
+        """The arguments of the call by the names of the parameters of `layer.call`."""
+        return inspect.signature(self.layer.call).bind(*self.args, **self.kwargs).arguments
 
 
 class Emission:
     """Collects the nodes and constants of one ONNX graph.
 
     Args:
-        opset: ONNX operator set that the nodes must be of.
-        layout: where the Keras model keeps the channels of an image.
+        opset: the ONNX operator set of the nodes.
+        layout: the layout of the Keras model's images.
     """
 
     def __init__(self, opset: int, layout: Layout) -> None:
@@ -73,41 +84,45 @@ class Emission:
         """Add one node.
 
         Args:
-            op_type: ONNX operator.
-            inputs: what it reads, `None` for an optional input left out.
-            name: wanted name; a number is added where it is taken.
-            shape: Keras shape of the output, for shape annotation.
-            dtype: element type of the output.
-            **attributes: the operator's attributes.
+            op_type: the ONNX operator.
+            inputs: the values that it reads, `None` for an optional input that is left out.
+            name: the name of the node; if it is taken, a number is appended.
+            shape: the Keras shape of the output, to annotate it.
+            dtype: the element type of the output.
+            **attributes: the attributes of the operator.
 
         Returns:
-            Its output.
+            The output of the node.
         """
         unique = self.unique(name)
         output = ir.val(f"{unique}/output", dtype, None if shape is None else self.layout.shape(shape))
         return self.tape.op(op_type, inputs, attributes, name=unique, output=output)
 
-    def constant(self, name: str, array: np.ndarray) -> ir.Value:
-        """Add an initializer; `array` keeps its rank, so a scalar stays a scalar."""
-        return self.tape.initializer(ir.tensor(array, name=self.unique(name)))
+    def constant(self, name: str, array: npt.ArrayLike, dtype: npt.DTypeLike | None = None) -> ir.Value:
+        """Add an initializer.
+
+        Args:
+            name: the name of the initializer; if it is taken, a number is appended.
+            array: the numbers. The rank is kept, so a scalar stays a scalar.
+            dtype: the element type; that of `array` if not given.
+        """
+        return self.tape.initializer(ir.tensor(np.asarray(array, dtype), name=self.unique(name)))
 
     def unique(self, name: str) -> str:
-        """`name`, with a number behind it where it is taken."""
-        found, number = name, 1
-        while found in self._names:
-            number += 1
-            found = f"{name}_{number}"
-        self._names.add(found)
-        return found
+        """Reserve `name`, with a number appended if it is taken."""
+        unique = unique_name(name, self._names)
+        self._names.add(unique)
+        return unique
 
     def to_file_layout(self, value: ir.Value, shape: Shape, name: str) -> ir.Value:
-        """A Keras-layout value of that Keras shape as NCHW, where it is an image."""
+        """Transpose a value from Keras's layout to the file's, if it is an image, and annotate its Keras shape."""
+        value.shape = ir.Shape(named_shape(shape))
         if not self.layout.moves(len(shape)):
             return value
         return self.op("Transpose", [value], f"{name}/to_nchw", shape, perm=list(self.layout.to_file))
 
     def to_keras_layout(self, value: ir.Value, shape: Shape, name: str) -> ir.Value:
-        """An NCHW value of that Keras shape in Keras's layout, where it is an image."""
+        """Transpose a value of that Keras shape from the file's layout to Keras's, if it is an image."""
         if not self.layout.moves(len(shape)):
             return value
         transposed = self.op("Transpose", [value], f"{name}/to_nhwc", perm=list(self.layout.to_keras))
@@ -115,16 +130,27 @@ class Emission:
         return transposed
 
 
+def unique_name(name: str, taken: Collection[str]) -> str:
+    """`name`, with the first free number from 2 appended if it is taken.
+
+    Example:
+        >>> unique_name("conv", {"conv", "conv_2"})
+        'conv_3'
+    """
+    unique, number = name, 1
+    while unique in taken:
+        number += 1
+        unique = f"{name}_{number}"
+    return unique
+
+
 def float_array(variable: Any) -> np.ndarray:
-    """A Keras weight as a float32 array."""
+    """A Keras weight, or another tensor of any backend, as a float32 array."""
     return np.asarray(keras.ops.convert_to_numpy(variable), dtype=np.float32)
 
 
 Converter = Callable[[Emission, Step], ir.Value | tuple[ir.Value, ...]]
-"""Adds the nodes of one step and returns its output value, or several in the order of the Keras outputs."""
-
-_FORWARD = ("call", "convolution_op")
-"""The methods in which a layer says what it computes."""
+"""Adds the nodes of one step and returns its output value, or a tuple of values in the order of the Keras outputs."""
 
 F = TypeVar("F", bound=Converter)
 
@@ -132,9 +158,9 @@ _CONVERTERS: dict[type, Converter] = {}
 
 
 def register_converter(*layer_types: type) -> Callable[[F], F]:
-    """Decorate the function that converts these layer types, and the subclasses that compute the same.
+    """Register the decorated function as the converter of these layer types and of subclasses that compute the same.
 
-    A subclass with a `call` of its own needs a converter of its own.
+    A subclass that overrides `call` needs its own converter.
 
     Example:
         >>> import keras
@@ -157,10 +183,10 @@ def register_converter(*layer_types: type) -> Callable[[F], F]:
 
 
 def find_converter(layer: Any) -> Converter:
-    """The converter of a layer.
+    """Find the converter of a layer.
 
     Raises:
-        UnsupportedModelError: none is registered for its type.
+        UnsupportedModelError: If no converter is registered for its type.
     """
     for base in type(layer).__mro__:
         if base in _CONVERTERS and not _computes_otherwise(type(layer), base):
@@ -172,17 +198,12 @@ def find_converter(layer: Any) -> Converter:
 
 
 def _computes_otherwise(layer_type: type, base: type) -> bool:
-    """Whether a subclass has a forward pass of its own, which the converter of its base doesn't know."""
+    """Whether a subclass overrides the forward pass, so that the converter of its base doesn't apply."""
     return any(getattr(layer_type, name, None) is not getattr(base, name, None) for name in _FORWARD)
 
 
-KEY = "keras_qat.nodes"
-
-_HELPER = "keras_qat.helper"
-
-
 def mark(node: ir.Node, names: Iterable[str]) -> None:
-    """Say that `node` stands for these Keras nodes too.
+    """Record that `node` also stands for these Keras nodes.
 
     Example:
         >>> conv = ir.node("Conv", [])
@@ -191,11 +212,11 @@ def mark(node: ir.Node, names: Iterable[str]) -> None:
         >>> keras_nodes(conv)
         ('conv', 'batch_norm')
     """
-    node.metadata_props[KEY] = json.dumps(list(dict.fromkeys((*keras_nodes(node), *names))))
+    node.metadata_props[_NODES] = json.dumps(list(dict.fromkeys((*keras_nodes(node), *names))))
 
 
 def mark_helper(node: ir.Node) -> None:
-    """Say that `node` stands for no Keras node: a pass put it in, and it only hands on numbers.
+    """Record that `node` stands for no Keras node, since a pass added it.
 
     Example:
         >>> pool = ir.node("MaxPool", [])
@@ -207,14 +228,14 @@ def mark_helper(node: ir.Node) -> None:
 
 
 def is_helper(node: ir.Node) -> bool:
-    """Whether a pass put `node` in, to hand on numbers."""
+    """Whether `node` was marked by `mark_helper`."""
     return _HELPER in node.metadata_props
 
 
 def keras_nodes(node: ir.Node) -> tuple[str, ...]:
-    """The Keras nodes that `node` stands for; none where nobody said so."""
+    """The names of the Keras nodes that `node` stands for; empty if none are recorded."""
     try:
-        names = json.loads(node.metadata_props.get(KEY, "[]"))
+        names = json.loads(node.metadata_props.get(_NODES, "[]"))
     except json.JSONDecodeError:
         return ()
     return tuple(str(name) for name in names) if isinstance(names, list) else ()

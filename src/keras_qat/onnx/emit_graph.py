@@ -1,4 +1,4 @@
-"""Keras model → `onnx_ir.Model`: one converter a layer, then the passes."""
+"""Translate a Keras model to an `onnx_ir.Model`: a converter for each call, then the passes."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ import onnx_ir as ir
 from keras_qat._version import __version__
 from keras_qat.errors import UserError
 from keras_qat.graph import OUTPUT, Trace, trace
-from keras_qat.onnx import converters as _converters  # noqa: F401  (registers them)
+from keras_qat.onnx import converters as _converters  # noqa: F401  (importing registers the converters)
 from keras_qat.onnx.emission import Emission, Step, find_converter, mark
 from keras_qat.onnx.layout import layout_of, named_shape
 from keras_qat.onnx.passes import passes_for
@@ -17,19 +17,19 @@ from keras_qat.targets import Target
 from keras_qat.types import IoDtype, Normalization, OpKind, Precision
 
 OPSETS = range(13, 22)
-"""Opset 13 brought per-channel DequantizeLinear; 21 is the newest that was tried."""
+"""Opset 13 introduced per-channel DequantizeLinear; 21 is the newest that was tested."""
 
 _DEFAULT_OPSET: Mapping[Precision, int] = {"fp32": 17, "fp16": 19}
-"""Opset 19 brought QuantizeLinear and DequantizeLinear with scales in FP16."""
+"""Opset 19 introduced QuantizeLinear and DequantizeLinear with scales in FP16."""
 
 _IR_VERSION = 8
-"""The IR version of opset 17's time, so that engines of the last years read the file."""
+"""The IR version that was current with opset 17, so that engines of the last years read the file."""
 
 _IR_VERSION_OF_OPSET_21 = 10
 
 _PREFIX = "keras_qat."
 _PRECISION, _TARGET = f"{_PREFIX}precision", f"{_PREFIX}target"
-"""What every file says in its metadata."""
+"""The metadata that every file has, and the prefix of all its keys."""
 
 
 def emit(
@@ -47,20 +47,20 @@ def emit(
     Args:
         model: a Functional or Sequential `keras.Model`.
         target: the engine whose preferences the file follows; `None` for a float model.
-        opset: ONNX operator set, 13 to 21; 17 if not given, 19 for FP16.
-        precision: the floating-point type of what isn't quantized, and of the scales.
-        io_dtype: element type of inputs and outputs; "float16" only with FP16.
+        opset: the ONNX operator set, 13 to 21; the default is 17, or 19 for FP16.
+        precision: the floating-point type of the scales and of what isn't quantized.
+        io_dtype: the element type of inputs and outputs; "float16" only with FP16.
         metadata: texts for the file's `metadata_props`, by keys that begin with "keras_qat.".
-        normalization: what the file does to the uint8 pixels that it reads then; `None` for an input in float.
+        normalization: what the file does to the uint8 pixels that it reads; `None` for an input in float.
 
     Returns:
-        The model, batch norms folded and paddings merged. Node names are the Keras layer names, the batch axis is
-        dynamic and named `batch`, inputs and outputs keep Keras's names and layout.
+        The model, with batch norms folded and paddings merged. Nodes have the names of the Keras layers, the batch axis
+        is dynamic and named `batch`, and inputs and outputs keep Keras's names and layout.
 
     Raises:
-        UnsupportedModelError: a layer has no converter, or numbers that FP16 doesn't hold.
-        UserError: the opset is out of range, `io_dtype` doesn't go with `precision`, `metadata` has
-            another key, or the model has not exactly one image input to normalize.
+        UnsupportedModelError: If a layer has no converter, or the model has numbers that FP16 can't represent.
+        UserError: If the opset is out of range, if `io_dtype` and `precision` can't be combined, if `metadata` has a
+            key that isn't allowed, or if `normalization` is given and the model hasn't exactly one image input.
     """
     opset = require_opset(opset, precision)
     if io_dtype not in get_args(IoDtype) or (io_dtype == "float16" and precision != "fp16"):
@@ -68,7 +68,6 @@ def emit(
             f"Inputs and outputs can't have that type. Received: io_dtype={io_dtype!r}, precision={precision!r}. "
             'Use "float32", or "float16" with precision="fp16".'
         )
-    own = {_PRECISION: precision, **({} if target is None else {_TARGET: target.name})}
     metadata = _require_keys(metadata or {})
     traced = trace(model)
     emission, inputs, outputs = _emit_nodes(traced, opset)
@@ -86,21 +85,24 @@ def emit(
         producer_name="keras-qat",
         producer_version=__version__,
     )
-    file.metadata_props.update({**own, **metadata})
+    file.metadata_props[_PRECISION] = precision
+    if target is not None:
+        file.metadata_props[_TARGET] = target.name
+    file.metadata_props.update(metadata)
     for one_pass in passes_for(target, precision, io_dtype, normalization):
         one_pass(file)
     return file
 
 
 def require_opset(opset: int | None, precision: Precision = "fp32") -> int:
-    """The operator set to write, or a refusal of one that the emitter doesn't write.
+    """The operator set of a file.
 
     Args:
-        opset: the wanted one; `None` for the precision's default.
-        precision: of the file.
+        opset: the wanted operator set; `None` for the default of the precision.
+        precision: the floating-point type of the file.
 
     Raises:
-        UserError: precision is unknown, or the opset is out of its range.
+        UserError: If the precision is unknown, or the opset is out of its range.
 
     Example:
         >>> require_opset(None), require_opset(None, "fp16"), require_opset(21, "fp16")
@@ -119,10 +121,10 @@ def require_opset(opset: int | None, precision: Precision = "fp32") -> int:
 
 
 def _require_keys(metadata: Mapping[str, str]) -> Mapping[str, str]:
-    """The metadata, if its keys are the package's and not those that every file has.
+    """Return the metadata if all its keys may be given.
 
     Raises:
-        UserError: one is not.
+        UserError: If a key doesn't begin with the package's prefix, or is one that the export writes itself.
     """
     for key in metadata:
         if not key.startswith(_PREFIX) or key in {_PRECISION, _TARGET}:
@@ -134,7 +136,11 @@ def _require_keys(metadata: Mapping[str, str]) -> Mapping[str, str]:
 
 
 def _emit_nodes(traced: Trace, opset: int) -> tuple[Emission, list[ir.Value], list[ir.Value]]:
-    """Convert every call in order; the passes come later."""
+    """Convert every call in order, without the passes.
+
+    Returns:
+        The emission, and the inputs and outputs of the graph.
+    """
     emission = Emission(opset, layout_of(traced))
     values: dict[str, ir.Value] = {}
     inputs: list[ir.Value] = []
@@ -157,8 +163,8 @@ def _emit_nodes(traced: Trace, opset: int) -> tuple[Emission, list[ir.Value], li
             kwargs=call.kwargs,
         )
         with _marking(emission, node.name):
-            made = find_converter(call.operation)(emission, step)
-        values.update(zip(node.outputs, made if isinstance(made, tuple) else (made,), strict=True))
+            converted = find_converter(call.operation)(emission, step)
+        values.update(zip(node.outputs, converted if isinstance(converted, tuple) else (converted,), strict=True))
     outputs: list[ir.Value] = []
     for name in traced.graph.outputs:
         with _marking(emission, OUTPUT):
@@ -174,7 +180,7 @@ def _emit_nodes(traced: Trace, opset: int) -> tuple[Emission, list[ir.Value], li
 
 @contextmanager
 def _marking(emission: Emission, keras_node: str) -> Iterator[None]:
-    """Say of every node that is emitted meanwhile which Keras node it stands for."""
+    """Record on every node that is emitted in the block that it stands for this Keras node."""
     before = len(emission.tape.nodes)
     yield
     for node in emission.tape.nodes[before:]:

@@ -1,7 +1,7 @@
-"""Keras's layout of images, and the file's.
+"""The layout of images in Keras and in the file.
 
-Inside the file every rank-4 tensor is NCHW, the layout that the engines compute in, whichever `data_format` the Keras
-model has. Axes, shapes and constants are written by Keras's layout and translated here.
+Inside the file every rank-4 tensor is NCHW, the layout that the engines compute in, whatever the `data_format` of the
+Keras model. Converters give axes, shapes and constants in Keras's layout, and `Layout` translates them.
 """
 
 from dataclasses import dataclass
@@ -18,14 +18,18 @@ BATCH = "batch"
 """The name of the dynamic batch axis."""
 
 IMAGE_RANK = 4
+MATRIX_RANK = 2
+
+HEIGHT_AND_WIDTH = (2, 3)
+"""The axes of an image's pixels in the file's layout."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where Keras keeps the channels of an image.
+    """The layout of a Keras model's images.
 
     Args:
-        channels_last: (batch, height, width, channels), or else (batch, channels, height, width).
+        channels_last: whether an image is (batch, height, width, channels) and not (batch, channels, height, width).
     """
 
     channels_last: bool = True
@@ -41,11 +45,11 @@ class Layout:
         return (0, 2, 3, 1) if self.channels_last else (0, 1, 2, 3)
 
     def moves(self, rank: int) -> bool:
-        """Whether a tensor of that rank has another order of axes in the file."""
+        """Whether the axes of a tensor of that rank have another order in the file."""
         return rank == IMAGE_RANK and self.channels_last
 
     def axis(self, axis: int, rank: int) -> int:
-        """A Keras axis in the file.
+        """The index in the file of a Keras axis.
 
         Example:
             >>> Layout().axis(-1, 4), Layout(channels_last=False).axis(1, 4), Layout().axis(-1, 2)
@@ -55,7 +59,7 @@ class Layout:
         return self.to_file.index(axis) if rank == IMAGE_RANK else axis
 
     def shape(self, shape: Shape) -> list[int | str | None]:
-        """A Keras shape in the file, the batch axis named.
+        """The shape in the file of a Keras shape, with the batch axis named.
 
         Example:
             >>> Layout().shape((None, 7, 5, 64))
@@ -65,7 +69,7 @@ class Layout:
         return [named[axis] for axis in self.to_file] if len(shape) == IMAGE_RANK else named
 
     def spatial(self, shape: Shape) -> Shape:
-        """Height and width of an image's shape.
+        """Height and width in the Keras shape of an image.
 
         Example:
             >>> Layout(channels_last=False).spatial((None, 64, 7, 5))
@@ -74,12 +78,12 @@ class Layout:
         return shape[1:3] if self.channels_last else shape[2:4]
 
     def pooled(self, shape: Shape) -> Shape:
-        """An image's shape with height and width 1."""
+        """The Keras shape of an image with height and width reduced to 1."""
         batch, *_ = shape
         return (batch, 1, 1, shape[3]) if self.channels_last else (batch, shape[1], 1, 1)
 
     def constant(self, array: np.ndarray, rank: int) -> np.ndarray:
-        """A constant that Keras broadcasts against a tensor of that rank, as float32 in the file's layout.
+        """The file's form, in float32, of a constant that Keras broadcasts against a tensor of that rank.
 
         A single number becomes a scalar.
 
@@ -95,26 +99,26 @@ class Layout:
 
 
 def named_shape(shape: Shape) -> list[int | str | None]:
-    """A shape in Keras's own layout, the batch axis named."""
+    """A shape in Keras's layout, with the batch axis named."""
     return [BATCH if axis == 0 and size is None else size for axis, size in enumerate(shape)]
 
 
 def layout_of(trace: Trace) -> Layout:
-    """The layout of a model's images, by the `data_format` of its layers.
+    """Read the layout of a model's images from the `data_format` of its layers.
 
     Raises:
-        UnsupportedModelError: its layers differ in it.
+        UnsupportedModelError: If the layers of the model have different data formats.
     """
     formats: dict[str, str] = {}
     for name, call in trace.calls.items():
         data_format = getattr(call.operation, "data_format", None)
-        # Flatten takes either, whatever the model computes in.
+        # A Flatten may have either format, whatever the model computes in.
         if data_format is not None and not isinstance(call.operation, keras.layers.Flatten):
             formats.setdefault(str(data_format), name)
     if len(formats) > 1:
-        found = ", ".join(f"{data_format} in {name!r}" for data_format, name in formats.items())
+        received = ", ".join(f"{data_format} in {name!r}" for data_format, name in formats.items())
         raise UnsupportedModelError(
-            f"The layers of the model {trace.name!r} must have one data_format to be exported. Received: {found}. "
+            f"The layers of the model {trace.name!r} must have one data_format to be exported. Received: {received}. "
             "Build the model with one of them; the file computes in NCHW either way."
         )
     return Layout(channels_last=next(iter(formats), keras.config.image_data_format()) == "channels_last")

@@ -1,6 +1,6 @@
-"""Activations, as layers and inside other layers: one table by name.
+"""Functions of one tensor: activations as layers, inside other layers and as operations, and `keras.ops.sqrt` and such.
 
-Operations of `keras.ops` on one tensor, number by number: `keras.ops.relu(x)`, `keras.ops.sqrt(x)`.
+One table holds the activations by name, whichever way the model calls them.
 """
 
 from collections.abc import Callable
@@ -28,49 +28,49 @@ def _plain(op_type: str, **attributes: Any) -> Emit:
     return emit
 
 
-def _softmax(emission: Emission, x: ir.Value, step: Step, name: str) -> ir.Value:
-    axis = emission.layout.axis(-1, len(step.output_shape))
-    return emission.op("Softmax", [x], name, step.output_shape, axis=axis)
+def _clip(high: float) -> Emit:
+    """An activation that clips its input to [0, high]."""
+
+    def emit(emission: Emission, x: ir.Value, step: Step, name: str) -> ir.Value:
+        bounds = (emission.constant(f"{name}/{key}", n, np.float32) for key, n in (("min", 0), ("max", high)))
+        return emission.op("Clip", [x, *bounds], name, step.output_shape)
+
+    return emit
 
 
-def _clip(emission: Emission, x: ir.Value, step: Step, name: str, high: float) -> ir.Value:
-    low = emission.constant(f"{name}/min", np.array(0, np.float32))
-    return emission.op(
-        "Clip",
-        [x, low, emission.constant(f"{name}/max", np.array(high, np.float32))],
-        name,
-        step.output_shape,
-    )
+def _softmax(emission: Emission, x: ir.Value, step: Step, name: str, axis: int = -1) -> ir.Value:
+    in_file = emission.layout.axis(axis, len(step.output_shape))
+    return emission.op("Softmax", [x], name, step.output_shape, axis=in_file)
 
 
-def _relu6(emission: Emission, x: ir.Value, step: Step, name: str) -> ir.Value:
-    return _clip(emission, x, step, name, 6.0)
+def _gated(op_type: str, **attributes: Any) -> Emit:
+    """The product of x and an operator of x.
 
+    HardSwish is spelled out too: ONNX has had it from opset 14 only, and engines fuse this form.
+    """
 
-def _silu(emission: Emission, x: ir.Value, step: Step, name: str) -> ir.Value:
-    gate = emission.op("Sigmoid", [x], f"{name}/gate", step.output_shape)
-    return emission.op("Mul", [x, gate], name, step.output_shape)
+    def emit(emission: Emission, x: ir.Value, step: Step, name: str) -> ir.Value:
+        gate = emission.op(op_type, [x], f"{name}/gate", step.output_shape, **attributes)
+        return emission.op("Mul", [x, gate], name, step.output_shape)
+
+    return emit
 
 
 def _gelu(emission: Emission, x: ir.Value, step: Step, name: str) -> ir.Value:
-    """Exact GELU, x · ½ (1 + erf(x / √2)), spelled out: ONNX has Gelu from opset 20, and engines fuse this form."""
+    """Exact GELU, x · ½ (1 + erf(x / √2)), spelled out: ONNX has had Gelu from opset 20 only, and engines fuse this."""
     shape = step.output_shape
-    half, one = (emission.constant(f"{name}/{n}", np.array(n, np.float32)) for n in (0.5, 1.0))
-    root = emission.constant(f"{name}/sqrt_2", np.array(np.sqrt(2), np.float32))
+    half, one = (emission.constant(f"{name}/{n}", n, np.float32) for n in (0.5, 1.0))
+    root = emission.constant(f"{name}/sqrt_2", np.sqrt(2), np.float32)
     erf = emission.op("Erf", [emission.op("Div", [x, root], f"{name}/div", shape)], f"{name}/erf", shape)
     gate = emission.op("Add", [erf, one], f"{name}/add", shape)
     return emission.op("Mul", [emission.op("Mul", [x, gate], f"{name}/mul", shape), half], name, shape)
 
 
-def _hard_silu(emission: Emission, x: ir.Value, step: Step, name: str) -> ir.Value:
-    """The product x · HardSigmoid(x), spelled out: ONNX has HardSwish from opset 14, and engines fuse this form."""
-    gate = emission.op("HardSigmoid", [x], f"{name}/gate", step.output_shape, alpha=1 / 6, beta=0.5)
-    return emission.op("Mul", [x, gate], name, step.output_shape)
-
+_HARD_SIGMOID = {"alpha": 1 / 6, "beta": 0.5}
 
 _ACTIVATIONS: dict[str, Emit] = {
     "relu": _plain("Relu"),
-    "relu6": _relu6,
+    "relu6": _clip(6.0),
     "sigmoid": _plain("Sigmoid"),
     "tanh": _plain("Tanh"),
     "elu": _plain("Elu"),
@@ -79,33 +79,33 @@ _ACTIVATIONS: dict[str, Emit] = {
     "softsign": _plain("Softsign"),
     "exponential": _plain("Exp"),
     "leaky_relu": _plain("LeakyRelu", alpha=0.2),
-    "hard_sigmoid": _plain("HardSigmoid", alpha=1 / 6, beta=0.5),
-    "hard_silu": _hard_silu,
-    "silu": _silu,
+    "hard_sigmoid": _plain("HardSigmoid", **_HARD_SIGMOID),
+    "hard_silu": _gated("HardSigmoid", **_HARD_SIGMOID),
+    "silu": _gated("Sigmoid"),
     "gelu": _gelu,
     "softmax": _softmax,
 }
 
 
 def emit_activation(emission: Emission, function: Any, x: ir.Value, step: Step, name: str | None = None) -> ir.Value:
-    """Add the activation behind `x`.
+    """Add an activation that reads `x`.
 
     Args:
-        emission: where to add it.
+        emission: the emission to add it to.
         function: the Keras activation; `None` or linear adds nothing.
         x: its input.
         step: the layer that it belongs to.
-        name: the node's name; `<layer>/<activation>` if not given.
+        name: the name of the node; `<layer>/<activation>` if not given.
+
+    Returns:
+        The output of the activation.
 
     Raises:
-        UnsupportedModelError: the activation has no ONNX form here.
+        UnsupportedModelError: If the activation isn't in the table.
     """
     known = activation_name(function)
-    return x if known is None else emit_named(emission, known, x, step, name)
-
-
-def emit_named(emission: Emission, known: str, x: ir.Value, step: Step, name: str | None = None) -> ir.Value:
-    """Add the activation of that name; see `emit_activation`."""
+    if known is None:
+        return x
     if known not in _ACTIVATIONS:
         raise UnsupportedModelError(
             f"The activation of layer {step.layer.name!r} can't be exported. Received: {known!r}. "
@@ -117,21 +117,19 @@ def emit_named(emission: Emission, known: str, x: ir.Value, step: Step, name: st
 
 @register_converter(keras.layers.Activation)
 def convert_activation(emission: Emission, step: Step) -> ir.Value:
-    """The layer's function, from the table."""
+    """The activation of the layer."""
     return emit_activation(emission, step.layer.activation, step.inputs[0], step, step.name)
 
 
-@register_converter(keras.layers.Softmax)
+@register_converter(keras.layers.Softmax, nn.Softmax)
 def convert_softmax(emission: Emission, step: Step) -> ir.Value:
     """Softmax along one axis."""
     axis = step.layer.axis
     if not isinstance(axis, int):
         raise UnsupportedModelError(
-            f"The layer {step.layer.name!r} can't be exported. Received: Softmax(axis={axis}). Use one axis."
+            f"The softmax {step.name!r} can't be exported. Received: softmax(axis={axis}). Use one axis."
         )
-    return emission.op(
-        "Softmax", step.inputs, step.name, step.output_shape, axis=emission.layout.axis(axis, len(step.output_shape))
-    )
+    return _softmax(emission, step.inputs[0], step, step.name, axis)
 
 
 @register_converter(keras.layers.LeakyReLU, nn.LeakyRelu)
@@ -142,7 +140,7 @@ def convert_leaky_relu(emission: Emission, step: Step) -> ir.Value:
 
 @register_converter(keras.layers.ReLU)
 def convert_relu(emission: Emission, step: Step) -> ir.Value:
-    """Relu, Clip for a maximum, LeakyRelu for a slope."""
+    """Relu; Clip if the layer has a maximum, LeakyRelu if it has a slope."""
     layer = step.layer
     if layer.threshold != 0 or (layer.negative_slope != 0 and layer.max_value is not None):
         raise UnsupportedModelError(
@@ -154,7 +152,7 @@ def convert_relu(emission: Emission, step: Step) -> ir.Value:
         return convert_leaky_relu(emission, step)
     if layer.max_value is None:
         return emission.op("Relu", step.inputs, step.name, step.output_shape)
-    return _clip(emission, step.inputs[0], step, step.name, float(layer.max_value))
+    return _clip(layer.max_value)(emission, step.inputs[0], step, step.name)
 
 
 _ACTIVATION_FUNCTIONS: dict[type, str] = {
@@ -183,8 +181,8 @@ _OPERATORS: dict[type, str] = {
 
 @register_converter(*_ACTIVATION_FUNCTIONS)
 def convert_activation_function(emission: Emission, step: Step) -> ir.Value:
-    """The activation, as in a layer of its own."""
-    return emit_named(emission, _ACTIVATION_FUNCTIONS[type(step.layer)], step.inputs[0], step, step.name)
+    """The activation that the operation computes."""
+    return _ACTIVATIONS[_ACTIVATION_FUNCTIONS[type(step.layer)]](emission, step.inputs[0], step, step.name)
 
 
 @register_converter(*_OPERATORS)
@@ -195,7 +193,7 @@ def convert_function(emission: Emission, step: Step) -> ir.Value:
 
 @register_converter(numpy.Square)
 def convert_square(emission: Emission, step: Step) -> ir.Value:
-    """Mul of a tensor with itself."""
+    """Mul of the tensor with itself."""
     return emission.op("Mul", [step.inputs[0], step.inputs[0]], step.name, step.output_shape)
 
 
@@ -207,16 +205,4 @@ def convert_gelu(emission: Emission, step: Step) -> ir.Value:
             f"The operation {step.name!r} can't be exported. Received: gelu(approximate=True). "
             "Use `keras.ops.gelu(x, approximate=False)`."
         )
-    return emit_named(emission, "gelu", step.inputs[0], step, step.name)
-
-
-@register_converter(nn.Softmax)
-def convert_softmax_function(emission: Emission, step: Step) -> ir.Value:
-    """Softmax along one axis."""
-    axis = step.layer.axis
-    if not isinstance(axis, int):
-        raise UnsupportedModelError(
-            f"The operation {step.name!r} can't be exported. Received: softmax(axis={axis}). Use one axis."
-        )
-    in_file = emission.layout.axis(axis, len(step.output_shape))
-    return emission.op("Softmax", step.inputs, step.name, step.output_shape, axis=in_file)
+    return _gelu(emission, step.inputs[0], step, step.name)

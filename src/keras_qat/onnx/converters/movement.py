@@ -1,9 +1,10 @@
-"""Layers that move numbers without changing them: padding, cropping, flatten, reshape, dropout at inference.
+"""What moves numbers without changing them: padding, cropping, slices, reshape, transpose, dropout at inference.
 
-Operations of `keras.ops` that move numbers: reshape, transpose, squeeze, slices as in `x[:, 1:]`.
+Each group has the layers of Keras and the operations of `keras.ops`, such as `x[:, 1:]`.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -12,75 +13,90 @@ import onnx_ir as ir
 from keras.src.ops import numpy as operations
 
 from keras_qat.errors import UnsupportedModelError
-from keras_qat.onnx.converters.elementwise import arguments
 from keras_qat.onnx.emission import Emission, Step, register_converter
-from keras_qat.onnx.layout import named_shape
+from keras_qat.onnx.layout import HEIGHT_AND_WIDTH, MATRIX_RANK
 
-_MATRIX_RANK = 2
+_END = np.iinfo(np.int64).max
+"""The end of a slice that reaches the end of its axis."""
+
+
+@register_converter(keras.layers.Dropout, keras.layers.SpatialDropout2D)
+def convert_dropout(emission: Emission, step: Step) -> ir.Value:  # noqa: ARG001
+    """No node: at inference dropout passes its input on."""
+    return step.inputs[0]
 
 
 @register_converter(keras.layers.ZeroPadding2D)
 def convert_zero_padding(emission: Emission, step: Step) -> ir.Value:
     """Pad with zeros; the padding pass merges it into the window behind it."""
     (top, bottom), (left, right) = step.layer.padding
-    pads = emission.constant(f"{step.name}/pads", np.array([0, 0, top, left, 0, 0, bottom, right], np.int64))
+    pads = emission.constant(f"{step.name}/pads", [0, 0, top, left, 0, 0, bottom, right], np.int64)
     return emission.op("Pad", [step.inputs[0], pads], step.name, step.output_shape)
 
 
 @register_converter(keras.layers.Flatten)
 def convert_flatten(emission: Emission, step: Step) -> ir.Value:
-    """Reshape to a matrix; Keras puts the channels of a channels_first Flatten last before."""
-    x, rank = emission.to_keras_layout(step.inputs[0], step.input_shapes[0], step.name), len(step.input_shapes[0])
-    if step.layer.data_format == "channels_first" and rank > _MATRIX_RANK:
+    """Reshape to a matrix; if the layer is channels_first, Keras moves the channels to the end before."""
+    x, rank = _in_keras_layout(emission, step), len(step.input_shapes[0])
+    if step.layer.data_format == "channels_first" and rank > MATRIX_RANK:
         x = emission.op("Transpose", [x], f"{step.name}/channels_last", perm=[0, *range(2, rank), 1])
-    return reshape(emission, step, x)
+    return _reshape(emission, step, x)
 
 
-@register_converter(keras.layers.Reshape)
+@register_converter(keras.layers.Reshape, operations.Reshape, operations.Squeeze, operations.ExpandDims)
 def convert_reshape(emission: Emission, step: Step) -> ir.Value:
-    """Reshape in Keras's order of numbers; the batch axis is kept."""
-    return reshape(emission, step, emission.to_keras_layout(step.inputs[0], step.input_shapes[0], step.name))
+    """Reshape to the shape of the output, in Keras's order of numbers."""
+    return _reshape(emission, step, _in_keras_layout(emission, step))
 
 
-def reshape(emission: Emission, step: Step, x: ir.Value, *, cut: bool = False) -> ir.Value:
-    """Give `x`, in Keras's layout, the step's output shape.
+def _in_keras_layout(emission: Emission, step: Step) -> ir.Value:
+    """The first input in Keras's layout."""
+    return emission.to_keras_layout(step.inputs[0], step.input_shapes[0], step.name)
+
+
+def _reshape(emission: Emission, step: Step, x: ir.Value, *, sliced: bool = False) -> ir.Value:
+    """Give `x`, in Keras's layout, the output shape of the step.
 
     Args:
-        emission: where to add it.
+        emission: the emission to add the node to.
         step: the layer or operation.
-        x: what to reshape.
-        cut: whether numbers were left out before.
+        x: the value to reshape.
+        sliced: whether `x` has fewer numbers than the input of the step.
 
     Raises:
-        UnsupportedModelError: several sizes are unknown, or numbers move between the images of a batch.
+        UnsupportedModelError: If several sizes are unknown, or numbers would move between the images of a batch.
     """
     given, wanted = step.input_shapes[0], step.output_shape
     sizes = [[size for size in shape[1:] if size is not None] for shape in (given, wanted)]
     known = len(sizes[0]) + len(sizes[1]) == len(given) + len(wanted) - 2
-    moves = not wanted or given[0] != wanted[0] or (known and not cut and math.prod(sizes[0]) != math.prod(sizes[1]))
+    moves = not wanted or given[0] != wanted[0] or (known and not sliced and math.prod(sizes[0]) != math.prod(sizes[1]))
     if moves or wanted[1:].count(None) > 1:
         raise UnsupportedModelError(
             f"The reshape {step.name!r} can't be exported. Received: {given} to {wanted}. "
             "Keep the batch axis as it is, and leave at most one other size open."
         )
-    target = [0, *(-1 if n is None else n for n in wanted[1:])]
-    shape = emission.constant(f"{step.name}/shape", np.array(target, np.int64))
-    value = emission.op("Reshape", [x, shape], step.name)
-    value.shape = ir.Shape(named_shape(step.output_shape))
-    return emission.to_file_layout(value, step.output_shape, step.name)
+    target = [0, *(-1 if size is None else size for size in wanted[1:])]
+    value = emission.op("Reshape", [x, emission.constant(f"{step.name}/shape", target, np.int64)], step.name)
+    return emission.to_file_layout(value, wanted, step.name)
 
 
 @register_converter(keras.layers.Permute)
 def convert_permute(emission: Emission, step: Step) -> ir.Value:
+    """Transpose of Keras's axes, without the batch."""
+    return _transpose(emission, step, (0, *step.layer.dims))
+
+
+@register_converter(operations.Transpose)
+def convert_transpose(emission: Emission, step: Step) -> ir.Value:
     """Transpose of Keras's axes."""
-    return permute(emission, step, (0, *step.layer.dims))
+    rank = len(step.output_shape)
+    return _transpose(emission, step, range(rank)[::-1] if step.layer.axes is None else step.layer.axes)
 
 
-def permute(emission: Emission, step: Step, axes: tuple[int, ...]) -> ir.Value:
-    """Transpose Keras's axes to the order `axes`."""
-    x = emission.to_keras_layout(step.inputs[0], step.input_shapes[0], step.name)
-    value = emission.op("Transpose", [x], step.name, perm=list(axes))
-    value.shape = ir.Shape(named_shape(step.output_shape))
+def _transpose(emission: Emission, step: Step, axes: Sequence[int]) -> ir.Value:
+    """Put Keras's axes into the order `axes`."""
+    permutation = [axis % len(axes) for axis in axes]
+    value = emission.op("Transpose", [_in_keras_layout(emission, step)], step.name, perm=permutation)
     return emission.to_file_layout(value, step.output_shape, step.name)
 
 
@@ -88,58 +104,43 @@ def permute(emission: Emission, step: Step, axes: tuple[int, ...]) -> ir.Value:
 def convert_cropping(emission: Emission, step: Step) -> ir.Value:
     """Slice of height and width."""
     (top, bottom), (left, right) = step.layer.cropping
-    last = np.iinfo(np.int64).max
-    ends = [last if cut == 0 else -cut for cut in (bottom, right)]
-    arrays = {"starts": [top, left], "ends": ends, "axes": [2, 3]}
-    constants = [emission.constant(f"{step.name}/{key}", np.array(a, np.int64)) for key, a in arrays.items()]
+    ends = [_END if cut == 0 else -cut for cut in (bottom, right)]
+    constants = _slice_constants(emission, step, starts=[top, left], ends=ends, axes=HEIGHT_AND_WIDTH)
     return emission.op("Slice", [step.inputs[0], *constants], step.name, step.output_shape)
-
-
-@register_converter(keras.layers.Dropout, keras.layers.SpatialDropout2D)
-def convert_dropout(emission: Emission, step: Step) -> ir.Value:  # noqa: ARG001
-    """Nothing: dropout passes its input at inference."""
-    return step.inputs[0]
-
-
-_LAST = np.iinfo(np.int64).max
-
-
-@register_converter(operations.Reshape, operations.Squeeze, operations.ExpandDims)
-def convert_reshape_operation(emission: Emission, step: Step) -> ir.Value:
-    """Reshape to the output's shape, in Keras's order of numbers."""
-    return reshape(emission, step, emission.to_keras_layout(step.inputs[0], step.input_shapes[0], step.name))
-
-
-@register_converter(operations.Transpose)
-def convert_transpose(emission: Emission, step: Step) -> ir.Value:
-    """Transpose of Keras's axes."""
-    rank = len(step.output_shape)
-    axes = tuple(range(rank)[::-1]) if step.layer.axes is None else tuple(axis % rank for axis in step.layer.axes)
-    return permute(emission, step, axes)
 
 
 @register_converter(operations.GetItem)
 def convert_get_item(emission: Emission, step: Step) -> ir.Value:
-    """Slice, and Reshape where a single index drops its axis."""
-    key = arguments(step)["key"]
+    """Slice, and Reshape if a single index drops its axis."""
+    key = step.arguments["key"]
     keys = _full(key if isinstance(key, tuple) else (key,), len(step.input_shapes[0]), step)
-    x = emission.to_keras_layout(step.inputs[0], step.input_shapes[0], step.name)
-    cuts = [(axis, _as_slice(k)) for axis, k in enumerate(keys) if k != slice(None)]
-    arrays = {
-        "starts": [_default(k.start, 0 if _step(k) > 0 else _LAST) for _, k in cuts],
-        "ends": [_default(k.stop, _LAST if _step(k) > 0 else -_LAST) for _, k in cuts],
-        "axes": [axis for axis, _ in cuts],
-        "steps": [_step(k) for _, k in cuts],
-    }
-    constants = [emission.constant(f"{step.name}/{name}", np.array(a, np.int64)) for name, a in arrays.items()]
-    sliced = emission.op("Slice", [x, *constants], f"{step.name}/slice")
+    cuts = {axis: _as_slice(k) for axis, k in enumerate(keys) if k != slice(None)}
+    steps = [_default(k.step, 1) for k in cuts.values()]
+    constants = _slice_constants(
+        emission,
+        step,
+        starts=[_default(k.start, 0 if n > 0 else _END) for k, n in zip(cuts.values(), steps, strict=True)],
+        ends=[_default(k.stop, _END if n > 0 else -_END) for k, n in zip(cuts.values(), steps, strict=True)],
+        axes=list(cuts),
+        steps=steps,
+    )
+    sliced = emission.op("Slice", [_in_keras_layout(emission, step), *constants], f"{step.name}/slice")
     if any(isinstance(k, int) for k in keys):
-        return reshape(emission, step, sliced, cut=True)
+        return _reshape(emission, step, sliced, sliced=True)
     return emission.to_file_layout(sliced, step.output_shape, step.name)
 
 
+def _slice_constants(emission: Emission, step: Step, **arrays: Sequence[int]) -> list[ir.Value]:
+    """The inputs of a Slice behind the tensor, in the order given."""
+    return [emission.constant(f"{step.name}/{name}", array, np.int64) for name, array in arrays.items()]
+
+
 def _full(keys: tuple[Any, ...], rank: int, step: Step) -> list[Any]:
-    """One key for each axis, `...` spelled out."""
+    """One key for each axis, with `...` expanded.
+
+    Raises:
+        UnsupportedModelError: If a key is neither an integer nor a slice.
+    """
     if not all(isinstance(k, int | slice) or k is Ellipsis for k in keys):
         raise UnsupportedModelError(
             f"The operation {step.name!r} can't be exported. Received: an index {keys}. Use integers and slices."
@@ -154,10 +155,6 @@ def _as_slice(key: int | slice) -> slice:
     if isinstance(key, slice):
         return key
     return slice(key, key + 1 if key != -1 else None)
-
-
-def _step(key: slice) -> int:
-    return _default(key.step, 1)
 
 
 def _default(value: int | None, default: int) -> int:

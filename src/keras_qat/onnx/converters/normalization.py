@@ -1,6 +1,6 @@
-"""BatchNormalization, which the fold pass merges into the convolution before it, and LayerNormalization.
+"""Normalization layers, and other layers that are affine per channel.
 
-Per-channel affine layers, y = a · x + b, as Mul and Add; the fold pass merges them into the convolution before.
+The fold pass merges a BatchNormalization, and the Mul and Add of y = a · x + b, into the convolution before it.
 """
 
 import keras
@@ -10,6 +10,8 @@ from keras.src.applications.convnext import LayerScale
 
 from keras_qat.errors import UnsupportedModelError
 from keras_qat.onnx.emission import Emission, Step, float_array, register_converter
+
+_OPSET_OF_LAYER_NORMALIZATION = 17
 
 
 @register_converter(keras.layers.BatchNormalization)
@@ -22,30 +24,18 @@ def convert_batch_norm(emission: Emission, step: Step) -> ir.Value:
             f"of shape {step.output_shape}. Normalize the channels: the last axis of a channels_last model, axis 1 of "
             "a channels_first one."
         )
-    channels = step.output_shape[layer.axis]
-    ones, zeros = np.ones(channels, np.float32), np.zeros(channels, np.float32)
-    parameters = {
-        "gamma": float_array(layer.gamma) if layer.scale else ones,
-        "beta": float_array(layer.beta) if layer.center else zeros,
-        "mean": float_array(layer.moving_mean),
-        "variance": float_array(layer.moving_variance),
-    }
-    constants = [emission.constant(f"{step.name}/{key}", array) for key, array in parameters.items()]
-    return emission.op(
-        "BatchNormalization",
-        [step.inputs[0], *constants],
-        step.name,
-        step.output_shape,
-        epsilon=float(layer.epsilon),
-    )
-
-
-_OPSET_OF_LAYER_NORMALIZATION = 17
+    inputs = [
+        step.inputs[0],
+        *_gamma_and_beta(emission, step, step.output_shape[layer.axis]),
+        emission.constant(f"{step.name}/mean", float_array(layer.moving_mean)),
+        emission.constant(f"{step.name}/variance", float_array(layer.moving_variance)),
+    ]
+    return emission.op("BatchNormalization", inputs, step.name, step.output_shape, epsilon=float(layer.epsilon))
 
 
 @register_converter(keras.layers.LayerNormalization)
 def convert_layer_norm(emission: Emission, step: Step) -> ir.Value:
-    """LayerNormalization over the last Keras axis, for which an image is put into Keras's layout."""
+    """LayerNormalization over the last Keras axis; an image is transposed to Keras's layout for it."""
     layer, rank = step.layer, len(step.output_shape)
     axes = [layer.axis] if isinstance(layer.axis, int) else list(layer.axis)
     if [axis % rank for axis in axes] != [rank - 1] or getattr(layer, "rms_scaling", False):
@@ -58,24 +48,29 @@ def convert_layer_norm(emission: Emission, step: Step) -> ir.Value:
             f"The layer {layer.name!r} needs ONNX opset {_OPSET_OF_LAYER_NORMALIZATION} or later. "
             f"Received: opset={emission.opset}. Export with a later opset."
         )
-    channels = int(step.output_shape[-1] or 0)
-    gamma = float_array(layer.gamma) if layer.scale else np.ones(channels, np.float32)
-    beta = float_array(layer.beta) if layer.center else np.zeros(channels, np.float32)
     x = emission.to_keras_layout(step.inputs[0], step.output_shape, step.name)
-    constants = [emission.constant(f"{step.name}/{key}", array) for key, array in (("gamma", gamma), ("beta", beta))]
-    value = emission.op("LayerNormalization", [x, *constants], step.name, axis=-1, epsilon=float(layer.epsilon))
+    inputs = [x, *_gamma_and_beta(emission, step, step.output_shape[-1])]
+    value = emission.op("LayerNormalization", inputs, step.name, axis=-1, epsilon=float(layer.epsilon))
     return emission.to_file_layout(value, step.output_shape, step.name)
+
+
+def _gamma_and_beta(emission: Emission, step: Step, channels: int | None) -> tuple[ir.Value, ir.Value]:
+    """The learned scale and offset of a normalization layer; ones and zeros where it has none."""
+    layer = step.layer
+    gamma = float_array(layer.gamma) if layer.scale else np.ones(channels or 0, np.float32)
+    beta = float_array(layer.beta) if layer.center else np.zeros(channels or 0, np.float32)
+    return emission.constant(f"{step.name}/gamma", gamma), emission.constant(f"{step.name}/beta", beta)
 
 
 @register_converter(keras.layers.Rescaling)
 def convert_rescaling(emission: Emission, step: Step) -> ir.Value:
-    """Scale and offset, one number or one a channel."""
+    """Scale and offset, each a single number or one number per channel."""
     a, b = (_by_channel(np.asarray(array)) for array in (step.layer.scale, step.layer.offset))
-    return emit_affine(emission, step, a, b)
+    return _affine(emission, step, a, b)
 
 
 def _by_channel(array: np.ndarray) -> np.ndarray:
-    """As the layer does: where Keras's own setting is channels_first, the numbers are those of the leading axis."""
+    """Shape the numbers as the layer does: under Keras's setting channels_first they belong to the leading axis."""
     if array.ndim and keras.config.image_data_format() == "channels_first":
         return array.reshape(array.shape + (1,) * (3 - array.ndim))
     return array
@@ -84,7 +79,7 @@ def _by_channel(array: np.ndarray) -> np.ndarray:
 @register_converter(LayerScale)
 def convert_layer_scale(emission: Emission, step: Step) -> ir.Value:
     """ConvNeXt's learned scale of each channel."""
-    return emit_affine(emission, step, float_array(step.layer.gamma), np.zeros(()))
+    return _affine(emission, step, float_array(step.layer.gamma), np.zeros(()))
 
 
 @register_converter(keras.layers.Normalization)
@@ -94,16 +89,16 @@ def convert_normalization(emission: Emission, step: Step) -> ir.Value:
     mean, variance = (np.asarray(keras.ops.convert_to_numpy(v), np.float64) for v in (layer.mean, layer.variance))
     sigma = np.maximum(np.sqrt(variance), keras.backend.epsilon())
     a, b = (sigma, mean) if layer.invert else (1 / sigma, -mean / sigma)
-    return emit_affine(emission, step, a, b)
+    return _affine(emission, step, a, b)
 
 
-def emit_affine(emission: Emission, step: Step, a: np.ndarray, b: np.ndarray) -> ir.Value:
-    """Add y = a · x + b.
+def _affine(emission: Emission, step: Step, a: np.ndarray, b: np.ndarray) -> ir.Value:
+    """Add y = a · x + b; a or b that changes nothing adds no node.
 
     Args:
-        emission: where to add it.
+        emission: the emission to add it to.
         step: the layer.
-        a: what broadcasts against the layer's input in Keras's layout: a scalar, or one number a channel.
+        a: an array that broadcasts against the layer's input in Keras's layout: a scalar, or one number per channel.
         b: likewise.
     """
     value = step.inputs[0]

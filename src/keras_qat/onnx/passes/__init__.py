@@ -1,4 +1,4 @@
-"""The passes over the emitted graph, one a file, in the order they run."""
+"""The passes over the emitted graph, and the order in which they run."""
 
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
@@ -18,13 +18,19 @@ def passes_for(
     io_dtype: IoDtype = "float32",
     normalization: Normalization | None = None,
 ) -> tuple[ir.passes.PassBase, ...]:
-    """The passes that the target's file goes through; `None` for a float model.
+    """The passes for a file, in order.
 
-    The int32 bias is left out of FP16 files: its scale s_x · s_w is about 1e-6, which FP16 doesn't hold. The
-    normalization is embedded last, when the input has its type.
+    FP16 files get no int32 bias, since its scale s_x · s_w is about 1e-6, which FP16 can't represent. The normalization
+    is embedded last, when the input has its final type.
+
+    Args:
+        target: the engine of the file; `None` for a float model.
+        precision: the floating-point type of the file.
+        io_dtype: the element type of inputs and outputs.
+        normalization: what the file does to the pixels that it reads; `None` for an input in float.
 
     Example:
-        >>> [type(p).__name__ for p in passes_for(None)]
+        >>> [type(one_pass).__name__ for one_pass in passes_for(None)]
         ['FoldAffine', 'MergePadding', 'RemoveUnusedNodesPass']
     """
     folds = (FoldAffine(), MergePadding())
@@ -34,16 +40,3 @@ def passes_for(
     bias = (QuantizeDenseBias(),) if target is not None and target.int32_dense_bias else ()
     strides = (PoolStrides(),) if target is not None and target.pools_strides else ()
     return (*folds, *bias, *strides, RemoveUnusedNodesPass(), *head)
-
-
-__all__ = [
-    "EmbedNormalization",
-    "FoldAffine",
-    "HalfPrecision",
-    "HalfScales",
-    "MergePadding",
-    "PoolStrides",
-    "QuantizeDenseBias",
-    "SpellOutBatchNorm",
-    "passes_for",
-]

@@ -1,7 +1,8 @@
-"""Make the scales of Q/DQ nodes numbers that FP16 holds, before the file is turned to FP16.
+"""Turn a float32 graph into a strongly typed FP16 one, in two passes.
 
-Folded batch norms leave per-channel weight scales far under FP16's smallest normal number t = 2^-14. There FP16 has
-only the multiples of 2^-24, so a scale is raised to the next of them and its channel requantized:
+`HalfScales` makes the scales of Q/DQ nodes numbers that FP16 can represent. Folded batch norms leave per-channel weight
+scales far below FP16's smallest normal number t = 2^-14. There FP16 has only the multiples of 2^-24, so a scale is
+raised to the next of them and its channel requantized:
 
     s' = fp16(s)                      for s ≥ t
     s' = 2^-24 · ceil(s / 2^-24)      for s < t
@@ -9,15 +10,15 @@ only the multiples of 2^-24, so a scale is raised to the next of them and its ch
 
 No weight moves by more than s' / 2, as in the quantization before. A scale of t or more changes by at most 2^-11 of
 itself, so that q · s / s' is within 127 · 2^-11 = 0.06 of q, and no integer changes. Raising small scales to t itself
-would move weights by up to t / 2 = 3.1e-5, which ResNet50's first convolution doesn't forgive (docs/architecture.md).
+would move weights by up to t / 2 = 3.1e-5, which ruins ResNet50's first convolution (docs/architecture.md).
 
-The scale of an activation can't be raised so: its integers come at run time. It must be a normal number of FP16, and
-its largest number must be finite. A tensor that calibration saw to be all zero gets the scale 1, and stays zero.
+The scale of an activation can't be raised in this way, since its integers are computed at run time. It must be a normal
+number of FP16, and its largest number must be finite. A tensor that was all zero in calibration gets the scale 1, and
+stays zero.
 
-Turn a float32 graph into a strongly typed FP16 one: every float constant and tensor, and Casts at the edges.
-
-What the operator's schema fixes to float32 (such as the scales of Resize) stays. A finite constant over 65504 would
-become infinite, so it is refused with the name of its layer; one under 6e-8 becomes 0, 3e-8 away.
+`HalfPrecision` then converts every float constant and tensor, and puts a Cast at inputs and outputs. What the schema
+of an operator fixes to float32 (such as the scales of Resize) stays. A finite constant over 65504 would become
+infinite, so it is refused with the name of its layer; one under 6e-8 becomes 0, 3e-8 away.
 """
 
 import numpy as np
@@ -28,16 +29,18 @@ from keras_qat.errors import UnsupportedModelError
 from keras_qat.graph import OUTPUT
 from keras_qat.layers import SMALLEST_AMAX
 from keras_qat.onnx.emission import keras_nodes, mark
-from keras_qat.onnx.passes.constants import array_of, new_constant, set_array
+from keras_qat.onnx.passes.editing import array_of, new_constant, new_node, set_array
 from keras_qat.types import IoDtype
 
-SMALLEST = float(np.finfo(np.float16).smallest_normal)
-STEP = float(np.finfo(np.float16).smallest_subnormal)
-LARGEST = float(np.finfo(np.float16).max)
+_SMALLEST = float(np.finfo(np.float16).smallest_normal)
+_STEP = float(np.finfo(np.float16).smallest_subnormal)
+_LARGEST = float(np.finfo(np.float16).max)
+
+_FLOAT, _HALF = ir.DataType.FLOAT, ir.DataType.FLOAT16
 
 
 def half_scale(s: float) -> np.float32:
-    """The FP16 scale that stands for an activation's float32 scale, as a float32 number.
+    """The FP16 scale that replaces the float32 scale of an activation, as a float32 number.
 
     Example:
         >>> float(half_scale(0.1)), float(half_scale(1e-32))
@@ -47,10 +50,10 @@ def half_scale(s: float) -> np.float32:
 
 
 class HalfScales(ir.passes.InPlacePass):
-    """Scales → the nearest ones that FP16 holds, still stored in float32."""
+    """Scales → numbers that FP16 can represent, still stored in float32."""
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Change the scale of every Q/DQ node, and the integers behind the scales that had to be raised."""
+        """Change the scale of every Q/DQ node, and the integers of channels whose scale had to be raised."""
         modified = False
         for node in model.graph:
             if node.op_type == "DequantizeLinear" and node.inputs[0] is not None:
@@ -61,12 +64,17 @@ class HalfScales(ir.passes.InPlacePass):
 
 
 def _activation(dequantize: ir.Node, _: ir.Value, scale: ir.Value, zero_point: ir.Value) -> None:
+    """Round the scale of an activation.
+
+    Raises:
+        UnsupportedModelError: If the scale or the largest number of the activation is out of FP16's range.
+    """
     s, z = array_of(scale), array_of(zero_point)
     limits = np.iinfo(z.dtype)
     largest = float(s) * max(limits.max - int(z), int(z) - limits.min)
     halved = np.array(half_scale(float(s)), np.float32)
-    if halved < SMALLEST or largest > LARGEST:
-        bound = f"its scale is under {SMALLEST:.2g}" if halved < SMALLEST else f"it is over {LARGEST:.0f}"
+    if halved < _SMALLEST or largest > _LARGEST:
+        bound = f"its scale is under {_SMALLEST:.2g}" if halved < _SMALLEST else f"it is over {_LARGEST:.0f}"
         raise UnsupportedModelError(
             f"The quantized tensor {_layer(dequantize)!r} doesn't fit FP16: {bound}. Received: the scale "
             f'{float(s):.3g}, a range up to {largest:.3g}. Export with precision="fp32".'
@@ -75,14 +83,19 @@ def _activation(dequantize: ir.Node, _: ir.Value, scale: ir.Value, zero_point: i
 
 
 def _weights(dequantize: ir.Node, integers: ir.Value, scale: ir.Value, _: ir.Value) -> None:
+    """Round or raise the scales of a kernel, and requantize the channels whose scale was raised.
+
+    Raises:
+        UnsupportedModelError: If the largest number of the kernel is out of FP16's range.
+    """
     q, s = array_of(integers), array_of(scale).astype(np.float64)
     q_max = np.iinfo(np.int8).max
-    if np.any(s * q_max > LARGEST):
+    if np.any(s * q_max > _LARGEST):
         raise UnsupportedModelError(
             f"The weights of {_layer(dequantize)!r} don't fit FP16. Received: weights up to {s.max() * q_max:.3g}; "
-            f'FP16 ends at {LARGEST:.0f}. Export with precision="fp32".'
+            f'FP16 ends at {_LARGEST:.0f}. Export with precision="fp32".'
         )
-    raised = np.where(s < SMALLEST, STEP * np.ceil(s / STEP), s.astype(np.float16))
+    raised = np.where(s < _SMALLEST, _STEP * np.ceil(s / _STEP), s.astype(np.float16))
     axis = dequantize.attributes["axis"].as_int()
     spread = [-1 if a == axis else 1 for a in range(q.ndim)]
     requantized = np.round(q * (s / raised).reshape(spread)).astype(q.dtype)
@@ -91,17 +104,15 @@ def _weights(dequantize: ir.Node, integers: ir.Value, scale: ir.Value, _: ir.Val
 
 
 def _layer(node: ir.Node) -> str:
+    """The name of the Keras node that a node stands for, for messages."""
     return next(iter(keras_nodes(node)), str(node.name))
-
-
-_FLOAT, _HALF = ir.DataType.FLOAT, ir.DataType.FLOAT16
 
 
 class HalfPrecision(ir.passes.InPlacePass):
     """float32 → float16.
 
     Args:
-        io_dtype: element type of the inputs and outputs; "float32" puts a Cast at each.
+        io_dtype: the element type of inputs and outputs; with "float32" each of them gets a Cast.
     """
 
     def __init__(self, io_dtype: IoDtype) -> None:
@@ -109,7 +120,7 @@ class HalfPrecision(ir.passes.InPlacePass):
         self.io_dtype = io_dtype
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Retype the whole graph."""
+        """Convert the whole graph."""
         graph = model.graph
         opset = graph.opset_imports[""]
         for constant in list(graph.initializers.values()):
@@ -123,7 +134,7 @@ class HalfPrecision(ir.passes.InPlacePass):
 
 
 def _retype_constant(graph: ir.Graph, constant: ir.Value, opset: int) -> None:
-    """Store a constant in FP16, and once more in float32 for an operator that takes nothing else."""
+    """Store a constant in FP16, and a copy in float32 for operators that take only float32."""
     uses = list(constant.uses())
     fixed = [use for use in uses if not _may_be_half(use.node, _schema(use.node, opset), use.idx)]
     if len(fixed) < len(uses):
@@ -136,17 +147,17 @@ def _retype_constant(graph: ir.Graph, constant: ir.Value, opset: int) -> None:
 
 
 def _schema(node: ir.Node, opset: int) -> onnx.defs.OpSchema | None:
-    """The operator's definition; `None` for one that ONNX doesn't define."""
+    """The schema of a node's operator; `None` for an operator that ONNX doesn't define."""
     if node.domain or not onnx.defs.has(node.op_type):
         return None
     return onnx.defs.get_schema(node.op_type, opset)
 
 
 def _may_be_half(node: ir.Node, schema: onnx.defs.OpSchema | None, index: int) -> bool:
-    """Whether an input takes FP16; `False` where the schema fixes it to float32.
+    """Whether an input may be FP16; `False` if the schema fixes it to float32.
 
     Raises:
-        UnsupportedModelError: the operator has no FP16 form.
+        UnsupportedModelError: If the operator has no FP16 form.
     """
     if schema is None:
         return True
@@ -163,24 +174,23 @@ def _may_be_half(node: ir.Node, schema: onnx.defs.OpSchema | None, index: int) -
 
 
 def _half(constant: ir.Value, layer: str) -> np.ndarray:
-    """The constant in FP16.
+    """The numbers of a constant in FP16.
 
     Raises:
-        UnsupportedModelError: a finite number would become infinite.
+        UnsupportedModelError: If a finite number would become infinite.
     """
     array = array_of(constant)
-    limit = float(np.finfo(np.float16).max)
     finite = np.abs(array[np.isfinite(array)])
-    if finite.size and finite.max() > limit:
+    if finite.size and finite.max() > _LARGEST:
         raise UnsupportedModelError(
             f"The layer {layer!r} doesn't fit FP16. Received: {constant.name!r} with numbers up to {finite.max():.4g}; "
-            f'FP16 ends at {limit:.0f}. Export with precision="fp32".'
+            f'FP16 ends at {_LARGEST:.0f}. Export with precision="fp32".'
         )
     return array.astype(np.float16)
 
 
 def _retype_edges(graph: ir.Graph, io_dtype: IoDtype) -> None:
-    """Give inputs and outputs the wanted type, with a Cast where the graph inside has another."""
+    """Give inputs and outputs the type `io_dtype`, with a Cast where the graph inside has another type."""
     for value in graph.inputs:
         if value.dtype is not _FLOAT:
             continue
@@ -206,7 +216,7 @@ def _retype_edges(graph: ir.Graph, io_dtype: IoDtype) -> None:
 
 
 def _cast(value: ir.Value, dtype: ir.DataType, name: str, keras_node: str) -> ir.Node:
-    node = ir.node("Cast", [value], {"to": dtype}, name=name)
+    node = new_node("Cast", [value], name, like=value, to=dtype)
+    node.outputs[0].dtype = dtype
     mark(node, [keras_node])
-    node.outputs[0].name, node.outputs[0].dtype, node.outputs[0].shape = f"{name}/output", dtype, value.shape
     return node

@@ -1,16 +1,16 @@
-"""Store the bias of a quantized Gemm as int32 behind a DequantizeLinear, for engines that need it to stay in integers.
+"""Store the bias of a quantized Gemm as int32 behind a DequantizeLinear, for engines whose integer Gemm needs that.
 
-    q = round(b / (s_x · s_w)),   so that   b ≈ s_x · s_w · q   adds to the integer products as it is.
+    q = round(b / (s_x · s_w)),   so that   b ≈ s_x · s_w · q   has the scale of the integer products.
 
-The step s_x · s_w is thousands of times finer than the output's, so nothing is lost; a bias too large for int32, or
-not finite, stays float.
+The scale s_x · s_w is thousands of times finer than that of the output, so nothing is lost. A bias that is too large
+for int32, or not finite, stays float.
 """
 
 import numpy as np
 import onnx_ir as ir
 
 from keras_qat.onnx.emission import keras_nodes, mark
-from keras_qat.onnx.passes.constants import array_of, new_constant
+from keras_qat.onnx.passes.editing import array_of, new_constant, new_node, producer_of
 
 _INPUTS_WITH_BIAS = 3
 
@@ -29,20 +29,20 @@ class QuantizeDenseBias(ir.passes.InPlacePass):
 
 def _quantize(graph: ir.Graph, gemm: ir.Node) -> bool:
     x, w, b = gemm.inputs
-    scales = [_dequantize_scale(v) for v in (x, w)]
-    if b is None or b.const_value is None or scales[0] is None or scales[1] is None:
+    s_x, s_w = _dequantize_scale(x), _dequantize_scale(w)
+    if b is None or b.const_value is None or s_x is None or s_w is None:
         return False
-    step = scales[0].astype(np.float64) * scales[1].astype(np.float64)
-    q = np.round(array_of(b).astype(np.float64) / step)
+    s = s_x * s_w
+    q = np.round(array_of(b).astype(np.float64) / s)
     if not np.all(np.abs(q) <= np.iinfo(np.int32).max):
         return False
-    integers = new_constant(graph, f"{gemm.name}/bias_int32", q.astype(np.int32))
-    scale = new_constant(graph, f"{gemm.name}/bias_scale", step.astype(np.float32))
-    zero = new_constant(graph, f"{gemm.name}/bias_zero_point", np.zeros(q.shape, np.int32))
-    dequantize = ir.node(
-        "DequantizeLinear", [integers, scale, zero], {"axis": 0}, name=f"{gemm.name}/bias/DequantizeLinear"
-    )
-    dequantize.outputs[0].name = f"{gemm.name}/bias/DequantizeLinear/output"
+    name = f"{gemm.name}/bias"
+    inputs = [
+        new_constant(graph, f"{name}_int32", q.astype(np.int32)),
+        new_constant(graph, f"{name}_scale", s.astype(np.float32)),
+        new_constant(graph, f"{name}_zero_point", np.zeros(q.shape, np.int32)),
+    ]
+    dequantize = new_node("DequantizeLinear", inputs, f"{name}/DequantizeLinear", like=b, axis=0)
     mark(dequantize, keras_nodes(gemm))
     graph.insert_before(gemm, dequantize)
     gemm.replace_input_with(2, dequantize.outputs[0])
@@ -50,5 +50,8 @@ def _quantize(graph: ir.Graph, gemm: ir.Node) -> bool:
 
 
 def _dequantize_scale(value: ir.Value | None) -> np.ndarray | None:
-    node = None if value is None else value.producer()
-    return array_of(node.inputs[1]) if node is not None and node.op_type == "DequantizeLinear" else None
+    """The scale of the DequantizeLinear that makes a value, float64; `None` if another node does."""
+    node = producer_of(value)
+    if node is None or node.op_type != "DequantizeLinear":
+        return None
+    return array_of(node.inputs[1]).astype(np.float64)
