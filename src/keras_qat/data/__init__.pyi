@@ -5,8 +5,8 @@ from .imagenet.prepare import OFFICIAL, OFFICIAL_CLASSES, Prepared, prepare_imag
 from .load import DATA_SETS, load_data, load_validation
 from .names import require_source
 from .preprocessing import MEANINGS, OF_CHANNELS, Channels, Mode, Preprocessing
-from .records.load import has_shards, load_records, load_records_validation
 from .records.record_set import RecordSource
+from .records.shard_folder import has_shards, load_records, load_records_validation
 from .sources import FileSource, Skipped
 from .splits import Labelled, Splits
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_qat.data import folders, image_set, names
 from keras_qat.data.preprocessing import Preprocessing
-from keras_qat.data.records.load import has_shards, load_records, load_records_validation
+from keras_qat.data.records.shard_folder import has_shards, load_records, load_records_validation
 from keras_qat.data.splits import Labelled, Splits
 from keras_qat.errors import DataError
 from keras_qat.files import is_folder

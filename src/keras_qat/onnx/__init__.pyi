@@ -1,4 +1,4 @@
-from .converters.weighted import emit_kernel
+from .converters.convolution import emit_kernel
 from .emission import Emission, Step, is_helper, keras_nodes, register_converter
 from .emit_graph import emit, require_opset
 from .layout import Layout, layout_of

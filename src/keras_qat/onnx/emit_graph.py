@@ -13,6 +13,7 @@ from keras_qat.onnx import converters as _converters  # noqa: F401  (importing r
 from keras_qat.onnx.emission import Emission, Step, find_converter, mark
 from keras_qat.onnx.layout import layout_of, named_shape
 from keras_qat.onnx.passes import passes_for
+from keras_qat.onnx.reader import PRECISION_KEY, TARGET_KEY
 from keras_qat.targets import Target
 from keras_qat.types import IoDtype, Normalization, OpKind, Precision
 
@@ -28,8 +29,7 @@ _IR_VERSION = 8
 _IR_VERSION_OF_OPSET_21 = 10
 
 _PREFIX = "keras_qat."
-_PRECISION, _TARGET = f"{_PREFIX}precision", f"{_PREFIX}target"
-"""The metadata that every file has, and the prefix of all its keys."""
+"""Of every key in the metadata."""
 
 
 def emit(
@@ -85,9 +85,9 @@ def emit(
         producer_name="keras-qat",
         producer_version=__version__,
     )
-    file.metadata_props[_PRECISION] = precision
+    file.metadata_props[PRECISION_KEY] = precision
     if target is not None:
-        file.metadata_props[_TARGET] = target.name
+        file.metadata_props[TARGET_KEY] = target.name
     file.metadata_props.update(metadata)
     for one_pass in passes_for(target, precision, io_dtype, normalization):
         one_pass(file)
@@ -127,10 +127,10 @@ def _require_keys(metadata: Mapping[str, str]) -> Mapping[str, str]:
         UserError: If a key doesn't begin with the package's prefix, or is one that the export writes itself.
     """
     for key in metadata:
-        if not key.startswith(_PREFIX) or key in {_PRECISION, _TARGET}:
+        if not key.startswith(_PREFIX) or key in {PRECISION_KEY, TARGET_KEY}:
             raise UserError(
                 f"The file can't have that metadata. Received: the key {key!r}. Begin keys with {_PREFIX!r}; "
-                f"{_PRECISION!r} and {_TARGET!r} are written by the export itself."
+                f"{PRECISION_KEY!r} and {TARGET_KEY!r} are written by the export itself."
             )
     return metadata
 

@@ -18,7 +18,8 @@ from keras_qat import files
 from keras_qat.data.imagenet import listing as ilsvrc
 from keras_qat.data.imagenet.archive import archive_error, open_archive
 from keras_qat.data.imagenet.shard import Shard, ShardReport, plan_shards, write_shard
-from keras_qat.data.records import load, record_set
+from keras_qat.data.records import record_set
+from keras_qat.data.records import shard_folder as load
 from keras_qat.errors import DataError, StorageError, UserError
 from keras_qat.progress import track
 

@@ -1,5 +1,5 @@
 """The converters of Keras's layers and operations, by group; importing this package registers them."""
 
-from keras_qat.onnx.converters import activation, elementwise, movement, normalization, pooling, weighted
+from keras_qat.onnx.converters import activation, convolution, elementwise, movement, normalization, pooling
 
-__all__ = ["activation", "elementwise", "movement", "normalization", "pooling", "weighted"]
+__all__ = ["activation", "convolution", "elementwise", "movement", "normalization", "pooling"]

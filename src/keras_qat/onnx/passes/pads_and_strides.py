@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from keras_qat.onnx.emission import keras_nodes, mark, mark_helper
 from keras_qat.onnx.passes.editing import array_of, kernel_of, new_node
-from keras_qat.onnx.walk import made_by
+from keras_qat.onnx.walk import producer
 
 _TOP_LEFT_BOTTOM_RIGHT = (2, 3, 6, 7)
 """Where the pads of a rank-4 NCHW tensor hold those of the pixels."""
@@ -64,7 +64,7 @@ def _can_take(reader: ir.Node, source: ir.Value, pads: list[int]) -> bool:
         return False
     kernel = list(reader.attributes["kernel_shape"].as_ints()) * 2
     has_pixels = all(pads[i] < size for i, size in zip(_TOP_LEFT_BOTTOM_RIGHT, kernel, strict=True))
-    maker = made_by(source)
+    maker = producer(source)
     return has_pixels and maker is not None and maker.op_type == "Relu"
 
 
