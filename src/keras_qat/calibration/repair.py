@@ -30,15 +30,13 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_qat.calibration.intake import read_batches
-from keras_qat.calibration.probes import kernel_calls, paired_outputs
+from keras_qat import layers, transform
+from keras_qat.calibration import intake, probes
 from keras_qat.errors import DataError
 from keras_qat.graph import Graph, Node, Trace, trace
-from keras_qat.layers import QuantizedConv2D, QuantizedDense, QuantizedDepthwiseConv2D
-from keras_qat.transform import copy_layer, rebuild, scope_name
 from keras_qat.types import OpKind
 
-_ADDS_ITS_BIAS = frozenset({QuantizedConv2D, QuantizedDepthwiseConv2D, QuantizedDense})
+_ADDS_ITS_BIAS = frozenset({layers.QuantizedConv2D, layers.QuantizedDepthwiseConv2D, layers.QuantizedDense})
 
 _LEAST_VARIANCE = 1e-5
 """As a share of the mean square. A smaller variance is lost in the rounding of float32 sums."""
@@ -111,11 +109,11 @@ def correct_bias(
         (4,)
     """
     traced = trace(quantized)
-    corrected = rebuild(traced, copy_layer, lambda _, tensor: tensor)
+    corrected = transform.rebuild(traced, transform.copy_layer, lambda _, tensor: tensor)
     means, seen = _measure(model, traced, _MeanDifference, batches, "correcting biases", images, total)
     shifts: dict[str, np.ndarray] = {}
     skipped: dict[str, str] = {}
-    for layer, nodes in kernel_calls(traced).items():
+    for layer, nodes in probes.kernel_calls(traced).items():
         shift = means[layer].astype(np.float32)
         if reason := _shift(corrected, traced.graph, nodes, shift):
             skipped[layer] = reason
@@ -172,12 +170,12 @@ def reestimate_batch_norms(
         True
     """
     traced = trace(quantized)
-    renewed = rebuild(traced, copy_layer, lambda _, tensor: tensor)
+    renewed = transform.rebuild(traced, transform.copy_layer, lambda _, tensor: tensor)
     moments, seen = _measure(model, traced, _Moments, batches, "re-estimating batch norms", images, total)
     shifts: dict[str, np.ndarray] = {}
     ratios: dict[str, np.ndarray] = {}
     skipped: dict[str, str] = {}
-    for layer, nodes in kernel_calls(traced).items():
+    for layer, nodes in probes.kernel_calls(traced).items():
         norm = _own_batch_norm(renewed, traced.graph, nodes)
         if isinstance(norm, str):
             skipped[layer] = norm
@@ -266,21 +264,23 @@ def _measure(
         DataError: If there are no images.
         UserError: If the quantized model was made of another float model.
     """
-    network, pairs = paired_outputs(model, traced)
+    network, pairs = probes.paired_outputs(model, traced)
     if not pairs:
         return {}, 0
     outputs = {
-        pair.node: statistic(pair.other_axes, name=f"keras_qat_mean_{scope_name(pair.node)}")(pair.exact, pair.rounded)
+        pair.node: statistic(pair.other_axes, name=f"keras_qat_mean_{transform.scope_name(pair.node)}")(
+            pair.exact, pair.rounded
+        )
         for pair in pairs
     }
     probe = keras.Model(network.inputs, outputs)
     sums: dict[str, Any] = {}
     seen = 0
-    for x in read_batches(batches, model, images=images, description=description, total=total):
+    for x in intake.read_batches(batches, model, images=images, description=description, total=total):
         seen += len(x[0])
         for name, mean in probe.predict_on_batch(x).items():
             sums[name] = sums.get(name, 0) + np.asarray(mean, np.float64) * len(x[0])
     if seen == 0:
         raise DataError("There is nothing to repair the model with. Received: 0 images. Give at least one batch.")
-    calls = kernel_calls(traced)
+    calls = probes.kernel_calls(traced)
     return {layer: np.mean([sums[node.name] / seen for node in calls[layer]], axis=0) for layer in calls}, seen

@@ -10,10 +10,8 @@ from keras_qat._version import __version__
 from keras_qat.errors import UserError
 from keras_qat.graph import OUTPUT, Trace, trace
 from keras_qat.onnx import converters as _converters  # noqa: F401  (importing registers the converters)
+from keras_qat.onnx import layout, passes, reader
 from keras_qat.onnx.emission import Emission, Step, find_converter, mark
-from keras_qat.onnx.layout import layout_of, named_shape
-from keras_qat.onnx.passes import passes_for
-from keras_qat.onnx.reader import PRECISION_KEY, TARGET_KEY
 from keras_qat.targets import Target
 from keras_qat.types import IoDtype, Normalization, OpKind, Precision
 
@@ -85,11 +83,11 @@ def emit(
         producer_name="keras-qat",
         producer_version=__version__,
     )
-    file.metadata_props[PRECISION_KEY] = precision
+    file.metadata_props[reader.PRECISION_KEY] = precision
     if target is not None:
-        file.metadata_props[TARGET_KEY] = target.name
+        file.metadata_props[reader.TARGET_KEY] = target.name
     file.metadata_props.update(metadata)
-    for one_pass in passes_for(target, precision, io_dtype, normalization):
+    for one_pass in passes.passes_for(target, precision, io_dtype, normalization):
         one_pass(file)
     return file
 
@@ -127,10 +125,10 @@ def _require_keys(metadata: Mapping[str, str]) -> Mapping[str, str]:
         UserError: If a key doesn't begin with the package's prefix, or is one that the export writes itself.
     """
     for key in metadata:
-        if not key.startswith(_PREFIX) or key in {PRECISION_KEY, TARGET_KEY}:
+        if not key.startswith(_PREFIX) or key in {reader.PRECISION_KEY, reader.TARGET_KEY}:
             raise UserError(
                 f"The file can't have that metadata. Received: the key {key!r}. Begin keys with {_PREFIX!r}; "
-                f"{PRECISION_KEY!r} and {TARGET_KEY!r} are written by the export itself."
+                f"{reader.PRECISION_KEY!r} and {reader.TARGET_KEY!r} are written by the export itself."
             )
     return metadata
 
@@ -141,14 +139,14 @@ def _emit_nodes(traced: Trace, opset: int) -> tuple[Emission, list[ir.Value], li
     Returns:
         The emission, and the inputs and outputs of the graph.
     """
-    emission = Emission(opset, layout_of(traced))
+    emission = Emission(opset, layout.layout_of(traced))
     values: dict[str, ir.Value] = {}
     inputs: list[ir.Value] = []
     for node in traced.graph.nodes:
         call = traced.calls[node.name]
         shape = call.output_shapes[0]
         if node.kind is OpKind.INPUT:
-            value = ir.val(emission.unique(node.name), ir.DataType.FLOAT, named_shape(shape))
+            value = ir.val(emission.unique(node.name), ir.DataType.FLOAT, layout.named_shape(shape))
             inputs.append(value)
             with _marking(emission, node.name):
                 values[node.outputs[0]] = emission.to_file_layout(value, shape, node.name)

@@ -7,15 +7,13 @@ from functools import singledispatch
 from pathlib import Path
 from typing import Any
 
-from keras_qat.evaluation import Advice, Diagnosis, KernelDiagnosis, TensorDiagnosis, advise, percent
-from keras_qat.files import from_json_value, read_json
-from keras_qat.placement import Rule, rule_from_json, rule_to_json
+from keras_qat import evaluation, files, placement
 
 HEADER = ("", "alone", "cumulative", "saturated", "range")
 """Of a table of tensors and kernels."""
 
 
-def describe_diagnosis(diagnosis: Diagnosis, *, worst: int = 10) -> str:
+def describe_diagnosis(diagnosis: evaluation.Diagnosis, *, worst: int = 10) -> str:
     """The worst tensors and kernels as a Markdown table, the outputs, and what to try.
 
     Args:
@@ -41,7 +39,7 @@ def describe_diagnosis(diagnosis: Diagnosis, *, worst: int = 10) -> str:
     shown = diagnosis.worst(worst)
     outputs = [(f"output {output.name}", "–", _db(output.cumulative), "–", "–") for output in diagnosis.outputs]
     rows = [HEADER, ("---",) * len(HEADER), *map(_row, shown), *outputs]
-    advices = advise(diagnosis, worst=worst)
+    advices = evaluation.advise(diagnosis, worst=worst)
     counts = f"{len(diagnosis.tensors)} tensors and {len(diagnosis.kernels)} kernels"
     lines = [
         f"The worst {len(shown)} of {counts}, on {diagnosis.images} images:",
@@ -60,16 +58,22 @@ def _row(layer: Any) -> tuple[str, ...]:
 
 
 @_row.register
-def _tensor_row(tensor: TensorDiagnosis) -> tuple[str, ...]:
-    return tensor.label, _db(tensor.alone), _db(tensor.cumulative), percent(tensor.saturated), f"{tensor.amax:.4g}"
+def _tensor_row(tensor: evaluation.TensorDiagnosis) -> tuple[str, ...]:
+    return (
+        tensor.label,
+        _db(tensor.alone),
+        _db(tensor.cumulative),
+        evaluation.percent(tensor.saturated),
+        f"{tensor.amax:.4g}",
+    )
 
 
 @_row.register
-def _kernel_row(kernel: KernelDiagnosis) -> tuple[str, ...]:
+def _kernel_row(kernel: evaluation.KernelDiagnosis) -> tuple[str, ...]:
     return kernel.label, _db(kernel.alone), "–", "–", "–"
 
 
-def _advice_list(advices: Sequence[Advice]) -> list[str]:
+def _advice_list(advices: Sequence[evaluation.Advice]) -> list[str]:
     lines = []
     for remedy, alike in grouped_advice(advices):
         lines.append(f"- {remedy}")
@@ -79,15 +83,15 @@ def _advice_list(advices: Sequence[Advice]) -> list[str]:
     return lines
 
 
-def grouped_advice(advices: Sequence[Advice]) -> list[tuple[str, list[Advice]]]:
+def grouped_advice(advices: Sequence[evaluation.Advice]) -> list[tuple[str, list[evaluation.Advice]]]:
     """Each remedy once, with all advice that recommends it."""
     remedies = dict.fromkeys(advice.remedy for advice in advices)
     return [(remedy, [advice for advice in advices if advice.remedy == remedy]) for remedy in remedies]
 
 
-def rule_text(advice: Advice) -> str:
+def rule_text(advice: evaluation.Advice) -> str:
     """The override that keeps the tensor or kernel in float, as JSON; empty where there is none."""
-    return "" if advice.rule is None else json.dumps(rule_to_json(advice.rule))
+    return "" if advice.rule is None else json.dumps(placement.rule_to_json(advice.rule))
 
 
 def _db(value: float) -> str:
@@ -103,15 +107,15 @@ class DiagnosisFile:
         advice: what to try, as of the version that wrote the file.
     """
 
-    diagnosis: Diagnosis
-    advice: tuple[Advice, ...]
+    diagnosis: evaluation.Diagnosis
+    advice: tuple[evaluation.Advice, ...]
 
 
 @dataclass(frozen=True)
-class _Content(Diagnosis):
+class _Content(evaluation.Diagnosis):
     """All that the JSON file holds, side by side."""
 
-    advice: tuple[Advice, ...]
+    advice: tuple[evaluation.Advice, ...]
 
 
 def load_diagnosis(path: Path) -> DiagnosisFile:
@@ -121,12 +125,12 @@ def load_diagnosis(path: Path) -> DiagnosisFile:
         StorageError: If `path` can't be read.
         UserError: If the file isn't JSON, or doesn't hold a diagnosis.
     """
-    content = from_json_value(
+    content = files.from_json_value(
         _Content,
-        read_json(path),
+        files.read_json(path),
         problem=f"{path} doesn't hold a diagnosis",
         remedy="Write it again with `keras-qat diagnose RUN --output FILE`.",
-        hooks={Rule: rule_from_json},
+        hooks={placement.Rule: placement.rule_from_json},
     )
-    diagnosis = Diagnosis(content.tensors, content.kernels, content.outputs, content.images)
+    diagnosis = evaluation.Diagnosis(content.tensors, content.kernels, content.outputs, content.images)
     return DiagnosisFile(diagnosis, content.advice)

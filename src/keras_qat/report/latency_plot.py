@@ -7,10 +7,8 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
+from keras_qat import evaluation, files, runtimes
 from keras_qat.errors import UserError
-from keras_qat.evaluation import Benchmark, Timing
-from keras_qat.files import atomic_path
-from keras_qat.runtimes import import_optional
 
 PLOT_SUFFIXES = (".png", ".svg")
 
@@ -35,7 +33,7 @@ def require_plot(path: Path) -> None:
     _import_figure()
 
 
-def plot_latency(benchmark: Benchmark, path: Path, *, title: str = "") -> None:
+def plot_latency(benchmark: evaluation.Benchmark, path: Path, *, title: str = "") -> None:
     """Draw a benchmark and write it to a file.
 
     Args:
@@ -49,11 +47,11 @@ def plot_latency(benchmark: Benchmark, path: Path, *, title: str = "") -> None:
     """
     require_plot(path)
     figure = draw_latency(benchmark, title=title)
-    with atomic_path(path) as temporary:
+    with files.atomic_path(path) as temporary:
         figure.savefig(temporary, format=path.suffix[1:].lower())
 
 
-def draw_latency(benchmark: Benchmark, *, title: str = "") -> Any:
+def draw_latency(benchmark: evaluation.Benchmark, *, title: str = "") -> Any:
     """The picture as a `matplotlib.figure.Figure`, drawn without pyplot and its global state.
 
     Args:
@@ -87,7 +85,7 @@ def draw_latency(benchmark: Benchmark, *, title: str = "") -> Any:
     return figure
 
 
-def _draw_file(axes: Any, number: int, places: list[float], timings: list[Timing]) -> Any:
+def _draw_file(axes: Any, number: int, places: list[float], timings: list[evaluation.Timing]) -> Any:
     """Draw one file, and return its line for the legend."""
     medians = [timing.median_ms for timing in timings]
     color = f"C{number % 10}"
@@ -98,7 +96,7 @@ def _draw_file(axes: Any, number: int, places: list[float], timings: list[Timing
     return line
 
 
-def _scale(axes: Any, benchmark: Benchmark) -> None:
+def _scale(axes: Any, benchmark: evaluation.Benchmark) -> None:
     """Make the axis logarithmic with plain numbers where latencies are far apart; else let it begin at zero."""
     lowest = min(timing.median_ms for timing in benchmark.timings)
     highest = max(timing.p99_ms for timing in benchmark.timings)
@@ -106,11 +104,11 @@ def _scale(axes: Any, benchmark: Benchmark) -> None:
         axes.set_ylim(bottom=0)
         return
     axes.set_yscale("log")
-    ticker = import_optional("matplotlib.ticker", title="matplotlib", install="'keras-qat[plot]'")
+    ticker = runtimes.import_optional("matplotlib.ticker", title="matplotlib", install="'keras-qat[plot]'")
     axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter(ticker.StrMethodFormatter("{x:g}"))
     axes.yaxis.set_minor_formatter(ticker.NullFormatter())
 
 
 def _import_figure() -> Any:
-    return import_optional("matplotlib.figure", title="matplotlib", install="'keras-qat[plot]'").Figure
+    return runtimes.import_optional("matplotlib.figure", title="matplotlib", install="'keras-qat[plot]'").Figure

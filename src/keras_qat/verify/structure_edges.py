@@ -17,11 +17,9 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from keras_qat.graph import OUTPUT
-from keras_qat.onnx import constant_array, input_at
+from keras_qat import graph, onnx
 from keras_qat.types import EdgeDecision, Placement, QuantSpec
-from keras_qat.verify.deployed import FILE, DeployedFile, Mismatch, Read
-from keras_qat.verify.structure_kernels import is_positive
+from keras_qat.verify import deployed, structure_kernels
 
 
 @dataclass(frozen=True)
@@ -40,8 +38,8 @@ class _Planned:
 
 
 def edge_mismatches(
-    file: DeployedFile, placement: Placement, scales: Mapping[str, np.floating[Any]]
-) -> Iterator[Mismatch]:
+    file: deployed.DeployedFile, placement: Placement, scales: Mapping[str, np.floating[Any]]
+) -> Iterator[deployed.Mismatch]:
     """Compare every edge of the placement with the file, and every edge of the file with the placement.
 
     Args:
@@ -55,11 +53,11 @@ def edge_mismatches(
             groups[planned.source, planned.edge.consumer].append(planned)
         else:
             consumer = planned.edge.consumer
-            yield Mismatch(planned.source, f"no node of the file stands for it, and {consumer!r} reads it")
+            yield deployed.Mismatch(planned.source, f"no node of the file stands for it, and {consumer!r} reads it")
     explained: set[int] = set()
     checked: set[str] = set()
     for (source, consumer), edges in groups.items():
-        if source in file.merged.get(consumer, ()) and consumer != OUTPUT:
+        if source in file.merged.get(consumer, ()) and consumer != graph.OUTPUT:
             yield from _merged(edges)
             continue
         indices = [i for i, read in enumerate(file.reads) if source in read.sources and consumer in read.consumers]
@@ -71,12 +69,12 @@ def edge_mismatches(
     yield from _unplanned(read for i, read in enumerate(file.reads) if i not in explained)
 
 
-def _planned(file: DeployedFile, placement: Placement) -> Iterator[_Planned]:
+def _planned(file: deployed.DeployedFile, placement: Placement) -> Iterator[_Planned]:
     into: dict[str, list[EdgeDecision]] = defaultdict(list)
     for edge in placement.edges:
         into[edge.consumer].append(edge)
     for edge in placement.edges:
-        if edge.consumer != OUTPUT and edge.consumer not in file.merged:
+        if edge.consumer != graph.OUTPUT and edge.consumer not in file.merged:
             continue  # The consumer left no node: its edges are part of those behind it.
         at, tensors = edge, [edge.tensor] if edge.quantized else []
         while (source := _node_of(at.tensor, into)) not in file.merged and len(into.get(source, ())) == 1:
@@ -91,16 +89,16 @@ def _node_of(tensor: str, nodes: Mapping[str, Any]) -> str:
     return name if name and number.isdigit() and tensor not in nodes else tensor
 
 
-def _merged(edges: list[_Planned]) -> Iterator[Mismatch]:
+def _merged(edges: list[_Planned]) -> Iterator[deployed.Mismatch]:
     for planned in edges:
         if planned.tensors:
-            yield Mismatch(
+            yield deployed.Mismatch(
                 planned.edge.consumer,
                 f"it should read {planned.tensors[0]!r} through a Q/DQ pair; one node computes both",
             )
 
 
-def _compare_counts(edges: list[_Planned], reads: list[Read]) -> Iterator[Mismatch]:
+def _compare_counts(edges: list[_Planned], reads: list[deployed.Read]) -> Iterator[deployed.Mismatch]:
     """Compare the numbers of pairs on the way from one Keras node to another."""
     expected = {len(planned.tensors) for planned in edges}
     passed = {len(read.pairs) for read in reads}
@@ -109,23 +107,25 @@ def _compare_counts(edges: list[_Planned], reads: list[Read]) -> Iterator[Mismat
     first = next((planned for planned in edges if len(planned.tensors) not in passed), edges[0])
     layer, tensor = first.edge.consumer, (*first.tensors, first.edge.tensor)[0]
     if not reads:
-        yield Mismatch(layer, f"it should read {tensor!r}, and doesn't")
+        yield deployed.Mismatch(layer, f"it should read {tensor!r}, and doesn't")
     elif expected == {0}:
-        yield Mismatch(layer, f"it should read {tensor!r} in float ({first.edge.reason}); the file quantizes it")
+        yield deployed.Mismatch(
+            layer, f"it should read {tensor!r} in float ({first.edge.reason}); the file quantizes it"
+        )
     elif expected == {1} and 0 in passed:
-        yield Mismatch(layer, f"it should read {tensor!r} through a Q/DQ pair; the file has none there")
+        yield deployed.Mismatch(layer, f"it should read {tensor!r} through a Q/DQ pair; the file has none there")
     else:
         wanted, found = (" and ".join(map(str, sorted(counts))) for counts in (expected, passed))
-        yield Mismatch(layer, f"it should read {tensor!r} through {wanted} Q/DQ pairs; the file has {found}")
+        yield deployed.Mismatch(layer, f"it should read {tensor!r} through {wanted} Q/DQ pairs; the file has {found}")
 
 
 def _compare_pairs(
-    read: Read,
+    read: deployed.Read,
     edges: list[_Planned],
     specs: Mapping[str, QuantSpec],
     scales: Mapping[str, np.floating[Any]],
     checked: set[str],
-) -> Iterator[Mismatch]:
+) -> Iterator[deployed.Mismatch]:
     """Compare the pairs of one read with the specs of the tensors that they stand for, each pair once."""
     planned = next((planned for planned in edges if len(planned.tensors) == len(read.pairs)), None)
     if planned is None:
@@ -135,18 +135,18 @@ def _compare_pairs(
         if name not in checked:
             checked.add(name)
             for problem in _pair_problems(dequantize, specs[tensor], scales.get(tensor)):
-                yield Mismatch(planned.edge.consumer, f"reading {tensor!r}, {problem}")
+                yield deployed.Mismatch(planned.edge.consumer, f"reading {tensor!r}, {problem}")
 
 
-def _unplanned(reads: Iterator[Read]) -> Iterator[Mismatch]:
+def _unplanned(reads: Iterator[deployed.Read]) -> Iterator[deployed.Mismatch]:
     """What flows in the file and is no edge of the placement."""
     for read in reads:
         if not (read.sources and read.consumers):
-            yield Mismatch(FILE, f"at {read.where!r}, a node stands for no layer")
+            yield deployed.Mismatch(deployed.FILE, f"at {read.where!r}, a node stands for no layer")
         elif not read.inside:
-            yield Mismatch(read.consumers[0], f"it reads {read.sources[0]!r}, which the model doesn't")
+            yield deployed.Mismatch(read.consumers[0], f"it reads {read.sources[0]!r}, which the model doesn't")
         elif read.pairs:
-            yield Mismatch(read.consumers[0], f"a Q/DQ pair stands inside it, before the node {read.where!r}")
+            yield deployed.Mismatch(read.consumers[0], f"a Q/DQ pair stands inside it, before the node {read.where!r}")
 
 
 def _pair_problems(dequantize: ir.Node, spec: QuantSpec, simulated: np.floating | None) -> Iterator[str]:
@@ -157,7 +157,7 @@ def _pair_problems(dequantize: ir.Node, spec: QuantSpec, simulated: np.floating 
         spec: how the placement quantizes the tensor.
         simulated: the scale that the file should store; `None` if it is unknown.
     """
-    above = input_at(dequantize, 0)
+    above = onnx.input_at(dequantize, 0)
     quantize = None if above is None else above.producer()
     if quantize is None or quantize.op_type != "QuantizeLinear":
         yield "a DequantizeLinear stands there without its QuantizeLinear"
@@ -176,14 +176,14 @@ def _pair_problems(dequantize: ir.Node, spec: QuantSpec, simulated: np.floating 
         )
     if s.shape != ():
         yield f"its scale should be one number, of shape (); the file has shape {s.shape}"
-    elif not is_positive(s):
+    elif not structure_kernels.is_positive(s):
         yield f"its scale should be positive and finite; the file has {float(s):.6g}"
     elif simulated is not None and np.float32(s) != np.float32(simulated):
         yield f"its scale should be the simulated {float(simulated):.8g}; the file has {float(s):.8g}"
 
 
 def _scale_and_zero_point(node: ir.Node) -> tuple[np.ndarray, np.ndarray] | None:
-    s, z = (constant_array(input_at(node, index)) for index in (1, 2))
+    s, z = (onnx.constant_array(onnx.input_at(node, index)) for index in (1, 2))
     return None if s is None or z is None else (s, z)
 
 

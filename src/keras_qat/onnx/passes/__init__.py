@@ -3,11 +3,13 @@
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from keras_qat.onnx.passes.embed_normalization import EmbedNormalization
-from keras_qat.onnx.passes.fold_affine import FoldAffine, SpellOutBatchNorm
-from keras_qat.onnx.passes.half_precision import HalfPrecision, HalfScales
-from keras_qat.onnx.passes.pads_and_strides import MergePadding, PoolStrides
-from keras_qat.onnx.passes.quantize_dense_bias import QuantizeDenseBias
+from keras_qat.onnx.passes import (
+    embed_normalization,
+    fold_affine,
+    half_precision,
+    pads_and_strides,
+    quantize_dense_bias,
+)
 from keras_qat.targets import Target
 from keras_qat.types import IoDtype, Normalization, Precision
 
@@ -33,10 +35,17 @@ def passes_for(
         >>> [type(one_pass).__name__ for one_pass in passes_for(None)]
         ['FoldAffine', 'MergePadding', 'RemoveUnusedNodesPass']
     """
-    folds = (FoldAffine(), MergePadding())
-    head = () if normalization is None else (EmbedNormalization(normalization),)
+    folds = (fold_affine.FoldAffine(), pads_and_strides.MergePadding())
+    head = () if normalization is None else (embed_normalization.EmbedNormalization(normalization),)
     if precision == "fp16":
-        return (*folds, SpellOutBatchNorm(), HalfScales(), RemoveUnusedNodesPass(), HalfPrecision(io_dtype), *head)
-    bias = (QuantizeDenseBias(),) if target is not None and target.int32_dense_bias else ()
-    strides = (PoolStrides(),) if target is not None and target.pools_strides else ()
+        return (
+            *folds,
+            fold_affine.SpellOutBatchNorm(),
+            half_precision.HalfScales(),
+            RemoveUnusedNodesPass(),
+            half_precision.HalfPrecision(io_dtype),
+            *head,
+        )
+    bias = (quantize_dense_bias.QuantizeDenseBias(),) if target is not None and target.int32_dense_bias else ()
+    strides = (pads_and_strides.PoolStrides(),) if target is not None and target.pools_strides else ()
     return (*folds, *bias, *strides, RemoveUnusedNodesPass(), *head)
