@@ -141,7 +141,7 @@ def test_a_face_gives_what_it_lists(stub: Path) -> None:
     ("module", "source"),
     [
         ("graph.read", "from keras_qat.placement import plan"),
-        ("graph.read", "def late():\n    from keras_qat.layers.weighted import quantized_layer"),
+        ("graph.read", "def late():\n    from keras_qat.layers.quantized import quantized_layer"),
         ("placement.planning", "import keras_qat.transform.apply as apply"),
         ("placement.planning", "from keras_qat import transform"),
         ("graph.read", "from keras_qat.targets import Target"),

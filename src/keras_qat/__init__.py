@@ -56,7 +56,7 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 
-_REGISTERED = ("layers.fake_quantize_layer", "layers.weighted", "training.optimizers")
+_REGISTERED = ("layers.quantized", "training.optimizers")
 """The modules that register classes with Keras. Their imports of this package must not import Keras first."""
 
 

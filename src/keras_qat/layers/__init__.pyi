@@ -6,8 +6,8 @@ from .arithmetic import (
     fake_quantize_learned,
     scale_of,
 )
-from .fake_quantize_layer import FakeQuantize
-from .weighted import (
+from .quantized import (
+    FakeQuantize,
     QuantizedConv2D,
     QuantizedDense,
     QuantizedDepthwiseConv2D,

@@ -1,4 +1,3 @@
-from .engine import Engine
 from .registry import (
     ENGINES,
     describe_target,
@@ -8,7 +7,7 @@ from .registry import (
     judges_of,
     register_target,
 )
-from .target import Inputs, Limits, OpRule, Target
+from .target import Engine, Inputs, Limits, OpRule, Target
 
 __all__ = [
     "ENGINES",

@@ -1,7 +1,7 @@
 """The engines without a target of their own: the frameworks that run Keras models and SavedModels."""
 
 from keras_qat import machine
-from keras_qat.targets.engine import Engine
+from keras_qat.targets.target import Engine
 
 KERAS = Engine(
     name="keras",

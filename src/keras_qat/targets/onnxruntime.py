@@ -5,8 +5,7 @@ on each side. Input and output of a max-pool must share one scale. The classifie
 int32 bias.
 """
 
-from keras_qat.targets.engine import Engine
-from keras_qat.targets.target import ONNX_DOMAINS, Inputs, Limits, OpRule, Target
+from keras_qat.targets.target import ONNX_DOMAINS, Engine, Inputs, Limits, OpRule, Target
 from keras_qat.types import OpKind
 
 _SELECTORS = (

@@ -7,8 +7,7 @@ has one. A residual Add runs as the last step of the convolution that feeds it. 
 is nothing to move, and the file computes what was simulated.
 """
 
-from keras_qat.targets.engine import Engine
-from keras_qat.targets.target import ONNX_DOMAINS, Inputs, Limits, OpRule, Target
+from keras_qat.targets.target import ONNX_DOMAINS, Engine, Inputs, Limits, OpRule, Target
 from keras_qat.types import OpKind
 
 _LPT = (

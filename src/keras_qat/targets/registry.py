@@ -8,8 +8,7 @@ from collections.abc import Iterable, Mapping
 
 from keras_qat.errors import UserError
 from keras_qat.targets import frameworks, onnxruntime, openvino, tensorrt
-from keras_qat.targets.engine import Engine
-from keras_qat.targets.target import Inputs, OpRule, Target
+from keras_qat.targets.target import Engine, Inputs, OpRule, Target
 from keras_qat.types import OpKind
 
 _BUILT_IN = (onnxruntime.ONNXRUNTIME, openvino.OPENVINO, tensorrt.TENSORRT)

@@ -6,8 +6,7 @@ fuses the rest.
 """
 
 from keras_qat import machine
-from keras_qat.targets.engine import Engine
-from keras_qat.targets.target import ONNX_DOMAINS, Inputs, Limits, OpRule, Target
+from keras_qat.targets.target import ONNX_DOMAINS, Engine, Inputs, Limits, OpRule, Target
 from keras_qat.types import OpKind
 
 _PAGE = "https://docs.nvidia.com/deeplearning/tensorrt/latest/inference-library/work-quantized-types.html"
