@@ -147,7 +147,7 @@ def test_a_face_gives_what_it_lists(stub: Path) -> None:
         ("graph.read", "from keras_qat.targets import Target"),
         ("graph.read", "from ..placement import plan"),
         ("graph.read", "from .. import placement"),
-        ("layers.weighted", "from keras_qat import apply_placement"),
+        ("layers.quantized", "from keras_qat import apply_placement"),
         ("training.fine_tuning", "from keras_qat.calibration import calibrate"),
         ("calibration.measure", "from keras_qat.data import ImageSet"),
         ("data.load", "from keras_qat.graph import trace"),
@@ -167,7 +167,7 @@ def test_the_guard_sees_a_violation(module: str, source: str) -> None:
     [
         ("graph.read", "import keras\nfrom keras_qat.types import OpKind\nfrom keras_qat.graph.facts import Node"),
         ("graph.read", "from . import facts\nfrom ..errors import UserError"),
-        ("layers.fake_quantize_layer", "from keras_qat.graph import register_kind"),
+        ("layers.quantized", "from keras_qat.graph import register_kind"),
         ("calibration.measure", "from keras_qat.transform import rebuild"),
         ("models.zoo", "from keras_qat.data import Preprocessing"),
         ("models.file_facts", "from keras_qat.onnx import read_onnx_file"),

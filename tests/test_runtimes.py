@@ -300,9 +300,9 @@ def test_every_target_and_openvino_have_a_judge() -> None:
 def test_openvino_judges_its_files_where_it_is_exact(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its kernels for CPUs without VNNI saturate, so what they compute is no proof of the file."""
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
-    monkeypatch.setattr("keras_qat.runtimes.openvino_runtime.read_cpu", lambda: Cpu("a new one", vnni=True))
+    monkeypatch.setattr("keras_qat.machine.read_cpu", lambda: Cpu("a new one", vnni=True))
     assert choose_judge("openvino") == Judge("openvino")
-    monkeypatch.setattr("keras_qat.runtimes.openvino_runtime.read_cpu", lambda: Cpu("an old one", vnni=False))
+    monkeypatch.setattr("keras_qat.machine.read_cpu", lambda: Cpu("an old one", vnni=False))
     reason = "OpenVINO: its INT8 kernels saturate on a CPU without VNNI"
     assert choose_judge("openvino") == Judge("onnxruntime", (reason,))
     monkeypatch.setattr("platform.machine", lambda: "aarch64")

@@ -86,7 +86,7 @@ def single_score(path: Path, runtime: runtimes.Runtime) -> ScoreMeaning:
     Example:
         >>> import keras
         >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
-        >>> single_score(Path("my.keras"), KerasRuntime(model))
+        >>> single_score(Path("my.keras"), runtimes.KerasRuntime(model))
         'logit'
     """
     meaning: ScoreMeaning | None = None
