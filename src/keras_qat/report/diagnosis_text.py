@@ -26,7 +26,7 @@ def describe_diagnosis(diagnosis: evaluation.Diagnosis, *, worst: int = 10) -> s
     Example:
         >>> from keras_qat.types import QuantSpec
         >>> conv = evaluation.KernelDiagnosis("conv", QuantSpec(), alone=44.0, weights=45.0)
-        >>> print(describe_diagnosis(Diagnosis((), (conv,), (), images=64)))
+        >>> print(describe_diagnosis(evaluation.Diagnosis((), (conv,), (), images=64)))
         The worst 1 of 0 tensors and 1 kernels, on 64 images:
         <BLANKLINE>
         |  | alone | cumulative | saturated | range |
