@@ -63,8 +63,8 @@ def test_the_command_line_goes_before_the_file(write: Write) -> None:
 def test_tables_are_for_their_commands_and_the_rest_for_all(write: Write) -> None:
     path = write("a.yaml", "seed: 7\nrun:\n  epochs: 2\nevaluate:\n  images: 50\n  seed: 8\nbenchmark:\n  runs: 9\n")
     assert settings_of("--config", path) == Settings.of(seed=7, epochs=2)
-    evaluation = options_of("evaluate", "qat.onnx", "--config", path)
-    assert (evaluation["images"], evaluation["seed"]) == (50, 8)
+    evaluation = options_of("evaluate", "qat.onnx", "--config", path)["group"]
+    assert (evaluation.images, evaluation.seed) == (50, 8)
     verification = options_of("verify", "qat.onnx", "--config", path)["group"]
     assert (verification.images, verification.seed) == (VerificationSettings.images, 7)
 

@@ -39,9 +39,9 @@ else:
     }
     RunOptions = option_group("RunOptions", OPTIONS.values())
     QuantizeOptions = option_group("QuantizeOptions", _of(CalibrationOptions, ExportOptions, names=_QUANTIZING))
-    # The seed also cuts the images into those that train and those that judge, so a run keeps its own.
-    _TRAINING = [option for option in _of(Recipe, Distillation, names={"augment", "devices"}) if option.name != "seed"]
-    TrainOptions = option_group("TrainOptions", _TRAINING, optional=True)
+    _TRAINING = _of(Recipe, Distillation, names={"augment", "devices"})
+    # The seed also divides the images into those that train and those that judge, so a run keeps its own.
+    TrainOptions = option_group("TrainOptions", _TRAINING, optional=OPTIONS, without={"seed"})
 
 
 def run_command(
