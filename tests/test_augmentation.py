@@ -12,8 +12,7 @@ from scipy import stats
 
 from keras_qat.data import AUGMENTATIONS, Augmentation, ImageSet, Preprocessing, Splits, find_augmentation
 from keras_qat.errors import UserError
-from keras_qat.run import Settings
-from keras_qat.run.qat import train_quantized
+from keras_qat.run import Settings, train_quantized
 from keras_qat.run.start import epochs_of
 from keras_qat.training import Recipe
 from keras_qat.types import AugmentationName
@@ -184,7 +183,7 @@ def test_a_run_varies_training_images_alone_and_never_goes_on_with_others(
         def look(_: Any, train: Any, selection: Any, recipe: Recipe, key: Any = name, **options: Any) -> None:
             calls[key] = {"train": train, "selection": selection, "recipe": recipe, **options}
 
-        monkeypatch.setattr("keras_qat.run.qat.fine_tune", look)
+        monkeypatch.setattr("keras_qat.training.fine_tune", look)
         train_quantized(None, None, data, Settings.of(augment=name, output=tmp_path, batch_size=8))
 
     first = {name: next(iter(call["train"](1))) for name, call in calls.items()}

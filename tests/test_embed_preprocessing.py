@@ -315,7 +315,7 @@ def test_the_cached_baseline_is_trained_on_the_same_images_either_way(
         seen.extend(next(iter(dataset))[0].numpy() for dataset in (train(1), selection))
         return model
 
-    monkeypatch.setattr("keras_qat.run.start.train_baseline", look)
+    monkeypatch.setattr("keras_qat.training.train_baseline", look)
     monkeypatch.setattr("keras_qat.run.start.cache_path", lambda *_: tmp_path / "baseline.keras")
     for embed in (False, True):
         one = settings.changed(embed_preprocessing=embed)

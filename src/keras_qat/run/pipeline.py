@@ -18,9 +18,8 @@ from keras_qat.progress import Stages
 from keras_qat.report import Record
 from keras_qat.run.conclude import EVALUATION_BATCH, Variants, conclude
 from keras_qat.run.folder import RunFolder
-from keras_qat.run.ptq import quantize_after_training
-from keras_qat.run.qat import train_quantized
 from keras_qat.run.settings import Settings
+from keras_qat.run.stages import quantize_after_training, train_quantized
 from keras_qat.run.start import load_saved, open_start
 from keras_qat.targets import find_target
 from keras_qat.types import BASELINE, PTQ
