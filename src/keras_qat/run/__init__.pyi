@@ -1,5 +1,6 @@
 from .conclude import check_gates
-from .folder import PAGE, RunFolder, folder_of, option_of, require_file_or_run, require_no_run_file, seed_for
+from .folder import PAGE, RunFolder
+from .paths import option_of, require_file_or_run, require_no_run_file, seed_for
 from .pipeline import run, train
 from .settings import OPTIONS, Option, Settings, declared
 from .stages import quantize_after_training, train_quantized
@@ -15,7 +16,6 @@ __all__ = [
     "VerificationSettings",
     "check_gates",
     "declared",
-    "folder_of",
     "load_saved",
     "open_start",
     "option_of",

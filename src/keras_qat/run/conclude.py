@@ -127,7 +127,7 @@ def _export(model: Any, name: str, facts: ModelFacts, settings: Settings) -> Pat
 
 
 def _diagnose(baseline: Any, quantized: Any, held_out: ImageSet) -> evaluation.Diagnosis:
-    """Measure where a variant loses accuracy, on images that neither calibration nor training has seen."""
+    """Measure where a variant loses accuracy, on images on which nothing was calibrated or trained."""
     images = held_out.take(_DIAGNOSED_IMAGES, seed=0)
     batches, total = images.arrays(_DIAGNOSED_BATCH), images.steps(_DIAGNOSED_BATCH)
     return evaluation.diagnose(baseline, quantized, batches, total=total)
