@@ -224,4 +224,6 @@ def test_settings_that_somebody_spoilt(name: str, capsys: pytest.CaptureFixture[
     settings = json.loads((RUN / "settings.json").read_text())
     (RUN / "settings.json").write_text(json.dumps({**settings, name: WRONG_TYPES[name]}))
     assert run_program(["diagnose", str(RUN)], app) == 2
-    assert f"`{name}` can't be that. Received: {WRONG_TYPES[name]!r}" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert f"`{name}` can't be read: it must be " in error
+    assert f". Received: {WRONG_TYPES[name]!r}. Correct it" in error
