@@ -140,7 +140,7 @@ def explain_command(
     known = None if ranges is None else calibration.Ranges.load(ranges)
     network = _network(model) if file is None else models.load_model_file(file)
     planned = placement.plan(graph.trace(network).graph, target, overrides=rules)
-    # Made for JSON, too, since it refuses the ranges of another model.
+    # This also refuses the ranges of another model, so the text is made for JSON, too.
     text = placement.explain(planned, format=form, ranges=known) + "\n"
     record = placement.placement_dict(planned)
     if known is not None:

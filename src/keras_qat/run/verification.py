@@ -165,7 +165,7 @@ def _images(
 
 
 def _facts(case: "verify.Case", given: "Preprocessing | None") -> "models.ModelFacts | None":
-    """The facts about a file's images. The user's word precedes the file's, and that precedes the model's layers."""
+    """The facts about a file's images: as `given` by the user, else as in the file, else as its model's layer shows."""
     facts = models.read_model_facts(case.file.absolute())
     if facts is not None:
         return facts if given is None else replace(facts, preprocessing=given)
