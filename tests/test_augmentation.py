@@ -12,8 +12,7 @@ from scipy import stats
 
 from keras_qat.data import AUGMENTATIONS, Augmentation, ImageSet, Preprocessing, Splits, find_augmentation
 from keras_qat.errors import UserError
-from keras_qat.run import Settings
-from keras_qat.run.qat import train_quantized
+from keras_qat.run import Settings, train_quantized
 from keras_qat.run.start import epochs_of
 from keras_qat.training import Recipe
 from keras_qat.types import AugmentationName

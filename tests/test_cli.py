@@ -1,4 +1,4 @@
-"""The command line: what users do wrong gets exit code 2 and a message that says what to do."""
+"""The command line: a user's mistake gives exit code 2 and a message that says what to do."""
 
 import shutil
 from collections.abc import Callable
@@ -18,7 +18,7 @@ Program = Callable[..., tuple[int, str]]
 
 @pytest.fixture
 def program(capfd: pytest.CaptureFixture[str], tmp_path: Path, tiny_network: str) -> Program:
-    """Run `keras-qat run …` in this process, where the tiny network is known: (exit code, standard error)."""
+    """Run `keras-qat run …` in this process, where the tiny network is registered: (exit code, standard error)."""
     assert tiny_network == "tinyresnet"
 
     def call(*arguments: str) -> tuple[int, str]:
@@ -31,7 +31,7 @@ def program(capfd: pytest.CaptureFixture[str], tmp_path: Path, tiny_network: str
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """An image folder of two classes, of noise."""
+    """A folder of images of noise, in two classes."""
     rng = np.random.default_rng(0)
     for split, count in (("train", 6), ("val", 3)):
         for name in ("cat", "dog"):
@@ -44,7 +44,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def weights(tiny_network: str, tmp_path: Path) -> Path:
-    """Weights of the tiny network for two classes."""
+    """A file of weights of the tiny network for two classes."""
     keras.utils.set_random_seed(3)
     path = tmp_path / "tiny.weights.h5"
     build_model(find(tiny_network), weights=None, num_classes=2, size=32).save_weights(path)
@@ -62,7 +62,7 @@ def _expect(result: tuple[int, str], *parts: str) -> None:
 
 
 def test_folder_of_photos_from_end_to_end(program: Program, folder: Path, weights: Path, tmp_path: Path) -> None:
-    """With a file of overrides, which are kept with the run."""
+    """The file of overrides is copied to the folder of the run."""
     (tmp_path / "rules.json").write_text('{"rules": [{"select": "stem_conv", "inputs": false, "weights": false}]}')
     code, _ = program(
         *("--model", "tinyresnet", "--weights", str(weights), "--data", str(folder)),
@@ -174,7 +174,7 @@ def test_interrupt_during_fine_tuning_keeps_the_last_checkpoint(
 ) -> None:
     batches_seen = []
     original = keras.callbacks.CallbackList.on_train_batch_end
-    # The baseline is in the cache, so the interrupt falls into fine-tuning.
+    # The baseline is in the cache, so the interrupt happens in fine-tuning.
     options = (
         *("--model", trained_network, "--epochs", "3", "--steps-per-epoch", "4", "--calibration-images", "32"),
         *("--skip-baseline", "--skip-saved-model", "--skip-diagnosis", "--validation-images", "64"),

@@ -1,4 +1,4 @@
-"""`--config`: options from a file. Command lines are only read here, nothing runs."""
+"""`--config`: options from a file. Command lines are parsed here, and no command runs."""
 
 import inspect
 import json
@@ -20,7 +20,7 @@ COMMAND_NAMES = [name for commands in COMMANDS.values() for name in commands]
 
 @pytest.fixture
 def write(tmp_path: Path) -> Write:
-    """Write a file of options; its path."""
+    """Write a file of options and return its path."""
 
     def call(name: str, text: str) -> str:
         (tmp_path / name).write_text(text)
@@ -30,12 +30,12 @@ def write(tmp_path: Path) -> Write:
 
 
 def settings_of(*arguments: str) -> Settings:
-    """The settings that `keras-qat run` would run with."""
+    """The settings of `keras-qat run` with these arguments."""
     return Settings.of(**given(options_of("run", *arguments).get("options")))
 
 
 def options_of(*arguments: str) -> dict[str, Any]:
-    """What a command would be called with."""
+    """The arguments that a command would be called with."""
     _, bound, _ = app.parse_args(arguments, exit_on_error=False, print_error=False)
     return dict(bound.arguments)
 
@@ -50,21 +50,21 @@ def options_of(*arguments: str) -> dict[str, Any]:
     ],
 )
 def test_every_format_gives_the_same_settings(write: Write, name: str, text: str) -> None:
-    read = settings_of("--config", write(name, text))
-    assert read == Settings.of(target="tensorrt", learning_rate=1e-5, use_cache=False, output=Path("made"))
+    settings = settings_of("--config", write(name, text))
+    assert settings == Settings.of(target="tensorrt", learning_rate=1e-5, use_cache=False, output=Path("made"))
 
 
 def test_the_command_line_goes_before_the_file(write: Write) -> None:
     path = write("a.yaml", "target: tensorrt\nepochs: 3\nuse_cache: false\n")
-    read = settings_of("--epochs", "5", "--config", path, "--use-cache")
-    assert (read.target, read.recipe.epochs, read.calibration.use_cache) == ("tensorrt", 5, True)
+    settings = settings_of("--epochs", "5", "--config", path, "--use-cache")
+    assert (settings.target, settings.recipe.epochs, settings.calibration.use_cache) == ("tensorrt", 5, True)
 
 
 def test_tables_are_for_their_commands_and_the_rest_for_all(write: Write) -> None:
     path = write("a.yaml", "seed: 7\nrun:\n  epochs: 2\nevaluate:\n  images: 50\n  seed: 8\nbenchmark:\n  runs: 9\n")
     assert settings_of("--config", path) == Settings.of(seed=7, epochs=2)
-    evaluation = options_of("evaluate", "qat.onnx", "--config", path)
-    assert (evaluation["images"], evaluation["seed"]) == (50, 8)
+    evaluation = options_of("evaluate", "qat.onnx", "--config", path)["group"]
+    assert (evaluation.images, evaluation.seed) == (50, 8)
     verification = options_of("verify", "qat.onnx", "--config", path)["group"]
     assert (verification.images, verification.seed) == (VerificationSettings.images, 7)
 
@@ -97,8 +97,8 @@ def test_every_setting_can_stand_in_a_file() -> None:
 
 def test_lists_and_required_options(write: Write) -> None:
     path = write("a.toml", 'batch_sizes = [1, 4]\njson = true\noutput = "latency.json"\n')
-    read = options_of("benchmark", "a.onnx", "b.onnx", "--config", path)
-    assert (read["batch_sizes"], read["as_json"], read["output"]) == ((1, 4), True, Path("latency.json"))
+    options = options_of("benchmark", "a.onnx", "b.onnx", "--config", path)
+    assert (options["batch_sizes"], options["as_json"], options["output"]) == ((1, 4), True, Path("latency.json"))
     path = write("b.yaml", "engine: openvino\n")
     assert options_of("build-engine", "a.onnx", "--config", path)["engine"] == "openvino"
 

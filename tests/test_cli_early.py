@@ -1,4 +1,4 @@
-"""A mistake in a path or in the name of a target is told before TensorFlow is loaded, which takes seconds."""
+"""A mistake in a path or in the name of a target is reported before TensorFlow is loaded, which takes seconds."""
 
 import json
 import subprocess
@@ -11,7 +11,7 @@ from keras_qat.data import DATA_SETS
 from keras_qat.data.names import EMBEDDED
 
 LONG = "x" * 300
-"""More than a file system takes."""
+"""A name that is longer than file systems allow."""
 
 MISTAKES = {
     "run, model": ["run", "--model", "none.keras"],
@@ -90,25 +90,25 @@ MISTAKES = {
     "doctor, output": ["doctor", "text.onnx", "--output", "a.txt"],
 }
 
-# As the program `keras-qat`: one process for all, since each fails before anything is loaded.
+# The program `keras-qat`, in one process for all mistakes, since each fails before anything is loaded.
 _PROGRAM = """
 import contextlib, io, json, sys
 sys.argv = ["keras-qat"]
 from keras_qat.cli.program import app, run_program
 from keras_qat.progress import CONSOLE
-found = {}
+answers = {}
 for name, arguments in json.loads(sys.stdin.read()).items():
     CONSOLE.file = io.StringIO()
     code = run_program(arguments, app)
     loaded = sorted({"tensorflow", "keras", "onnxruntime"} & set(sys.modules))
-    found[name] = [code, " ".join(CONSOLE.file.getvalue().split()), loaded]
-print(json.dumps(found))
+    answers[name] = [code, " ".join(CONSOLE.file.getvalue().split()), loaded]
+print(json.dumps(answers))
 """
 
 
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, str, list[str]]]:
-    """Exit code, message and what was loaded, for each mistake."""
+    """Exit code, message and loaded modules, for each mistake."""
     folder = tmp_path_factory.mktemp("work")
     for name in ("text.keras", "text.onnx", "text.json"):
         (folder / name).write_text("not what its name says")
@@ -127,12 +127,12 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, st
         text=True,
         check=True,
     )
-    assert sorted(folder.rglob("*")) == before, "a mistake leaves nothing behind"
+    assert sorted(folder.rglob("*")) == before, "a mistake leaves no files behind"
     return dict(json.loads(done.stdout))
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_is_told_before_anything_slow_is_loaded(
+def test_a_mistake_is_reported_before_slow_modules_are_loaded(
     answers: dict[str, tuple[int, str, list[str]]], mistake: str
 ) -> None:
     code, message, loaded = answers[mistake]

@@ -1,4 +1,4 @@
-"""What the program says of itself: help, suggestions, completion; and that none of it waits for TensorFlow."""
+"""Help, suggestions and completion of the program, which are given without importing TensorFlow."""
 
 import re
 import subprocess
@@ -39,7 +39,7 @@ def test_every_command_has_examples_and_json(capfd: pytest.CaptureFixture[str], 
     assert f"keras-qat {name}" in text.partition("Examples:")[2]
     assert "--json" in text
     assert "--config" in text
-    # An option without a word of explanation is none.
+    # Every option has a help text.
     for argument in app[name].assemble_argument_collection(parse_docstring=True):
         assert argument.parameter.help or argument.children, argument.name
 
@@ -53,7 +53,7 @@ def test_every_command_has_examples_and_json(capfd: pytest.CaptureFixture[str], 
         (["verify"], ["PATH", "`keras-qat verify --help`"]),
     ],
 )
-def test_what_is_mistyped_is_suggested(
+def test_mistyped_names_are_corrected(
     capfd: pytest.CaptureFixture[str], arguments: list[str], parts: list[str]
 ) -> None:
     message = printed(capfd, *arguments, code=2)
@@ -72,7 +72,7 @@ def test_help_does_not_import_tensorflow() -> None:
         assert "Usage: keras-qat" in done.stdout
 
 
-def test_the_package_is_whole_in_any_other_program() -> None:
+def test_the_package_has_all_its_public_names() -> None:
     assert set(keras_qat.__all__) <= set(dir(keras_qat))
     assert all(hasattr(keras_qat, name) for name in keras_qat.__all__)
 

@@ -18,10 +18,10 @@ Program = Callable[..., Any]
 
 @pytest.fixture
 def program(capfd: pytest.CaptureFixture[str]) -> Program:
-    """Run a command with `--json`; what it printed, read back."""
+    """Run a command with `--json` and return the value that it prints."""
 
     def refuse(constant: str) -> None:
-        pytest.fail(f"{constant} is no JSON")
+        pytest.fail(f"{constant} is not JSON")
 
     def call(*arguments: str | Path) -> Any:
         assert run_program([*map(str, arguments), "--json"], app) == 0
@@ -40,7 +40,7 @@ def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _ranges(path: Path, **amax: float) -> Path:
-    ranges = {name: {"amax": one, "method": "mse", "images": 8, "summary": None} for name, one in amax.items()}
+    ranges = {name: {"amax": value, "method": "mse", "images": 8, "summary": None} for name, value in amax.items()}
     path.write_text(json.dumps(ranges))
     return path
 
@@ -50,7 +50,7 @@ def test_explain(program: Program, model_file: Path, tmp_path: Path) -> None:
     arguments = ("explain", "--model", model_file, "--target", "tensorrt")
     record = program(*arguments, "--ranges", _ranges(tmp_path / "ranges.json", image=2.0))
     assert record["ranges"]["image"]["amax"] == 2
-    # What is printed is a placement.json.
+    # The output is a valid placement.json.
     (tmp_path / "placement.json").write_text(json.dumps(program(*arguments)))
     assert load_placement(tmp_path / "placement.json") == expected
 
@@ -66,7 +66,7 @@ def test_diff_ranges(program: Program, tmp_path: Path) -> None:
     before = _ranges(tmp_path / "before.json", gone=1.0, a=1.0, b=2.0, dead=0.0)
     after = _ranges(tmp_path / "after.json", a=1.0, b=6.0, dead=1.0, new=1.0)
     record = program("diff-ranges", before, after, "--worst", "1")
-    # Infinite is no number of JSON.
+    # JSON has no infinity.
     assert [(change["tensor"], change["ratio"]) for change in record["changes"]] == [("dead", None), ("b", 3), ("a", 1)]
     assert (record["only_before"], record["only_after"]) == (["gone"], ["new"])
 

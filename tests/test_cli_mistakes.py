@@ -1,4 +1,4 @@
-"""Each command × each way to give it a wrong file or name: exit code 2, and a message that says what was received."""
+"""Every command with every kind of wrong file or name: exit code 2, and a message that says what was received."""
 
 from pathlib import Path
 
@@ -105,7 +105,7 @@ CASES = [
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of wrong files: text under the names of models, folders under those of files, and one right model."""
+    """A folder of text files named like models, folders named like files, and one valid model."""
     import keras
 
     folder = tmp_path_factory.mktemp("work")
@@ -124,7 +124,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_every_command_is_tried() -> None:
+def test_every_command_has_mistakes() -> None:
     assert list(MISTAKES) == [name for commands in COMMANDS.values() for name in commands]
 
 
@@ -142,5 +142,5 @@ def test_mistakes_exit_with_2(
     assert message.count("error:") == 1
     assert "Received:" in message
     assert "Traceback" not in message
-    # Nothing is left behind but folders that prove to be writable.
+    # No file is left behind.
     assert [path for path in sorted(work.rglob("*")) if path.is_file()] == [p for p in before if p.is_file()]

@@ -1,4 +1,4 @@
-"""`keras-qat export`: the file compared with the model in ONNX Runtime, what is printed, and what is refused."""
+"""`keras-qat export`: the file compared with the model in an engine of the test, the output, and the mistakes."""
 
 import json
 from collections.abc import Callable
@@ -34,18 +34,18 @@ def network(size: int | None = 16) -> keras.Model:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """float.keras and int8.keras, with the facts about their images."""
-    folder = tmp_path_factory.mktemp("models")
+    """A folder of float.keras, int8.keras, and the preprocessing.json of both."""
+    made = tmp_path_factory.mktemp("models")
     keras.utils.set_random_seed(0)
     model = network()
     kernel = model.get_layer("predictions").kernel
-    kernel.assign(kernel * 0.01)  # Pixels are large; scores of 0 and 1 alone would hide an error.
+    kernel.assign(kernel * 0.01)  # Large pixels would make all scores 0 or 1, which would hide errors.
     placement = plan(trace(model).graph, "tensorrt")
     pixels = np.random.default_rng(0).uniform(-128, 128, (16, 16, 16, 3)).astype("float32")
-    export_keras(model, folder / "float.keras")
-    export_keras(apply_placement(model, placement, calibrate(model, placement, [pixels])), folder / "int8.keras")
-    (folder / "preprocessing.json").write_text(json.dumps(FACTS.to_dict()))
-    return folder
+    export_keras(model, made / "float.keras")
+    export_keras(apply_placement(model, placement, calibrate(model, placement, [pixels])), made / "int8.keras")
+    (made / "preprocessing.json").write_text(json.dumps(FACTS.to_dict()))
+    return made
 
 
 @pytest.fixture
@@ -62,7 +62,8 @@ def program(capfd: pytest.CaptureFixture[str]) -> Program:
 
 def scores(path: Path, images: np.ndarray) -> np.ndarray:
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return np.asarray(session.run(None, {session.get_inputs()[0].name: images})[0])
+    (values,) = session.run(None, {session.get_inputs()[0].name: images})
+    return np.asarray(values)
 
 
 def test_a_float_model(program: Program, folder: Path, tmp_path: Path) -> None:
@@ -105,7 +106,7 @@ def test_half_precision(program: Program, folder: Path, tmp_path: Path) -> None:
         )
         record = json.loads(out)
         assert (code, record["opset"], record["check"]["precision"]) == (0, 19, "fp16")
-    types = {constant.data_type for constant in onnx.load(tmp_path / "float.onnx").graph.initializer}
+    types = {tensor.data_type for tensor in onnx.load(tmp_path / "float.onnx").graph.initializer}
     assert onnx.TensorProto.FLOAT not in types
 
 
@@ -124,7 +125,7 @@ def test_saved_model(program: Program, folder: Path, tmp_path: Path, name: str, 
     path = tmp_path / "served"
     arguments = (folder / f"{name}.keras", "--format", "saved-model", "--output", path)
     assert program(*arguments)[0] == 0
-    code, out, _ = program(*arguments, "--json")  # in place of the one just made
+    code, out, _ = program(*arguments, "--json")  # replaces the first one
     record = json.loads(out)
     assert (code, record["form"], record["opset"], record["check"]["held"]) == (0, "saved-model", None, held)
     assert record["check"]["sqnr"] > (60 if held else 20)
@@ -146,7 +147,7 @@ def test_several_inputs_and_outputs(program: Program, tmp_path: Path) -> None:
 def test_a_wrong_file_is_kept_and_reported(
     program: Program, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The exporter writes a model whose last bias is another: both ways of comparing must see it."""
+    """The exporter writes a model with another last bias, which both kinds of comparison must notice."""
 
     def write_another(model: Any, path: Path, **options: Any) -> Path:
         bias = model.get_layer("predictions").bias

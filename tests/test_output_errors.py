@@ -1,4 +1,4 @@
-"""Outputs of a file against its model's: the ratio in dB, also where there is no signal."""
+"""The outputs of a file compared with its model's: the SQNR in dB, also where there is no signal."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -10,7 +10,7 @@ from keras_qat.verify.outputs import compare_outputs
 
 
 def _sqnr(deployed: list[float], simulated: list[float]) -> float | None:
-    """Of two models that give these numbers, whatever they are fed."""
+    """The SQNR of two models that give these numbers for every input."""
     image = np.zeros((1, 2), np.float32)
     inputs: Any = SimpleNamespace(batches=lambda: [[image]], for_keras=lambda batch: batch)
     specs = (SimpleNamespace(dtype="float32", name="image"),)

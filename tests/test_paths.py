@@ -1,4 +1,4 @@
-"""Paths that the system won't look at, and a name that is none: errors to read, and no tracebacks."""
+"""Paths that the system refuses to look at, and the empty name, raise errors with a readable message."""
 
 import errno
 import os
@@ -15,11 +15,11 @@ from keras_qat.files import storage as file_system
 from keras_qat.run import RunFolder, require_file_or_run
 
 LONG = Path("x" * 300)
-"""A file system takes 255 bytes."""
+"""File systems allow 255 bytes."""
 
 EIGHT = Preprocessing("unit", 8, 8)
 
-ASKED: dict[str, tuple[Callable[[Path], Any], type[UserError]]] = {
+CHECKS: dict[str, tuple[Callable[[Path], Any], type[UserError]]] = {
     "model": (paths.require_model_file, StorageError),
     "engine": (paths.require_engine_model, StorageError),
     "onnx": (paths.require_onnx_file, StorageError),
@@ -38,44 +38,44 @@ ASKED: dict[str, tuple[Callable[[Path], Any], type[UserError]]] = {
 }
 
 
-@pytest.mark.parametrize("asked", ASKED)
-def test_a_name_that_is_too_long_is_an_error_to_read(asked: str, tmp_path: Path) -> None:
-    ask, error = ASKED[asked]
+@pytest.mark.parametrize("check", CHECKS)
+def test_a_name_that_is_too_long_raises_a_readable_error(check: str, tmp_path: Path) -> None:
+    function, error = CHECKS[check]
     for path in (tmp_path / LONG, tmp_path / LONG / "below"):
         with pytest.raises(error, match=r"Received: ") as raised:
-            ask(path)
+            function(path)
         assert raised.type is error
         assert str(path) in str(raised.value)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_is_there() -> None:
+def test_files_and_folders_are_told_apart() -> None:
     here = Path(__file__)
-    for ask, answers in (
+    for check, answers in (
         (file_system.is_there, (True, True, False)),
         (file_system.is_file, (True, False, False)),
         (file_system.is_folder, (False, True, False)),
     ):
-        assert tuple(map(ask, (here, here.parent, here / "below"))) == answers
+        assert tuple(map(check, (here, here.parent, here / "below"))) == answers
 
 
-def test_a_folder_that_may_not_be_entered_is_an_error_to_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever runs the tests may be root, who enters any."""
+def test_a_folder_that_may_not_be_entered_raises_a_readable_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The refusal is simulated, since root, who may run the tests, enters every folder."""
 
     def refuse(path: Path, **_: Any) -> os.stat_result:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 
     monkeypatch.setattr(Path, "stat", refuse)
-    for ask in (file_system.is_there, file_system.is_file, file_system.is_folder):
+    for check in (file_system.is_there, file_system.is_file, file_system.is_folder):
         with pytest.raises(WeightsError, match=r"Permission denied\. Received: 'closed/file'\. Name another one"):
-            ask(Path("closed/file"), WeightsError)
+            check(Path("closed/file"), WeightsError)
 
 
-def test_no_name_is_not_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_empty_name_is_not_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for ask in (require_source, lambda name: load_data(name, EIGHT, seed=0)):
+    for load in (require_source, lambda name: load_data(name, EIGHT, seed=0)):
         with pytest.raises(DataError, match=r"no data set or folder of that name\. Received: ''"):
-            ask("")
+            load("")
     require_source(".")
     with pytest.raises(DataError, match="There are no images in"):
         load_data(".", EIGHT, seed=0)

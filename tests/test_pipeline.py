@@ -44,7 +44,7 @@ def test_every_variant_is_as_good_as_float_and_deployed_as_simulated(record: Rec
         assert row.keras_latency.runs >= 50
         assert 0 < row.deployed_latency.median_ms <= row.deployed_latency.p90_ms
     assert baseline.agreement == baseline.simulation_agreement == 1
-    # Float files differ in the order of sums alone; of quantized ones a few images have a step's difference.
+    # Float files differ only in the order of sums. Quantized ones differ by one step on a few images.
     assert baseline.simulation_sqnr is not None
     assert baseline.simulation_sqnr > 100
     assert all(row.simulation_sqnr is not None and row.simulation_sqnr > 30 for row in (ptq, qat))
@@ -53,7 +53,7 @@ def test_every_variant_is_as_good_as_float_and_deployed_as_simulated(record: Rec
 
 def test_int8_files_are_smaller(record: Record) -> None:
     baseline, ptq, qat = (row.size_bytes for row in record.rows)
-    # The tiny network is mostly file structure; a ResNet comes to a quarter.
+    # Most of the tiny network's file is structure; that of a ResNet shrinks to a quarter.
     assert max(ptq, qat) < 0.8 * baseline
 
 
@@ -75,7 +75,7 @@ def test_the_folder_holds_models_and_results(settings: Settings) -> None:
         assert read_model_facts(folder / name) == facts
 
 
-def test_json_and_markdown_tell_the_same(record: Record, settings: Settings) -> None:
+def test_json_and_markdown_have_the_same_figures(record: Record, settings: Settings) -> None:
     saved = json.loads((settings.folder / "results.json").read_text())
     table = (settings.folder / "results.md").read_text()
     assert table == markdown(record)
@@ -88,7 +88,7 @@ def test_json_and_markdown_tell_the_same(record: Record, settings: Settings) -> 
 
 
 @pytest.mark.usefixtures("record")
-def test_saved_ptq_model_loads_with_its_numbers(settings: Settings) -> None:
+def test_saved_ptq_model_loads_with_its_ranges(settings: Settings) -> None:
     model = keras.models.load_model(settings.folder / "ptq.keras")
     names = [layer.name for layer in model.layers if layer.name.endswith("_quantize")]
     ranges = Ranges.load(settings.folder / "ranges.json")
@@ -113,13 +113,13 @@ def _shares(record: Record) -> list[tuple[Any, ...]]:
 
 @pytest.fixture
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A cache that is empty, and that a test may spoil: the other one is for all tests."""
+    """An empty cache, which the test may change, in place of the one that all tests share."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 @pytest.mark.usefixtures("own_cache")
 def test_same_seed_same_table(record: Record, settings: Settings, tmp_path: Path) -> None:
-    # From the start: another folder, no cached ranges, no cached baseline. What isn't in the table is left out.
+    # Another folder, without cached ranges or baseline. Files that the table doesn't need are left out.
     again = run(settings.changed(output=tmp_path, skip_saved_model=True, skip_diagnosis=True))
     assert _shares(again) == _shares(record)
 

@@ -1,4 +1,4 @@
-"""A model and photos of one's own, from the command line: quantize, then train."""
+"""A user's model and photos on the command line: quantize, then train."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ CHANNELS = (2, 1, 0)
 
 
 def _photos(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Noise with a bright square in a channel, which is the class."""
+    """Images of noise with a bright square in the channel that is the class; and their labels."""
     random = np.random.default_rng(seed)
     labels = random.integers(0, len(CLASS_NAMES), count)
     images = random.integers(0, 120, (count, SIZE, SIZE, 3), dtype=np.uint8)
@@ -31,7 +31,7 @@ def _photos(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with my.keras, a Sequential CNN trained just now; photos/ without labels, and classes/ with them."""
+    """A folder of my.keras, a trained Sequential CNN, photos/ without labels, and classes/ with labels."""
     folder = tmp_path_factory.mktemp("work")
     keras.utils.set_random_seed(0)
     layers = keras.layers
@@ -62,13 +62,13 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def quantized(work: Path) -> Path:
-    """The folder that `quantize` made of the unlabelled photos."""
+    """The folder of the run that `quantize` makes with the photos without labels."""
     arguments = ["quantize", str(work / "my.keras"), "--data", str(work / "photos"), "--output", str(work / "runs")]
     assert run_program(arguments, app) == 0
     return work / "runs" / "my-photos-onnxruntime"
 
 
-def test_the_file_is_int8_and_classifies_as_the_model(work: Path, quantized: Path) -> None:
+def test_the_file_is_int8_and_classifies_like_the_model(work: Path, quantized: Path) -> None:
     operators = [node.op_type for node in onnx.load(quantized / "ptq.onnx").graph.node]
     assert "QuantizeLinear" in operators
     options = onnxruntime.SessionOptions()
@@ -90,7 +90,7 @@ def test_photos_without_labels_give_agreement_and_no_accuracy(quantized: Path) -
     assert "| PTQ | – |" in table
 
 
-def test_the_folder_says_all_that_was_decided(quantized: Path) -> None:
+def test_the_folder_has_all_files_of_a_run(quantized: Path) -> None:
     names = {path.name for path in quantized.iterdir()}
     assert {
         *("baseline.keras", "baseline.onnx", "ptq.keras", "ptq.onnx"),
@@ -111,7 +111,7 @@ def test_labelled_photos_give_accuracy_and_json_is_the_record(work: Path, capsys
     assert ptq["deployed_top1"] >= baseline["keras_top1"] - 0.05
 
 
-def test_training_goes_on_from_it_without_labels(quantized: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_training_continues_from_the_run_without_labels(quantized: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["train", str(quantized), "--epochs", "1", "--batch-size", "16", "--learning-rate", "1e-5"]
     assert run_program(arguments, app) == 0
     assert "QAT" in capsys.readouterr().out
@@ -134,10 +134,10 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
 }
 
 
-def test_a_photo_that_broke_since_is_told_with_what_can_be_done(
+def test_a_photo_that_was_damaged_since_is_reported_with_advice(
     quantized: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """`diagnose` and `train` have no --skip-bad: the run had."""
+    """`diagnose` and `train` have no --skip-bad; the command that made the run has it."""
     held_out = Path(load_saved(RunFolder(quantized).settings()).selection.source.paths[0])
     whole = held_out.read_bytes()
     held_out.write_bytes(whole[:60] + bytes(len(whole) - 60))  # as long as before, and begins as an image
@@ -159,12 +159,12 @@ def test_mistakes(
     arguments, message = MISTAKES[mistake]
     monkeypatch.chdir(work)
     assert run_program(["quantize", *arguments, "--run-folder", "failed"], app) == 2
-    said = capsys.readouterr().err
-    assert message in said
-    assert "Received: " in said
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Received: " in error
 
 
-def test_a_model_that_is_no_classifier(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_model_that_does_not_classify(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     x = keras.Input((SIZE, SIZE, 3))
     keras.Model(x, keras.layers.Conv2D(1, 3)(keras.layers.Rescaling(1 / 255)(x))).save(work / "map.keras")
     assert (

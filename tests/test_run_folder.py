@@ -1,4 +1,4 @@
-"""A run's folder holds one run: nothing of another is lost in it, mixed into it, or taken for it."""
+"""The folder of a run holds one run: another one neither replaces it nor is mixed into it."""
 
 import json
 import shutil
@@ -38,7 +38,7 @@ def _save_model(path: Path, seed: int) -> None:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """a/best.keras, b/best.keras, photos/, and runs/best-photos-tensorrt of the first, with QAT."""
+    """A folder of a/best.keras, b/best.keras, photos/, and runs/best-photos-tensorrt, the run of the first with QAT."""
     folder = tmp_path_factory.mktemp("made")
     for seed, name in enumerate("ab"):
         _save_model(folder / name / "best.keras", seed)
@@ -61,7 +61,7 @@ RUN = Path("runs/best-photos-tensorrt")
 
 @pytest.fixture
 def work(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of it that a test may spoil; the current folder."""
+    """A copy of the folder, which tests may change, as the current folder."""
     copy = tmp_path / "work"
     shutil.copytree(made, copy)
     monkeypatch.chdir(copy)
@@ -73,12 +73,12 @@ def _quantize(model: str, *more: str) -> int:
 
 
 @pytest.mark.usefixtures("work")
-def test_a_model_of_the_same_name_does_not_take_the_place_of_another(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_model_of_the_same_name_does_not_replace_another(capsys: pytest.CaptureFixture[str]) -> None:
     before = (RUN / "ptq.onnx").read_bytes()
     assert _quantize("b/best.keras") == 2
-    assert "holds another run" in (said := capsys.readouterr().err)
-    assert "a/best.keras" in said
-    assert "--run-folder" in said
+    assert "holds another run" in (error := capsys.readouterr().err)
+    assert "a/best.keras" in error
+    assert "--run-folder" in error
     assert (RUN / "ptq.onnx").read_bytes() == before
     assert _quantize("b/best.keras", "--run-folder", "mine") == 0
 
@@ -92,7 +92,7 @@ def test_quantizing_again_leaves_nothing_of_the_fine_tuned_model() -> None:
 
 
 @pytest.mark.usefixtures("work")
-def test_a_run_that_is_cut_off_has_no_results_and_no_settings(
+def test_an_interrupted_run_has_neither_results_nor_settings(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def interrupted(*_: object) -> None:
@@ -107,14 +107,14 @@ def test_a_run_that_is_cut_off_has_no_results_and_no_settings(
 
 @pytest.mark.usefixtures("work")
 @pytest.mark.parametrize("command", [("train", "--epochs", "2"), ("verify",), ("diagnose",)])
-def test_images_that_are_others_now_judge_nothing(command: Sequence[str], capsys: pytest.CaptureFixture[str]) -> None:
-    """One photo more, and those that calibrated would be among those that judge."""
+def test_changed_images_are_refused(command: Sequence[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """With one more photo, images that calibrated would be among those that evaluate."""
     _photo(Path("photos/new.png"), 99)
     name, *options = command
     assert run_program([name, str(RUN), *options], app) == 2
-    said = capsys.readouterr().err
-    assert "aren't those that the run was made with" in said
-    assert "Received: " in said
+    error = capsys.readouterr().err
+    assert "aren't those that the run was made with" in error
+    assert "Received: " in error
 
 
 @pytest.mark.usefixtures("work")
@@ -165,7 +165,7 @@ def test_evaluate_judges_on_the_images_of_the_run(capsys: pytest.CaptureFixture[
 
 @pytest.mark.usefixtures("work")
 def test_training_on_other_images_does_not_go_on_from_these(capsys: pytest.CaptureFixture[str]) -> None:
-    """As many, and all of them others: the run is made anew with them, and so is its training."""
+    """The folder has the same number of other photos. The run is made again with them, and so is its training."""
     for i in range(PHOTOS):
         _photo(Path(f"photos/{i:02}.png"), 1000 + i)
         Path(f"photos/{i:02}.png").rename(f"photos/x{i:02}.png")
@@ -191,7 +191,7 @@ def test_a_mistake_leaves_no_folder(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.usefixtures("work")
 @pytest.mark.parametrize("name", ["old.h5", "photos"])
-def test_a_file_that_is_no_keras_file(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_model_that_is_not_a_keras_file(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     Path("old.h5").write_bytes(b"\x89HDF")
     assert run_program(["run", "--model", name, "--data", "photos"], app) == 2
     assert "A model is read from a .keras file" in capsys.readouterr().err
@@ -220,8 +220,10 @@ WRONG_TYPES = {
 
 @pytest.mark.usefixtures("work")
 @pytest.mark.parametrize("name", WRONG_TYPES)
-def test_settings_that_somebody_spoilt(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_damaged_settings_name_the_option_and_its_type(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     settings = json.loads((RUN / "settings.json").read_text())
     (RUN / "settings.json").write_text(json.dumps({**settings, name: WRONG_TYPES[name]}))
     assert run_program(["diagnose", str(RUN)], app) == 2
-    assert f"`{name}` can't be that. Received: {WRONG_TYPES[name]!r}" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert f"`{name}` can't be read: it must be " in error
+    assert f". Received: {WRONG_TYPES[name]!r}. Correct it" in error

@@ -1,4 +1,4 @@
-"""What takes the place of what, and when."""
+"""Atomic writing of files and folders, and strict JSON."""
 
 import json
 import math
@@ -16,7 +16,7 @@ from keras_qat.report.record import load_record
 from keras_qat.verify import TensorError
 
 
-def test_a_file_never_takes_the_place_of_a_folder(tmp_path: Path) -> None:
+def test_a_file_never_replaces_a_folder(tmp_path: Path) -> None:
     folder = tmp_path / "results"
     folder.mkdir()
     (folder / "precious").write_text("kept")
@@ -26,7 +26,7 @@ def test_a_file_never_takes_the_place_of_a_folder(tmp_path: Path) -> None:
     assert (folder / "precious").read_text() == "kept"
 
 
-def test_a_folder_takes_the_place_of_a_folder(tmp_path: Path) -> None:
+def test_a_folder_replaces_a_folder(tmp_path: Path) -> None:
     target = tmp_path / "model"
     for name in ("old", "new"):
         with atomic_path(target) as temporary:
@@ -35,7 +35,7 @@ def test_a_folder_takes_the_place_of_a_folder(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.rglob("*")] == ["model", "new"]
 
 
-def test_what_fails_leaves_what_was_there(tmp_path: Path) -> None:
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     target = tmp_path / "value.json"
     write_json(target, 1)
     with pytest.raises(ZeroDivisionError), atomic_path(target) as temporary:
@@ -45,10 +45,10 @@ def test_what_fails_leaves_what_was_there(tmp_path: Path) -> None:
 
 
 def strictly_read(path: Path) -> Any:
-    """As a reader that keeps to RFC 8259."""
+    """The value of a JSON file, read strictly by RFC 8259."""
 
     def refuse(word: str) -> None:
-        raise AssertionError(f"{word} is no JSON")
+        raise AssertionError(f"{word} is not JSON")
 
     return json.loads(path.read_text(), parse_constant=refuse)
 
@@ -58,12 +58,12 @@ def test_json_is_strict(tmp_path: Path) -> None:
     write_json(path, {"a": math.nan, "b": [1.5, (math.inf, {"c": -math.inf})], "d": "NaN", "e": None, "f": 7})
     assert strictly_read(path) == {"a": None, "b": [1.5, [None, {"c": None}]], "d": "NaN", "e": None, "f": 7}
     path.write_text("[NaN]")
-    with pytest.raises(AssertionError, match="NaN is no JSON"):
+    with pytest.raises(AssertionError, match="NaN is not JSON"):
         strictly_read(path)
 
 
 @pytest.mark.parametrize("worst", [0.0, 2.5, math.inf])
-def test_an_error_that_is_infinite_is_null_with_a_reason(worst: float, tmp_path: Path) -> None:
+def test_an_infinite_error_is_written_as_null_with_a_reason(worst: float, tmp_path: Path) -> None:
     error, path = TensorError("relu_quantize", 0.25, worst), tmp_path / "error.json"
     write_json(path, error.to_dict())
     value = strictly_read(path)
@@ -71,7 +71,7 @@ def test_an_error_that_is_infinite_is_null_with_a_reason(worst: float, tmp_path:
     assert TensorError.from_dict(value) == error
 
 
-def test_a_record_with_such_an_error_is_read_back_as_it_was(tmp_path: Path) -> None:
+def test_a_record_with_an_infinite_error_is_read_back_unchanged(tmp_path: Path) -> None:
     timed = Latency(1.0, 2.0, 60, "CPU")
     errors = (TensorError("conv_quantize", 0.0, 1.0), TensorError("relu_quantize", 1.0, math.inf))
     row = Row("PTQ", 0.5, 0.5, timed, 0.1, 0.1, timed, 0.1, 0.1, None, 0.5, errors, 7)

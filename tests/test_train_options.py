@@ -1,4 +1,4 @@
-"""`keras-qat train` offers the whole recipe, as `run` does; what isn't given is as the run was."""
+"""`keras-qat train` has all options of a recipe, as `run` has. Those not given are taken from the run."""
 
 import json
 from dataclasses import fields
@@ -49,7 +49,7 @@ GIVEN: dict[str, Any] = {
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """A folder of a run, as far as the command looks before it trains."""
+    """The folder of a run with the files that the command checks before it trains."""
     (tmp_path / "settings.json").write_text(json.dumps({"target": "tensorrt", "skip_fine_tuning": True}))
     for name in ("baseline", "ptq"):
         (tmp_path / f"{name}.keras").touch()
@@ -58,23 +58,23 @@ def run(tmp_path: Path) -> Path:
 
 def trained(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Settings:
     """The settings that the command would train with."""
-    asked = []
+    received = []
 
     def train(settings: Settings) -> None:
-        asked.append(settings)
+        received.append(settings)
         message = "That is far enough."
         raise UserError(message)
 
     monkeypatch.setattr("keras_qat.run.train", train)
     assert run_program(["train", *arguments], app) == 2
-    (settings,) = asked
+    (settings,) = received
     return settings
 
 
 def spelled(name: str, value: Any) -> list[str]:
-    """An option as the command line has it; one of several values is given several times."""
+    """The arguments that give an option; an option of several values is given once for each."""
     values = value if isinstance(value, tuple) else (value,)
-    return [text for each in values for text in (f"--{name.replace('_', '-')}", str(each))]
+    return [text for item in values for text in (f"--{name.replace('_', '-')}", str(item))]
 
 
 def test_every_setting_of_a_recipe_is_an_option() -> None:
@@ -97,7 +97,7 @@ def test_what_is_not_given_is_as_the_run_was(run: Path, monkeypatch: pytest.Monk
 def test_models_that_do_not_belong_together_are_refused_before_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Such as those of a run that an earlier version made, which read the float model otherwise."""
+    """For example those of a run by an earlier version, which read the float model in another way."""
     for variant in ("baseline", "ptq"):
         model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, "softmax", name=variant)])
         model.save(tmp_path / f"{variant}.keras")

@@ -1,4 +1,4 @@
-"""`keras-qat verify`: right files pass, a wrong one is named with exit code 3, mistakes have exit code 2."""
+"""`keras-qat verify`: right files pass, a wrong file is named with exit code 3, mistakes give exit code 2."""
 
 import json
 import shutil
@@ -38,7 +38,7 @@ def network() -> keras.Model:
 
 
 def write_run(folder: Path, *, facts: ModelFacts = FACTS) -> Path:
-    """What a run leaves behind, as far as the command reads it."""
+    """Write the files of a run that the command reads."""
     keras.utils.set_random_seed(0)
     baseline = network()
     placement = plan(trace(baseline).graph, "onnxruntime")
@@ -63,7 +63,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run(whole: Path, tmp_path: Path) -> Path:
-    """A copy of the run, to break."""
+    """A copy of the run, which the test may change."""
     return Path(shutil.copytree(whole, tmp_path / "run"))
 
 
@@ -82,10 +82,10 @@ def program(capfd: pytest.CaptureFixture[str]) -> Program:
 def edit(path: Path, change: Callable[[dict[str, np.ndarray]], Any]) -> None:
     """Change the constants of an ONNX file in place."""
     file = onnx.load(path)
-    arrays = {one.name: numpy_helper.to_array(one).copy() for one in file.graph.initializer}
+    arrays = {tensor.name: numpy_helper.to_array(tensor).copy() for tensor in file.graph.initializer}
     change(arrays)
-    for one in file.graph.initializer:
-        one.CopyFrom(numpy_helper.from_array(arrays[one.name], one.name))
+    for tensor in file.graph.initializer:
+        tensor.CopyFrom(numpy_helper.from_array(arrays[tensor.name], tensor.name))
     onnx.save(file, path)
 
 
@@ -98,12 +98,12 @@ def pair_of(path: Path, tensor: str) -> tuple[str, set[str]]:
 
 
 def rescale(path: Path, tensor: str) -> None:
-    """Make the scale of a tensor 1% too large, by hand."""
+    """Make the scale of a tensor 1% too large."""
     _, scales = pair_of(path, tensor)
     edit(path, lambda arrays: arrays.update({name: arrays[name] * np.float32(1.01) for name in scales}))
 
 
-def test_a_right_run(program: Program, whole: Path, tmp_path: Path) -> None:
+def test_a_correct_run(program: Program, whole: Path, tmp_path: Path) -> None:
     code, out, _ = program(whole, "--images", "40", "--json", "--output", tmp_path / "verify.json")
     assert code == 0
     record = json.loads(out)
@@ -128,7 +128,7 @@ def test_the_table_has_a_row_for_each_file(program: Program, whole: Path) -> Non
     assert "16 x digits/selection" in out
 
 
-def test_a_scale_changed_by_hand_is_not_that_of_the_plan(program: Program, run: Path) -> None:
+def test_a_changed_scale_differs_from_the_plan(program: Program, run: Path) -> None:
     rescale(run / "ptq.onnx", "conv")
     code, out, err = program(run, "--images", "8", "--json")
     assert code == 3
@@ -139,7 +139,7 @@ def test_a_scale_changed_by_hand_is_not_that_of_the_plan(program: Program, run: 
     assert files[1]["tensors"] == []
 
 
-def test_without_a_placement_it_shows_in_the_numbers(program: Program, run: Path) -> None:
+def test_without_a_placement_a_changed_scale_shows_in_the_numbers(program: Program, run: Path) -> None:
     (run / "placement.json").unlink()
     right = program(run / "ptq.onnx", "--json")
     assert (right[0], json.loads(right[1])["inputs"]) == (0, "random numbers")
@@ -150,7 +150,7 @@ def test_without_a_placement_it_shows_in_the_numbers(program: Program, run: Path
     assert "missed" in out
 
 
-def test_a_lost_pair_is_named(program: Program, run: Path) -> None:
+def test_a_missing_pair_is_named(program: Program, run: Path) -> None:
     path = run / "ptq.onnx"
     file = onnx.load(path)
     name, _ = pair_of(path, "conv")
@@ -178,18 +178,18 @@ def test_a_float_file_of_other_weights_is_caught(program: Program, run: Path) ->
 
 
 @pytest.mark.parametrize(("keras_agreement", "code"), [(1.0, 3), (0.5, 0), (None, 0)])
-def test_classes_are_held_to_the_promise(
+def test_classes_may_differ_as_often_as_quantization_changed_them(
     program: Program, whole: Path, monkeypatch: pytest.MonkeyPatch, keras_agreement: float | None, code: int
 ) -> None:
-    """Half of the classes differ: wrong if quantization changed none, right if it changed as many."""
-    found = OutputErrors(sqnr=20.0, agreement=0.5, keras_agreement=keras_agreement)
-    monkeypatch.setattr(check, "compare_outputs", lambda *_: found)
+    """Half of the classes differ. That is wrong if quantization changed none, and right if it changed as many."""
+    errors = OutputErrors(sqnr=20.0, agreement=0.5, keras_agreement=keras_agreement)
+    monkeypatch.setattr(check, "compare_outputs", lambda *_: errors)
     exit_code, _, err = program(whole / "ptq.onnx", "--data", "digits", "--images", "64")
     assert exit_code == code
     assert ("doesn't classify as was simulated" in err) == (code == 3)
 
 
-def test_files_that_normalize_by_themselves(program: Program, tmp_path: Path) -> None:
+def test_files_that_normalize_their_input(program: Program, tmp_path: Path) -> None:
     pixels = Preprocessing("tf", 32, 32, whole_pixels=True)
     run = write_run(tmp_path, facts=ModelFacts(pixels, embedded=True, class_names=FACTS.class_names))
     assert program(run, "--images", "16")[0] == 0

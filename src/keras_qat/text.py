@@ -1,4 +1,4 @@
-"""Text for tables and messages: sizes of files, long lists of names cut short, names of functions."""
+"""Text for tables and messages: sizes of files, long lists cut short, messages on one line, names of functions."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -52,6 +52,19 @@ def first_few(items: Iterable[object], most: int = 5, separator: str = ", ") -> 
     texts = [str(item) for item in items]
     more = len(texts) - most
     return separator.join(texts[:most]) + (f" and {more} more" if more > 0 else "")
+
+
+def one_line(text: object) -> str:
+    r"""A text on one line: each run of spaces and line breaks becomes one space.
+
+    Args:
+        text: what to write, such as an error with its message.
+
+    Example:
+        >>> one_line(ValueError("line 2,\n  column 3"))
+        'line 2, column 3'
+    """
+    return " ".join(str(text).split())
 
 
 def callable_name(function: Any) -> str:

@@ -10,16 +10,17 @@ from keras_qat.errors import UserError
 
 @dataclass(frozen=True)
 class CalibrationOptions:
-    """How ranges are chosen, and what is done about the error that rounding leaves.
+    """How ranges are chosen, and whether biases are corrected afterwards.
 
     Args:
-        calibration_images: how many training images choose the ranges.
-        calibration_method: minmax, ema, percentile, entropy, mse or auto.
-        calibration_batch_size: images in a batch of calibration. The method ema depends on it.
+        calibration_images: number of training images that the ranges are chosen on.
+        calibration_method: method that chooses the ranges of activations: minmax, ema, percentile, entropy, mse or
+            auto.
+        calibration_batch_size: images in one batch of calibration. The result of the method ema depends on it.
         use_cache: take the ranges of an earlier run with the same model, images and method from the cache.
-        weight_method: how the range of each output channel of a kernel is chosen: absmax, or mse for the least squared
-            error.
-        bias_correction: correct the shift that rounding puts on the mean of each layer's output.
+        weight_method: method that chooses the range of each output channel of a kernel: absmax, or mse for the least
+            squared error.
+        bias_correction: correct the shift that rounding causes in the mean of each layer's output.
 
     Raises:
         UserError: If a number is below 1. The names of methods are checked where they are used.
@@ -37,7 +38,7 @@ class CalibrationOptions:
     bias_correction: bool = True
 
     def __post_init__(self) -> None:
-        """Refuse numbers of images that cannot be taken."""
+        """Refuse numbers of images below 1."""
         for name in ("calibration_images", "calibration_batch_size"):
             if getattr(self, name) < 1:
                 raise UserError(f"`{name}` must be at least 1. Received: {getattr(self, name)}. Give a larger number.")

@@ -1,14 +1,14 @@
-"""`--config FILE`: options from a YAML, TOML or JSON file; those of the command line go before them.
+"""`--config FILE`: options from a YAML, TOML or JSON file. Those of the command line take precedence.
 
-A file holds the options of one command by their names, or a table for each of several commands:
+A file has the options of one command by their names, or a table for each of several commands:
 
     target: tensorrt          run:
     epochs: 3                   target: tensorrt
                               benchmark:
                                 runs: 200
 
-In a file with tables, what stands outside of them goes for every command that reads it. The `settings.json` of an
-earlier run is such a file; its nulls are what wasn't given.
+In a file with tables, options outside of them apply to every command that reads the file. The `settings.json` of an
+earlier run is such a file; an option that is null was not given.
 """
 
 import difflib
@@ -24,19 +24,20 @@ from cyclopts.config import Dict, Json, Toml, Yaml
 
 from keras_qat.errors import StorageError, UserError
 from keras_qat.files import is_file
+from keras_qat.text import one_line
 
 _OPTION = "--config"
 
 _READERS: Mapping[str, Callable[..., Any]] = {".yaml": Yaml, ".yml": Yaml, ".toml": Toml, ".json": Json}
 
 _HELP = (
-    "Take options from this .yaml, .toml or .json file; those given here win. `run` takes the settings.json of a run, "
-    "and repeats it."
+    "Take options from this .yaml, .toml or .json file. Those of the command line take precedence. `run` repeats a run "
+    "from its settings.json."
 )
 
 
 def with_config(command: Callable[..., None]) -> Callable[..., None]:
-    """The command with one option more, `--config`, for `read_config` to find.
+    """The command with one more option, `--config`, which `read_config` reads.
 
     Example:
         >>> def show(*, target: str = "onnxruntime") -> None: ...
@@ -61,16 +62,16 @@ def with_config(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def read_config(app: cyclopts.App, commands: tuple[str, ...], arguments: cyclopts.ArgumentCollection) -> None:
-    """Fill in what the command line left open; called by cyclopts once a command line is read.
+    """Fill in the options that the command line left out. cyclopts calls this once it has read a command line.
 
     Args:
         app: the command.
-        commands: its name.
-        arguments: its options, with what was given.
+        commands: name of the command.
+        arguments: options of the command, with the values that were given.
 
     Raises:
-        StorageError: there is no such file, or it can't be read.
-        UserError: it isn't of its format, holds no options, or one that the command doesn't have.
+        StorageError: If there is no such file.
+        UserError: If the file can't be read in its format, or has no options, or one that the command doesn't have.
     """
     option = next((argument for argument in arguments if argument.name == _OPTION), None)
     if option is None or not option.tokens:
@@ -84,16 +85,6 @@ def read_config(app: cyclopts.App, commands: tuple[str, ...], arguments: cyclopt
         raise _unknown(error, path, commands, arguments) from error
 
 
-def _unknown(
-    error: cyclopts.UnknownOptionError, path: Path, commands: tuple[str, ...], arguments: cyclopts.ArgumentCollection
-) -> UserError:
-    key = (error.token.keyword or "").strip("[]")
-    known = [argument.name.removeprefix("--") for argument in arguments if argument.name.startswith("--")]
-    near = difflib.get_close_matches(key.replace("_", "-"), known, n=1)
-    advice = f"Did you mean {near[0]!r}?" if near else f"See `keras-qat {' '.join(commands)} --help`."
-    return UserError(f"{path} sets an option that the command doesn't have. Received: {key!r}. {advice}")
-
-
 def _read(path: Path) -> Mapping[str, Any]:
     if not is_file(path):
         raise StorageError(f"There is no such file of options. Received: {str(path)!r}. Name a file.")
@@ -103,23 +94,31 @@ def _read(path: Path) -> Mapping[str, Any]:
             f"Options stand in a {', '.join(_READERS)} file. Received: {str(path)!r}. Rename it, or write such a file."
         )
     try:
-        found = reader(path).config
+        options = reader(path).config
     except (cyclopts.CycloptsError, OSError) as error:
-        why = error.__cause__ or error
-        raise UserError(
-            f"Can't read the options: {' '.join(str(why).split())}. Received: {str(path)!r}. Mend that line."
-        ) from error
-    if not isinstance(found, Mapping) or not all(isinstance(key, str) for key in found):
+        reason = one_line(error.__cause__ or error)
+        raise UserError(f"Can't read the options: {reason}. Received: {str(path)!r}. Correct that line.") from error
+    if not isinstance(options, Mapping) or not all(isinstance(key, str) for key in options):
         raise UserError(
             f"A file of options has a name for each of them. Received: {str(path)!r}, which holds "
-            f"{type(found).__name__}. Write lines such as `target: tensorrt`."
+            f"{type(options).__name__}. Write lines such as `target: tensorrt`."
         )
-    return found
+    return options
 
 
-def _of_command(found: Mapping[str, Any], commands: tuple[str, ...], root: cyclopts.App) -> dict[str, Any]:
-    """The options for one command: what stands in no table, then what stands in its own."""
-    tables = {name: value for name, value in found.items() if isinstance(value, Mapping) and name in root}
-    loose = {name: value for name, value in found.items() if name not in tables}
+def _of_command(options: Mapping[str, Any], commands: tuple[str, ...], root: cyclopts.App) -> dict[str, Any]:
+    """The options for one command: those of its own table, then those outside of tables."""
+    tables = {name: value for name, value in options.items() if isinstance(value, Mapping) and name in root}
+    loose = {name: value for name, value in options.items() if name not in tables}
     own = tables.get(commands[-1], {}) if commands else {}
     return {name: value for name, value in {**loose, **own}.items() if value is not None}
+
+
+def _unknown(
+    error: cyclopts.UnknownOptionError, path: Path, commands: tuple[str, ...], arguments: cyclopts.ArgumentCollection
+) -> UserError:
+    key = (error.token.keyword or "").strip("[]")
+    known = [argument.name.removeprefix("--") for argument in arguments if argument.name.startswith("--")]
+    near = difflib.get_close_matches(key.replace("_", "-"), known, n=1)
+    advice = f"Did you mean {near[0]!r}?" if near else f"See `keras-qat {' '.join(commands)} --help`."
+    return UserError(f"{path} sets an option that the command doesn't have. Received: {key!r}. {advice}")

@@ -1,6 +1,7 @@
-"""`keras-qat export`: from a `.keras` file to a file to deploy, compared with it.
+"""The commands that write files to deploy.
 
-`keras-qat build-engine`: from an ONNX file to the file of an engine.
+`keras-qat export` writes a `.keras` file as an ONNX file or SavedModel, and compares it with the model. `keras-qat
+build-engine` builds the file of an engine from an ONNX file.
 """
 
 from dataclasses import asdict
@@ -36,7 +37,7 @@ def export_command(
 ) -> None:
     """Write a Keras model, float or quantized, to a file to deploy; compare the file with the model.
 
-    Both compute the same random numbers. A quantized ONNX file is compared tensor by tensor, any file by its outputs.
+    Both run on the same random numbers. A quantized ONNX file is compared tensor by tensor, any file by its outputs.
 
     Examples:
         keras-qat export qat.keras --target tensorrt
@@ -47,13 +48,13 @@ def export_command(
 
     Args:
         model: The .keras file. A preprocessing.json beside it, as a run leaves it, is written into the ONNX file.
-        target: The engine to deploy to: onnxruntime, openvino or tensorrt; that of the run whose settings.json is
-            beside the model, or onnxruntime, if not given.
-        output: The file to write, or with `--format saved-model` the folder; beside the model if not given, where that
-            replaces no file of a run.
-        form: An ONNX file, or the folder of a TensorFlow SavedModel.
-        options: Of an ONNX file.
-        seed: Of the random numbers.
+        target: The engine to deploy to: onnxruntime, openvino or tensorrt. If not given, that of the run whose
+            settings.json is beside the model, or onnxruntime.
+        output: The file to write, or with `--format saved-model` the folder. If not given, it goes beside the model,
+            unless it would replace a file of a run.
+        form: The format: an ONNX file, or the folder of a TensorFlow SavedModel.
+        options: Options of an ONNX file.
+        seed: Seed of the random numbers.
         as_json: Print JSON instead of text.
     """
     require_all(
@@ -72,27 +73,27 @@ def export_command(
     )
     if output is None:
         run.require_no_run_file(settings.path)
-    found = export.export_file(settings)
-    show(lambda: _describe_export(found), found.to_dict(), as_json=as_json)
-    if found.check.miss is not None:
-        raise GateMissedError(found.check.miss)
+    exported = export.export_file(settings)
+    show(lambda: _describe_export(exported), exported.to_dict(), as_json=as_json)
+    if exported.check.miss is not None:
+        raise GateMissedError(exported.check.miss)
 
 
 def _require_folder(path: Path) -> None:
-    """A SavedModel may replace another, but no file; the folder that it lies in must be writable."""
+    """Refuse a SavedModel in the place of a file, or in a folder that can't be written."""
     if is_file(path):
         raise StorageError(f"A SavedModel is a folder. Received: the file {str(path)!r}. Name a folder.")
     require_creatable(path.parent)
 
 
-def _describe_export(found: "export.Exported") -> str:
-
-    check = found.check
-    kind = "SavedModel" if found.opset is None else f"ONNX opset {found.opset}, {check.precision}, for {found.target}"
+def _describe_export(exported: "export.Exported") -> str:
+    check, kind = exported.check, "SavedModel"
+    if exported.opset is not None:
+        kind = f"ONNX opset {exported.opset}, {check.precision}, for {exported.target}"
     lines = [
-        f"{found.path}: {size_text(check.size_bytes)}, {kind}",
-        f"Q/DQ pairs: {check.pairs}" if found.form == "onnx" else "",
-        *verify.describe_proof(check, found.inputs),
+        f"{exported.path}: {size_text(check.size_bytes)}, {kind}",
+        f"Q/DQ pairs: {check.pairs}" if exported.form == "onnx" else "",
+        *verify.describe_proof(check, exported.inputs),
     ]
     return "".join(f"{line}\n" for line in lines if line)
 
@@ -109,7 +110,7 @@ def build_engine_command(
     max_batch: int | None = None,
     as_json: Annotated[bool, Json] = False,
 ) -> None:
-    """Build an engine file from an ONNX file; say what was built and what the engine warned of.
+    """Build an engine file from an ONNX file; print what was built, and the engine's warnings.
 
     Examples:
         keras-qat build-engine qat.onnx --engine tensorrt-rtx --compute-capability 8.6 --compute-capability 8.9
@@ -120,12 +121,12 @@ def build_engine_command(
 
     Args:
         model: The ONNX file.
-        engine: openvino, tensorrt or tensorrt-rtx.
-        output: The file to write; beside the ONNX file, with the engine's suffix, if not given.
-        compute_capability: A GPU to build for, such as 8.6; repeat it for several. TensorRT-RTX only.
-        min_batch: The smallest batch that the engine takes: 1 if not given. TensorRT and TensorRT-RTX only.
-        opt_batch: The batch that it is fastest at: the smallest if not given.
-        max_batch: The largest batch: 8, or `opt-batch` if that is more, if not given.
+        engine: The engine to build for: openvino, tensorrt or tensorrt-rtx.
+        output: The file to write. If not given, it goes beside the ONNX file, with the engine's suffix.
+        compute_capability: A GPU to build for, such as 8.6. Repeat the option for several. TensorRT-RTX only.
+        min_batch: The smallest batch that the engine takes. If not given, 1. TensorRT and TensorRT-RTX only.
+        opt_batch: The batch at which the engine is fastest. If not given, the smallest.
+        max_batch: The largest batch that the engine takes. If not given, 8, or `opt-batch` if that is more.
         as_json: Print JSON instead of text.
     """
     require_all((require_onnx_file, model), (require_output_file, output))

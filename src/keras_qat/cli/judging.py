@@ -1,6 +1,7 @@
-"""`keras-qat verify`: is a file what was planned, and does it compute what was simulated?
+"""The commands that judge model files.
 
-`keras-qat evaluate`: the accuracy of a model file, compared with another's, or the classes of one image.
+`keras-qat verify` compares the ONNX files of a run, or one file, with what they were made from. `keras-qat evaluate`
+measures the accuracy of a model file, alone or beside another, or classifies one image.
 """
 
 import json
@@ -23,9 +24,25 @@ from keras_qat.files import is_folder, read_text, require_engine_model, require_
 
 if TYPE_CHECKING:
     VerifyOptions = Any
+    EvaluateOptions = Any
 else:
-    _SETTINGS = run.declared(run.VerificationSettings, preprocessing=str | None)
-    VerifyOptions = options.option_group("VerifyOptions", [option for option in _SETTINGS if option.name != "path"])
+    VerifyOptions = options.option_group(
+        "VerifyOptions", run.declared(run.VerificationSettings, preprocessing=str | None), without={"path"}
+    )
+    _EVALUATION = run.declared(
+        evaluation.EvaluationSettings,
+        preprocessing=str | None,
+        batch_size=Annotated[int, options.AtLeastOne],
+        k=Annotated[int, Parameter(name=["-k", "--k"], validator=Number(gte=1))],
+        images=Annotated[int | None, options.AtLeastOne],
+        threads=Annotated[int | None, options.AtLeastOne],
+        skip_bad=Annotated[bool, options.Flag],
+    )
+    # `--image` replaces the data, and the seed of the file's run replaces the default.
+    EvaluateOptions = options.option_group("EvaluateOptions", _EVALUATION, optional={"data", "seed"}, without={"file"})
+
+_OF_A_DATA_SET = ("compare", "compare_engine", "images", "skip_bad")
+"""Options of `evaluate` that mean nothing for one image."""
 
 
 def verify_command(
@@ -36,10 +53,10 @@ def verify_command(
     output: Path | None = None,
     as_json: Annotated[bool, options.Json] = False,
 ) -> None:
-    """Hold the ONNX files of a run, or one file, to what they were made from; print a row for each.
+    """Compare the ONNX files of a run, or one file, with what they were made from; print a row for each file.
 
-    Its Q/DQ pairs are held to the placement, edge for edge; its numbers to the Keras model, tensor by tensor; and its
-    classes to the model's, on images. A difference is named, and the exit code is 3.
+    The Q/DQ pairs of a file are compared with the placement, edge for edge, its numbers with the Keras model, tensor by
+    tensor, and its classes with the model's, on images. A difference is named, and the exit code is 3.
 
     Examples:
         keras-qat verify runs/resnet50-digits-onnxruntime
@@ -48,7 +65,7 @@ def verify_command(
 
     Args:
         path: The folder of a run, as `keras-qat run` or `keras-qat quantize` names it at its end, or an ONNX file.
-        group: What it is held to, and on what.
+        group: What the files are compared with, and on which images.
         output: Write all figures to this JSON file, too.
         as_json: Print JSON instead of the table.
     """
@@ -60,9 +77,7 @@ def verify_command(
         (require_source, given.get("data")),
         (options.require_json_output, output),
     )
-    if "preprocessing" in given:
-        given["preprocessing"] = data_sets.Preprocessing.parse(given["preprocessing"])
-    settings = run.VerificationSettings(path, **given)
+    settings = run.VerificationSettings(path, **_parsed(given))
     # A run leaves out images as its own settings say.
     of_run = is_folder(path)
     advice = options.SKIP_ANEW if of_run else options.SKIP_NOW
@@ -81,18 +96,8 @@ def evaluate_command(
     file: Path,
     /,
     *,
-    data: str | None = None,
-    engine: str | None = None,
-    preprocessing: str | None = None,
-    batch_size: Annotated[int, options.AtLeastOne] = 32,
-    k: Annotated[int, Parameter(name=["-k", "--k"], validator=Number(gte=1))] = 5,
-    images: Annotated[int | None, options.AtLeastOne] = None,
-    seed: int | None = None,
-    threads: Annotated[int | None, options.AtLeastOne] = None,
-    compare: Path | None = None,
-    compare_engine: str | None = None,
+    group: Annotated[EvaluateOptions, Parameter(name="*")] | None = None,
     image: Path | None = None,
-    skip_bad: Annotated[bool, options.Flag] = False,
     as_json: Annotated[bool, options.Json] = False,
     output: Path | None = None,
     log_file: Path | None = None,
@@ -109,86 +114,63 @@ def evaluate_command(
         keras-qat evaluate qat.onnx --image cat.jpg -k 3
 
     Args:
-        file: The .keras, .onnx, .xml, .engine or .plan file, or SavedModel folder.
-        data: As in `keras-qat run`: "digits", a folder with val/CLASS/IMAGE, a folder of photos (the fifth that a run
-            judges on), TFRecord shards, or tfds:NAME.
-        engine: What runs the file: keras, onnxruntime, openvino, tensorrt, tensorrt-rtx, onnxruntime-cuda or
-            tensorflow; by the file if not given.
-        preprocessing: How images are prepared, as MODE:SIZE or MODE:SIZE:RESIZE, such as caffe:224:256; what is written
-            in the file or beside it, or what a .keras file's first Rescaling or Normalization shows, if not given.
-        batch_size: Images in a run; a file with a fixed batch has its own.
-        k: Of top-k; with fewer classes than that, their number.
-        images: Evaluate on that many images; on all if not given.
-        seed: That of the run; by the settings.json beside the file, or 0, if not given. It decides which digits or
-            photos are validation images, and which images are taken with --images.
-        threads: Threads of one inference, for ONNX Runtime and OpenVINO on the CPU; all cores if not given.
-        compare: Another file, to compare with on the same images.
-        compare_engine: What runs that.
+        file: The .keras, .onnx, .xml, .engine or .plan file, or the folder of a SavedModel.
+        group: The images, the engine, and the file to compare with.
         image: Classify this image, instead of --data.
-        skip_bad: Leave out files that are no image or only a part of one, and corrupt records, instead of stopping.
         as_json: Print JSON instead of the table.
         output: Write the JSON to this file, too.
         log_file: Append log, settings and result to this file, with times.
     """
+    given = options.given(group)
+    data = given.get("data")
     if (data is None) == (image is None):
         raise UserError(
             "A model runs either on a data set or on one image. "
             f"Received: --data {data}, --image {image}. Give one of the two."
         )
     if image is not None:
-        only_of_a_set = {"--compare": compare, "--compare-engine": compare_engine, "--images": images}
-        _require_idle({**only_of_a_set, "--skip-bad": skip_bad or None})
+        _require_no_data_set(given)
     with logging_to(log_file) as note:
         options.require_all(
             (require_engine_model, file),
-            (require_engine_model, compare),
+            (require_engine_model, given.get("compare")),
             (require_source, data),
             (require_image, image),
             (options.require_output_file, output),
         )
-        prepared = None if preprocessing is None else data_sets.Preprocessing.parse(preprocessing)
-        if image is not None:
-            note(f"Settings: {json.dumps({'file': str(file), 'image': str(image), 'engine': engine, 'k': k})}")
-            table, record = _classified(file, image, engine=engine, preprocessing=prepared, k=k, threads=threads)
-        else:
-            settings = evaluation.EvaluationSettings(
-                file=file,
-                data=str(data),
-                engine=engine,
-                preprocessing=prepared,
-                batch_size=batch_size,
-                k=k,
-                images=images,
-                seed=run.seed_for(file, seed),
-                threads=threads,
-                compare=compare,
-                compare_engine=compare_engine,
-                skip_bad=skip_bad,
-            )
+        given = _parsed(given)
+        if image is None:
+            settings = evaluation.EvaluationSettings(file, **{**given, "seed": run.seed_for(file, given.get("seed"))})
             note(f"Settings: {json.dumps(settings.to_dict())}")
             table, record = _evaluated(settings)
+        else:
+            chosen = {"k": evaluation.EvaluationSettings.k, **given}
+            chosen = {name: chosen.get(name) for name in ("engine", "preprocessing", "k", "threads")}
+            logged = {"file": str(file), "image": str(image), "engine": chosen["engine"], "k": chosen["k"]}
+            note(f"Settings: {json.dumps(logged)}")
+            classification = evaluation.classify(file, image, **chosen)
+            table, record = report.classification_table(classification), classification.to_dict()
         note(f"Result: {json.dumps(record)}")
         if output is not None:
             write_json(output, record)
         show(lambda: table, record, as_json=as_json)
 
 
-def _classified(file: Path, image: Path, **arguments: Any) -> tuple[Table, dict[str, Any]]:
-
-    found = evaluation.classify(file, image, **arguments)
-    return report.classification_table(found), found.to_dict()
-
-
-def _evaluated(settings: Any) -> tuple[Table, dict[str, Any]]:
-
-    with options.offering_skip_bad(options.SKIP_NOW, given=settings.skip_bad):
-        found = evaluation.evaluate_file(settings)
-    record = {**found.to_dict(), "settings": settings.to_dict(), "environment": asdict(machine.read_environment())}
-    return report.evaluation_table(found), record
+def _parsed(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options with their preprocessing as a value."""
+    text = given.get("preprocessing")
+    return {**given} if text is None else {**given, "preprocessing": data_sets.Preprocessing.parse(text)}
 
 
-def _require_idle(given: Mapping[str, Any]) -> None:
-    """Refuse options that say something of a data set, where there is one image."""
-    idle = [f"{name} {value}" for name, value in given.items() if value is not None]
+def _require_no_data_set(given: Mapping[str, Any]) -> None:
+    """Refuse options that mean nothing for one image."""
+    idle = [f"--{name.replace('_', '-')} {given[name]}" for name in _OF_A_DATA_SET if given.get(name)]
     if idle:
         raise UserError(f"That goes with --data only. Received: {', '.join(idle)} with --image. Drop one of the two.")
+
+
+def _evaluated(settings: "evaluation.EvaluationSettings") -> tuple[Table, dict[str, Any]]:
+    with options.offering_skip_bad(options.SKIP_NOW, given=settings.skip_bad):
+        result = evaluation.evaluate_file(settings)
+    record = {**result.to_dict(), "settings": settings.to_dict(), "environment": asdict(machine.read_environment())}
+    return report.evaluation_table(result), record

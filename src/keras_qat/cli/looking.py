@@ -1,10 +1,7 @@
-"""`keras-qat report`: a run, or several, as one page of HTML, or as Markdown for a pull request.
+"""The commands that show what a run, a model, its ranges or a file is like, and run no model.
 
-`keras-qat explain`: where the Q/DQ pairs of a model go, and why, as a table or a picture.
-
-`keras-qat diff-ranges`: how the ranges of two calibrations differ.
-
-`keras-qat doctor`: what is wrong with this machine, or with ONNX files of any tool, and what to do.
+`keras-qat report` shows one or several runs as a page or as Markdown, `explain` the placement of a model, `diff-ranges`
+the differences between two calibrations, and `doctor` the problems of this machine or of ONNX files of any tool.
 """
 
 import os
@@ -17,7 +14,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 from rich.table import Table
 
-from keras_qat import calibration, doctor, models, report, run, targets
+from keras_qat import calibration, doctor, graph, models, placement, report, run, targets
 from keras_qat.cli.options import AtLeastOne, Json, require_all, require_json_output, require_output_file
 from keras_qat.cli.output import show
 from keras_qat.errors import GateMissedError, StorageError, UserError
@@ -33,8 +30,8 @@ def report_command(
 ) -> None:
     """Make a page of a run's results: one file that needs no network. Or print Markdown for a pull request.
 
-    The page is report.html in the folder of the run; of several runs, in the folder that holds them, with one table of
-    all. Both are made from the run's JSON files alone, and neither needs its models or its images.
+    The page is report.html in the folder of the run. Of several runs, it is in the folder that holds them, with one
+    table of all. Both are made from the run's JSON files alone, without its models and images.
 
     Examples:
         keras-qat report runs/resnet50-digits-onnxruntime
@@ -44,64 +41,60 @@ def report_command(
         keras-qat report runs/resnet50-digits-onnxruntime --format markdown >> "$GITHUB_STEP_SUMMARY"
 
     Args:
-        runs: The folder of a run, as `keras-qat run` names it at its end; or of several. Of several, those that aren't
-            runs are left out.
+        runs: The folder of a run, as `keras-qat run` names it at its end, or those of several runs. If several are
+            given, those that are not folders of runs are left out.
         output: The file to write. If not given, a page goes beside the results, Markdown to standard output.
-        form: html, or markdown.
-        as_json: Print the verdict, the key figures and the table as JSON, and with html where the page is.
+        form: The format: html or markdown.
+        as_json: Print the verdict, the key figures and the table as JSON, and with html the path of the page.
     """
     if not runs:
         raise UserError("A report needs a run. Received: none. Give the folder that `keras-qat run` named at its end.")
-    folders = _folders(runs)
+    folders = _run_folders(runs)
     for folder in folders:
         run.RunFolder(folder).require_finished()
     require_all((require_output_file, output))
 
-    found = [run.RunFolder(folder).read() for folder in folders]
-    written = None
-    text = ""
+    files = [run.RunFolder(folder).read() for folder in folders]
+    written, text = output, ""
     if form == "html":
-        written = report.write_page(found, output or _page([run_files.folder for run_files in found]))
+        written = report.write_page(files, output or _page_path(folders))
         text = f"{written}\n"
+    elif output is None:
+        text = report.markdown_report(files)
     else:
-        text = report.markdown_report(found)
-        if output is not None:
-            write_text(output, text)
-            written, text = output, ""
-    sys.stdout.write(to_json(_summary(found, written)) if as_json else text)
+        write_text(output, report.markdown_report(files))
+    sys.stdout.write(to_json(_summary(files, written)) if as_json else text)
 
 
-def _folders(runs: Sequence[Path]) -> Sequence[Path]:
-    """Those that are runs, if several are given: `runs/*` also names the page of all. One alone must be a run."""
-    chosen = [path for path in runs if run.RunFolder(path).finished]
-    if len(runs) == 1 or not chosen:
-        return runs[:1]
-    for path in runs:
-        if path not in chosen and is_folder(path):
+def _run_folders(paths: Sequence[Path]) -> Sequence[Path]:
+    """The paths that are folders of runs, since `runs/*` also names the page of all. A single path must be one."""
+    folders = [path for path in paths if run.RunFolder(path).finished]
+    if len(paths) == 1 or not folders:
+        return paths[:1]
+    for path in paths:
+        if path not in folders and is_folder(path):
             CONSOLE.print(f"{path} is left out: it holds no results.json.", markup=False, soft_wrap=True)
-    return chosen
+    return folders
 
 
-def _page(folders: Sequence[Path]) -> Path:
-    """In the run's folder, or in the one that holds all runs."""
+def _page_path(folders: Sequence[Path]) -> Path:
+    """The page in the run's folder, or in the one that holds all runs."""
     if len(folders) == 1:
         return run.RunFolder(folders[0]).page_path
     return Path(os.path.commonpath([folder.resolve().parent for folder in folders])) / run.PAGE
 
 
-def _summary(found: Sequence[Any], written: Path | None) -> dict[str, Any]:
-    """What a script wants to know: the sentences and numbers on the page."""
-    from dataclasses import asdict
-
+def _summary(files: "Sequence[report.RunFiles]", written: Path | None) -> dict[str, Any]:
+    """The sentences and numbers of the page, for scripts."""
     runs = [
         {
-            "folder": str(files.folder),
-            "title": report.title(files.record),
-            "verdict": list(report.verdict(files.record)),
-            "key_figures": [asdict(figure) for figure in report.key_figures(files.record)],
-            "table": [{name or "variant": cell(row) for name, cell in report.COLUMNS} for row in files.record.rows],
+            "folder": str(run_files.folder),
+            "title": report.title(run_files.record),
+            "verdict": list(report.verdict(run_files.record)),
+            "key_figures": [asdict(figure) for figure in report.key_figures(run_files.record)],
+            "table": [{name or "variant": cell(row) for name, cell in report.COLUMNS} for row in run_files.record.rows],
         }
-        for files in found
+        for run_files in files
     ]
     return {"output": None if written is None else str(written), "runs": runs}
 
@@ -116,7 +109,7 @@ def explain_command(
     output: Path | None = None,
     as_json: Annotated[bool, Json] = False,
 ) -> None:
-    """Say of every edge of a model whether a Q/DQ pair stands there, and why. Needs no weights and no images.
+    """Show for every edge of a model whether it has a Q/DQ pair, and why. Needs no weights and no images.
 
     Examples:
         keras-qat explain resnet50 --target tensorrt
@@ -126,11 +119,11 @@ def explain_command(
     Args:
         model: Name of a network, such as resnet50 or resnet101v2, or the path of a .keras file.
         target: The engine to deploy to: onnxruntime, openvino or tensorrt.
-        form: A Markdown table, a Mermaid flowchart (GitHub draws it), or Graphviz DOT.
+        form: The format: a Markdown table, a Mermaid flowchart, which GitHub draws, or Graphviz DOT.
         overrides: A JSON file of rules that change the target's placement (docs/overrides.md).
-        ranges: The ranges.json of a run of the same model, target and overrides; shows the scales.
-        output: The file to write; standard output if not given.
-        as_json: Give JSON instead, which `keras-qat verify --placement` reads.
+        ranges: The ranges.json of a run of the same model, target and overrides, which adds the scales.
+        output: The file to write. If not given, standard output.
+        as_json: Print or write JSON instead, which `keras-qat verify --placement` reads.
     """
     if as_json and form != "table":
         raise UserError(f"JSON is a format of its own. Received: --json with --format {form}. Drop one of the two.")
@@ -142,19 +135,16 @@ def explain_command(
         (read_text, ranges),
         (require_output_file, output),
     )
-    from keras_qat.graph import trace
-    from keras_qat.placement import Overrides, explain, placement_dict, plan
 
-    wanted = None if overrides is None else Overrides.load(overrides)
+    rules = None if overrides is None else placement.Overrides.load(overrides)
     known = None if ranges is None else calibration.Ranges.load(ranges)
-    placement = plan(
-        trace(_network(model) if file is None else models.load_model_file(file)).graph, target, overrides=wanted
-    )
-    # It refuses ranges of another model, for JSON too.
-    text = explain(placement, format=form, ranges=known) + "\n"
-    record = placement_dict(placement)
+    network = _network(model) if file is None else models.load_model_file(file)
+    planned = placement.plan(graph.trace(network).graph, target, overrides=rules)
+    # This also refuses the ranges of another model, so the text is made for JSON, too.
+    text = placement.explain(planned, format=form, ranges=known) + "\n"
+    record = placement.placement_dict(planned)
     if known is not None:
-        record["ranges"] = {name: asdict(known[name]) for name in placement.observed}
+        record["ranges"] = {name: asdict(known[name]) for name in planned.observed}
     if output is None:
         show(lambda: text, record, as_json=as_json)
     elif as_json:
@@ -184,17 +174,17 @@ def diff_ranges_command(
 
     Args:
         before: The ranges.json of a run.
-        after: That of another run, as with other images or another method.
-        worst: How many tensors to show in the table.
+        after: The ranges.json of another run, such as one with other images or another method.
+        worst: Number of tensors in the table.
         as_json: Print JSON with all tensors instead of the table.
     """
     require_all((read_text, before), (read_text, after))
 
-    found = calibration.Ranges.load(before).diff(calibration.Ranges.load(after))
-    show(lambda: found.describe(worst) + "\n", _record(found), as_json=as_json)
+    difference = calibration.Ranges.load(before).diff(calibration.Ranges.load(after))
+    show(lambda: difference.describe(worst) + "\n", _difference_record(difference), as_json=as_json)
 
 
-def _record(found: "calibration.RangesDiff") -> dict[str, Any]:
+def _difference_record(difference: "calibration.RangesDiff") -> dict[str, Any]:
     """The difference as JSON can hold it, the largest first."""
     changes = [
         {
@@ -203,9 +193,10 @@ def _record(found: "calibration.RangesDiff") -> dict[str, Any]:
             "after": {"amax": change.after.amax, "method": change.after.method},
             "ratio": change.ratio,
         }
-        for change in found.changes
+        for change in difference.changes
     ]
-    return {"changes": changes, "only_before": list(found.only_before), "only_after": list(found.only_after)}
+    only = {"only_before": list(difference.only_before), "only_after": list(difference.only_after)}
+    return {"changes": changes, **only}
 
 
 def doctor_command(
@@ -214,9 +205,9 @@ def doctor_command(
     as_json: Annotated[bool, Json] = False,
     output: Path | None = None,
 ) -> None:
-    """Check this machine; or check ONNX files, of whatever tool: what costs speed, size or accuracy, and what to do.
+    """Check this machine; or check ONNX files of any tool: what costs speed, size or accuracy, and what to do.
 
-    Files are read, not run. Exit code 3 if a file has an error. The checks are explained in docs/doctor.md.
+    Files are read, not run. The exit code is 3 if a file has an error. The checks are explained in docs/doctor.md.
 
     Examples:
         keras-qat doctor
@@ -226,14 +217,14 @@ def doctor_command(
         keras-qat doctor ours.onnx theirs.onnx --json --output findings.json
 
     Args:
-        files: The .onnx files to check; without one, the machine is checked.
-        target: The engine to judge files for: onnxruntime, openvino or tensorrt; repeat it for several. If not given,
-            the one that keras-qat wrote the file for, or all.
+        files: The .onnx files to check. If none is given, the machine is checked.
+        target: The engine to check files for: onnxruntime, openvino or tensorrt. Repeat the option for several. If not
+            given, the engine that keras-qat wrote the file for, or all.
         as_json: Print JSON instead of the tables.
         output: Write the JSON to this file, too.
     """
     require_all((require_json_output, output))
-    table, record, failure = _files(files, target) if files else _machine(target)
+    table, record, failure = _examine_files(files, target) if files else _examine_machine(target)
     show(lambda: table, record, as_json=as_json)
     if output is not None:
         write_json(output, record)
@@ -241,39 +232,39 @@ def doctor_command(
         raise failure
 
 
-def _machine(target: tuple[str, ...]) -> tuple[Table, dict[str, Any], Exception | None]:
-
-    targets.find_targets(target)
-    machine = doctor.read_machine()
-    advice = [
-        {"check": name, **asdict(one), "severity": str(one.severity)}
-        for name, several in doctor.advise(machine).items()
-        for one in several
-    ]
-    failure = None if machine.usable else GateMissedError("No engine can run on this machine. The table says why.")
-    return doctor.machine_table(machine), {"machine": machine.to_dict(), "advice": advice}, failure
-
-
-def _files(files: tuple[Path, ...], target: tuple[str, ...]) -> tuple[Table, dict[str, Any], Exception | None]:
-    """Examine every file, the readable ones too if another is not."""
-    whole = Table.grid()
+def _examine_files(files: tuple[Path, ...], target: tuple[str, ...]) -> tuple[Table, dict[str, Any], Exception | None]:
+    """Examine every file, also those that come after one that can't be read."""
+    table = Table.grid()
     records: list[dict[str, Any]] = []
     unreadable: list[str] = []
-    sick: list[str] = []
+    wrong: list[str] = []
     for path in files:
         try:
-            found = doctor.examine(path, target)
+            examination = doctor.examine(path, target)
         except StorageError as error:
             unreadable.append(str(error))
             records.append({"file": str(path), "unreadable": str(error)})
             continue
-        whole.add_row(doctor.file_table(found))
-        records.append(found.to_dict())
-        sick += [str(path)] if found.count(doctor.Severity.ERROR) else []
+        table.add_row(doctor.file_table(examination))
+        records.append(examination.to_dict())
+        if examination.count(doctor.Severity.ERROR):
+            wrong.append(str(path))
     failure: Exception | None = None
     if unreadable:
         failure = StorageError("\n".join(unreadable))
-    elif sick:
-        few = "" if target else " Judge for one engine alone with --target."
-        failure = GateMissedError(f"There are errors in {', '.join(sick)}.{few}")
-    return whole, {"files": records}, failure
+    elif wrong:
+        advice = "" if target else " Judge for one engine alone with --target."
+        failure = GateMissedError(f"There are errors in {', '.join(wrong)}.{advice}")
+    return table, {"files": records}, failure
+
+
+def _examine_machine(target: tuple[str, ...]) -> tuple[Table, dict[str, Any], Exception | None]:
+    targets.find_targets(target)
+    machine = doctor.read_machine()
+    advice = [
+        {"check": check, **asdict(item), "severity": str(item.severity)}
+        for check, items in doctor.advise(machine).items()
+        for item in items
+    ]
+    failure = None if machine.usable else GateMissedError("No engine can run on this machine. The table says why.")
+    return doctor.machine_table(machine), {"machine": machine.to_dict(), "advice": advice}, failure

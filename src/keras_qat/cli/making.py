@@ -1,4 +1,4 @@
-"""`keras-qat run`, `quantize` and `train`: from a trained network to verified INT8, all in one or step by step."""
+"""The commands that make quantized models: `keras-qat run`, or step by step `quantize` and `train`."""
 
 from collections.abc import Container, Sequence
 from pathlib import Path
@@ -39,9 +39,9 @@ else:
     }
     RunOptions = option_group("RunOptions", OPTIONS.values())
     QuantizeOptions = option_group("QuantizeOptions", _of(CalibrationOptions, ExportOptions, names=_QUANTIZING))
-    # The seed also cuts the images into those that train and those that judge, so a run keeps its own.
-    _TRAINING = [option for option in _of(Recipe, Distillation, names={"augment", "devices"}) if option.name != "seed"]
-    TrainOptions = option_group("TrainOptions", _TRAINING, optional=True)
+    _TRAINING = _of(Recipe, Distillation, names={"augment", "devices"})
+    # The seed also divides the images into those that train and those that judge, so a run keeps its own.
+    TrainOptions = option_group("TrainOptions", _TRAINING, optional=OPTIONS, without={"seed"})
 
 
 def run_command(
@@ -50,9 +50,10 @@ def run_command(
     models: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = (),
     as_json: Annotated[bool, Json] = False,
 ) -> None:
-    """Quantize, calibrate, fine-tune, export and judge a model; print the results table.
+    """Quantize, calibrate, fine-tune, export and evaluate a model; print the table of results.
 
-    Without arguments: ResNet50 on the embedded handwritten digits, its float baseline trained first and cached.
+    Without arguments, the model is ResNet50 on the embedded handwritten digits; its float baseline is trained first and
+    cached.
 
     Examples:
         keras-qat run
@@ -64,9 +65,9 @@ def run_command(
         keras-qat run --models all --data digits
 
     Args:
-        options: What to do.
-        models: Several networks one after the other: their names, or "all" for resnet50, resnet50v2, resnet101 and
-            resnet101v2.
+        options: Options of the run.
+        models: Names of several networks, which are run one after the other, or "all" for resnet50, resnet50v2,
+            resnet101 and resnet101v2.
         as_json: Print JSON instead of the table.
     """
     settings = runs.Settings.of(**given(options))
@@ -89,10 +90,10 @@ def quantize_command(
     options: Annotated[QuantizeOptions, Parameter(name="*")] | None = None,
     as_json: Annotated[bool, Json] = False,
 ) -> None:
-    """Quantize a trained Keras model to an ONNX file for an engine; prove that it computes what it should.
+    """Quantize a trained Keras model to an ONNX file for an engine; check that the file computes what was simulated.
 
     Needs a folder of a few hundred images like those that the model will see. They need no labels; with labels, the
-    accuracy is reported, too. Writes the files, their proof and report.html to a folder that is named at the end.
+    accuracy is reported, too. The files and report.html are written to a folder that is named at the end.
 
     Examples:
         keras-qat quantize my.keras --data photos/
@@ -101,9 +102,9 @@ def quantize_command(
 
     Args:
         model: The .keras file.
-        data: A folder of images, of CLASS/IMAGE, or of train/CLASS/IMAGE and val/CLASS/IMAGE; TFRecord shards;
-            tfds:NAME; or digits.
-        options: How.
+        data: The images: a folder of images, of CLASS/IMAGE, or of train/CLASS/IMAGE and val/CLASS/IMAGE, a folder of
+            TFRecord shards, tfds:NAME, or digits.
+        options: How the model is quantized, and where the files go.
         as_json: Print JSON instead of the table.
     """
     if model.suffix.lower() != ".keras":
@@ -126,10 +127,10 @@ def train_command(
     options: Annotated[TrainOptions, Parameter(name="*")] | None = None,
     as_json: Annotated[bool, Json] = False,
 ) -> None:
-    """Fine-tune the quantized model of a run, with the float model as its teacher; write and judge the files again.
+    """Fine-tune the quantized model of a run, with the float model as its teacher; write and evaluate its files again.
 
-    What isn't given is as in the run's settings.json. The best epoch is kept, and that may be none: the model never
-    gets worse on the images that choose. A training that was cut off goes on from its last checkpoint.
+    Options that are not given are those of the run's settings.json. The best epoch is kept. That may be none, so the
+    model never gets worse on the images that choose. An interrupted training continues from its last checkpoint.
 
     Examples:
         keras-qat train runs/my-photos-onnxruntime
@@ -139,7 +140,7 @@ def train_command(
     Args:
         run: The folder that `keras-qat quantize` or `keras-qat run` named at its end.
         data: Where the run's images are now, if they were moved, or if `--data` was a path relative to another folder.
-        options: What to train otherwise than the run's settings say.
+        options: Options that differ from the run's settings.
         as_json: Print JSON instead of the table.
     """
     folder = runs.RunFolder(run)
@@ -154,14 +155,14 @@ def train_command(
 
 
 def _require(settings: runs.Settings, *named: runs.Settings) -> None:
-    """Find mistakes in paths and names before anything is loaded that takes seconds."""
+    """Check paths and names before modules are imported that take seconds to load."""
     require_all(
-        *((require_model_file, each.model_file) for each in named),
+        *((require_model_file, item.model_file) for item in named),
         (require_weights, settings.weights),
         (require_source, settings.data),
         (find_target, settings.target),
         (read_text, settings.overrides),
-        *((require_creatable, each.folder) for each in named),
+        *((require_creatable, item.folder) for item in named),
     )
 
 

@@ -1,6 +1,7 @@
-"""`keras-qat benchmark`: latency and throughput of model files side by side.
+"""The commands that measure models.
 
-`keras-qat diagnose`: which tensors and kernels of a run lose accuracy, and what to try.
+`keras-qat benchmark` compares the latency and throughput of model files. `keras-qat diagnose` shows which tensors and
+kernels of a run lose accuracy, and what to try.
 """
 
 from dataclasses import asdict
@@ -19,14 +20,14 @@ from keras_qat.errors import UserError
 from keras_qat.files import require_engine_model, write_json
 from keras_qat.types import BASELINE
 
+_DIAGNOSIS_BATCH = 16
+
+_BatchSizes = Parameter(consume_multiple=True, negative=(), validator=Number(gte=1))
+
 
 def benchmark_command(
     *files: Path,
-    batch_sizes: Annotated[tuple[int, ...], Parameter(consume_multiple=True, negative=(), validator=Number(gte=1))] = (
-        1,
-        8,
-        32,
-    ),
+    batch_sizes: Annotated[tuple[int, ...], _BatchSizes] = (1, 8, 32),
     runs: Annotated[int, options.AtLeastOne] = 50,
     warm_up: Annotated[int, Parameter(validator=Number(gte=0))] = 10,
     threads: Annotated[int | None, options.AtLeastOne] = None,
@@ -47,12 +48,12 @@ def benchmark_command(
     Args:
         files: The .onnx, .xml, .engine, .plan and .keras files and SavedModel folders to time, first the one that the
             others are compared with.
-        batch_sizes: Images in a run.
-        runs: Counted runs of each file at each batch size.
-        warm_up: Runs of each before, not counted.
-        threads: Threads of one inference, for ONNX Runtime and OpenVINO on the CPU; all cores if not given.
-        engine: What runs all files, such as openvino or onnxruntime-cuda (docs/engines.md has all); by each file's
-            suffix if not given.
+        batch_sizes: Batch sizes to time, in images.
+        runs: Number of timed runs of each file at each batch size.
+        warm_up: Number of runs of each file before the timed ones.
+        threads: Threads of one inference, for ONNX Runtime and OpenVINO on the CPU. If not given, all cores.
+        engine: The engine that runs all files, such as openvino or onnxruntime-cuda (docs/engines.md has all). If not
+            given, each file's suffix decides.
         as_json: Print JSON instead of the table.
         output: Write all figures to this JSON file, too.
         plot: Draw latency by batch size into this .png or .svg file, too. Needs keras-qat[plot].
@@ -64,22 +65,19 @@ def benchmark_command(
         (options.require_json_output, output),
         (options.require_output_file, plot),
     )
-
     if plot is not None:
         report.require_plot(plot)
-    found = evaluation.benchmark_files(
+
+    benchmark = evaluation.benchmark_files(
         files, engine=engine, threads=threads, batch_sizes=batch_sizes, runs=runs, warm_up=warm_up
     )
     environment = machine.read_environment()
-    record = {**found.to_dict(), "environment": asdict(environment)}
-    show(lambda: report.benchmark_table(found, environment), record, as_json=as_json)
+    record = {**benchmark.to_dict(), "environment": asdict(environment)}
+    show(lambda: report.benchmark_table(benchmark, environment), record, as_json=as_json)
     if output is not None:
         write_json(output, record)
     if plot is not None:
-        report.plot_latency(found, plot, title=f"{environment.cpu}, {environment.cores} cores")
-
-
-_BATCH = 16
+        report.plot_latency(benchmark, plot, title=f"{environment.cpu}, {environment.cores} cores")
 
 
 def diagnose_command(
@@ -93,10 +91,10 @@ def diagnose_command(
     output: Path | None = None,
     as_json: Annotated[bool, options.Json] = False,
 ) -> None:
-    """Say which tensors and kernels of a run's quantized model lose the most, and what to try.
+    """Show which tensors and kernels of a run's quantized model lose the most accuracy, and what to try.
 
-    Measured on training images that were held out, so that neither calibration nor fine-tuning has learned them. The
-    figures are explained in docs/diagnose.md.
+    The errors are measured on training images that were held out of calibration and fine-tuning. The figures are
+    explained in docs/diagnose.md.
 
     Examples:
         keras-qat diagnose runs/resnet50-digits-onnxruntime
@@ -105,9 +103,9 @@ def diagnose_command(
 
     Args:
         run: The folder of a run, as `keras-qat run` names it at its end.
-        variant: Which model of the run: ptq or qat.
-        images: How many images to measure on.
-        worst: How many tensors and kernels to show.
+        variant: The model of the run: ptq or qat.
+        images: Number of images to measure on.
+        worst: Number of tensors and kernels to show.
         data: Where the run's images are now, if they were moved, or if `--data` was a path relative to another folder.
         output: Write all figures and all advice to this JSON file, too.
         as_json: Print JSON instead of the tables.
@@ -120,8 +118,8 @@ def diagnose_command(
     settings = saved if data is None else saved.changed(data=data)
     with options.offering_skip_bad(options.SKIP_ANEW, given=settings.skip_bad):
         chosen = runs.load_saved(settings).selection.take(images, settings.seed)
-        baseline, quantized = folder.model(BASELINE), folder.model(variant)
-        diagnosis = evaluation.diagnose(baseline, quantized, chosen.arrays(_BATCH), total=chosen.steps(_BATCH))
+        batches, total = chosen.arrays(_DIAGNOSIS_BATCH), chosen.steps(_DIAGNOSIS_BATCH)
+        diagnosis = evaluation.diagnose(folder.model(BASELINE), folder.model(variant), batches, total=total)
     record = evaluation.diagnosis_record(diagnosis)
     head = f"{variant.upper()} of {_described(settings)}.\n\n"
     show(lambda: head + report.describe_diagnosis(diagnosis, worst=worst), record, as_json=as_json)
@@ -130,7 +128,7 @@ def diagnose_command(
 
 
 def _described(settings: runs.Settings) -> str:
-    """What was done already, so that the advice can be read by it."""
+    """The model and how it was quantized, which the advice depends on."""
     options = settings.calibration
     corrected = "corrected" if options.bias_correction else "not corrected"
     if options.weight_method != "absmax":

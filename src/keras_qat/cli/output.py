@@ -1,8 +1,6 @@
-"""A log file beside the terminal: what a long run on a server leaves behind.
+"""The output of commands: results on standard output, as a table, text or JSON, and the log in a file.
 
-What a command prints at its end: a table or text, or JSON; nothing else goes to standard output.
-
-What `run`, `quantize` and `train` say at their end.
+Nothing but results goes to standard output.
 """
 
 import logging
@@ -25,16 +23,16 @@ _PACKAGE = "keras_qat"
 
 @contextmanager
 def logging_to(path: Path | None) -> Iterator[Callable[[str], None]]:
-    """Append the package's log to a file within the block, each line with its time, and what ends the block early.
+    """Append the package's log to a file within the block, each line with its time; also an error that ends the block.
 
     Args:
-        path: the file; without one, nothing is written.
+        path: the file. Nothing is written if it is `None`.
 
     Yields:
         A function that writes a line to the file only.
 
     Raises:
-        StorageError: the file can't be written.
+        StorageError: If the file can't be written.
     """
     if path is None:
         yield lambda _: None
@@ -64,13 +62,13 @@ def logging_to(path: Path | None) -> Iterator[Callable[[str], None]]:
         handler.close()
 
 
-def show(human: Callable[[], Table | str], record: Any, *, as_json: bool) -> None:
+def show(describe: Callable[[], Table | str], record: Any, *, as_json: bool) -> None:
     """Print a result.
 
     Args:
-        human: makes what a person reads: text, which is printed as it is, or a table.
-        record: the same as JSON can hold it.
-        as_json: print that instead.
+        describe: gives the result as a table, or as text, which is printed unchanged.
+        record: the result as JSON can hold it.
+        as_json: whether to print the record instead.
 
     Example:
         >>> show(lambda: "two", {"count": 2, "worst": float("inf")}, as_json=True)
@@ -82,22 +80,22 @@ def show(human: Callable[[], Table | str], record: Any, *, as_json: bool) -> Non
     if as_json:
         sys.stdout.write(to_json(record))
         return
-    shown = human()
-    if isinstance(shown, str):
-        sys.stdout.write(shown)
+    result = describe()
+    if isinstance(result, str):
+        sys.stdout.write(result)
     else:
-        Console().print(shown)
+        Console().print(result)
 
 
 def show_results(runs: "Iterable[tuple[report.Record, Path]]", *, as_json: bool) -> None:
-    """Print each run's table as soon as it is there; at the end hold all of them to what was promised.
+    """Print each run's table as soon as the run is done; at the end, check the deployed files of all.
 
     Args:
-        runs: each run's record and folder.
-        as_json: print the records as JSON instead, at the end: one, or a list of several.
+        runs: record and folder of each run.
+        as_json: whether to print the records as JSON at the end instead: one record, or a list of several.
 
     Raises:
-        GateMissedError: a deployed file is not what was simulated.
+        GateMissedError: If a deployed file does not compute what was simulated.
     """
     records = []
     for record, folder in runs:

@@ -10,8 +10,7 @@ from cyclopts import Parameter
 from keras_qat import data
 from keras_qat.cli.options import SKIP_NOW, AtLeastOne, Flag, Json, offering_skip_bad
 from keras_qat.cli.output import show
-
-_GIGABYTE = 1e9
+from keras_qat.text import size_text
 
 
 def prepare_imagenet_command(
@@ -26,7 +25,7 @@ def prepare_imagenet_command(
 ) -> None:
     """Write ImageNet into TFRecord shards, straight from the archives of ILSVRC 2012, and check them.
 
-    Nothing is unpacked on the way. Killed and called again, the command goes on with the shards that are missing.
+    The archives are not unpacked. After an interruption, the same command continues with the shards that are missing.
 
     Examples:
         keras-qat prepare-imagenet --archives downloads/ --output imagenet/
@@ -36,10 +35,11 @@ def prepare_imagenet_command(
     Args:
         archives: The folder of ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar and ILSVRC2012_devkit_t12.tar.gz.
         output: The folder to write train-00000-of-01024 and so on to; about 150 GB.
-        shards: How many shards to train and to validate.
-        workers: How many shards are written at a time: 8, or as many as there are processors, if not given.
-        seed: Of the order of the images.
-        skip_bad: Leave out files that are no image, instead of stopping.
+        shards: Number of shards of training images, and of validation images.
+        workers: Number of shards that are written at a time. If not given, 8, or the number of processors if that is
+            less.
+        seed: Seed of the order of the images.
+        skip_bad: Leave out files that are not images, instead of stopping.
         as_json: Print JSON instead of text.
     """
     with offering_skip_bad(SKIP_NOW, given=skip_bad):
@@ -49,18 +49,17 @@ def prepare_imagenet_command(
 
 
 def _summary(prepared: "data.Prepared", output: Path, shards: tuple[int, int]) -> str:
-
     counts = ", ".join(
         f"{images:,} {split} images in {count} shards"
         for (split, images), count in zip(prepared.counts.items(), shards, strict=True)
     )
-    kinds = ", ".join(f"{count} {was}" for was, count in sorted(Counter(prepared.encoded.values()).items()))
+    kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(Counter(prepared.encoded.values()).items()))
     official = " / ".join(f"{number:,}" for number in (*data.OFFICIAL.values(), data.OFFICIAL_CLASSES))
     lines = [
-        f"{output}: {counts}, {prepared.classes:,} classes, {prepared.size / _GIGABYTE:.1f} GB.",
+        f"{output}: {counts}, {prepared.classes:,} classes, {size_text(prepared.size)}.",
         f"These {'are' if prepared.official else 'are not'} the official counts ({official}).",
         *([f"Encoded anew as RGB JPEG: {kinds}."] if kinds else []),
-        *([f"Left out, since they are no image: {len(prepared.skipped)}."] if prepared.skipped else []),
+        *([f"Left out, since they are not images: {len(prepared.skipped)}."] if prepared.skipped else []),
         f"All records were read again. Check a copy with: cd {output} && sha256sum -c SHA256SUMS",
     ]
     return "\n".join(lines)

@@ -1,4 +1,7 @@
-"""`keras-qat`: the command line. Exit codes: 0 ok, 2 the user's mistake, 3 a promise not kept, 130 interrupted."""
+"""`keras-qat`: the program with all its commands.
+
+Exit codes: 0 ok, 2 a mistake in what was asked, 3 a file that does not compute what was simulated, 130 interrupted.
+"""
 
 import inspect
 import logging
@@ -44,24 +47,25 @@ COMMANDS: Mapping[str, Mapping[str, Callable[..., None]]] = {
         "prepare-imagenet": prepare_imagenet_command,
     },
 }
-"""{group: {name: command}}, in the order of the flow; so `--help` shows them."""
+"""{group: {name: command}}, in the order of `--help`, which is that of the flow."""
 
 
 def build_app() -> cyclopts.App:
-    """The program with all its commands; each takes `--config`."""
+    """The program with all its commands, each of which takes `--config`."""
     program = cyclopts.App(
         name="keras-qat",
         help="Take a trained Keras 3 CNN to INT8: post-training quantization, fine-tuning, verified ONNX.\n\n"
-        "`keras-qat COMMAND --help` has examples. Exit codes: 0 ok, 2 a mistake, 3 a promise not kept.",
+        "`keras-qat COMMAND --help` has examples. Exit codes: 0 ok, 2 a mistake in what was asked, 3 a file that does "
+        "not compute what was simulated.",
         version=__version__,
         suppress_keyboard_interrupt=False,
         config=read_config,
     )
     for group, commands in COMMANDS.items():
         ordered = cyclopts.Group.create_ordered(group)
-        for place, (name, command) in enumerate(commands.items()):
+        for position, (name, command) in enumerate(commands.items()):
             program.command(
-                with_config(command), name=name, group=ordered, sort_key=place, help_epilogue=_examples(command)
+                with_config(command), name=name, group=ordered, sort_key=position, help_epilogue=_examples(command)
             )
     program.register_install_completion_command(
         help="Complete commands and options with Tab in bash, zsh or fish; adds a line to the shell's startup file."
@@ -73,7 +77,7 @@ def build_app() -> cyclopts.App:
 
 
 def _examples(command: Callable[..., None]) -> str:
-    """The examples of a docstring, which cyclopts leaves out of the help."""
+    """The examples of a command's docstring, which cyclopts leaves out of the help."""
     section = (inspect.getdoc(command) or "").partition("Examples:\n")[2].partition("\nArgs:")[0]
     return f"Examples:\n\n{section}" if section else ""
 
@@ -85,14 +89,14 @@ def main(arguments: Sequence[str] | None = None, *, command: cyclopts.App = app)
     """Run the command line and exit with its code.
 
     Args:
-        arguments: without the program's name; those of this process if not given.
-        command: the program to run; examples bring their own.
+        arguments: arguments without the program's name. If not given, those of this process.
+        command: the program to run. Examples have their own.
     """
     sys.exit(run_program(sys.argv[1:] if arguments is None else arguments, command))
 
 
 def run_program(arguments: Sequence[str], command: cyclopts.App) -> int:
-    """Run the command line; errors become one readable message and an exit code."""
+    """Run the command line; print an error as one message and return the exit code."""
     try:
         with _logging_to_terminal():
             command(arguments, exit_on_error=False, print_error=False, result_action="return_value")
@@ -110,11 +114,12 @@ def run_program(arguments: Sequence[str], command: cyclopts.App) -> int:
 
 @contextmanager
 def _logging_to_terminal() -> Iterator[None]:
-    """Show the package's log on standard error, once: TensorFlow gives the root logger a handler of its own.
+    """Show the package's log on standard error, and hide TensorFlow's warnings.
 
-    TensorFlow's warnings are for whoever writes its models: that several are run in turn, it calls retracing.
+    The log is not propagated: TensorFlow gives the root logger a handler, which would show each line a second time.
+    TensorFlow's warnings are for authors of models; it warns of retracing where several models run in turn.
     """
-    # Rich wraps lines to the terminal; in a log file a line stays a line.
+    # Rich wraps lines to the terminal's width. Where the output is not a terminal, lines stay whole.
     rich = RichHandler(console=CONSOLE, show_path=False, show_level=False) if CONSOLE.is_terminal else None
     handler = rich or logging.StreamHandler()
     package = logging.getLogger("keras_qat")

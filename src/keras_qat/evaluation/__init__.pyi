@@ -1,7 +1,7 @@
 from .advice import LOST_BITS, Advice, advise, diagnosis_record
 from .comparison import Comparison, Proportion, compare, proportion
 from .diagnosis import DB_PER_BIT, Diagnosis, KernelDiagnosis, OutputDiagnosis, TensorDiagnosis, diagnose, percent
-from .file_evaluation import Evaluation, EvaluationSettings, ScoredFile, evaluate_file
+from .file_evaluation import Evaluation, ScoredFile, evaluate_file
 from .latency import (
     Benchmark,
     Latency,
@@ -14,6 +14,7 @@ from .latency import (
     time_in_turn,
 )
 from .model_inputs import convert, fixed_batch, random_inputs
+from .options import EvaluationSettings
 from .predictions import Predictions, class_scores, predict
 from .served_model import Classification, RankedClass, ServedModel, classify, open_model, rank, require_classes
 

@@ -4,17 +4,17 @@ import logging
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from keras_qat.data import Labelled, Preprocessing, Skipped, load_validation
-from keras_qat.errors import DataError, UserError, require_seed
+from keras_qat.data import Labelled, Skipped, load_validation
+from keras_qat.errors import DataError, UserError
 from keras_qat.evaluation.comparison import Comparison, Proportion, compare, proportion
 from keras_qat.evaluation.model_inputs import fixed_batch
+from keras_qat.evaluation.options import EvaluationSettings
 from keras_qat.evaluation.predictions import Predictions, predict
 from keras_qat.evaluation.served_model import ServedModel, open_model, require_classes, warn_unless_finite
 from keras_qat.runtimes import Runtime
@@ -23,66 +23,6 @@ _logger = logging.getLogger(__name__)
 
 _SHOWN = 5
 """How many reasons a warning lists."""
-
-
-@dataclass(frozen=True)
-class EvaluationSettings:
-    """One file on one data set, or two files on the same images of it.
-
-    Args:
-        file: The model file, or the folder of a SavedModel.
-        data: The data set, as for `load_validation`: "digits", or a folder.
-        engine: The engine that runs the file; chosen by its suffix by default.
-        preprocessing: The preprocessing for both files; what each file itself states by default.
-        batch_size: The number of images in a run. A file with a fixed batch has its own.
-        k: The k of top-k. With fewer classes it is their number.
-        images: The number of validation images; all by default.
-        seed: The seed of the run. It splits the digits, and chooses the images if not all are used.
-        threads: The number of threads of one inference; chosen by the engine by default.
-        compare: The file to compare with.
-        compare_engine: The engine that runs that file.
-        skip_bad: Whether to leave out images that cannot be decoded.
-
-    Raises:
-        UserError: If a number is out of range, or if `compare_engine` is given without `compare`.
-    """
-
-    file: Path
-    data: str
-    engine: str | None = None
-    preprocessing: Preprocessing | None = None
-    batch_size: int = 32
-    k: int = 5
-    images: int | None = None
-    seed: int = 0
-    threads: int | None = None
-    compare: Path | None = None
-    compare_engine: str | None = None
-    skip_bad: bool = False
-
-    def __post_init__(self) -> None:
-        """Check the settings."""
-        for name in ("batch_size", "k", "images"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UserError(f"`{name}` must be at least 1. Received: {value}. Give a larger number.")
-        require_seed(self.seed)
-        if self.compare is None and self.compare_engine is not None:
-            raise UserError(
-                "There is no file for that engine. "
-                f"Received: compare_engine={self.compare_engine!r} without a file to compare with. Name one."
-            )
-
-    @property
-    def files(self) -> tuple[tuple[Path, str | None], ...]:
-        """Each file with its engine."""
-        first = (self.file, self.engine)
-        return (first,) if self.compare is None else (first, (self.compare, self.compare_engine))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the settings as JSON types."""
-        paths = {"file": str(self.file), "compare": None if self.compare is None else str(self.compare)}
-        return {**asdict(self), **paths}
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,4 @@
-"""What an export is made of.
-
-`.keras` → a file to deploy, then compared with the model on random numbers.
-"""
+"""A `.keras` file → a file to deploy, which is then compared with the model on random numbers."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -21,19 +18,19 @@ Form = Literal["onnx", "saved-model"]
 
 @dataclass(frozen=True)
 class ExportSettings:
-    """One Keras model, to one file or folder.
+    """The export of one Keras model to one file or folder.
 
     Args:
         model: a .keras file, float or quantized.
-        output: where to write; beside the model if not given.
-        form: an ONNX file, or TensorFlow's SavedModel.
+        output: the file or folder to write. If not given, it goes beside the model.
+        form: the format: an ONNX file, or TensorFlow's SavedModel.
         target: the engine whose preferences an ONNX file follows.
-        options: of an ONNX file.
-        seed: of the random numbers that the file is compared on.
+        options: options of an ONNX file.
+        seed: seed of the random numbers that file and model are compared on.
 
     Raises:
-        StorageError: the output would replace the model, or is no name of an ONNX file.
-        UserError: the target or opset is unknown, or they don't go together.
+        StorageError: If the output would replace the model, or is an ONNX file whose name doesn't end in .onnx.
+        UserError: If the target or opset is unknown, or the opset doesn't go with the precision.
 
     Example:
         >>> ExportSettings(Path("made/qat.keras")).path.name
@@ -48,7 +45,7 @@ class ExportSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse what no export can be."""
+        """Refuse an unknown target or opset, and an output that can't be one."""
         find_target(self.target)
         require_opset(self.options.opset, self.options.precision)
         require_seed(self.seed)
@@ -63,7 +60,7 @@ class ExportSettings:
 
     @property
     def path(self) -> Path:
-        """Where it is written."""
+        """The path of the file or folder that is written."""
         if self.output is not None:
             return self.output
         if self.form == "saved-model":
@@ -77,15 +74,15 @@ class ExportSettings:
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written, and what came of comparing it.
+    """A written file, and its comparison with the model.
 
     Args:
-        path: the file or folder.
-        form: its format.
-        target: the engine whose preferences it follows; `None` for a SavedModel.
-        opset: ONNX operator set; likewise.
-        inputs: what it was compared on.
-        check: file against model.
+        path: path of the file or folder.
+        form: format of the file.
+        target: the engine whose preferences the file follows; `None` for a SavedModel.
+        opset: ONNX operator set; `None` for a SavedModel.
+        inputs: name of the inputs of the comparison.
+        check: the comparison of the file with the model.
     """
 
     path: str
@@ -96,31 +93,57 @@ class Exported:
     check: verify.FileCheck
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it as JSON can hold it."""
+        """All fields as JSON can hold them."""
         return {**asdict(self), "check": self.check.to_dict()}
 
 
 def export_file(settings: ExportSettings) -> Exported:
-    """Write a model, then hold the file to it.
+    """Write a model to a file, then compare the file with the model.
 
     Args:
-        settings: what, and where.
+        settings: the model, the file and its options.
 
     Returns:
-        What was found. A file that misses a promise is kept.
+        The file and the comparison. A file that differs from its model is kept.
 
     Raises:
-        StorageError: the model can't be read, or the file can't be written.
-        UnsupportedModelError: a layer has no converter.
-        UserError: options don't go together, a size other than the batch is dynamic, or normalization is to be
-            embedded and nobody says which.
+        StorageError: If the model can't be read, or the file can't be written.
+        UnsupportedModelError: If a layer has no converter.
+        UserError: If options don't go together, a size other than the batch is dynamic, or normalization is to be
+            embedded but is not known.
     """
     model = models.load_model_file(settings.model)
     facts = _facts(settings)
     _require_free(settings)
-    # Drawn first: what can't be compared isn't written.
+    # Drawn before the file is written, since a model without such inputs can't be compared.
     inputs = verify.random_numbers(model, runtimes.KerasRuntime(model).inputs, facts, settings.seed)
     return _WRITERS[settings.form](settings, model, facts, inputs)
+
+
+def _facts(settings: ExportSettings) -> models.ModelFacts | None:
+    """The facts in the `preprocessing.json` beside the model, for the file that is written."""
+    facts = models.read_model_facts(settings.model.absolute())
+    if not settings.options.embed_preprocessing:
+        return facts
+    if facts is None:
+        raise UserError(
+            f"Nothing says how images are normalized for this model. Received: {str(settings.model)!r} with no "
+            f"{models.FACTS_FILE} beside it, and embed_preprocessing. Put that file of its run there, or leave the "
+            "option out."
+        )
+    return replace(facts, embedded=True, preprocessing=replace(facts.preprocessing, whole_pixels=True))
+
+
+def _require_free(settings: ExportSettings) -> None:
+    """Refuse an output that can't be written, or would replace something else."""
+    path = settings.path
+    if settings.form == "onnx" and path.is_dir():
+        raise StorageError(f"An ONNX file is no folder. Received: the folder {str(path)!r}. Name a file.")
+    if settings.form == "saved-model" and path.exists() and not (path / "saved_model.pb").is_file():
+        raise StorageError(
+            f"Something else is there, which a SavedModel would replace. Received: {str(path)!r}. Name another folder."
+        )
+    require_writable(path.parent)
 
 
 def _onnx(settings: ExportSettings, model: Any, facts: models.ModelFacts | None, inputs: verify.Inputs) -> Exported:
@@ -140,10 +163,9 @@ def _onnx(settings: ExportSettings, model: Any, facts: models.ModelFacts | None,
 
 
 def _refused(path: Path, target: str) -> str | None:
-    """Why the engine won't take the file; a model that was quantized for another one has pairs that it refuses."""
-    errors = [
-        finding for finding in doctor.examine(path, [target]).findings if finding.severity is doctor.Severity.ERROR
-    ]
+    """Why the engine refuses the file; `None` if it takes it. It refuses the pairs of a model quantized for another."""
+    findings = doctor.examine(path, [target]).findings
+    errors = [finding for finding in findings if finding.severity is doctor.Severity.ERROR]
     if not errors:
         return None
     return (
@@ -163,29 +185,3 @@ _WRITERS: Mapping[Form, Callable[[ExportSettings, Any, models.ModelFacts | None,
     "onnx": _onnx,
     "saved-model": _saved_model,
 }
-
-
-def _facts(settings: ExportSettings) -> models.ModelFacts | None:
-    """What the `preprocessing.json` beside the model says, for the file that is written."""
-    found = models.read_model_facts(settings.model.absolute())
-    if not settings.options.embed_preprocessing:
-        return found
-    if found is None:
-        raise UserError(
-            f"Nothing says how images are normalized for this model. Received: {str(settings.model)!r} with no "
-            f"{models.FACTS_FILE} beside it, and embed_preprocessing. Put that file of its run there, or leave the "
-            "option out."
-        )
-    return replace(found, embedded=True, preprocessing=replace(found.preprocessing, whole_pixels=True))
-
-
-def _require_free(settings: ExportSettings) -> None:
-    """Refuse an output that can't be written, or would replace something else."""
-    path: Path = settings.path
-    if settings.form == "onnx" and path.is_dir():
-        raise StorageError(f"An ONNX file is no folder. Received: the folder {str(path)!r}. Name a file.")
-    if settings.form == "saved-model" and path.exists() and not (path / "saved_model.pb").is_file():
-        raise StorageError(
-            f"Something else is there, which a SavedModel would replace. Received: {str(path)!r}. Name another folder."
-        )
-    require_writable(path.parent)

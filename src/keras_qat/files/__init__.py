@@ -1,4 +1,4 @@
-"""Files and paths: what stands at a path, and writing that is never left half done."""
+"""Files and paths: checks of paths, reading and atomic writing, and frozen values as JSON."""
 
 import lazy_loader
 

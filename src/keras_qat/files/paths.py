@@ -1,6 +1,7 @@
-"""What a path must be that somebody names, as far as a glance tells: no TensorFlow, which takes seconds to load.
+"""Checks of paths that users give, without TensorFlow, which takes seconds to load.
 
-The command line asks these first. What reads a path asks again, so that a mistake has one message wherever it shows.
+The command line makes these checks first. What reads a path makes them again, so that a mistake has the same message in
+Python.
 """
 
 import zipfile
@@ -10,14 +11,14 @@ from keras_qat.errors import DataError, StorageError, WeightsError
 from keras_qat.files.storage import is_file, is_there
 
 IMAGENET = "imagenet"
-"""The weights that Keras has itself."""
+"""The name of the weights that Keras downloads."""
 
 
 def require_model_file(path: Path) -> None:
-    """Refuse what can't be a Keras model.
+    """Refuse a path that can't be a Keras model.
 
     Raises:
-        StorageError: there is no such file, or a `.keras` file isn't the zip archive that it should be.
+        StorageError: If there is no such file, or it is a `.keras` file but not a zip archive.
 
     Example:
         >>> require_model_file(Path("nowhere.keras"))
@@ -34,10 +35,10 @@ def require_model_file(path: Path) -> None:
 
 
 def require_engine_model(path: Path) -> None:
-    """Refuse the path of a file or folder for an engine where nothing is.
+    """Refuse the path of an engine's file or folder if nothing is there.
 
     Raises:
-        StorageError: there is none.
+        StorageError: If there is neither a file nor a folder at the path.
 
     Example:
         >>> require_engine_model(Path("nowhere.engine"))
@@ -49,10 +50,10 @@ def require_engine_model(path: Path) -> None:
 
 
 def require_onnx_file(path: Path) -> None:
-    """Refuse what is no file.
+    """Refuse the path of an ONNX file that doesn't exist.
 
     Raises:
-        StorageError: there is none.
+        StorageError: If there is no file at the path.
 
     Example:
         >>> require_onnx_file(Path("nowhere.onnx"))
@@ -64,10 +65,10 @@ def require_onnx_file(path: Path) -> None:
 
 
 def require_image(path: Path) -> None:
-    """Refuse what is no file.
+    """Refuse the path of an image that doesn't exist.
 
     Raises:
-        DataError: there is none.
+        DataError: If there is no file at the path.
 
     Example:
         >>> require_image(Path("nowhere.png"))
@@ -81,10 +82,10 @@ def require_image(path: Path) -> None:
 
 
 def require_weights(weights: str | Path) -> None:
-    """Refuse weights that are neither ImageNet's nor in a file.
+    """Refuse weights that are neither those of ImageNet nor in a file.
 
     Raises:
-        WeightsError: there is no such file.
+        WeightsError: If there is no such file.
 
     Example:
         >>> require_weights("imagenet")

@@ -1,11 +1,11 @@
-"""What is at a path. Where the system won't say, that is an error to read and no traceback.
+"""Looking at paths, and reading and writing files, with errors that users can read.
 
-Up to Python 3.13 `Path.exists` and its like raise on a name that is too long, and on a folder that may not be entered.
+Every file and folder is written under a temporary name and then renamed, so none is left half written. `os.replace` is
+atomic on one file system (POSIX `rename(2)`): a reader, or the next run after one that was killed, sees the old file or
+the new one, and never a part of one.
 
-Nothing written by halves: every file and folder is made under a temporary name, then renamed.
-
-`os.replace` is atomic on one file system (POSIX `rename(2)`), so a reader, or a run that was killed, sees the old file
-or the new one and never a part of one.
+Up to Python 3.13, `Path.exists` and similar methods raise on a name that is too long, and on a folder that may not be
+entered.
 """
 
 import errno
@@ -27,58 +27,58 @@ def is_there(path: Path, error: type[UserError] = StorageError) -> bool:
     """Whether a file or folder is at `path`.
 
     Args:
-        path: to look at.
-        error: what to raise.
+        path: the path to look at.
+        error: the error to raise.
 
     Raises:
-        StorageError: the system refuses to look; or `error`, if another one is given.
+        StorageError: If the system refuses to look at the path; `error` if another one is given.
 
     Example:
         >>> is_there(Path("/")), is_there(Path("nowhere"))
         (True, False)
     """
-    return _asked(Path.exists, path, error)
+    return _check(Path.exists, path, error)
 
 
 def is_file(path: Path, error: type[UserError] = StorageError) -> bool:
-    """Whether a file is at `path`; arguments and errors as of `is_there`.
+    """Whether a file is at `path`. Arguments and errors are those of `is_there`.
 
     Example:
         >>> is_file(Path("/"))
         False
     """
-    return _asked(Path.is_file, path, error)
+    return _check(Path.is_file, path, error)
 
 
 def is_folder(path: Path, error: type[UserError] = StorageError) -> bool:
-    """Whether a folder is at `path`; arguments and errors as of `is_there`.
+    """Whether a folder is at `path`. Arguments and errors are those of `is_there`.
 
     Example:
         >>> is_folder(Path("/"))
         True
     """
-    return _asked(Path.is_dir, path, error)
+    return _check(Path.is_dir, path, error)
 
 
-def _asked(ask: Callable[[Path], bool], path: Path, error: type[UserError]) -> bool:
+def _check(check: Callable[[Path], bool], path: Path, error: type[UserError]) -> bool:
     try:
-        return ask(path)
-    except OSError as refused:
+        return check(path)
+    except OSError as refusal:
         raise error(
-            f"That path can't be looked at: {refused.strerror or refused}. Received: {str(path)!r}. Name another one, "
+            f"That path can't be looked at: {refusal.strerror or refusal}. Received: {str(path)!r}. Name another one, "
             "or make the folders before it readable."
-        ) from refused
+        ) from refusal
 
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; rename it to `path` when the block ends well, remove it otherwise.
+    """Yield a temporary path beside `path`; rename it to `path` if the block succeeds, remove it otherwise.
 
     The temporary name keeps the suffix, since writers such as Keras choose the format by it. The block may write a
-    file or a folder; a folder takes the place of another, a file doesn't.
+    file or a folder. A folder may replace a folder; a file may not.
 
     Raises:
-        StorageError: the folder can't be made or written, the disk is full, or a folder is where the file should be.
+        StorageError: If the folder can't be made or written, the disk is full, or a file would replace a folder.
 
     Example:
         >>> import tempfile
@@ -95,7 +95,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         if path.is_dir() and not temporary.is_dir():
             raise IsADirectoryError(errno.EISDIR, "a folder is there, and a file would replace all that it holds")
         if path.is_dir():
-            # A folder can't be replaced in one step: the old one steps aside first.
+            # A folder can't be replaced in one step: the old one is renamed first.
             aside = path.with_name(f".{path.name}-{uuid.uuid4().hex[:8]}.old")
             path.rename(aside)
             temporary.rename(path)
@@ -108,7 +108,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
             "Choose a folder that you may write to, on a disk with room left."
         ) from error
     finally:
-        # Below a file, or with too long a name, it can't even be looked at; the error that matters is on its way.
+        # Looking at it fails below a file, and for a name that is too long. The error above is the one to report.
         with suppress(OSError):
             if temporary.is_dir():
                 shutil.rmtree(temporary, ignore_errors=True)
@@ -117,12 +117,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def require_writable(folder: Path) -> None:
-    """Make `folder` and prove that a file can be written there, before hours of work go into it.
+    """Make `folder` and check that a file can be written there, before hours of work go into it.
 
     Raises:
-        StorageError: the folder can't be made or written.
+        StorageError: If the folder can't be made or written.
     """
-    blocked = next((place for place in (folder, *folder.parents) if is_there(place) and not is_folder(place)), None)
+    blocked = next((path for path in (folder, *folder.parents) if is_there(path) and not is_folder(path)), None)
     if blocked is not None:
         raise StorageError(
             f"Can't write to the folder {folder}: {blocked} is a file. Received: {str(folder)!r}. Name another folder."
@@ -134,30 +134,30 @@ def require_writable(folder: Path) -> None:
 
 
 def require_creatable(folder: Path) -> None:
-    """Prove likewise that a folder can be made and written; leave none behind, since more may turn out to be wrong.
+    """Check that `folder` can be made and written, and leave no folder behind, since another check may still fail.
 
     Raises:
-        StorageError: it can't.
+        StorageError: If the folder can't be made or written.
     """
-    made = [place for place in (folder, *folder.parents) if not is_there(place)]
+    made = [path for path in (folder, *folder.parents) if not is_there(path)]
     try:
         require_writable(folder)
     finally:
-        for place in made:
-            # Not made, or somebody put something there meanwhile.
+        for path in made:
+            # The folder was not made, or it is no longer empty.
             with suppress(OSError):
-                place.rmdir()
+                path.rmdir()
 
 
 def require_space(folder: Path, needed: int) -> None:
-    """Refuse a disk that is too full, before hours of work go into what would not fit.
+    """Refuse a disk with too little room, before hours of work go into files that would not fit.
 
     Args:
         folder: an existing folder on that disk.
-        needed: bytes.
+        needed: number of bytes that are needed.
 
     Raises:
-        StorageError: there is less room.
+        StorageError: If fewer bytes are free.
     """
     free = shutil.disk_usage(folder).free
     if free < needed:
@@ -168,28 +168,28 @@ def require_space(folder: Path, needed: int) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` to `path` atomically, UTF-8.
+    """Write `text` to `path` as UTF-8, atomically.
 
     Raises:
-        StorageError: `path` can't be written.
+        StorageError: If `path` can't be written.
     """
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` to `path` as indented JSON that every reader takes (`to_json`), atomically.
+    """Write `value` to `path` as strict JSON, as `to_json` gives it, atomically.
 
     Raises:
-        StorageError: `path` can't be written.
+        StorageError: If `path` can't be written.
     """
     write_text(path, to_json(value))
 
 
 def to_json(value: Any) -> str:
-    """Indented JSON that every reader takes: RFC 8259 has no NaN and no Infinity, and null stands for them.
+    """Indented, strict JSON. RFC 8259 has no NaN and no Infinity, so both become null.
 
-    Who has something to say of such a number puts the reason beside it, as `TensorError.to_dict` does.
+    Where such a number has a reason, the caller adds a field for it, as `TensorError.to_dict` does.
 
     Example:
         >>> print(to_json({"count": 2, "worst": float("inf")}), end="")
@@ -202,19 +202,19 @@ def to_json(value: Any) -> str:
 
 
 def _finite(value: Any) -> Any:
-    """The value with null where a number is infinite or none."""
+    """The value with `None` in place of infinite numbers and NaN."""
     if isinstance(value, Mapping):
-        return {key: _finite(one) for key, one in value.items()}
+        return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(one) for one in value]
+        return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_text(path: Path) -> str:
-    """The text of `path`, UTF-8.
+    """The text of `path`, which is UTF-8.
 
     Raises:
-        StorageError: `path` can't be read.
+        StorageError: If `path` can't be read.
     """
     try:
         return path.read_text(encoding="utf-8")
@@ -226,13 +226,13 @@ def read_text(path: Path) -> str:
 
 
 def read_json(path: Path) -> Any:
-    """The value that the JSON file `path` holds.
+    """The value of the JSON file `path`.
 
     Raises:
-        StorageError: `path` can't be read.
-        UserError: it isn't JSON.
+        StorageError: If `path` can't be read.
+        UserError: If the file isn't JSON.
     """
     try:
         return json.loads(read_text(path))
     except json.JSONDecodeError as error:
-        raise UserError(f"{path} isn't JSON: {error}. Received: {str(path)!r}. Mend that line.") from error
+        raise UserError(f"{path} isn't JSON: {error}. Received: {str(path)!r}. Correct that line.") from error

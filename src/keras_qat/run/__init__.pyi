@@ -1,9 +1,9 @@
 from .conclude import check_gates
-from .folder import PAGE, RunFolder, folder_of, option_of, require_file_or_run, require_no_run_file, seed_for
+from .folder import PAGE, RunFolder
+from .paths import option_of, require_file_or_run, require_no_run_file, seed_for
 from .pipeline import run, train
-from .ptq import quantize_after_training
-from .qat import train_quantized
 from .settings import OPTIONS, Option, Settings, declared
+from .stages import quantize_after_training, train_quantized
 from .start import load_saved, open_start
 from .verification import VerificationSettings, verify_files
 
@@ -16,7 +16,6 @@ __all__ = [
     "VerificationSettings",
     "check_gates",
     "declared",
-    "folder_of",
     "load_saved",
     "open_start",
     "option_of",

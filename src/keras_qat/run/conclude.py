@@ -1,6 +1,6 @@
-"""What a run does once its models are there: from models to files, proof, table and report.
+"""The end of a run, once its models are there: files, their verification, diagnoses, measurements and the report.
 
-export ── hold the files to the plan ── diagnose ── judge ── record, table, report
+export ── verify against the placement ── diagnose ── evaluate ── record, table, report
 """
 
 from collections.abc import Callable, Mapping
@@ -23,13 +23,11 @@ from keras_qat.types import BASELINE, PTQ, QAT, Placement, ScoreMeaning
 
 EVALUATION_BATCH = 32
 
-_DIAGNOSED_IMAGES = 64
-_DIAGNOSED_BATCH = 16
-"""Some dozen images suffice, and both networks run at once."""
+_DIAGNOSED_IMAGES, _DIAGNOSED_BATCH = 64, 16
+"""A few dozen images suffice. The batch is small since both networks run at once."""
 
-_COMPARED_IMAGES = 32
-_COMPARED_BATCH = 8
-"""Tensor by tensor, all activations of a batch are held at once: some 300 MB for eight images of a ResNet152."""
+_COMPARED_IMAGES, _COMPARED_BATCH = 32, 8
+"""Comparing tensor by tensor holds all activations of a batch: some 300 MB for eight images of a ResNet152."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,9 +36,9 @@ class Variants:
 
     Args:
         baseline: the float model.
-        ptq: what post-training quantization made of it.
-        placement: where their pairs are.
-        tuned: what fine-tuning made of it, if it did.
+        ptq: the model after post-training quantization.
+        placement: where the Q/DQ pairs of the quantized models are.
+        tuned: the model after fine-tuning; `None` if the run does not fine-tune.
     """
 
     baseline: Any
@@ -50,20 +48,20 @@ class Variants:
 
     @property
     def models(self) -> Mapping[str, Any]:
-        """The models by the names of their rows."""
+        """The models by the name of their row."""
         quantized = {PTQ: self.ptq} if self.tuned is None else {PTQ: self.ptq, QAT: self.tuned.model}
         return {BASELINE: self.baseline, **quantized}
 
 
 def conclude(variants: Variants, data: Splits, facts: ModelFacts, settings: Settings, stages: Stages) -> report.Record:
-    """Export, verify, diagnose and judge the variants; write the results to the run's folder.
+    """Export, verify, diagnose and evaluate the variants; write the results to the run's folder.
 
     Args:
         variants: the models.
-        data: the run's images. The variants are judged on its validation images.
-        facts: what the files will say of their images.
-        settings: of the run.
-        stages: takes the time of each stage.
+        data: the run's images. The variants are evaluated on the validation images.
+        facts: facts about the images that the files are written with.
+        settings: settings of the run.
+        stages: measures the time of each stage.
 
     Returns:
         The record, also written to the folder as values, table and page.
@@ -107,28 +105,11 @@ def conclude(variants: Variants, data: Splits, facts: ModelFacts, settings: Sett
     return record
 
 
-def check_gates(record: report.Record) -> None:
-    """Hold a record to what is promised of deployed files.
-
-    Raises:
-        GateMissedError: If a quantized tensor of a deployed file is not what was simulated, or the file gives another
-            class than its Keras model on more images than promised, by an exact one-sided binomial test.
-    """
-    half = record.settings.get("precision") == "fp16"
-    for row in record.rows:
-        for miss in (
-            verify.tensor_miss(row.name, row.tensor_errors, half=half),
-            verify.class_miss(row.name, row.simulation_agreement, record.images, row.keras_agreement),
-        ):
-            if miss is not None:
-                raise GateMissedError(miss)
-
-
 def _export(model: Any, name: str, facts: ModelFacts, settings: Settings) -> Path:
-    """Write one variant as `.keras`, SavedModel and ONNX; the ONNX file is what will be judged.
+    """Write one variant as `.keras`, SavedModel and ONNX; return the path of the ONNX file, which will be evaluated.
 
-    Only the ONNX file normalizes its images, if the settings say so. The baseline stays in float32 whatever the
-    precision: it is what the others are compared with.
+    If preprocessing is embedded, only the ONNX file normalizes its images. The baseline is float32 whatever the
+    precision, since the other variants are compared with it.
     """
     folder = RunFolder(settings.folder)
     export.export_keras(model, folder.model_path(name))
@@ -146,7 +127,7 @@ def _export(model: Any, name: str, facts: ModelFacts, settings: Settings) -> Pat
 
 
 def _diagnose(baseline: Any, quantized: Any, held_out: ImageSet) -> evaluation.Diagnosis:
-    """Measure where a variant loses accuracy, on images that nothing was calibrated or trained on."""
+    """Measure where a variant loses accuracy, on images on which nothing was calibrated or trained."""
     images = held_out.take(_DIAGNOSED_IMAGES, seed=0)
     batches, total = images.arrays(_DIAGNOSED_BATCH), images.steps(_DIAGNOSED_BATCH)
     return evaluation.diagnose(baseline, quantized, batches, total=total)
@@ -165,17 +146,18 @@ def judge_variants(
 
     Args:
         models: the Keras models by the name of their row; `BASELINE` may be among them.
-        files: the ONNX file of each.
-        images: with labels; whole pixels if `embedded`.
-        target: which the files are for; it decides which engine runs them.
-        embedded: the files read pixels and normalize them themselves.
-        meaning: of the scores that all of them write.
+        files: the ONNX file of each model.
+        images: the images, rounded to whole pixels if `embedded`.
+        target: the target of the files, which decides the engine that runs them.
+        embedded: whether the files read pixels and normalize them themselves.
+        meaning: what the scores of all models mean.
 
     Returns:
-        A row for each variant, and the name of the engine, with why no better one.
+        A row for each variant, and the name of the engine, with the reason why it is not a better one.
     """
     judge = runtimes.choose_judge(target)
-    fed = _fed(images) if embedded else images
+    # Files with embedded preprocessing read the same pixels, not normalized.
+    fed = replace(images, preprocessing=images.preprocessing.raw()) if embedded else images
     normalize = images.preprocessing.normalize if embedded else None
     with ExitStack() as stack:
         simulated = {name: stack.enter_context(runtimes.KerasRuntime(model)) for name, model in models.items()}
@@ -210,11 +192,6 @@ def judge_variants(
         return rows, judge.describe(engine)
 
 
-def _fed(images: ImageSet) -> ImageSet:
-    """The images as files with embedded preprocessing read them: the same pixels, not normalized."""
-    return replace(images, preprocessing=images.preprocessing.raw())
-
-
 def _scores(runtime: runtimes.Runtime, images: ImageSet, name: str, meaning: ScoreMeaning) -> evaluation.Predictions:
     batches, total = images.arrays(EVALUATION_BATCH), images.steps(EVALUATION_BATCH)
     return evaluation.predict(runtime, batches, description=f"evaluating {name}", total=total, meaning=meaning)
@@ -231,3 +208,20 @@ def _tensor_errors(
     few = images.take(_COMPARED_IMAGES, seed=0)
     batches, total = few.arrays(_COMPARED_BATCH), few.steps(_COMPARED_BATCH)
     return verify.tensor_errors(model, file, batches, total=total, normalize=normalize)
+
+
+def check_gates(record: report.Record) -> None:
+    """Check that the deployed files of a record compute what was simulated.
+
+    Raises:
+        GateMissedError: If a quantized tensor of a deployed file is not what was simulated, or the file gives another
+            class than its Keras model on more images than is allowed, by an exact one-sided binomial test.
+    """
+    half = record.settings.get("precision") == "fp16"
+    for row in record.rows:
+        for miss in (
+            verify.tensor_miss(row.name, row.tensor_errors, half=half),
+            verify.class_miss(row.name, row.simulation_agreement, record.images, row.keras_agreement),
+        ):
+            if miss is not None:
+                raise GateMissedError(miss)

@@ -1,13 +1,13 @@
-"""The folder of a run: the one place that knows what its files are called, writes them and reads them back.
+"""The folder of a run. `RunFolder` alone knows the names of its files, writes them and reads them back.
 
-    settings.json   overrides.json   recipe.json      what the run was asked for
-    data.json       preprocessing.json                fingerprints of its images; what its files expect of images
+    settings.json   overrides.json   recipe.json      the options of the run
+    data.json       preprocessing.json                fingerprints of its images; how its files expect them prepared
     placement.json  placement.md     ranges.json      where the Q/DQ pairs are, and the range of each tensor
-    weight_ranges.json  bias_correction.json          what was repaired after calibration
+    weight_ranges.json  bias_correction.json          the corrections after calibration
     training/                                         checkpoints; training-AUGMENTATION/ with an augmentation
     VARIANT.keras  VARIANT.onnx  VARIANT_saved_model/ the models: baseline, ptq, qat
-    VARIANT_diagnosis.json                            where a quantized one loses accuracy
-    results.json   results.md   report.html           what came of it
+    VARIANT_diagnosis.json                            where a quantized model loses accuracy
+    results.json   results.md   report.html           the results
 
 Keras is not imported here: the command line asks what a folder holds before it loads Keras.
 """
@@ -21,23 +21,19 @@ from typing import TYPE_CHECKING, Any
 
 from keras_qat import calibration, evaluation, models, placement, report
 from keras_qat.errors import StorageError, UserError
-from keras_qat.files import is_file, is_folder, read_json, write_json, write_text
+from keras_qat.files import is_file, read_json, write_json, write_text
 from keras_qat.run.settings import Settings
 from keras_qat.types import BASELINE, PTQ, QAT
 
 if TYPE_CHECKING:
-    from keras_qat.calibration import Ranges
     from keras_qat.placement import Overrides
     from keras_qat.training import Recipe
     from keras_qat.types import Placement
 
-_SETTINGS = "settings.json"
-_RESULTS = "results.json"
-_RANGES = "ranges.json"
-_FINGERPRINTS = "data.json"
-_OVERRIDES, _RECIPE = "overrides.json", "recipe.json"
+_SETTINGS, _RESULTS, _TABLE = "settings.json", "results.json", "results.md"
+_FINGERPRINTS, _OVERRIDES, _RECIPE = "data.json", "overrides.json", "recipe.json"
+_RANGES, _PLACEMENT_TABLE = "ranges.json", "placement.md"
 _WEIGHT_RANGES, _BIAS_CORRECTION = "weight_ranges.json", "bias_correction.json"
-_TABLE, _PLACEMENT_TABLE = "results.md", "placement.md"
 _DIAGNOSIS = "_diagnosis.json"
 
 PAGE = "report.html"
@@ -52,7 +48,9 @@ _CLEARED = (
     *(_SETTINGS, _FINGERPRINTS, _RESULTS, _TABLE, PAGE, _RECIPE, _BIAS_CORRECTION, _WEIGHT_RANGES),
     *(f"{variant.lower()}*" for variant in (BASELINE, PTQ, QAT)),
 )
-"""What a new run removes first. Checkpoints stay: they know by themselves what they belong to."""
+"""What a new run removes first. Checkpoints stay, since each one holds what it belongs to."""
+
+_GIVE_A_RUN = "Give the folder that `keras-qat run` named at its end, such as runs/resnet50-digits-onnxruntime."
 
 
 @dataclass(frozen=True)
@@ -60,7 +58,7 @@ class RunFolder:
     """The folder of one run.
 
     Args:
-        path: of the folder, which need not exist yet.
+        path: path of the folder, which need not exist yet.
 
     Example:
         >>> RunFolder(Path("runs/digits")).model_path("PTQ").name
@@ -69,16 +67,16 @@ class RunFolder:
 
     path: Path
 
-    # --- where things are
+    # --- paths
 
     @property
     def settings_path(self) -> Path:
-        """What the run was made with: there from its start."""
+        """The settings of the run, written at its start."""
         return self.path / _SETTINGS
 
     @property
     def results_path(self) -> Path:
-        """What came of the run: there at its end."""
+        """The results of the run, written at its end."""
         return self.path / _RESULTS
 
     @property
@@ -98,6 +96,9 @@ class RunFolder:
         """The SavedModel of a variant."""
         return self._of(variant, "_saved_model")
 
+    def _of(self, variant: str, ending: str) -> Path:
+        return self.path / f"{variant.lower()}{ending}"
+
     def checkpoints(self, augment: str) -> Path:
         """The folder of the checkpoints: one for each augmentation, so that each training finds its own.
 
@@ -107,16 +108,18 @@ class RunFolder:
         """
         return self.path / ("training" if augment == "none" else f"training-{augment}")
 
-    def _of(self, variant: str, ending: str) -> Path:
-        return self.path / f"{variant.lower()}{ending}"
+    # --- checks
 
-    # --- what is there
+    @property
+    def finished(self) -> bool:
+        """Whether this is the folder of a finished run."""
+        return is_file(self.results_path)
 
     def require(self) -> None:
         """Refuse a folder that is not one of a run.
 
         Raises:
-            StorageError: If it has no settings.json.
+            StorageError: If the folder has no settings.json.
 
         Example:
             >>> RunFolder(Path("nowhere")).require()
@@ -125,20 +128,14 @@ class RunFolder:
         """
         if not is_file(self.settings_path):
             raise StorageError(
-                f"This is not the folder of a run: it has no {_SETTINGS}. Received: {str(self.path)!r}. Give the "
-                "folder that `keras-qat run` named at its end, such as runs/resnet50-digits-onnxruntime."
+                f"This is not the folder of a run: it has no {_SETTINGS}. Received: {str(self.path)!r}. {_GIVE_A_RUN}"
             )
-
-    @property
-    def finished(self) -> bool:
-        """Whether this is the folder of a finished run."""
-        return is_file(self.results_path)
 
     def require_finished(self) -> None:
         """Refuse a folder that is not one of a finished run.
 
         Raises:
-            StorageError: If it has no results.json.
+            StorageError: If the folder has no results.json.
 
         Example:
             >>> RunFolder(Path("nowhere")).require_finished()
@@ -148,16 +145,15 @@ class RunFolder:
         if not self.finished:
             unfinished = "the run hasn't finished: it" if is_file(self.settings_path) else "it"
             raise StorageError(
-                f"This is not the folder of a finished run: {unfinished} has no {_RESULTS}. Received: "
-                f"{str(self.path)!r}. Give the folder that `keras-qat run` named at its end, such as "
-                "runs/resnet50-digits-onnxruntime."
+                f"This is not the folder of a finished run: {unfinished} has no {_RESULTS}. "
+                f"Received: {str(self.path)!r}. {_GIVE_A_RUN}"
             )
 
     def require_model(self, variant: str) -> Path:
-        """The `.keras` file of a variant.
+        """The `.keras` file of a variant, which must exist.
 
         Raises:
-            StorageError: If the run does not have it.
+            StorageError: If the run does not have the file.
 
         Example:
             >>> RunFolder(Path("nowhere")).require_model("QAT")
@@ -173,51 +169,37 @@ class RunFolder:
             )
         return path
 
-    def missing(self, settings: Settings) -> tuple[str, ...]:
-        """The names of the files that a finished run with these settings has and this folder has not.
-
-        Args:
-            settings: of the run.
-        """
-        variants = (BASELINE, PTQ) if settings.skip_fine_tuning else (BASELINE, PTQ, QAT)
-        expected = [
-            *(self.path / name for name in (_SETTINGS, _FINGERPRINTS, models.FACTS_FILE, _OVERRIDES)),
-            *(self.path / name for name in (placement.PLACEMENT_FILE, _PLACEMENT_TABLE, _RANGES)),
-            *(path(variant) for variant in variants for path in (self.model_path, self.onnx_path)),
-            *([] if settings.skip_fine_tuning else [self.path / _RECIPE]),
-            *([] if settings.skip_diagnosis else [self._of(name, _DIAGNOSIS) for name in variants[1:]]),
-            *([] if settings.skip_saved_model else [self.saved_model_path(variant) for variant in variants]),
-            *(self.path / name for name in (_RESULTS, _TABLE, PAGE)),
-        ]
-        return tuple(path.name for path in expected if not path.exists())
-
     def require_same_run(self, settings: Settings) -> None:
-        """Refuse to write a run into the folder of another model's, other data's or another target's run.
+        """Refuse to replace the run of another model, of other data or for another target.
 
         Args:
-            settings: of the run that will be written.
+            settings: settings of the run that will be written.
 
         Raises:
             UserError: If the folder holds such a run.
         """
         earlier = read_json(self.settings_path) if self.settings_path.is_file() else {}
         wanted = settings.to_dict()
-        other = [name for name in _OF_ONE_RUN if name in earlier and _place(earlier[name]) != _place(wanted[name])]
-        if other:
-            differing = "; ".join(f"{name} {earlier[name]!r}, and now {wanted[name]!r}" for name in other)
+        # `photos` and `./photos` are the same folder.
+        differing = [
+            f"{name} {earlier[name]!r}, and now {wanted[name]!r}"
+            for name in _OF_ONE_RUN
+            if name in earlier and os.path.normpath(str(earlier[name])) != os.path.normpath(wanted[name])
+        ]
+        if differing:
             raise UserError(
                 f"This folder holds another run, which would be lost. Received: {str(self.path)!r}, made with "
-                f"{differing}. Name another folder with --run-folder, or move that one away."
+                f"{'; '.join(differing)}. Name another folder with --run-folder, or move that one away."
             )
 
     # --- reading
 
     def settings(self) -> Settings:
-        """What the run was made with; their `folder` is this one, wherever it was moved.
+        """The settings of the run. Their `folder` is this one, wherever it was moved.
 
         Raises:
             StorageError: If this is not the folder of a run.
-            UserError: If its settings can't be understood.
+            UserError: If settings.json can't be understood.
         """
         self.require()
         return replace(Settings.from_dict(read_json(self.settings_path)), run_folder=self.path)
@@ -226,12 +208,12 @@ class RunFolder:
         """The Keras model of a variant.
 
         Raises:
-            StorageError: If the run does not have it, or it can't be read.
+            StorageError: If the run does not have the model, or it can't be read.
         """
         return models.load_model_file(self.require_model(variant))
 
     def placement(self) -> "Placement":
-        """Where the run's Q/DQ pairs are.
+        """The placement of the run's Q/DQ pairs.
 
         Raises:
             StorageError: If the run has no placement.json.
@@ -240,7 +222,7 @@ class RunFolder:
         return placement.load_placement(self.path / placement.PLACEMENT_FILE)
 
     def facts(self) -> "models.ModelFacts":
-        """What the run's files expect of their images.
+        """The facts about the images that the run's files expect.
 
         Raises:
             StorageError: If the run has no preprocessing.json.
@@ -254,8 +236,13 @@ class RunFolder:
             )
         return facts
 
+    def fingerprints(self) -> Any:
+        """The fingerprints of the run's images; `None` if the run did not write them."""
+        path = self.path / _FINGERPRINTS
+        return read_json(path) if path.is_file() else None
+
     def read(self) -> "report.RunFiles":
-        """All that a report is made of. All files but results.json may be missing or damaged.
+        """All files that a report is made of. Those other than results.json may be missing or damaged.
 
         Raises:
             StorageError: If this is not the folder of a finished run, or results.json can't be read.
@@ -266,41 +253,31 @@ class RunFolder:
         absent: dict[str, str] = {}
 
         def optional(what: str, path: Path, load: Callable[[Path], Any], remedy: str = _AGAIN) -> Any:
-            if not path.is_file():
+            if path.is_file():
+                try:
+                    return load(path)
+                except UserError as error:
+                    absent[what] = str(error)
+            else:
                 absent[what] = f"The run has no {path.name}. {remedy}"
-                return None
-            try:
-                return load(path)
-            except UserError as error:
-                absent[what] = str(error)
-                return None
+            return None
 
-        planned = optional("placement", self.path / placement.PLACEMENT_FILE, placement.load_placement)
-        ranges = optional("ranges", self.path / _RANGES, calibration.Ranges.load)
-        diagnoses = {}
-        for variant in (row.name for row in record.rows if row.name in {PTQ, QAT}):
+        def diagnosis(variant: str) -> Any:
             path = self._of(variant, _DIAGNOSIS)
             option = "" if variant == PTQ else f" --variant {variant.lower()}"
             remedy = f"`keras-qat diagnose {self.path}{option} --output {path}` writes it."
-            diagnoses[variant] = optional(variant, path, report.load_diagnosis, remedy)
-        return report.RunFiles(
-            folder=self.path,
-            record=record,
-            placement=planned,
-            ranges=ranges,
-            diagnoses={variant: diagnosis for variant, diagnosis in diagnoses.items() if diagnosis is not None},
-            absent=absent,
-        )
+            return optional(variant, path, report.load_diagnosis, remedy)
 
-    def fingerprints(self) -> Any:
-        """The fingerprints of the run's images; `None` where the run did not write them."""
-        path = self.path / _FINGERPRINTS
-        return read_json(path) if path.is_file() else None
+        planned = optional("placement", self.path / placement.PLACEMENT_FILE, placement.load_placement)
+        ranges = optional("ranges", self.path / _RANGES, calibration.Ranges.load)
+        diagnoses = {row.name: diagnosis(row.name) for row in record.rows if row.name in {PTQ, QAT}}
+        diagnoses = {variant: value for variant, value in diagnoses.items() if value is not None}
+        return report.RunFiles(self.path, record, planned, ranges, diagnoses, absent)
 
     # --- writing
 
     def clear(self) -> None:
-        """Remove what an earlier run left, so that a run that is cut off has no results, and none of another's."""
+        """Remove the files of an earlier run, so that an interrupted run has neither results nor those of another."""
         for pattern in _CLEARED:
             for path in sorted(self.path.glob(pattern)):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -309,24 +286,24 @@ class RunFolder:
         """Write the rules that change the target's placement."""
         overrides.save(self.path / _OVERRIDES)
 
-    def write_ranges(self, planned: "Placement", ranges: "Ranges") -> None:
-        """Write where the Q/DQ pairs are, as a value and as a table, and the range of each quantized tensor."""
+    def write_ranges(self, planned: "Placement", ranges: "calibration.Ranges") -> None:
+        """Write the placement of the Q/DQ pairs, as a value and as a table, and the range of each quantized tensor."""
         write_text(self.path / _PLACEMENT_TABLE, placement.explain(planned, ranges=ranges) + "\n")
         ranges.save(self.path / _RANGES)
         placement.save_placement(planned, self.path / placement.PLACEMENT_FILE)
 
     def write_repairs(self, weight_ranges: Mapping[str, Any] | None, bias_correction: Mapping[str, Any] | None) -> None:
-        """Write what was repaired after calibration; `None` where nothing was."""
+        """Write the corrections after calibration; `None` is not written."""
         for name, value in ((_WEIGHT_RANGES, weight_ranges), (_BIAS_CORRECTION, bias_correction)):
             if value is not None:
                 write_json(self.path / name, value)
 
     def write_recipe(self, recipe: "Recipe") -> None:
-        """Write how the quantized model is fine-tuned."""
+        """Write the recipe of fine-tuning."""
         write_json(self.path / _RECIPE, recipe.to_dict())
 
     def write_inputs(self, settings: Settings, facts: "models.ModelFacts", fingerprints: Mapping[str, Any]) -> None:
-        """Write what the run was made with: settings, what its files expect of images, and which images."""
+        """Write the settings, the facts about the images that the files expect, and the images' fingerprints."""
         write_json(self.settings_path, settings.to_dict())
         write_json(self.path / models.FACTS_FILE, facts.to_dict())
         write_json(self.path / _FINGERPRINTS, fingerprints)
@@ -336,13 +313,13 @@ class RunFolder:
         write_json(self._of(variant, _DIAGNOSIS), evaluation.diagnosis_record(diagnosis))
 
     def write_record(self, record: "report.Record") -> None:
-        """Write what came of the run: as values, as a table, and as a page."""
+        """Write the results: as values, as a table, and as a page."""
         write_json(self.results_path, record.to_dict())
         write_text(self.path / _TABLE, report.markdown(record))
         self.write_page()
 
     def write_page(self) -> Path:
-        """Write the report of the run from its other files.
+        """Write the report of the run, made of its other files.
 
         Returns:
             The path of the page, `report.html`.
@@ -352,81 +329,3 @@ class RunFolder:
             UserError: If results.json doesn't hold a record.
         """
         return report.write_page([self.read()], self.page_path)
-
-
-def folder_of(file: Path) -> RunFolder | None:
-    """The run that a file belongs to; `None` where there is no settings.json beside it.
-
-    Args:
-        file: of a model; or the folder of a run.
-
-    Example:
-        >>> folder_of(Path("nowhere/qat.onnx"))
-    """
-    return next((run for run in (RunFolder(file), RunFolder(file.parent)) if run.settings_path.is_file()), None)
-
-
-def option_of(file: Path, name: str) -> Any:
-    """An option of the run that a file belongs to; `None` where it belongs to none, or the run doesn't tell.
-
-    Args:
-        file: of a model; or the folder of a run.
-        name: of the option, such as `"seed"`.
-
-    Raises:
-        StorageError: If the settings can't be read.
-        UserError: If they aren't JSON.
-    """
-    run = folder_of(file)
-    value = None if run is None else read_json(run.settings_path)
-    return value.get(name) if isinstance(value, dict) else None
-
-
-def seed_for(file: Path, given: int | None) -> int:
-    """The seed that was given; else that of the run that a file belongs to; else 0.
-
-    Raises:
-        StorageError: If the settings can't be read.
-        UserError: If they aren't JSON.
-
-    Example:
-        >>> seed_for(Path("nowhere/qat.onnx"), None), seed_for(Path("nowhere/qat.onnx"), 7)
-        (0, 7)
-    """
-    return int(option_of(file, "seed") or 0) if given is None else given
-
-
-def require_file_or_run(path: Path) -> None:
-    """Refuse a path that is neither a file nor the folder of a run.
-
-    Raises:
-        StorageError: If it is neither.
-
-    Example:
-        >>> require_file_or_run(Path("nowhere"))
-        Traceback (most recent call last):
-        keras_qat.errors.StorageError: There is no such file or folder. ...
-    """
-    if is_folder(path):
-        RunFolder(path).require()
-    elif not is_file(path):
-        raise StorageError(
-            f"There is no such file or folder. Received: {str(path)!r}. Give an ONNX file, or the folder of a run."
-        )
-
-
-def require_no_run_file(path: Path) -> None:
-    """Refuse to replace a file of a run: its results would be those of another file.
-
-    Raises:
-        StorageError: If something of that name stands in the folder of a run.
-    """
-    if path.exists() and RunFolder(path.parent).settings_path.is_file():
-        raise StorageError(
-            "A file of a run would be replaced, and its results would be those of another file. Received: "
-            f"{str(path)!r}. Name another file with --output."
-        )
-
-
-def _place(value: Any) -> Any:
-    return os.path.normpath(value) if isinstance(value, str) else value

@@ -1,8 +1,8 @@
-"""The whole flow as a few visible calls: float model → PTQ → QAT → files → proof.
+"""A run as a few visible calls: float model → PTQ → QAT → verified files.
 
 baseline ── plan ── calibrate ── apply ──▶ PTQ ── fine_tune ──▶ QAT
    └───────────────────────┬────────────────┴────────────────────┘
-               export, evaluate, time, report
+           export, verify, evaluate, time, report
 """
 
 from dataclasses import replace
@@ -18,26 +18,25 @@ from keras_qat.progress import Stages
 from keras_qat.report import Record
 from keras_qat.run.conclude import EVALUATION_BATCH, Variants, conclude
 from keras_qat.run.folder import RunFolder
-from keras_qat.run.ptq import quantize_after_training
-from keras_qat.run.qat import train_quantized
 from keras_qat.run.settings import Settings
+from keras_qat.run.stages import quantize_after_training, train_quantized
 from keras_qat.run.start import load_saved, open_start
 from keras_qat.targets import find_target
 from keras_qat.types import BASELINE, PTQ
 
 
 def run(settings: Settings) -> Record:
-    """Quantize, calibrate, fine-tune, export and judge one model.
+    """Quantize, calibrate, fine-tune, export and evaluate one model.
 
     Args:
-        settings: what to do; saved with the results.
+        settings: settings of the run, which are saved with the results.
 
     Returns:
         The record, also written to `settings.folder` as `results.json` and `results.md`, beside the models.
 
     Raises:
-        UserError: the settings, data or weights are wrong.
-        GateMissedError: a quantized file's Q/DQ pairs are not those of the placement. The files are kept.
+        UserError: If the settings, data or weights are wrong.
+        GateMissedError: If a quantized file's Q/DQ pairs are not those of the placement. The files are kept.
     """
     folder, stages = RunFolder(settings.folder), Stages()
     _check_early(settings)
@@ -62,18 +61,18 @@ def run(settings: Settings) -> Record:
 
 
 def train(settings: Settings) -> Record:
-    """Fine-tune the PTQ model of a run; export and judge again.
+    """Fine-tune the PTQ model of a run; export and evaluate again.
 
     Args:
-        settings: of a run whose folder has the baseline's and the PTQ model, as `keras-qat quantize` makes them. They
-            say how it is trained now.
+        settings: settings of a run, with the options of this training. The run's folder has the baseline and the PTQ
+            model, as `keras-qat quantize` writes them.
 
     Returns:
-        The record, with a row for QAT, in place of the run's.
+        The record, with a row for QAT, which replaces that of the run.
 
     Raises:
         UserError: If the settings or data are wrong, or files of the run are missing.
-        GateMissedError: As for `run`.
+        GateMissedError: If a quantized file's Q/DQ pairs are not those of the placement. The files are kept.
     """
     folder, stages = RunFolder(settings.folder), Stages()
     _check_early(settings)
@@ -88,7 +87,7 @@ def train(settings: Settings) -> Record:
 
 
 def _check_early(settings: Settings) -> None:
-    """Find the mistakes in settings that would otherwise show after minutes or hours of work."""
+    """Refuse settings whose mistakes would otherwise show after minutes or hours of work."""
     training.require_device_recipe(settings.recipe, training.find_devices(settings.devices))
     find_augmentation(settings.augment)
     runtimes.choose_judge(find_target(settings.target).name)
@@ -99,7 +98,7 @@ def _check_early(settings: Settings) -> None:
 
 
 def _require_trainable(model: Any, data: Splits, settings: Settings) -> None:
-    """Likewise the mistakes that only the model and its images show; none where nothing will be trained."""
+    """Refuse a model or images that can't be trained with the recipe, unless nothing will be trained."""
     if settings.skip_fine_tuning:
         return
     if not data.train.labelled:

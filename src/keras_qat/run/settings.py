@@ -1,8 +1,8 @@
 """The settings of a run: one frozen value, read by the command line and saved with the results.
 
 `Settings` contains the options of calibration, training and export as the values that those packages declare. Each
-option has one name, which is that of its field; by these names the command line, configuration files and
-`settings.json` know it. Keras is not imported here: the command line reads settings before it loads Keras.
+option has one name, that of its field, in the command line, configuration files and `settings.json` alike. Keras is not
+imported here: the command line reads settings before it loads Keras.
 """
 
 import itertools
@@ -27,9 +27,9 @@ class Settings:
     Args:
         model: name of a network, such as resnet50 or resnet101v2, or the path of a .keras file.
         weights: float weights of a network by name: "imagenet", or the path of a .weights.h5 or .keras file. If not
-            given, on digits only, the float baseline is trained first and cached.
-        data: "digits" (embedded), a folder of images, of CLASS/IMAGE, or of train/CLASS/IMAGE and val/CLASS/IMAGE, a
-            folder of TFRecord shards as `keras-qat prepare-imagenet` writes them, or tfds:NAME.
+            given, which only digits allow, the float baseline is trained first and cached.
+        data: the images: "digits" (embedded), a folder of images, of CLASS/IMAGE, or of train/CLASS/IMAGE and
+            val/CLASS/IMAGE, a folder of TFRecord shards as `keras-qat prepare-imagenet` writes them, or tfds:NAME.
         preprocessing: how images are prepared for a .keras file, as MODE:SIZE or MODE:SIZE:RESIZE, such as unit:96 or
             caffe:224:256. Not needed where the model begins with a Rescaling or Normalization layer.
         skip_bad: leave out files that are not images or only parts of one, and corrupt records, instead of stopping.
@@ -37,17 +37,17 @@ class Settings:
         overrides: a JSON file of rules that change the target's placement (docs/overrides.md).
         calibration: how ranges are chosen.
         recipe: how the quantized model is fine-tuned. Its seed is that of the whole run.
-        devices: GPUs that fine-tune together, each with its share of a batch; 0 takes all.
-        augment: vary the images that fine-tuning trains on: none, flip (mirror one in two, at random), or crop (cut out
+        devices: number of GPUs that fine-tune together, each with its share of a batch; 0 takes all.
+        augment: how the images of fine-tuning are varied: none, flip (mirror one in two, at random), or crop (cut out
             35% to 100% of the area at random, too). The checkpoints of each choice have a folder of their own.
         export: how ONNX files are written.
-        validation_images: evaluate on that many validation images. If not given, on all.
-        output: the folder of all runs; each makes a folder of its own in it.
+        validation_images: number of validation images to evaluate on. If not given, all.
+        output: the folder of all runs, in which each run makes its own.
         run_folder: the folder of this run, instead of one in `output` named after model, data and target.
-        skip_baseline: don't evaluate the float model (no agreement is reported then).
+        skip_baseline: leave out the evaluation of the float model. No agreement is reported then.
         skip_fine_tuning: stop after post-training quantization.
-        skip_saved_model: don't write TensorFlow SavedModels.
-        skip_diagnosis: don't measure the error of each tensor and kernel, which the report shows.
+        skip_saved_model: write no TensorFlow SavedModels.
+        skip_diagnosis: leave out the error of each tensor and kernel, which the report shows.
 
     Raises:
         UserError: If a number is below 1, or an option of a group is refused by that group.
@@ -74,7 +74,7 @@ class Settings:
     skip_diagnosis: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse numbers of images that cannot be taken."""
+        """Refuse a number of images below 1."""
         if self.validation_images is not None and self.validation_images < 1:
             raise UserError(
                 f"`validation_images` must be at least 1. Received: {self.validation_images}. Give a larger number."
@@ -136,13 +136,13 @@ class Settings:
             Distillation: teacher or Distillation(),
             ExportOptions: self.export,
         }
-        found = {name: getattr(values[option.owner], option.field) for name, option in OPTIONS.items()}
-        found["distillation"] = 0.0 if teacher is None else teacher.weight
-        if found["features"] == "auto":
-            found["features"] = ("auto",)
+        options = {name: getattr(values[option.owner], option.field) for name, option in OPTIONS.items()}
+        options["distillation"] = 0.0 if teacher is None else teacher.weight
+        if options["features"] == "auto":
+            options["features"] = ("auto",)
         if not isinstance(self.recipe.schedule, str):
-            found["schedule"] = ",".join(f"{multiplier}@{start}" for multiplier, start in self.recipe.schedule)
-        return found
+            options["schedule"] = ",".join(f"{multiplier}@{start}" for multiplier, start in self.recipe.schedule)
+        return options
 
     @property
     def seed(self) -> int:
@@ -153,8 +153,8 @@ class Settings:
     def folder(self) -> Path:
         """The folder that this run writes to.
 
-        It is `run_folder` if that is given; else its name has model, data and target, and the precision unless that is
-        fp32.
+        It is `run_folder` if that is given. Otherwise its name has the model, the data and the target, and the
+        precision unless that is fp32.
 
         Example:
             >>> Settings(data="tfds:cars/1.0.0").folder.name
@@ -163,20 +163,20 @@ class Settings:
         if self.run_folder is not None:
             return self.run_folder
         precision = "" if self.export.precision == "fp32" else f"-{self.export.precision}"
-        # Of a path the last part; of tfds:NAME/CONFIG:VERSION all of it, since the versions of many sets are alike.
+        # The last part of a path, but all of tfds:NAME/CONFIG:VERSION, since many data sets have the same versions.
         whole = self.data.startswith("tfds:")
         data = re.sub("[/:]", "-", self.data) if whole else Path(self.data).resolve().name
         return Path(self.output) / f"{self.name}-{data}-{self.target}{precision}"
 
     @property
     def model_file(self) -> Path | None:
-        """The .keras file of the model; `None` for a network that is known by its name."""
+        """The .keras file of the model; `None` for a network by name."""
         path = Path(self.model)
         return path if path.suffix.lower() == ".keras" else None
 
     @property
     def name(self) -> str:
-        """What folders and reports call the model.
+        """The name of the model in folders and reports.
 
         Example:
             >>> Settings(model="ResNet50").name, Settings(model="nets/mine.keras").name
@@ -185,12 +185,12 @@ class Settings:
         return self.model.lower() if self.model_file is None else self.model_file.stem
 
     def to_dict(self) -> dict[str, Any]:
-        """The options by their names, as JSON can hold them; `--config` reads them as well."""
+        """The options by their names, as JSON can hold them. `--config` reads such a file, too."""
         return {name: str(value) if isinstance(value, Path) else value for name, value in self.options().items()}
 
     @classmethod
     def from_dict(cls, value: Any) -> "Settings":
-        """The settings of which `to_dict` made `value`.
+        """The settings that `to_dict` gave as `value`.
 
         Raises:
             UserError: If `value` is not a dictionary of options, or an option has a value of another type.
@@ -205,7 +205,7 @@ class Settings:
                 f"These aren't the settings of a run. Received: {value!r}. Give the settings.json that "
                 "`keras-qat run` of this version wrote."
             )
-        return cls.of(**{name: _option(name, given) for name, given in value.items()})
+        return cls.of(**{name: _read_option(name, given) for name, given in value.items()})
 
 
 @dataclass(frozen=True)
@@ -213,11 +213,11 @@ class Option:
     """One option, as a class of options declares it.
 
     Args:
-        name: of the option: `calibration_images`.
-        kind: type of its values.
-        default: its value if it is not given; `MISSING` if it must be given.
-        owner: the class that declares it, and whose docstring explains it.
-        field: of that class. It is the option's name, but for the weight of a distillation.
+        name: name of the option, such as `calibration_images`.
+        kind: type of the option's values.
+        default: the value if the option is not given; `MISSING` if it must be given.
+        owner: the class that declares the option, and whose docstring explains it.
+        field: name of the field of that class. It is the option's name, except for the weight of a distillation.
     """
 
     name: str
@@ -228,18 +228,19 @@ class Option:
 
 
 def declared(owner: type, **kinds: Any) -> tuple[Option, ...]:
-    """The options that a frozen dataclass declares, in their order.
+    """The options that a frozen dataclass declares, in the order of its fields.
 
     Args:
         owner: the dataclass.
-        kinds: types of options that Python takes in more forms than a command line can spell, by the fields' names.
+        kinds: types that options have on the command line, by the names of their fields, where they differ from those
+            of the fields.
 
     Example:
         >>> [option.name for option in declared(ExportOptions)]
         ['opset', 'precision', 'embed_preprocessing']
     """
     return tuple(
-        Option(each.name, kinds.get(each.name, each.type), each.default, owner, each.name) for each in fields(owner)
+        Option(item.name, kinds.get(item.name, item.type), item.default, owner, item.name) for item in fields(owner)
     )
 
 
@@ -261,22 +262,21 @@ def _options() -> Iterator[Option]:
 
 
 OPTIONS: Mapping[str, Option] = {option.name: option for option in _options()}
-"""Every option of a run by its name, in the order of their declaration."""
+"""Every option of a run by its name, in the order of declaration."""
 
 
 def _distillation(teacher: Distillation | None, changes: Mapping[str, Any]) -> Distillation | None:
-    """The teacher's part with other values; a weight of 0 is none."""
+    """The teacher with other values; `None` for a weight of 0."""
     if changes.get("weight", 1) == 0:
         return None
     return replace(teacher or Distillation(), **changes)
 
 
-def _option(name: str, value: Any) -> Any:
+def _read_option(name: str, value: Any) -> Any:
     """An option's value from JSON."""
-    try:
-        return from_json_value(OPTIONS[name].kind, value)
-    except UserError as error:
-        raise UserError(
-            f"These aren't the settings of a run: `{name}` can't be that. Received: {value!r}. Mend it, or "
-            "give the settings.json that `keras-qat run` of this version wrote."
-        ) from error
+    return from_json_value(
+        OPTIONS[name].kind,
+        value,
+        problem=f"These aren't the settings of a run: `{name}` can't be read",
+        remedy="Correct it, or give the settings.json that `keras-qat run` of this version wrote.",
+    )

@@ -1,12 +1,13 @@
-"""The float model of the embedded digits, trained here and cached, and the epochs it is trained in.
+"""What a run starts from: the float model, by name or from a user's file, and its images.
 
-What a run starts from: the float model, by name or from a file of the user's own, and its images.
+A network by name has weights from Keras or from a file. On the embedded digits it is trained here if no weights are
+given, and cached. A run that is read back has its images loaded again, and compared with those it was made with.
 """
 
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,22 +27,91 @@ from keras_qat.types import ScoreMeaning
 
 _logger = logging.getLogger(__name__)
 
-DIGITS = "digits"
-DIGITS_SIZE = 32
-"""The smallest input the ResNets of `keras.applications` take."""
+_DIGITS = "digits"
+_DIGITS_SIZE = 32
+"""The smallest input that the ResNets of `keras.applications` take."""
 
-_EPOCHS = 8
-_BATCH_SIZE = 32
+_DIGITS_EPOCHS, _DIGITS_BATCH = 8, 32
+
+_IMAGENET_CLASSES = 1000
+
+_SINGLE_SCORE: Mapping[ScoreMeaning, str] = {
+    "probability": "The model's one score is read as the probability of the second of two classes, chosen above 0.5.",
+    "logit": "The model's one score is read as the logit of the second of two classes, chosen above 0.",
+}
+"""The note about a model whose outputs are not one score for each class."""
 
 
-def digits_baseline(settings: Settings, entry: models.ZooEntry, data: Splits) -> Any:
-    """The network trained on the embedded digits: from the cache, or trained now and put there.
+@dataclass(frozen=True, eq=False)
+class Start:
+    """What a run starts from.
 
     Args:
-        settings: the run's; `seed` decides.
-        entry: the network.
-        data: the digits, at the network's size.
+        model: the trained float model.
+        data: its images, at the network's size.
+        meaning: what the model's scores mean.
     """
+
+    model: Any
+    data: Splits
+    meaning: ScoreMeaning
+
+
+def open_start(settings: Settings) -> Start:
+    """Load the float model and the images that the settings name.
+
+    Args:
+        settings: settings of the run; `model`, `weights`, `data`, `preprocessing`, `skip_bad`, `seed` and
+            `embed_preprocessing` decide.
+
+    Raises:
+        DataError: If the data can't be read as images, or has other classes than the model.
+        StorageError: If the model file can't be read.
+        UnsupportedModelError: If the model does not classify images.
+        UserError: If there are no weights and the data are not the embedded digits, or if settings exclude each other.
+        WeightsError: If the weights can't be used.
+    """
+    path = settings.model_file
+    return _named_start(settings) if path is None else _own_start(settings, path)
+
+
+def _named_start(settings: Settings) -> Start:
+    if settings.model.lower() not in models.names() and is_there(Path(settings.model)):
+        raise UserError(
+            f"A model is read from a .keras file. Received: {settings.model!r}, which is none. Load it in Python, save "
+            "it with `model.save('my.keras')`, and give that."
+        )
+    entry = models.find(settings.model)
+    if settings.preprocessing is not None:
+        raise UserError(
+            f"How images are prepared for {entry.name} is known. Received: --preprocessing {settings.preprocessing}. "
+            "Drop it, or give the path of a .keras file as the model."
+        )
+    # The embedded digits are small, and so is the network for them.
+    preprocessing = entry.preprocessing.for_size(_DIGITS_SIZE) if settings.data == _DIGITS else entry.preprocessing
+    data = load_splits(settings, preprocessing)
+    model = _float_model(settings, entry, data)
+    return Start(model, data, graph.score_meaning(graph.trace(model)) or "classes")
+
+
+def _float_model(settings: Settings, entry: models.ZooEntry, data: Splits) -> Any:
+    """Build a network by name with its trained weights."""
+    if settings.weights is None and settings.data == _DIGITS:
+        return _digits_baseline(settings, entry, data)
+    if settings.weights is None:
+        raise UserError(
+            f"{entry.name} has random weights, and nothing trained can come of quantizing those. Received: "
+            f"weights=None with data={settings.data!r}. Give `--weights imagenet` or the path of your weights."
+        )
+    # Images without labels don't say how many classes there are.
+    num_classes = data.num_classes or _IMAGENET_CLASSES
+    return models.build_model(
+        entry, weights=settings.weights, num_classes=num_classes, size=data.train.preprocessing.size
+    )
+
+
+def _digits_baseline(settings: Settings, entry: models.ZooEntry, data: Splits) -> Any:
+    """A network trained on the embedded digits: from the cache, or trained now and cached."""
     path = cache_path(entry.name, settings.seed)
     if path.exists():
         try:
@@ -51,109 +121,109 @@ def digits_baseline(settings: Settings, entry: models.ZooEntry, data: Splits) ->
     keras.utils.set_random_seed(settings.seed)
     model = models.build_model(entry, weights=None, num_classes=data.num_classes, size=data.train.preprocessing.size)
     _logger.info("Training the float baseline of %s on digits, once; it is kept in %s.", entry.name, path)
-    train, selection = (_unrounded(images) for images in (data.train, data.selection))
-    trained = training.train_baseline(
-        model,
-        epochs_of(train, _BATCH_SIZE, settings.seed),
-        selection.batches(256),
-        epochs=_EPOCHS,
-        seed=settings.seed,
+    # The baseline is cached for all runs, whether or not the files of this one read whole pixels.
+    train, selection = (
+        replace(images, preprocessing=replace(images.preprocessing, whole_pixels=False))
+        for images in (data.train, data.selection)
     )
+    epochs = epochs_of(train, _DIGITS_BATCH, settings.seed)
+    trained = training.train_baseline(model, epochs, selection.batches(256), epochs=_DIGITS_EPOCHS, seed=settings.seed)
     export_keras(trained, path)
     return trained
 
 
-def _unrounded(images: ImageSet) -> ImageSet:
-    """The images as the cached baseline saw them, whether or not this run's files read whole pixels."""
-    return replace(images, preprocessing=replace(images.preprocessing, whole_pixels=False))
-
-
-def epochs_of(images: ImageSet, batch_size: int, seed: int, augment: Augmentation | None = None) -> Any:
-    """Epoch number → that epoch's batches, shuffled and varied by seed and epoch alone: a resumed run sees the same."""
-    return lambda epoch: images.batches(batch_size, shuffle_seed=seed + epoch, augment=augment)
-
-
 def cache_path(model: str, seed: int) -> Path:
-    """Where the digits baseline of a model is kept; the name changes with all that it depends on."""
+    """The file that caches a model's baseline on the digits. Its name changes with all that the baseline depends on."""
     recipe = {
         "model": model,
-        "data": DIGITS,
-        "size": DIGITS_SIZE,
-        "epochs": _EPOCHS,
-        "batch": _BATCH_SIZE,
+        "data": _DIGITS,
+        "size": _DIGITS_SIZE,
+        "epochs": _DIGITS_EPOCHS,
+        "batch": _DIGITS_BATCH,
         "seed": seed,
         "keras": keras.version(),
     }
     digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:12]
-    return Path(platformdirs.user_cache_path("keras-qat")) / "baselines" / f"{model}-{DIGITS}-{digest}.keras"
+    return Path(platformdirs.user_cache_path("keras-qat")) / "baselines" / f"{model}-{_DIGITS}-{digest}.keras"
 
 
-_IMAGENET_CLASSES = 1000
-
-
-_TOLD: Mapping[ScoreMeaning, str] = {
-    "probability": "Its single score is read as the probability of the second of two classes: above 0.5 is that.",
-    "logit": "Its single score is read as the logit of the second of two classes: above 0 is that.",
-}
-"""What is said where the classes aren't the model's own outputs."""
-
-
-@dataclass(frozen=True, eq=False)
-class Start:
-    """What a run starts from.
+def epochs_of(
+    images: ImageSet, batch_size: int, seed: int, augment: Augmentation | None = None
+) -> Callable[[int], Any]:
+    """The batches of each epoch, shuffled and augmented.
 
     Args:
-        model: the float model, trained.
-        data: its images, at the network's size.
-        meaning: of the model's scores.
+        images: the training images.
+        batch_size: images in a batch.
+        seed: seed of the first epoch; epoch e uses `seed + e`, so that a resumed run sees the same batches.
+        augment: how images are varied. `None` leaves them as they are.
+
+    Returns:
+        A function from the number of an epoch to its batches.
     """
-
-    model: Any
-    data: Splits
-    meaning: ScoreMeaning
+    return lambda epoch: images.batches(batch_size, shuffle_seed=seed + epoch, augment=augment)
 
 
-def open_start(settings: Settings) -> Start:
-    """The float model and the images that the settings name.
+def _own_start(settings: Settings, path: Path) -> Start:
+    if settings.weights is not None:
+        raise UserError(
+            f"A .keras file has its weights in it. Received: {str(path)!r} with --weights {settings.weights}. Drop one."
+        )
+    model = models.load_model_file(path)
+    meaning = _require_float_classifier(model, path)
+    models.check_finite(model)
+    num_classes = graph.classes_of(int(model.output_shape[-1]), meaning)
+    data = load_splits(settings, models.input_preprocessing(model, settings.preprocessing, path), num_classes)
+    if data.train.labelled:
+        evaluation.require_classes(path, num_classes, Labelled(data.validation, data.class_names))
+    if meaning in _SINGLE_SCORE:
+        _logger.info(_SINGLE_SCORE[meaning])
+    return Start(model, data, meaning)
 
-    Args:
-        settings: the run's; `model`, `weights`, `data`, `preprocessing`, `skip_bad`, `seed` and `embed_preprocessing`
-            decide.
 
-    Raises:
-        DataError: the data can't be read as images, or has other classes than the model.
-        StorageError: the model file can't be read.
-        UnsupportedModelError: the model is no classifier of images.
-        UserError: there are no weights, and the data is not the embedded set; or settings exclude each other.
-        WeightsError: the weights can't be used.
-    """
-    return _named(settings) if settings.model_file is None else _own(settings, settings.model_file)
+def _require_float_classifier(model: Any, path: Path) -> ScoreMeaning:
+    """Refuse a model that a run can't judge, though the stages in Python take it; return what its scores mean."""
+    meaning = graph.score_meaning(graph.trace(model))
+    if meaning is None or not isinstance(model.output_shape, tuple):
+        raise UnsupportedModelError(
+            "A run judges a model by the classes it finds, so it must give one score for each of at least two classes, "
+            "or for two classes a single one: a sigmoid's, or a logit, of a last layer without activation. "
+            f"Received: {str(path)!r}, whose output has the shape {model.output_shape}. From Python, "
+            "`keras_qat.quantize` and `keras_qat.export_onnx` take models of any output."
+        )
+    if any(isinstance(layer, FakeQuantize) for layer in model.layers):
+        raise UserError(
+            f"This model is quantized already. Received: {str(path)!r}. Give the float model that it was made from, or "
+            "write this one to a file with `keras-qat export`."
+        )
+    return meaning
 
 
 def load_splits(settings: Settings, preprocessing: Preprocessing, num_classes: int | None = None) -> Splits:
-    """The run's images, prepared for its network.
+    """Load the images of a run, prepared for its network.
 
     Args:
-        settings: the run's; `data`, `seed`, `skip_bad` and `embed_preprocessing` decide.
-        preprocessing: of the network.
-        num_classes: how many classes it tells apart, where the data doesn't decide that.
+        settings: settings of the run; `data`, `seed`, `skip_bad` and `embed_preprocessing` decide.
+        preprocessing: how the network's images are prepared.
+        num_classes: number of the network's classes, for data that don't decide it.
 
     Raises:
-        DataError: the data can't be read as images.
+        DataError: If the data can't be read as images.
     """
     whole = replace(preprocessing, whole_pixels=settings.export.embed_preprocessing)
     return load_data(settings.data, whole, settings.seed, settings.skip_bad, num_classes)
 
 
 def load_saved(settings: Settings) -> Splits:
-    """The images of a run that is read back, cut and prepared as they were.
+    """Load the images of a run that is read back, divided and prepared as they were.
 
     Args:
-        settings: of the run. `data` says where its images are now.
+        settings: settings of the run. `data` says where its images are now.
 
     Raises:
-        DataError: If they can't be read, or aren't the run's: images that calibrated would judge.
-        StorageError: If the run doesn't say what its files expect of images.
+        DataError: If the images can't be read or are not those of the run, so that images which calibrated would
+            judge.
+        StorageError: If the run has no preprocessing.json.
     """
     folder = RunFolder(settings.folder)
     facts = folder.facts()
@@ -171,73 +241,3 @@ def load_saved(settings: Settings) -> Splits:
             f"{len(splits.train)} images to train. Make the run again, or say with --data where its images are."
         )
     return splits
-
-
-def _named(settings: Settings) -> Start:
-    if settings.model.lower() not in models.names() and is_there(Path(settings.model)):
-        raise UserError(
-            f"A model is read from a .keras file. Received: {settings.model!r}, which is none. Load it in Python, save "
-            "it with `model.save('my.keras')`, and give that."
-        )
-    entry = models.find(settings.model)
-    if settings.preprocessing is not None:
-        raise UserError(
-            f"How images are prepared for {entry.name} is known. Received: --preprocessing {settings.preprocessing}. "
-            "Drop it, or give the path of a .keras file as the model."
-        )
-    # The embedded digits are small, and so is the network for them.
-    preprocessing = entry.preprocessing.for_size(DIGITS_SIZE) if settings.data == DIGITS else entry.preprocessing
-    data = load_splits(settings, preprocessing)
-    model = _float_model(settings, entry, data)
-    return Start(model, data, graph.score_meaning(graph.trace(model)) or "classes")
-
-
-def _float_model(settings: Settings, entry: models.ZooEntry, data: Splits) -> Any:
-    """Build the network of that name with its trained weights."""
-    if settings.weights is None and settings.data == DIGITS:
-        return digits_baseline(settings, entry, data)
-    if settings.weights is None:
-        raise UserError(
-            f"{entry.name} has random weights, and nothing trained can come of quantizing those. Received: "
-            f"weights=None with data={settings.data!r}. Give `--weights imagenet` or the path of your weights."
-        )
-    # Images without labels don't say how many classes there are.
-    num_classes = data.num_classes or _IMAGENET_CLASSES
-    return models.build_model(
-        entry, weights=settings.weights, num_classes=num_classes, size=data.train.preprocessing.size
-    )
-
-
-def _own(settings: Settings, path: Path) -> Start:
-    if settings.weights is not None:
-        raise UserError(
-            f"A .keras file has its weights in it. Received: {str(path)!r} with --weights {settings.weights}. Drop one."
-        )
-    model = models.load_model_file(path)
-    meaning = _require_float_classifier(model, path)
-    models.check_finite(model)
-    num_classes = graph.classes_of(int(model.output_shape[-1]), meaning)
-    data = load_splits(settings, models.input_preprocessing(model, settings.preprocessing, path), num_classes)
-    if data.train.labelled:
-        evaluation.require_classes(path, num_classes, Labelled(data.validation, data.class_names))
-    if meaning in _TOLD:
-        _logger.info(_TOLD[meaning])
-    return Start(model, data, meaning)
-
-
-def _require_float_classifier(model: Any, path: Path) -> ScoreMeaning:
-    """Refuse what a run can't judge; the stages in Python take more."""
-    meaning = graph.score_meaning(graph.trace(model))
-    if meaning is None or not isinstance(model.output_shape, tuple):
-        raise UnsupportedModelError(
-            "A run judges a model by the classes it finds, so it must give one score for each of at least two classes, "
-            "or for two classes a single one: a sigmoid's, or a logit, of a last layer without activation. "
-            f"Received: {str(path)!r}, whose output has the shape {model.output_shape}. From Python, "
-            "`keras_qat.quantize` and `keras_qat.export_onnx` take models of any output."
-        )
-    if any(isinstance(layer, FakeQuantize) for layer in model.layers):
-        raise UserError(
-            f"This model is quantized already. Received: {str(path)!r}. Give the float model that it was made from, or "
-            "write this one to a file with `keras-qat export`."
-        )
-    return meaning

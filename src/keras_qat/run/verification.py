@@ -1,4 +1,4 @@
-"""Verification of files after a run: all ONNX files of its folder, or one file, against what they were made from."""
+"""Verification after a run: all ONNX files of its folder, or one file, against what they were made from."""
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from keras_qat import data as data_sets
 from keras_qat import models, onnx, placement, runtimes, verify
 from keras_qat.errors import StorageError, UserError, require_seed
-from keras_qat.run.folder import RunFolder, require_file_or_run, seed_for
+from keras_qat.run.folder import RunFolder
+from keras_qat.run.paths import require_file_or_run, seed_for
 from keras_qat.types import BASELINE, PTQ, QAT
 
 if TYPE_CHECKING:
@@ -16,25 +17,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class VerificationSettings:
-    """What is verified, and on what: all the ONNX files of a run, or one file.
+    """What is verified, and on which inputs: all the ONNX files of a run, or one file.
 
     Args:
         path: the folder of a run, or an ONNX file.
         model: the .keras file that the ONNX file was exported from. If not given, that of the same name beside it.
-        placement: the placement.json of its run. If not given, that beside the ONNX file of a quantized model, if there
-            is one.
+        placement: the placement.json of the file's run. If not given, that beside the ONNX file of a quantized model,
+            if there is one.
         data: images to compare classes on, as for `keras-qat evaluate`. A run has its own: the option says where they
             are now, if they were moved. One file is compared on random numbers if no images are given.
         preprocessing: how images are prepared, as MODE:SIZE or MODE:SIZE:RESIZE, such as caffe:224:256. If not given,
             what is written in the file or beside it, or what the model's first Rescaling or Normalization shows.
         images: number of images to compare classes on.
         seed: seed that decides which digits or photos are validation images, chooses among them, and draws the random
-            numbers. If not given, that of the run by the settings.json beside the file, or 0.
-        skip_bad: leave out files that are not images or only parts of one, and corrupt records, instead of stopping;
-            for one file: a run does as its own settings say.
+            numbers. If not given, that of the settings.json beside the file, or 0.
+        skip_bad: leave out files that are not images or only parts of one, and corrupt records, instead of stopping.
+            This is for one file; for a run, its own settings decide.
 
     Raises:
-        UserError: If a number is out of range, or a folder is given files that only go with one file.
+        UserError: If a number is out of range, or files that go with one ONNX file are given for a folder.
 
     Example:
         >>> VerificationSettings(Path("qat.onnx")).images
@@ -51,7 +52,7 @@ class VerificationSettings:
     skip_bad: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what no verification can be."""
+        """Refuse numbers out of range, and files that don't go with a folder."""
         if self.images < 1:
             raise UserError(f"`images` must be at least 1. Received: {self.images}. Give a larger number.")
         require_seed(self.seed or 0)
@@ -72,13 +73,40 @@ def _text(path: Path | None) -> str | None:
     return None if path is None else str(path)
 
 
-def cases_of_run(folder: RunFolder) -> "tuple[verify.Case, ...]":
-    """The ONNX files of a run: the baseline's, then the quantized ones.
+def verify_files(settings: VerificationSettings) -> "verify.Verification":
+    """Compare each file with its placement and with its Keras model.
+
+    Args:
+        settings: the files and their inputs.
+
+    Returns:
+        The result for each file, whether or not it differs.
 
     Raises:
-        StorageError: If the run has no placement or no quantized ONNX file, or one without its Keras model.
-        UserError: If the placement can't be understood.
+        StorageError: If a file is missing or can't be read.
+        DataError: If the images can't be read.
+        UserError: If the placement or the settings of the run can't be understood, or nothing says how images are
+            prepared.
     """
+    return _verify_run(settings) if settings.path.is_dir() else _verify_file(settings)
+
+
+def _verify_run(settings: VerificationSettings) -> "verify.Verification":
+    """Compare all files on the run's selection images, on which nothing was calibrated or trained."""
+    folder = RunFolder(settings.path)
+    saved = folder.settings()
+    cases = _cases_of_run(folder)
+    from keras_qat.run.start import load_saved
+
+    images = load_saved(saved if settings.data is None else saved.changed(data=settings.data)).selection
+    checks = tuple(
+        verify.check_file(case, _inputs(case, images, _facts(case, settings.preprocessing), settings)) for case in cases
+    )
+    return verify.Verification(images.name, checks)
+
+
+def _cases_of_run(folder: RunFolder) -> "tuple[verify.Case, ...]":
+    """The ONNX files of a run: the baseline's, then the quantized ones."""
     planned = folder.placement()
     written = [variant for variant in (BASELINE, PTQ, QAT) if folder.onnx_path(variant).is_file()]
     if not set(written) & {PTQ, QAT}:
@@ -96,13 +124,17 @@ def cases_of_run(folder: RunFolder) -> "tuple[verify.Case, ...]":
     return (*((float_case,) if BASELINE in written else ()), *quantized)
 
 
-def case_of_file(settings: VerificationSettings) -> "verify.Case":
-    """One ONNX file.
+def _verify_file(settings: VerificationSettings) -> "verify.Verification":
+    case = _case_of_file(settings)
+    onnx.read_onnx_file(case.file)
+    facts = _facts(case, settings.preprocessing)
+    images = None if settings.data is None else _images(case, settings.data, facts, settings)
+    name = verify.RANDOM_NUMBERS if images is None else images.name
+    return verify.Verification(name, (verify.check_file(case, _inputs(case, images, facts, settings)),))
 
-    Raises:
-        StorageError: If it, its Keras model or its placement can't be read.
-        UserError: If the placement can't be understood.
-    """
+
+def _case_of_file(settings: VerificationSettings) -> "verify.Case":
+    """One ONNX file with its Keras model, and with its placement and float model if they are there."""
     file = settings.path
     require_file_or_run(file)
     path = settings.model or file.with_suffix(".keras")
@@ -124,57 +156,29 @@ def case_of_file(settings: VerificationSettings) -> "verify.Case":
     )
 
 
-def verify_files(settings: VerificationSettings) -> "verify.Verification":
-    """Hold each file to its placement and to its Keras model.
-
-    Args:
-        settings: which files, on what.
-
-    Returns:
-        What was found of each, right or wrong.
-
-    Raises:
-        StorageError: If a file is missing or can't be read.
-        DataError: If the images can't be read.
-        UserError: If the placement or the settings of the run can't be understood, or nothing says how images are
-            prepared.
-    """
-    return _verify_run(settings) if settings.path.is_dir() else _verify_file(settings)
-
-
-def _verify_run(settings: VerificationSettings) -> "verify.Verification":
-    """All files on the run's own held-out images, which nothing was calibrated or trained on."""
-    folder = RunFolder(settings.path)
-    saved = folder.settings()
-    cases = cases_of_run(folder)
-    from keras_qat.run.start import load_saved
-
-    images = load_saved(saved if settings.data is None else saved.changed(data=settings.data)).selection
-    checks = tuple(
-        verify.check_file(case, _inputs(case, images, _facts(case, settings.preprocessing), settings)) for case in cases
-    )
-    return verify.Verification(images.name, checks)
-
-
-def _verify_file(settings: VerificationSettings) -> "verify.Verification":
-    case = case_of_file(settings)
-    onnx.read_onnx_file(case.file)
-    facts = _facts(case, settings.preprocessing)
-    images = None if settings.data is None else _images(case, settings.data, facts, settings)
-    name = verify.RANDOM_NUMBERS if images is None else images.name
-    return verify.Verification(name, (verify.check_file(case, _inputs(case, images, facts, settings)),))
-
-
-def _seed(settings: VerificationSettings) -> int:
-    return seed_for(settings.path, settings.seed)
-
-
 def _images(
     case: "verify.Case", data: str, facts: "models.ModelFacts | None", settings: VerificationSettings
 ) -> "ImageSet":
-    """Images for both models. Their labels don't matter, so they may be of any classes."""
+    """Images for both models. Their labels are not used, so they may be of any classes."""
     prepared = models.input_preprocessing(case.model, None, case.file) if facts is None else facts.preprocessing
     return data_sets.load_validation(data, prepared, _seed(settings), settings.skip_bad, num_classes=0).images
+
+
+def _facts(case: "verify.Case", given: "Preprocessing | None") -> "models.ModelFacts | None":
+    """The facts about a file's images: as `given` by the user, else as in the file, else as its model's layer shows."""
+    facts = models.read_model_facts(case.file.absolute())
+    if facts is not None:
+        return facts if given is None else replace(facts, preprocessing=given)
+    prepared = given or _shown(case)
+    return None if prepared is None else models.ModelFacts(prepared, embedded=False, class_names=())
+
+
+def _shown(case: "verify.Case") -> "Preprocessing | None":
+    """The preprocessing that the Keras model's first layer shows; `None` if it shows none or its input is no image."""
+    try:
+        return models.input_preprocessing(case.model, None, case.file)
+    except UserError:
+        return None
 
 
 def _inputs(
@@ -185,18 +189,5 @@ def _inputs(
     return verify.images_of(images, facts, settings.images, _seed(settings))
 
 
-def _facts(case: "verify.Case", given: "Preprocessing | None") -> "models.ModelFacts | None":
-    """What the user says of the file's images goes before what it says itself, and that before what its model shows."""
-    found = models.read_model_facts(case.file.absolute())
-    if found is None:
-        prepared = given or _shown(case)
-        return None if prepared is None else models.ModelFacts(prepared, embedded=False, class_names=())
-    return found if given is None else replace(found, preprocessing=given)
-
-
-def _shown(case: "verify.Case") -> "Preprocessing | None":
-    """What the Keras model's first layer shows; `None` for models of other inputs, and where it shows nothing."""
-    try:
-        return models.input_preprocessing(case.model, None, case.file)
-    except UserError:
-        return None
+def _seed(settings: VerificationSettings) -> int:
+    return seed_for(settings.path, settings.seed)

@@ -1,4 +1,7 @@
-"""Post-training quantization as a run does it: ranges, from the cache or the images, and what repairs the rest."""
+"""The two stages of a run that make quantized models: post-training quantization, then fine-tuning.
+
+Each takes the settings of the run, calls the package that does the work, and writes to the folder of the run.
+"""
 
 import logging
 from collections.abc import Mapping
@@ -6,28 +9,32 @@ from typing import Any
 
 import numpy as np
 
-from keras_qat import calibration
-from keras_qat.data import ImageSet
+from keras_qat import calibration, training
+from keras_qat.data import ImageSet, Splits, decode_errors, find_augmentation
+from keras_qat.run.conclude import EVALUATION_BATCH
 from keras_qat.run.folder import RunFolder
 from keras_qat.run.settings import Settings
+from keras_qat.run.start import epochs_of
 from keras_qat.types import Placement
 
 _logger = logging.getLogger(__name__)
 
 _CORRECTION_IMAGES = 128
-"""A mean over all pixels of that many images is known well enough."""
+"""That many images give the means over all their pixels precisely enough."""
 
 _CORRECTION_BATCH = 32
 
 
 def quantize_after_training(model: Any, placement: Placement, train: ImageSet, settings: Settings) -> Any:
-    """Choose the ranges, insert the fake quantization, repair what the settings say; write what was done.
+    """Calibrate, insert the fake quantization, and correct weights and biases as the settings say.
+
+    Placement, ranges and a report of each correction are written to the folder of the run.
 
     Args:
         model: the float model. It is not changed.
         placement: from `plan`.
-        train: images to choose from.
-        settings: of the run. Placement, ranges and a report of each repair are written to their folder.
+        train: the training images, from which those for calibration are taken.
+        settings: settings of the run.
 
     Returns:
         The quantized model.
@@ -53,7 +60,8 @@ def _ranges(model: Any, placement: Placement, images: ImageSet, settings: Settin
 
     if not options.use_cache:
         return compute()
-    # The images themselves, prepared: a folder can change under the same name, and reading is quick beside calibrating.
+    # The key has the digest of the prepared images, since a folder can change under the same name; reading them takes
+    # little time beside calibration.
     data = {"images": calibration.digest(x for x, _ in images.arrays(size)), "batch_size": size}
     return calibration.cached_ranges(calibration.ranges_key(model, placement, data, method, len(images)), compute)
 
@@ -77,7 +85,7 @@ def _insert(
 
 
 def _repairs(quantized: calibration.Quantized) -> tuple[Mapping[str, Any] | None, Mapping[str, Any] | None]:
-    """What was repaired, as JSON can hold it: the ranges of kernels, and the means of outputs."""
+    """The corrected ranges of kernels and means of outputs, as JSON can hold them; `None` where none was corrected."""
     kernels, biases = quantized.weight_ranges, quantized.bias_correction
     kept = None
     if kernels is not None:
@@ -90,3 +98,39 @@ def _repairs(quantized: calibration.Quantized) -> tuple[Mapping[str, Any] | None
             "skipped": dict(biases.skipped),
         }
     return kept, corrected
+
+
+def train_quantized(quantized: Any, teacher: Any, data: Splits, settings: Settings) -> training.FineTuned:
+    """Fine-tune a quantized model with the float model as its teacher, up to its best epoch.
+
+    The recipe, and checkpoints from which an interrupted run continues, are written to the folder of the run.
+
+    Args:
+        quantized: from `quantize_after_training`. It is not changed.
+        teacher: the float model. It is not changed.
+        data: the images. The model is trained on the training images; the selection images choose the epoch.
+        settings: settings of the run.
+    """
+    folder, recipe = RunFolder(settings.folder), settings.recipe
+    folder.write_recipe(recipe)
+    devices = training.find_devices(settings.devices)
+    training.require_device_recipe(recipe, devices)
+    train_images = _shareable(data.train, recipe.batch_size, len(devices))
+    selection = _shareable(data.selection, EVALUATION_BATCH, len(devices))
+    train = epochs_of(train_images, recipe.batch_size, recipe.seed, find_augmentation(settings.augment))
+    with decode_errors(), training.device_scope(devices):
+        return training.fine_tune(
+            quantized,
+            train,
+            selection.batches(EVALUATION_BATCH),
+            recipe,
+            teacher=teacher,
+            folder=folder.checkpoints(settings.augment),
+            data_id=f"{train_images.fingerprint()} {selection.fingerprint()}",
+        )
+
+
+def _shareable(images: ImageSet, batch_size: int, devices: int) -> ImageSet:
+    """All images except those of a last batch that is too small for the devices."""
+    count = training.shareable(len(images), batch_size, devices)
+    return images if count == len(images) else images.take(count, seed=0)
