@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from keras_qat.cli.config_file import with_config
-from keras_qat.cli.options import given
 from keras_qat.cli.program import COMMANDS, app, run_program
+from keras_qat.cli.shared import given
 from keras_qat.run import OPTIONS, Settings, VerificationSettings
 
 Write = Callable[[str, str], str]

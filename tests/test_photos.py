@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_qat.cli.options import SKIP_NOW, offering_skip_bad
 from keras_qat.cli.program import app, run_program
+from keras_qat.cli.shared import SKIP_NOW, offering_skip_bad
 from keras_qat.data import ImageSet, Labelled, Preprocessing, Splits, load_data, load_validation
 from keras_qat.errors import BrokenImageError, DataError
 from keras_qat.evaluation import EvaluationSettings, Predictions, compare, evaluate_file, require_classes

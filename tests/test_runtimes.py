@@ -348,7 +348,7 @@ def test_without_the_package_onnx_runtime_judges_for_openvino(monkeypatch: pytes
 
 def test_no_judge_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
-    monkeypatch.setattr("keras_qat.runtimes.judge.judges_of", lambda _: ("openvino",))
+    monkeypatch.setattr("keras_qat.runtimes.registry.judges_of", lambda _: ("openvino",))
     with pytest.raises(UserError, match=r"judge files for openvino.*not installed.*'keras-qat\[openvino\]'"):
         choose_judge("openvino")
 

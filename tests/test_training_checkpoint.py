@@ -16,9 +16,8 @@ from interrupts import InterruptAt
 from keras_qat.errors import StorageError
 from keras_qat.layers import QuantizedDense
 from keras_qat.training import EpochRecord, FineTuned, Recipe, fine_tune
-from keras_qat.training.checkpoint import Position, RunIdentity, save_checkpoint
+from keras_qat.training.checkpoint import History, Position, RunIdentity, save_checkpoint
 from keras_qat.training.cloning import fingerprint
-from keras_qat.training.history import History
 from keras_qat.training.session import open_session
 from keras_qat.types import QuantSpec
 

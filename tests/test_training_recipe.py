@@ -7,7 +7,7 @@ import pytest
 
 from keras_qat.errors import UserError
 from keras_qat.training import OPTIMIZERS, Distillation, EpochRecord, Recipe, make_optimizer
-from keras_qat.training.history import History
+from keras_qat.training.checkpoint import History
 from keras_qat.types import Monitor
 
 

@@ -1,13 +1,20 @@
 from .histogram import Histogram, merge
 from .intake import read_batches
+from .kernel_ranges import (
+    WEIGHT_METHODS,
+    WeightRanges,
+    choose_weight_ranges,
+    copy_network,
+    find_weight_method,
+    kernel_calls,
+    require_made_of,
+)
 from .measure import calibrate, calibrate_by_all
 from .methods import METHODS, OBSERVERS, Choice, Observer, find_observer, register_observer
 from .options import CalibrationOptions
-from .probes import copy_network, kernel_calls, require_made_of
 from .quantization import Quantized, insert, quantize
 from .ranges import RangeChange, Ranges, RangesDiff, cache_folder, cached_ranges, digest, ranges_key
 from .repair import BiasCorrection, Reestimation, correct_bias, reestimate_batch_norms
-from .weight_ranges import WEIGHT_METHODS, WeightRanges, choose_weight_ranges, find_weight_method
 
 __all__ = [
     "METHODS",

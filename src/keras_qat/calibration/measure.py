@@ -15,7 +15,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_qat.calibration import intake, probes, ranges
+from keras_qat.calibration import intake, kernel_ranges, ranges
 from keras_qat.calibration.histogram import BINS, DROPPED_BITS, Histogram, bars, merge, summarize
 from keras_qat.calibration.methods import Observer, find_observer
 from keras_qat.errors import DataError, UnsupportedModelError
@@ -147,7 +147,7 @@ def build_probe(trace: Trace, tensors: Sequence[str], *, counts: bool) -> keras.
     Returns:
         A model from the float model's inputs to a dictionary by the tensors' names.
     """
-    network, flowing = probes.copy_network(trace)
+    network, flowing = kernel_ranges.copy_network(trace)
     outputs = {
         name: Observe(counts=counts, name=f"keras_qat_observe_{i}")(flowing[name]) for i, name in enumerate(tensors)
     }

@@ -11,8 +11,8 @@ from typing import Any
 
 from keras_qat import graph, transform
 from keras_qat.calibration import measure, methods, repair
+from keras_qat.calibration.kernel_ranges import WeightRanges, choose_weight_ranges, find_weight_method
 from keras_qat.calibration.ranges import Ranges
-from keras_qat.calibration.weight_ranges import WeightRanges, choose_weight_ranges, find_weight_method
 from keras_qat.errors import DataError
 from keras_qat.placement import Overrides, plan
 from keras_qat.types import Placement

@@ -31,7 +31,7 @@ import numpy as np
 from keras import ops
 
 from keras_qat import layers, transform
-from keras_qat.calibration import intake, probes
+from keras_qat.calibration import intake, kernel_ranges
 from keras_qat.errors import DataError
 from keras_qat.graph import Graph, Node, Trace, trace
 from keras_qat.types import OpKind
@@ -113,7 +113,7 @@ def correct_bias(
     means, seen = _measure(model, traced, _MeanDifference, batches, "correcting biases", images, total)
     shifts: dict[str, np.ndarray] = {}
     skipped: dict[str, str] = {}
-    for layer, nodes in probes.kernel_calls(traced).items():
+    for layer, nodes in kernel_ranges.kernel_calls(traced).items():
         shift = means[layer].astype(np.float32)
         if reason := _shift(corrected, traced.graph, nodes, shift):
             skipped[layer] = reason
@@ -175,7 +175,7 @@ def reestimate_batch_norms(
     shifts: dict[str, np.ndarray] = {}
     ratios: dict[str, np.ndarray] = {}
     skipped: dict[str, str] = {}
-    for layer, nodes in probes.kernel_calls(traced).items():
+    for layer, nodes in kernel_ranges.kernel_calls(traced).items():
         norm = _own_batch_norm(renewed, traced.graph, nodes)
         if isinstance(norm, str):
             skipped[layer] = norm
@@ -264,7 +264,7 @@ def _measure(
         DataError: If there are no images.
         UserError: If the quantized model was made of another float model.
     """
-    network, pairs = probes.paired_outputs(model, traced)
+    network, pairs = kernel_ranges.paired_outputs(model, traced)
     if not pairs:
         return {}, 0
     outputs = {
@@ -282,5 +282,5 @@ def _measure(
             sums[name] = sums.get(name, 0) + np.asarray(mean, np.float64) * len(x[0])
     if seen == 0:
         raise DataError("There is nothing to repair the model with. Received: 0 images. Give at least one batch.")
-    calls = probes.kernel_calls(traced)
+    calls = kernel_ranges.kernel_calls(traced)
     return {layer: np.mean([sums[node.name] / seen for node in calls[layer]], axis=0) for layer in calls}, seen

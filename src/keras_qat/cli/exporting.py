@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from keras_qat import export, run, runtimes, verify
-from keras_qat.cli.options import Json, given, option_group, require_all, require_output_file
-from keras_qat.cli.output import show
+from keras_qat.cli.shared import Json, given, option_group, require_all, require_output_file, show
 from keras_qat.errors import GateMissedError, StorageError
 from keras_qat.files import is_file, require_creatable, require_model_file, require_onnx_file
 from keras_qat.targets import find_target

@@ -16,8 +16,8 @@ from rich.table import Table
 
 from keras_qat import data as data_sets
 from keras_qat import evaluation, machine, report, run, verify
-from keras_qat.cli import options
-from keras_qat.cli.output import logging_to, show
+from keras_qat.cli import shared
+from keras_qat.cli.shared import logging_to, show
 from keras_qat.data import require_source
 from keras_qat.errors import GateMissedError, UserError
 from keras_qat.files import is_folder, read_text, require_engine_model, require_image, require_model_file, write_json
@@ -26,20 +26,20 @@ if TYPE_CHECKING:
     VerifyOptions = Any
     EvaluateOptions = Any
 else:
-    VerifyOptions = options.option_group(
+    VerifyOptions = shared.option_group(
         "VerifyOptions", run.declared(run.VerificationSettings, preprocessing=str | None), without={"path"}
     )
     _EVALUATION = run.declared(
         evaluation.EvaluationSettings,
         preprocessing=str | None,
-        batch_size=Annotated[int, options.AtLeastOne],
+        batch_size=Annotated[int, shared.AtLeastOne],
         k=Annotated[int, Parameter(name=["-k", "--k"], validator=Number(gte=1))],
-        images=Annotated[int | None, options.AtLeastOne],
-        threads=Annotated[int | None, options.AtLeastOne],
-        skip_bad=Annotated[bool, options.Flag],
+        images=Annotated[int | None, shared.AtLeastOne],
+        threads=Annotated[int | None, shared.AtLeastOne],
+        skip_bad=Annotated[bool, shared.Flag],
     )
     # `--image` replaces the data, and the seed of the file's run replaces the default.
-    EvaluateOptions = options.option_group("EvaluateOptions", _EVALUATION, optional={"data", "seed"}, without={"file"})
+    EvaluateOptions = shared.option_group("EvaluateOptions", _EVALUATION, optional={"data", "seed"}, without={"file"})
 
 _OF_A_DATA_SET = ("compare", "compare_engine", "images", "skip_bad")
 """Options of `evaluate` that mean nothing for one image."""
@@ -51,7 +51,7 @@ def verify_command(
     *,
     group: Annotated[VerifyOptions, Parameter(name="*")] | None = None,
     output: Path | None = None,
-    as_json: Annotated[bool, options.Json] = False,
+    as_json: Annotated[bool, shared.Json] = False,
 ) -> None:
     """Compare the ONNX files of a run, or one file, with what they were made from; print a row for each file.
 
@@ -69,20 +69,20 @@ def verify_command(
         output: Write all figures to this JSON file, too.
         as_json: Print JSON instead of the table.
     """
-    given = options.given(group)
-    options.require_all(
+    given = shared.given(group)
+    shared.require_all(
         (run.require_file_or_run, path),
         (require_model_file, given.get("model")),
         (read_text, given.get("placement")),
         (require_source, given.get("data")),
-        (options.require_json_output, output),
+        (shared.require_json_output, output),
     )
     settings = run.VerificationSettings(path, **_parsed(given))
     # A run leaves out images as its own settings say.
     of_run = is_folder(path)
-    advice = options.SKIP_ANEW if of_run else options.SKIP_NOW
+    advice = shared.SKIP_ANEW if of_run else shared.SKIP_NOW
     skips = run.RunFolder(path).settings().skip_bad if of_run else settings.skip_bad
-    with options.offering_skip_bad(advice, given=skips):
+    with shared.offering_skip_bad(advice, given=skips):
         verification = run.verify_files(settings)
     record = {**verification.to_dict(), "settings": settings.to_dict()}
     show(lambda: verify.verification_table(verification), record, as_json=as_json)
@@ -98,7 +98,7 @@ def evaluate_command(
     *,
     group: Annotated[EvaluateOptions, Parameter(name="*")] | None = None,
     image: Path | None = None,
-    as_json: Annotated[bool, options.Json] = False,
+    as_json: Annotated[bool, shared.Json] = False,
     output: Path | None = None,
     log_file: Path | None = None,
 ) -> None:
@@ -121,7 +121,7 @@ def evaluate_command(
         output: Write the JSON to this file, too.
         log_file: Append log, settings and result to this file, with times.
     """
-    given = options.given(group)
+    given = shared.given(group)
     data = given.get("data")
     if (data is None) == (image is None):
         raise UserError(
@@ -131,12 +131,12 @@ def evaluate_command(
     if image is not None:
         _require_no_data_set(given)
     with logging_to(log_file) as note:
-        options.require_all(
+        shared.require_all(
             (require_engine_model, file),
             (require_engine_model, given.get("compare")),
             (require_source, data),
             (require_image, image),
-            (options.require_output_file, output),
+            (shared.require_output_file, output),
         )
         given = _parsed(given)
         if image is None:
@@ -170,7 +170,7 @@ def _require_no_data_set(given: Mapping[str, Any]) -> None:
 
 
 def _evaluated(settings: "evaluation.EvaluationSettings") -> tuple[Table, dict[str, Any]]:
-    with options.offering_skip_bad(options.SKIP_NOW, given=settings.skip_bad):
+    with shared.offering_skip_bad(shared.SKIP_NOW, given=settings.skip_bad):
         result = evaluation.evaluate_file(settings)
     record = {**result.to_dict(), "settings": settings.to_dict(), "environment": asdict(machine.read_environment())}
     return report.evaluation_table(result), record

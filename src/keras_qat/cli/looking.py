@@ -15,8 +15,7 @@ from cyclopts import Parameter
 from rich.table import Table
 
 from keras_qat import calibration, doctor, graph, models, placement, report, run, targets
-from keras_qat.cli.options import AtLeastOne, Json, require_all, require_json_output, require_output_file
-from keras_qat.cli.output import show
+from keras_qat.cli.shared import AtLeastOne, Json, require_all, require_json_output, require_output_file, show
 from keras_qat.errors import GateMissedError, StorageError, UserError
 from keras_qat.files import is_folder, read_text, require_model_file, to_json, write_json, write_text
 from keras_qat.progress import CONSOLE

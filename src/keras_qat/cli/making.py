@@ -9,8 +9,16 @@ from cyclopts import Parameter
 from keras_qat import models as networks
 from keras_qat import run as runs
 from keras_qat.calibration import CalibrationOptions
-from keras_qat.cli.options import SKIP_ANEW, SKIP_NOW, Json, given, offering_skip_bad, option_group, require_all
-from keras_qat.cli.output import show_results
+from keras_qat.cli.shared import (
+    SKIP_ANEW,
+    SKIP_NOW,
+    Json,
+    given,
+    offering_skip_bad,
+    option_group,
+    require_all,
+    show_results,
+)
 from keras_qat.data import require_source
 from keras_qat.errors import UserError
 from keras_qat.export import ExportOptions

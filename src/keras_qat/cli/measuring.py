@@ -13,8 +13,8 @@ from cyclopts.validators import Number
 
 from keras_qat import evaluation, machine, report
 from keras_qat import run as runs
-from keras_qat.cli import options
-from keras_qat.cli.output import show
+from keras_qat.cli import shared
+from keras_qat.cli.shared import show
 from keras_qat.data import require_source
 from keras_qat.errors import UserError
 from keras_qat.files import require_engine_model, write_json
@@ -28,11 +28,11 @@ _BatchSizes = Parameter(consume_multiple=True, negative=(), validator=Number(gte
 def benchmark_command(
     *files: Path,
     batch_sizes: Annotated[tuple[int, ...], _BatchSizes] = (1, 8, 32),
-    runs: Annotated[int, options.AtLeastOne] = 50,
+    runs: Annotated[int, shared.AtLeastOne] = 50,
     warm_up: Annotated[int, Parameter(validator=Number(gte=0))] = 10,
-    threads: Annotated[int | None, options.AtLeastOne] = None,
+    threads: Annotated[int | None, shared.AtLeastOne] = None,
     engine: str | None = None,
-    as_json: Annotated[bool, options.Json] = False,
+    as_json: Annotated[bool, shared.Json] = False,
     output: Path | None = None,
     plot: Path | None = None,
 ) -> None:
@@ -60,10 +60,10 @@ def benchmark_command(
     """
     if not files:
         raise UserError("There is nothing to time. Received: no file. Name a model file, such as qat.onnx.")
-    options.require_all(
+    shared.require_all(
         *((require_engine_model, file) for file in files),
-        (options.require_json_output, output),
-        (options.require_output_file, plot),
+        (shared.require_json_output, output),
+        (shared.require_output_file, plot),
     )
     if plot is not None:
         report.require_plot(plot)
@@ -85,11 +85,11 @@ def diagnose_command(
     /,
     *,
     variant: Literal["ptq", "qat"] = "ptq",
-    images: Annotated[int, options.AtLeastOne] = 64,
-    worst: Annotated[int, options.AtLeastOne] = 10,
+    images: Annotated[int, shared.AtLeastOne] = 64,
+    worst: Annotated[int, shared.AtLeastOne] = 10,
     data: str | None = None,
     output: Path | None = None,
-    as_json: Annotated[bool, options.Json] = False,
+    as_json: Annotated[bool, shared.Json] = False,
 ) -> None:
     """Show which tensors and kernels of a run's quantized model lose the most accuracy, and what to try.
 
@@ -112,11 +112,11 @@ def diagnose_command(
     """
     folder = runs.RunFolder(run)
     saved = folder.settings()
-    options.require_all((require_source, data), (options.require_output_file, output))
+    shared.require_all((require_source, data), (shared.require_output_file, output))
     for name in (BASELINE, variant):
         folder.require_model(name)
     settings = saved if data is None else saved.changed(data=data)
-    with options.offering_skip_bad(options.SKIP_ANEW, given=settings.skip_bad):
+    with shared.offering_skip_bad(shared.SKIP_ANEW, given=settings.skip_bad):
         chosen = runs.load_saved(settings).selection.take(images, settings.seed)
         batches, total = chosen.arrays(_DIAGNOSIS_BATCH), chosen.steps(_DIAGNOSIS_BATCH)
         diagnosis = evaluation.diagnose(folder.model(BASELINE), folder.model(variant), batches, total=total)

@@ -8,8 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from keras_qat import data
-from keras_qat.cli.options import SKIP_NOW, AtLeastOne, Flag, Json, offering_skip_bad
-from keras_qat.cli.output import show
+from keras_qat.cli.shared import SKIP_NOW, AtLeastOne, Flag, Json, offering_skip_bad, show
 from keras_qat.text import size_text
 
 

@@ -1,5 +1,5 @@
 from .augmentation import AUGMENTATIONS, Augmentation, find_augmentation
-from .decode import decode_errors, decode_file
+from .image_files import decode_errors, decode_file
 from .image_set import ImageSet
 from .imagenet.prepare import OFFICIAL, OFFICIAL_CLASSES, Prepared, prepare_imagenet
 from .load import DATA_SETS, load_data, load_validation

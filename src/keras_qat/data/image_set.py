@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from keras_qat.data import augmentation, decode, sources, stratified
+from keras_qat.data import augmentation, image_files, sources, stratified
 from keras_qat.data.preprocessing import Preprocessing
 from keras_qat.errors import DataError, UserError
 from keras_qat.types import UNLABELLED
@@ -196,7 +196,7 @@ class ImageSet:
             DataError: If an image can't be read; the message names the file.
             UserError: If `batch_size` is less than 1.
         """
-        with decode.decode_errors():
+        with image_files.decode_errors():
             yield from self.batches(batch_size, shuffle_seed=shuffle_seed, skipped=skipped).as_numpy_iterator()
 
     def take(self, n: int, seed: int) -> "ImageSet":

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from keras_qat.data.decode import decode_file
+from keras_qat.data.image_files import decode_file
 from keras_qat.errors import DataError
 from keras_qat.files import is_there
 

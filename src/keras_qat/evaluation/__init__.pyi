@@ -13,9 +13,8 @@ from .latency import (
     measure_latency,
     time_in_turn,
 )
-from .model_inputs import convert, fixed_batch, random_inputs
 from .options import EvaluationSettings
-from .predictions import Predictions, class_scores, predict
+from .predictions import Predictions, class_scores, convert, fixed_batch, predict, random_inputs
 from .served_model import Classification, RankedClass, ServedModel, classify, open_model, rank, require_classes
 
 __all__ = [

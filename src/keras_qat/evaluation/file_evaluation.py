@@ -13,9 +13,8 @@ import numpy as np
 from keras_qat.data import Labelled, Skipped, load_validation
 from keras_qat.errors import DataError, UserError
 from keras_qat.evaluation.comparison import Comparison, Proportion, compare, proportion
-from keras_qat.evaluation.model_inputs import fixed_batch
 from keras_qat.evaluation.options import EvaluationSettings
-from keras_qat.evaluation.predictions import Predictions, predict
+from keras_qat.evaluation.predictions import Predictions, fixed_batch, predict
 from keras_qat.evaluation.served_model import ServedModel, open_model, require_classes, warn_unless_finite
 from keras_qat.runtimes import Runtime
 

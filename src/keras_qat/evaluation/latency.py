@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_qat.errors import UserError
-from keras_qat.evaluation.model_inputs import as_input, fixed_batch, random_inputs
+from keras_qat.evaluation.predictions import as_input, fixed_batch, random_inputs
 from keras_qat.progress import track
 from keras_qat.runtimes import Runtime, open_runtime
 

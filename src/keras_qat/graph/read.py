@@ -20,9 +20,8 @@ from typing import Any
 import keras
 
 from keras_qat.errors import UnsupportedModelError
-from keras_qat.graph.composites import find_expansion
 from keras_qat.graph.facts import Graph, Node
-from keras_qat.graph.kinds import activation_name, kind_of
+from keras_qat.graph.kinds import activation_name, find_expansion, kind_of
 from keras_qat.types import OpKind
 
 

@@ -1,6 +1,6 @@
+from .beside import option_of, require_file_or_run, require_no_run_file, seed_for
 from .conclude import check_gates
 from .folder import PAGE, RunFolder
-from .paths import option_of, require_file_or_run, require_no_run_file, seed_for
 from .pipeline import run, train
 from .settings import OPTIONS, Option, Settings, declared
 from .stages import quantize_after_training, train_quantized

@@ -1,8 +1,7 @@
-from .judge import Judge, choose_judge
 from .keras_runtime import KerasRuntime, SavedModelRuntime
 from .onnxruntime_runtime import OnnxRuntime, open_session
 from .openvino_runtime import OpenVINORuntime
-from .registry import ADAPTERS, Adapter, EngineBuild, build_engine, open_runtime
+from .registry import ADAPTERS, Adapter, EngineBuild, Judge, build_engine, choose_judge, open_runtime
 from .runtime import BatchRange, BuildOptions, Runtime, TensorSpec, import_optional
 from .tensorrt_build import build_plan
 from .tensorrt_runtime import TensorRTRuntime, why_no_gpu

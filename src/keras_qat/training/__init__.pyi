@@ -1,10 +1,9 @@
 from .batches import require_label_free, require_probabilities
-from .callbacks import FiniteLoss, RangesToTensorBoard
+from .callbacks import FiniteLoss, FreezeBatchNorm, FreezeRanges, RangesToTensorBoard, freeze_batch_norms
+from .checkpoint import EpochRecord
 from .devices import device_scope, find_devices, require_device_recipe, shareable
 from .distiller import Distiller
 from .fine_tuning import FineTuned, fine_tune, train_baseline
-from .freezing import FreezeBatchNorm, FreezeRanges, freeze_batch_norms
-from .history import EpochRecord
 from .optimizers import OPTIMIZERS, PiecewiseWithWarmup, make_optimizer, make_schedule
 from .recipe import Distillation, Recipe, parse_schedule
 

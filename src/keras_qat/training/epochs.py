@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import keras
 
-from keras_qat.training import checkpoint, cloning, freezing, history
+from keras_qat.training import callbacks, checkpoint, cloning
 from keras_qat.training.batches import EpochData
 from keras_qat.training.callbacks import FiniteLoss, StateKeeper, TrainingProgress, memory_explained
 from keras_qat.training.recipe import Recipe, parse_batch_norm
@@ -27,7 +27,7 @@ def fit_epochs(
     callbacks: Sequence[keras.callbacks.Callback] = (),
     keep: Callable[[checkpoint.Position], None] = lambda _: None,
     keep_every_s: float = 600.0,
-) -> history.History:
+) -> checkpoint.History:
     """Train epoch by epoch; after each epoch that is the best so far, `session.best` gets its weights.
 
     Each epoch is one `fit`; the compiled step and the optimizer carry over to the next. All randomness of epoch e is
@@ -53,7 +53,7 @@ def fit_epochs(
         stack.enter_context(memory_explained(data.batch_size, recipe.accumulate))
         if position is None:
             position = checkpoint.Position(
-                history.History(monitor=recipe.monitor).with_record(_evaluate_given(session, data))
+                checkpoint.History(monitor=recipe.monitor).with_record(_evaluate_given(session, data))
             )
             keep(position)
         own_callbacks = _freezing_callbacks(recipe)
@@ -83,7 +83,7 @@ def fit_epochs(
     return position.history
 
 
-def _evaluate_given(session: Session, data: EpochData) -> history.EpochRecord:
+def _evaluate_given(session: Session, data: EpochData) -> checkpoint.EpochRecord:
     """Evaluate the model as given, and return the record of epoch 0."""
     started = time.perf_counter()
     results = session.trainer.evaluate(data.selection, steps=data.selection_steps, verbose=0, return_dict=True)
@@ -97,8 +97,8 @@ def _evaluate_given(session: Session, data: EpochData) -> history.EpochRecord:
 def _freezing_callbacks(recipe: Recipe) -> list[keras.callbacks.Callback]:
     batch_norm, ranges = parse_batch_norm(recipe.batch_norm), recipe.freeze_ranges_after
     return [
-        *([freezing.FreezeBatchNorm(batch_norm)] if batch_norm else []),
-        *([freezing.FreezeRanges(ranges)] if ranges is not None else []),
+        *([callbacks.FreezeBatchNorm(batch_norm)] if batch_norm else []),
+        *([callbacks.FreezeRanges(ranges)] if ranges is not None else []),
     ]
 
 
@@ -121,7 +121,7 @@ def _fit_epoch(
     recipe: Recipe,
     position: checkpoint.Position,
     callbacks: Sequence[keras.callbacks.Callback],
-) -> history.EpochRecord:
+) -> checkpoint.EpochRecord:
     """Train the epoch after `position`, or the rest of it."""
     epoch, step = position.history.last_epoch + 1, position.step
     if step == 0:
@@ -161,8 +161,8 @@ def _seed_epoch(model: keras.Model, seed: int) -> None:
                 value.state.assign([seed, index])
 
 
-def _record(epoch: int, rate: float | None, logs: Mapping[str, float], started: float) -> history.EpochRecord:
-    return history.EpochRecord(
+def _record(epoch: int, rate: float | None, logs: Mapping[str, float], started: float) -> checkpoint.EpochRecord:
+    return checkpoint.EpochRecord(
         epoch=epoch,
         learning_rate=rate,
         train_loss=logs.get("loss"),

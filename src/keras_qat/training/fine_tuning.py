@@ -17,8 +17,8 @@ from keras_qat.errors import UserError
 from keras_qat.files import require_writable
 from keras_qat.training import batches, checkpoint, cloning, devices, distiller
 from keras_qat.training.callbacks import tensorboard_callbacks
+from keras_qat.training.checkpoint import EpochRecord
 from keras_qat.training.epochs import fit_epochs
-from keras_qat.training.history import EpochRecord
 from keras_qat.training.recipe import Recipe
 from keras_qat.training.session import Session, open_session
 

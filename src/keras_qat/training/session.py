@@ -6,7 +6,7 @@ from typing import Any
 import keras
 
 from keras_qat.errors import UserError
-from keras_qat.training import cloning, distiller, freezing, optimizers
+from keras_qat.training import callbacks, cloning, distiller, optimizers
 from keras_qat.training.recipe import Recipe, parse_batch_norm
 
 
@@ -64,7 +64,7 @@ def open_session(
     schedule = optimizers.make_schedule(recipe.schedule, recipe.learning_rate, steps_per_epoch, recipe.epochs)
     working = cloning.clone(model, precision=recipe.training_precision, range_mode=recipe.range_mode)
     if parse_batch_norm(recipe.batch_norm) == 0:
-        freezing.freeze_batch_norms(working)
+        callbacks.freeze_batch_norms(working)
     for layer in cloning.all_layers(working):
         if isinstance(layer, keras.layers.BatchNormalization) and batch_norm_momentum is not None:
             layer.momentum = batch_norm_momentum

@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from keras_qat.data.decode import opened, to_rgb
+from keras_qat.data.image_files import opened, to_rgb
 from keras_qat.data.imagenet.listing import Listing
 from keras_qat.data.records import framing, shard_folder
 from keras_qat.errors import DataError, UserError

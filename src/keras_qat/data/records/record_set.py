@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_qat.data import decode, sources
+from keras_qat.data import image_files, sources
 from keras_qat.data.image_set import ImageSet
 from keras_qat.data.preprocessing import Preprocessing
 from keras_qat.data.records import framing, layouts
@@ -73,7 +73,7 @@ class RecordSource:
     def _decode(self, index: int) -> NDArray[np.uint8]:
         name = f"{self.paths[self.shard[index]]} (record at byte {self.offset[index]})"
         try:
-            return decode.decode_bytes(self.encoded(index), name, framing.ADVICE)
+            return image_files.decode_bytes(self.encoded(index), name, framing.ADVICE)
         except BrokenImageError as error:
             # `skip_bad` does not help here: it looks at the records beforehand, not at the images in them.
             raise DataError(str(error)) from error
