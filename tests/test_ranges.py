@@ -20,7 +20,7 @@ from keras_qat.calibration.histogram import summarize
 from keras_qat.cli.program import app, run_program
 from keras_qat.data import ImageSet, Mode, Preprocessing
 from keras_qat.errors import StorageError, UserError
-from keras_qat.run import Settings, stages
+from keras_qat.run import Settings, pipeline
 from keras_qat.types import Placement, TensorRange
 
 layers = keras.layers
@@ -403,7 +403,7 @@ def test_a_run_calibrates_once(
 
     def ranges_with(settings: Settings, pixels: np.ndarray = pixels, mode: Mode = "tf") -> Ranges:
         images = ImageSet.from_arrays("noise", pixels, [0] * len(pixels), Preprocessing(mode, 6, 6))
-        return stages._ranges(model, placement, images, settings)
+        return pipeline._ranges(model, placement, images, settings)
 
     settings = Settings.of(calibration_batch_size=5)
     first = ranges_with(settings)

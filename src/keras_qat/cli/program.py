@@ -13,35 +13,31 @@ import cyclopts
 from rich.logging import RichHandler
 
 from keras_qat._version import __version__
+from keras_qat.cli import judging, looking, making, measuring
 from keras_qat.cli.config_file import read_config, with_config
-from keras_qat.cli.exporting import build_engine_command, export_command
-from keras_qat.cli.judging import evaluate_command, verify_command
-from keras_qat.cli.looking import diff_ranges_command, doctor_command, explain_command, report_command
-from keras_qat.cli.making import quantize_command, run_command, train_command
-from keras_qat.cli.measuring import benchmark_command, diagnose_command
 from keras_qat.cli.prepare_imagenet import prepare_imagenet_command
 from keras_qat.errors import GateMissedError, UserError
 from keras_qat.progress import CONSOLE
 
 COMMANDS: Mapping[str, Mapping[str, Callable[..., None]]] = {
     "From model to file": {
-        "run": run_command,
-        "quantize": quantize_command,
-        "train": train_command,
-        "export": export_command,
-        "build-engine": build_engine_command,
+        "run": making.run_command,
+        "quantize": making.quantize_command,
+        "train": making.train_command,
+        "export": making.export_command,
+        "build-engine": making.build_engine_command,
     },
     "Judge": {
-        "verify": verify_command,
-        "evaluate": evaluate_command,
-        "benchmark": benchmark_command,
-        "diagnose": diagnose_command,
+        "verify": judging.verify_command,
+        "evaluate": judging.evaluate_command,
+        "benchmark": measuring.benchmark_command,
+        "diagnose": measuring.diagnose_command,
     },
     "Look": {
-        "report": report_command,
-        "explain": explain_command,
-        "diff-ranges": diff_ranges_command,
-        "doctor": doctor_command,
+        "report": looking.report_command,
+        "explain": looking.explain_command,
+        "diff-ranges": looking.diff_ranges_command,
+        "doctor": looking.doctor_command,
     },
     "Prepare": {
         "prepare-imagenet": prepare_imagenet_command,

@@ -1,9 +1,8 @@
 from .beside import option_of, require_file_or_run, require_no_run_file, seed_for
 from .conclude import check_gates
 from .folder import PAGE, RunFolder
-from .pipeline import run, train
+from .pipeline import quantize_after_training, run, train, train_quantized
 from .settings import OPTIONS, Option, Settings, declared
-from .stages import quantize_after_training, train_quantized
 from .start import load_saved, open_start
 from .verification import VerificationSettings, verify_files
 

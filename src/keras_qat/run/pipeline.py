@@ -3,13 +3,20 @@
 baseline ── plan ── calibrate ── apply ──▶ PTQ ── fine_tune ──▶ QAT
    └───────────────────────┬────────────────┴────────────────────┘
            export, verify, evaluate, time, report
+
+Post-training quantization and fine-tuning take the settings of the run, call the package that does the work, and write
+to the folder of the run.
 """
 
+import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from keras_qat import calibration, graph, runtimes, training
-from keras_qat.data import Splits, find_augmentation
+from keras_qat.data import ImageSet, Splits, decode_errors, find_augmentation
 from keras_qat.files import require_creatable
 from keras_qat.models import ModelFacts
 from keras_qat.onnx import require_opset
@@ -19,10 +26,16 @@ from keras_qat.report import Record
 from keras_qat.run.conclude import EVALUATION_BATCH, Variants, conclude
 from keras_qat.run.folder import RunFolder
 from keras_qat.run.settings import Settings
-from keras_qat.run.stages import quantize_after_training, train_quantized
-from keras_qat.run.start import load_saved, open_start
+from keras_qat.run.start import epochs_of, load_saved, open_start
 from keras_qat.targets import find_target
-from keras_qat.types import BASELINE, PTQ
+from keras_qat.types import BASELINE, PTQ, Placement
+
+_logger = logging.getLogger(__name__)
+
+_CORRECTION_IMAGES = 128
+"""That many images give the means over all their pixels precisely enough."""
+
+_CORRECTION_BATCH = 32
 
 
 def run(settings: Settings) -> Record:
@@ -105,3 +118,114 @@ def _require_trainable(model: Any, data: Splits, settings: Settings) -> None:
         training.require_label_free(settings.recipe)
     images, _ = next(data.selection.arrays(EVALUATION_BATCH))
     training.require_probabilities(model, images)
+
+
+def quantize_after_training(model: Any, placement: Placement, train: ImageSet, settings: Settings) -> Any:
+    """Calibrate, insert the fake quantization, and correct weights and biases as the settings say.
+
+    Placement, ranges and a report of each correction are written to the folder of the run.
+
+    Args:
+        model: the float model. It is not changed.
+        placement: from `plan`.
+        train: the training images, from which those for calibration are taken.
+        settings: settings of the run.
+
+    Returns:
+        The quantized model.
+    """
+    folder, options = RunFolder(settings.folder), settings.calibration
+    images = train.take(options.calibration_images, settings.seed)
+    if len(images) < options.calibration_images:
+        _logger.warning("Calibrating with %d images: the training set has no more.", len(images))
+    ranges = _ranges(model, placement, images, settings)
+    folder.write_ranges(placement, ranges)
+    quantized = _insert(model, placement, ranges, train, settings)
+    folder.write_repairs(*_repairs(quantized))
+    return quantized.model
+
+
+def _ranges(model: Any, placement: Placement, images: ImageSet, settings: Settings) -> calibration.Ranges:
+    """The ranges of all quantized tensors, from the cache if they are there."""
+    options = settings.calibration
+    size, method = options.calibration_batch_size, options.calibration_method
+
+    def compute() -> calibration.Ranges:
+        return calibration.calibrate(model, placement, images.arrays(size), method=method, total=images.steps(size))
+
+    if not options.use_cache:
+        return compute()
+    # The key has the digest of the prepared images, since a folder can change under the same name; reading them takes
+    # little time beside calibration.
+    data = {"images": calibration.digest(x for x, _ in images.arrays(size)), "batch_size": size}
+    return calibration.cached_ranges(calibration.ranges_key(model, placement, data, method, len(images)), compute)
+
+
+def _insert(
+    model: Any, placement: Placement, ranges: calibration.Ranges, train: ImageSet, settings: Settings
+) -> calibration.Quantized:
+    options = settings.calibration
+    if not options.bias_correction:
+        return calibration.insert(model, placement, ranges, weight_method=options.weight_method)
+    images = train.take(min(options.calibration_images, _CORRECTION_IMAGES), settings.seed)
+    size = min(options.calibration_batch_size, _CORRECTION_BATCH)
+    return calibration.insert(
+        model,
+        placement,
+        ranges,
+        weight_method=options.weight_method,
+        correction=images.arrays(size),
+        total=images.steps(size),
+    )
+
+
+def _repairs(quantized: calibration.Quantized) -> tuple[Mapping[str, Any] | None, Mapping[str, Any] | None]:
+    """The corrected ranges of kernels and means of outputs, as JSON can hold them; `None` where none was corrected."""
+    kernels, biases = quantized.weight_ranges, quantized.bias_correction
+    kept = None
+    if kernels is not None:
+        kept = {layer: {"least": float(k.min()), "mean": float(k.mean())} for layer, k in kernels.kept.items()}
+    corrected = None
+    if biases is not None:
+        corrected = {
+            "images": biases.images,
+            "largest_shift": {layer: float(np.abs(shift).max()) for layer, shift in biases.shifts.items()},
+            "skipped": dict(biases.skipped),
+        }
+    return kept, corrected
+
+
+def train_quantized(quantized: Any, teacher: Any, data: Splits, settings: Settings) -> training.FineTuned:
+    """Fine-tune a quantized model with the float model as its teacher, up to its best epoch.
+
+    The recipe, and checkpoints from which an interrupted run continues, are written to the folder of the run.
+
+    Args:
+        quantized: from `quantize_after_training`. It is not changed.
+        teacher: the float model. It is not changed.
+        data: the images. The model is trained on the training images; the selection images choose the epoch.
+        settings: settings of the run.
+    """
+    folder, recipe = RunFolder(settings.folder), settings.recipe
+    folder.write_recipe(recipe)
+    devices = training.find_devices(settings.devices)
+    training.require_device_recipe(recipe, devices)
+    train_images = _shareable(data.train, recipe.batch_size, len(devices))
+    selection = _shareable(data.selection, EVALUATION_BATCH, len(devices))
+    train = epochs_of(train_images, recipe.batch_size, recipe.seed, find_augmentation(settings.augment))
+    with decode_errors(), training.device_scope(devices):
+        return training.fine_tune(
+            quantized,
+            train,
+            selection.batches(EVALUATION_BATCH),
+            recipe,
+            teacher=teacher,
+            folder=folder.checkpoints(settings.augment),
+            data_id=f"{train_images.fingerprint()} {selection.fingerprint()}",
+        )
+
+
+def _shareable(images: ImageSet, batch_size: int, devices: int) -> ImageSet:
+    """All images except those of a last batch that is too small for the devices."""
+    count = training.shareable(len(images), batch_size, devices)
+    return images if count == len(images) else images.take(count, seed=0)
