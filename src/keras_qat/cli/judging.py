@@ -15,12 +15,11 @@ from cyclopts.validators import Number
 from rich.table import Table
 
 from keras_qat import data as data_sets
-from keras_qat import evaluation, machine, report, run, verify
+from keras_qat import evaluation, files, machine, report, run, verify
 from keras_qat.cli import shared
 from keras_qat.cli.shared import logging_to, show
 from keras_qat.data import require_source
 from keras_qat.errors import GateMissedError, UserError
-from keras_qat.files import is_folder, read_text, require_engine_model, require_image, require_model_file, write_json
 
 if TYPE_CHECKING:
     VerifyOptions = Any
@@ -72,14 +71,14 @@ def verify_command(
     given = shared.given(group)
     shared.require_all(
         (run.require_file_or_run, path),
-        (require_model_file, given.get("model")),
-        (read_text, given.get("placement")),
+        (files.require_model_file, given.get("model")),
+        (files.read_text, given.get("placement")),
         (require_source, given.get("data")),
         (shared.require_json_output, output),
     )
     settings = run.VerificationSettings(path, **_parsed(given))
     # A run leaves out images as its own settings say.
-    of_run = is_folder(path)
+    of_run = files.is_folder(path)
     advice = shared.SKIP_ANEW if of_run else shared.SKIP_NOW
     skips = run.RunFolder(path).settings().skip_bad if of_run else settings.skip_bad
     with shared.offering_skip_bad(advice, given=skips):
@@ -87,7 +86,7 @@ def verify_command(
     record = {**verification.to_dict(), "settings": settings.to_dict()}
     show(lambda: verify.verification_table(verification), record, as_json=as_json)
     if output is not None:
-        write_json(output, record)
+        files.write_json(output, record)
     if verification.miss is not None:
         raise GateMissedError(verification.miss)
 
@@ -132,10 +131,10 @@ def evaluate_command(
         _require_no_data_set(given)
     with logging_to(log_file) as note:
         shared.require_all(
-            (require_engine_model, file),
-            (require_engine_model, given.get("compare")),
+            (files.require_engine_model, file),
+            (files.require_engine_model, given.get("compare")),
             (require_source, data),
-            (require_image, image),
+            (files.require_image, image),
             (shared.require_output_file, output),
         )
         given = _parsed(given)
@@ -152,7 +151,7 @@ def evaluate_command(
             table, record = report.classification_table(classification), classification.to_dict()
         note(f"Result: {json.dumps(record)}")
         if output is not None:
-            write_json(output, record)
+            files.write_json(output, record)
         show(lambda: table, record, as_json=as_json)
 
 

@@ -12,10 +12,9 @@ import numpy as np
 
 from keras_qat.data import Labelled, Skipped, load_validation
 from keras_qat.errors import DataError, UserError
+from keras_qat.evaluation import options, served_model
 from keras_qat.evaluation.comparison import Comparison, Proportion, compare, proportion
-from keras_qat.evaluation.options import EvaluationSettings
 from keras_qat.evaluation.predictions import Predictions, fixed_batch, predict
-from keras_qat.evaluation.served_model import ServedModel, open_model, require_classes, warn_unless_finite
 from keras_qat.runtimes import Runtime
 
 _logger = logging.getLogger(__name__)
@@ -91,7 +90,7 @@ def _as_dict(figures: Proportion | Comparison | None) -> dict[str, Any] | None:
     return None if figures is None else figures.to_dict()
 
 
-def evaluate_file(settings: EvaluationSettings) -> Evaluation:
+def evaluate_file(settings: options.EvaluationSettings) -> Evaluation:
     """Open the files, check that they fit the data, and run them one after the other on the same images.
 
     Args:
@@ -108,9 +107,11 @@ def evaluate_file(settings: EvaluationSettings) -> Evaluation:
         UserError: If an engine cannot run its file, or if the preprocessing of the images is unknown.
     """
     with ExitStack() as stack:
-        models: list[ServedModel] = []
+        models: list[served_model.ServedModel] = []
         for path, engine in settings.files:
-            model = open_model(path, engine=engine, threads=settings.threads, preprocessing=settings.preprocessing)
+            model = served_model.open_model(
+                path, engine=engine, threads=settings.threads, preprocessing=settings.preprocessing
+            )
             stack.callback(model.runtime.close)
             _require_other(model, models)
             models.append(model)
@@ -138,7 +139,7 @@ def evaluate_file(settings: EvaluationSettings) -> Evaluation:
     )
 
 
-def _require_other(model: ServedModel, others: Sequence[ServedModel]) -> None:
+def _require_other(model: served_model.ServedModel, others: Sequence[served_model.ServedModel]) -> None:
     """Refuse to compare a file with itself. The same engine may be named once and be the default once."""
     for other in others:
         same_engine = (model.runtime.engine, model.runtime.device) == (other.runtime.engine, other.runtime.device)
@@ -149,7 +150,7 @@ def _require_other(model: ServedModel, others: Sequence[ServedModel]) -> None:
             )
 
 
-def _validation(models: Sequence[ServedModel], settings: EvaluationSettings) -> Labelled:
+def _validation(models: Sequence[served_model.ServedModel], settings: options.EvaluationSettings) -> Labelled:
     """Return the images, which have the classes of all models. Each model prepares them in its own way later."""
     first = models[0]
     loaded = load_validation(settings.data, first.preprocessing, settings.seed, settings.skip_bad, first.num_classes)
@@ -168,7 +169,7 @@ def _validation(models: Sequence[ServedModel], settings: EvaluationSettings) -> 
     return replace(loaded, images=loaded.images.take(settings.images, settings.seed))
 
 
-def _names(models: list[ServedModel]) -> list[str]:
+def _names(models: list[served_model.ServedModel]) -> list[str]:
     """Return the name of each file in the table: its name, its path, or both path and engine, if needed to differ."""
     paths = [model.path for model in models]
     for names in ([path.name for path in paths], [str(path) for path in paths]):
@@ -178,7 +179,7 @@ def _names(models: list[ServedModel]) -> list[str]:
 
 
 def _score(
-    model: ServedModel, data: Labelled, name: str, settings: EvaluationSettings, skipped: Skipped
+    model: served_model.ServedModel, data: Labelled, name: str, settings: options.EvaluationSettings, skipped: Skipped
 ) -> tuple[Predictions, ScoredFile]:
     images = replace(data.images, preprocessing=model.preprocessing)
     size = fixed_batch(model.runtime.inputs) or settings.batch_size
@@ -195,8 +196,8 @@ def _score(
     )
     if predictions.scores is not None:
         # Some files do not state the number of their classes, and only a run shows whether scores are finite.
-        require_classes(model.path, predictions.scores.shape[1], data)
-        warn_unless_finite(model.path, predictions.scores)
+        served_model.require_classes(model.path, predictions.scores.shape[1], data)
+        served_model.warn_unless_finite(model.path, predictions.scores)
     return predictions, ScoredFile(
         name=name,
         path=str(model.path),

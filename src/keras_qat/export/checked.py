@@ -5,13 +5,10 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from keras_qat import doctor, models, runtimes, verify
+from keras_qat import doctor, files, models, onnx, runtimes, targets, verify
 from keras_qat.errors import StorageError, UserError, require_seed
 from keras_qat.export.onnx_file import export_onnx
 from keras_qat.export.options import ExportOptions
-from keras_qat.files import require_writable, to_json_value
-from keras_qat.onnx import read_onnx_file, require_opset
-from keras_qat.targets import find_target
 
 Form = Literal["onnx", "saved-model"]
 
@@ -46,8 +43,8 @@ class ExportSettings:
 
     def __post_init__(self) -> None:
         """Refuse an unknown target or opset, and an output that can't be one."""
-        find_target(self.target)
-        require_opset(self.options.opset, self.options.precision)
+        targets.find_target(self.target)
+        onnx.require_opset(self.options.opset, self.options.precision)
         require_seed(self.seed)
         if self.form == "onnx" and self.path.suffix != ".onnx":
             raise StorageError(
@@ -69,7 +66,7 @@ class ExportSettings:
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as JSON can hold them."""
-        return cast("dict[str, Any]", to_json_value(self))
+        return cast("dict[str, Any]", files.to_json_value(self))
 
 
 @dataclass(frozen=True)
@@ -143,7 +140,7 @@ def _require_free(settings: ExportSettings) -> None:
         raise StorageError(
             f"Something else is there, which a SavedModel would replace. Received: {str(path)!r}. Name another folder."
         )
-    require_writable(path.parent)
+    files.require_writable(path.parent)
 
 
 def _onnx(settings: ExportSettings, model: Any, facts: models.ModelFacts | None, inputs: verify.Inputs) -> Exported:
@@ -159,7 +156,7 @@ def _onnx(settings: ExportSettings, model: Any, facts: models.ModelFacts | None,
     check = verify.check_file(verify.Case(path.name, path, model), inputs)
     if check.miss is None and (refused := _refused(path, settings.target)) is not None:
         check = replace(check, miss=refused)
-    return Exported(str(path), "onnx", settings.target, read_onnx_file(path).opset, inputs.name, check)
+    return Exported(str(path), "onnx", settings.target, onnx.read_onnx_file(path).opset, inputs.name, check)
 
 
 def _refused(path: Path, target: str) -> str | None:

@@ -14,11 +14,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_qat import files, graph, layers, transform
 from keras_qat.errors import UserError
-from keras_qat.files import atomic_path
-from keras_qat.graph import trace
-from keras_qat.layers import SMALLEST_AMAX, FakeQuantize, WeightQuantized, channel_amax
-from keras_qat.transform import copy_layer, rebuild
 from keras_qat.types import QuantSpec
 
 
@@ -36,7 +33,7 @@ def export_keras(model: Any, path: str | Path) -> Path:
         StorageError: If the file can't be written.
     """
     path = Path(path)
-    with atomic_path(path) as temporary:
+    with files.atomic_path(path) as temporary:
         model.save(temporary)
     return path
 
@@ -63,10 +60,10 @@ def export_saved_model(model: Any, path: str | Path) -> Path:
             "Set KERAS_BACKEND=tensorflow, or export ONNX."
         )
     path = Path(path)
-    lowered = rebuild(trace(model), _lower, lambda _, tensor: tensor)
+    lowered = transform.rebuild(graph.trace(model), _lower, lambda _, tensor: tensor)
     servable = _Servable(lowered)
     # TensorFlow's own function takes a third of the time of Keras's `model.export` for the same file.
-    with atomic_path(path) as temporary:
+    with files.atomic_path(path) as temporary:
         tf.saved_model.save(servable, str(temporary), signatures=servable.serve)
     return path
 
@@ -83,12 +80,12 @@ class _Servable(tf.Module):  # type: ignore[misc]
 
 def _lower(name: str, layer: Any) -> Any:
     """The layer that computes the same with TensorFlow's quantization operation."""
-    if isinstance(layer, FakeQuantize):
+    if isinstance(layer, layers.FakeQuantize):
         return _LoweredFakeQuantize.from_config({**layer.get_config(), "name": name})
-    if isinstance(layer, WeightQuantized):
+    if isinstance(layer, layers.WeightQuantized):
         lowered_type = type(f"Lowered{type(layer).__name__}", (_LoweredKernel, type(layer)), {})
         return lowered_type.from_config({**layer.get_config(), "name": name})  # type: ignore[attr-defined]
-    return copy_layer(name, layer)
+    return transform.copy_layer(name, layer)
 
 
 def _quantize_and_dequantize(x: Any, amax: Any, spec: QuantSpec, axis: int) -> Any:
@@ -96,7 +93,7 @@ def _quantize_and_dequantize(x: Any, amax: Any, spec: QuantSpec, axis: int) -> A
 
     The V3 operation is used since V4's CPU kernel (TensorFlow 2.21) refuses a range per channel.
     """
-    amax = tf.maximum(amax, SMALLEST_AMAX)
+    amax = tf.maximum(amax, layers.SMALLEST_AMAX)
     return tf.raw_ops.QuantizeAndDequantizeV3(
         input=x,
         input_min=-amax if spec.signed else tf.zeros_like(amax),
@@ -109,15 +106,15 @@ def _quantize_and_dequantize(x: Any, amax: Any, spec: QuantSpec, axis: int) -> A
     )
 
 
-class _LoweredFakeQuantize(FakeQuantize):
+class _LoweredFakeQuantize(layers.FakeQuantize):
     def call(self, inputs: Any, training: bool | None = None) -> Any:  # noqa: ARG002
         return _quantize_and_dequantize(inputs, self.amax, self.spec, axis=-1)
 
 
-class _LoweredKernel(WeightQuantized):
+class _LoweredKernel(layers.WeightQuantized):
     def quantized_kernel(self, kernel: Any) -> Any:
         """Quantize per channel along one axis, into which a depthwise kernel's (channels, multiplier) are joined."""
-        amax = tf.reshape(channel_amax(kernel, self.kernel_reduce_axes), (-1,))
+        amax = tf.reshape(layers.channel_amax(kernel, self.kernel_reduce_axes), (-1,))
         flat = tf.reshape(kernel, (*kernel.shape[: len(self.kernel_reduce_axes)], amax.shape[0]))
         quantized = _quantize_and_dequantize(flat, amax, self.weight_spec, axis=len(self.kernel_reduce_axes))
         return tf.reshape(quantized, kernel.shape)

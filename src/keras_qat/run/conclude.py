@@ -11,14 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from keras_qat import evaluation, export, machine, report, runtimes, verify
+from keras_qat import evaluation, export, machine, report, runtimes, training, verify
 from keras_qat.data import ImageSet, Splits
 from keras_qat.errors import GateMissedError
 from keras_qat.models import ModelFacts
 from keras_qat.progress import Stages
 from keras_qat.run.folder import RunFolder
 from keras_qat.run.settings import Settings
-from keras_qat.training import FineTuned
 from keras_qat.types import BASELINE, PTQ, QAT, Placement, ScoreMeaning
 
 EVALUATION_BATCH = 32
@@ -44,7 +43,7 @@ class Variants:
     baseline: Any
     ptq: Any
     placement: Placement
-    tuned: FineTuned | None = None
+    tuned: training.FineTuned | None = None
 
     @property
     def models(self) -> Mapping[str, Any]:

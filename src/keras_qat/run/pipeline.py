@@ -15,19 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from keras_qat import calibration, graph, runtimes, training
+from keras_qat import calibration, files, graph, models, onnx, report, runtimes, targets, training
 from keras_qat.data import ImageSet, Splits, decode_errors, find_augmentation
-from keras_qat.files import require_creatable
-from keras_qat.models import ModelFacts
-from keras_qat.onnx import require_opset
 from keras_qat.placement import Overrides, plan
 from keras_qat.progress import Stages
-from keras_qat.report import Record
 from keras_qat.run.conclude import EVALUATION_BATCH, Variants, conclude
 from keras_qat.run.folder import RunFolder
 from keras_qat.run.settings import Settings
 from keras_qat.run.start import epochs_of, load_saved, open_start
-from keras_qat.targets import find_target
 from keras_qat.types import BASELINE, PTQ, Placement
 
 _logger = logging.getLogger(__name__)
@@ -38,7 +33,7 @@ _CORRECTION_IMAGES = 128
 _CORRECTION_BATCH = 32
 
 
-def run(settings: Settings) -> Record:
+def run(settings: Settings) -> report.Record:
     """Quantize, calibrate, fine-tune, export and evaluate one model.
 
     Args:
@@ -58,7 +53,9 @@ def run(settings: Settings) -> Record:
     with stages.timed("load"):
         start = open_start(settings)
         preprocessing = start.data.train.preprocessing
-        facts = ModelFacts(preprocessing, settings.export.embed_preprocessing, start.data.class_names, start.meaning)
+        facts = models.ModelFacts(
+            preprocessing, settings.export.embed_preprocessing, start.data.class_names, start.meaning
+        )
         _require_trainable(start.model, start.data, settings)
         folder.clear()
         folder.write_overrides(overrides)
@@ -73,7 +70,7 @@ def run(settings: Settings) -> Record:
     return conclude(variants, start.data, facts, settings, stages)
 
 
-def train(settings: Settings) -> Record:
+def train(settings: Settings) -> report.Record:
     """Fine-tune the PTQ model of a run; export and evaluate again.
 
     Args:
@@ -103,11 +100,11 @@ def _check_early(settings: Settings) -> None:
     """Refuse settings whose mistakes would otherwise show after minutes or hours of work."""
     training.require_device_recipe(settings.recipe, training.find_devices(settings.devices))
     find_augmentation(settings.augment)
-    runtimes.choose_judge(find_target(settings.target).name)
+    runtimes.choose_judge(targets.find_target(settings.target).name)
     calibration.find_observer(settings.calibration.calibration_method)
     calibration.find_weight_method(settings.calibration.weight_method)
-    require_opset(settings.export.opset, settings.export.precision)
-    require_creatable(settings.folder)
+    onnx.require_opset(settings.export.opset, settings.export.precision)
+    files.require_creatable(settings.folder)
 
 
 def _require_trainable(model: Any, data: Splits, settings: Settings) -> None:

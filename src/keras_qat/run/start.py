@@ -15,12 +15,9 @@ from typing import Any
 import keras
 import platformdirs
 
-from keras_qat import evaluation, graph, models, training
+from keras_qat import evaluation, export, files, graph, layers, models, training
 from keras_qat.data import Augmentation, ImageSet, Labelled, Preprocessing, Splits, load_data
 from keras_qat.errors import DataError, UnsupportedModelError, UserError
-from keras_qat.export import export_keras
-from keras_qat.files import is_there
-from keras_qat.layers import FakeQuantize
 from keras_qat.run.folder import RunFolder
 from keras_qat.run.settings import Settings
 from keras_qat.types import ScoreMeaning
@@ -76,7 +73,7 @@ def open_start(settings: Settings) -> Start:
 
 
 def _named_start(settings: Settings) -> Start:
-    if settings.model.lower() not in models.names() and is_there(Path(settings.model)):
+    if settings.model.lower() not in models.names() and files.is_there(Path(settings.model)):
         raise UserError(
             f"A model is read from a .keras file. Received: {settings.model!r}, which is none. Load it in Python, save "
             "it with `model.save('my.keras')`, and give that."
@@ -128,7 +125,7 @@ def _digits_baseline(settings: Settings, entry: models.ZooEntry, data: Splits) -
     )
     epochs = epochs_of(train, _DIGITS_BATCH, settings.seed)
     trained = training.train_baseline(model, epochs, selection.batches(256), epochs=_DIGITS_EPOCHS, seed=settings.seed)
-    export_keras(trained, path)
+    export.export_keras(trained, path)
     return trained
 
 
@@ -191,7 +188,7 @@ def _require_float_classifier(model: Any, path: Path) -> ScoreMeaning:
             f"Received: {str(path)!r}, whose output has the shape {model.output_shape}. From Python, "
             "`keras_qat.quantize` and `keras_qat.export_onnx` take models of any output."
         )
-    if any(isinstance(layer, FakeQuantize) for layer in model.layers):
+    if any(isinstance(layer, layers.FakeQuantize) for layer in model.layers):
         raise UserError(
             f"This model is quantized already. Received: {str(path)!r}. Give the float model that it was made from, or "
             "write this one to a file with `keras-qat export`."

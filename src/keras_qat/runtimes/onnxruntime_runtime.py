@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
+from keras_qat import machine, onnx
 from keras_qat.errors import StorageError, UserError
-from keras_qat.machine import read_cpu
-from keras_qat.onnx import PRECISION_KEY
 from keras_qat.runtimes.runtime import Runtime, TensorSpec
 
 _PROVIDERS: Mapping[str, tuple[str, dict[str, str]]] = {
@@ -54,7 +53,7 @@ def open_session(
     options.log_severity_level = 3
     # Threads that spin until the next run would slow down others, such as the session that is timed next.
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    if read_cpu().vnni is not True:
+    if machine.read_cpu().vnni is not True:
         options.add_session_config_entry("session.x64quantprecision", "1")
     if optimize is False:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -73,7 +72,7 @@ def open_session(
             "Check the driver with nvidia-smi, and that the CUDA and cuDNN libraries are those that "
             "https://onnxruntime.ai/docs/execution-providers/CUDA-ExecutionProvider.html names."
         )
-    half = session.get_modelmeta().custom_metadata_map.get(PRECISION_KEY) == "fp16"
+    half = session.get_modelmeta().custom_metadata_map.get(onnx.PRECISION_KEY) == "fp16"
     if optimize is None and device == "cpu" and half:
         return open_session(model, threads=threads, optimize=False)
     return session

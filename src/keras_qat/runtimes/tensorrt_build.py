@@ -12,10 +12,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from keras_qat import files, targets
 from keras_qat.errors import StorageError, UnsupportedModelError, UserError
-from keras_qat.files import atomic_path
 from keras_qat.runtimes.runtime import BatchRange, BuildOptions, Built, import_engine
-from keras_qat.targets import Engine
 
 _AHEAD_OF_TIME = "tensorrt-rtx"
 """The engine that builds without a GPU."""
@@ -91,12 +90,12 @@ def _collector(trt: Any) -> tuple[Any, list[Message]]:
     return type("Collector", (trt.ILogger,), {"log": keep})(), messages
 
 
-def engine_version(engine: Engine, trt: Any) -> str:
+def engine_version(engine: targets.Engine, trt: Any) -> str:
     """The engine and its version."""
     return f"{engine.title} {trt.__version__}"
 
 
-def build_plan(engine: Engine, source: Path, output: Path, options: BuildOptions) -> Built:
+def build_plan(engine: targets.Engine, source: Path, output: Path, options: BuildOptions) -> Built:
     """Build an engine file and write it.
 
     Args:
@@ -124,12 +123,12 @@ def build_plan(engine: Engine, source: Path, output: Path, options: BuildOptions
             f"{engine.title} can't build an engine from {str(source)!r}. Received: {'; '.join(log.errors())}. "
             "Build for other compute capabilities, or export it with target tensorrt."
         )
-    with atomic_path(output) as temporary:
+    with files.atomic_path(output) as temporary:
         temporary.write_bytes(plan)
     return Built(engine_version(engine, trt), (output,), log.warnings())
 
 
-def _build(engine: Engine, trt: Any, logger: Any, source: Path, options: BuildOptions) -> Any:
+def _build(engine: targets.Engine, trt: Any, logger: Any, source: Path, options: BuildOptions) -> Any:
     """The serialized engine, or `None` if it can't be built; the log says why."""
     try:
         builder = trt.Builder(logger)
@@ -190,7 +189,7 @@ def _set_batch(profile: Any, tensor: Any, batch: BatchRange) -> None:
     profile.set_shape(tensor.name, *((size, *others) for size in sizes))
 
 
-def _parse_failure(engine: Engine, trt: Any, source: Path, errors: list[Any]) -> UserError:
+def _parse_failure(engine: targets.Engine, trt: Any, source: Path, errors: list[Any]) -> UserError:
     messages = "; ".join(" ".join(f"{e.node_operator()} {e.node_name()}: {e.desc()}".split()) for e in errors)
     if any(error.code() == trt.ErrorCode.MODEL_DESERIALIZE_FAILED for error in errors):
         return StorageError(f"{str(source)!r} is no valid ONNX file. Received: {messages}. Export it again.")

@@ -5,15 +5,14 @@ from collections.abc import Iterator
 import numpy as np
 import onnx_ir as ir
 
-from keras_qat import onnx
+from keras_qat import onnx, targets
 from keras_qat.doctor.findings import Severity, Symptom
-from keras_qat.targets import Inputs, Target
 from keras_qat.types import OpKind
 
 _DOCS = "docs/overrides.md says how to leave a layer in float on purpose"
 
 
-def float_file(file: onnx.OnnxFile, _: Target) -> Iterator[Symptom]:
+def float_file(file: onnx.OnnxFile, _: targets.Target) -> Iterator[Symptom]:
     """A file in which nothing is quantized."""
     if file.weighted and not file.quantized:
         yield Symptom(
@@ -26,7 +25,7 @@ def float_file(file: onnx.OnnxFile, _: Target) -> Iterator[Symptom]:
         )
 
 
-def nothing_weighted(file: onnx.OnnxFile, _: Target) -> Iterator[Symptom]:
+def nothing_weighted(file: onnx.OnnxFile, _: targets.Target) -> Iterator[Symptom]:
     """A graph without convolutions and matrix products."""
     if len(file.model.graph) and not file.weighted:
         yield Symptom(
@@ -37,14 +36,14 @@ def nothing_weighted(file: onnx.OnnxFile, _: Target) -> Iterator[Symptom]:
         )
 
 
-def float_kernels(file: onnx.OnnxFile, target: Target) -> Iterator[Symptom]:
+def float_kernels(file: onnx.OnnxFile, target: targets.Target) -> Iterator[Symptom]:
     """Kernels in float in a quantized file, although the target wants them in integers."""
     names_by_lack: dict[str, list[str]] = {}
     for op in file.weighted if file.quantized else ():
         rule = target.rule(op.kind)
         if op.integer or not rule.weights:
             continue
-        inputs = rule.inputs is Inputs.NONE or all(op.input_pairs)
+        inputs = rule.inputs is targets.Inputs.NONE or all(op.input_pairs)
         lacks = [what for what, paired in (("input", inputs), ("weights", op.kernel_pair)) if not paired]
         if lacks:
             names_by_lack.setdefault(" and ".join(lacks), []).append(op.name)
@@ -59,7 +58,7 @@ def float_kernels(file: onnx.OnnxFile, target: Target) -> Iterator[Symptom]:
         )
 
 
-def float_output(file: onnx.OnnxFile, target: Target) -> Iterator[Symptom]:
+def float_output(file: onnx.OnnxFile, target: targets.Target) -> Iterator[Symptom]:
     """Kernels whose result isn't quantized, where the engine has none that reads integers and writes float.
 
     Source: qdq_selector_action_transformer.cc and relu_quantizelinear.cc in onnxruntime/core/optimizer/qdq_transformer,
@@ -95,7 +94,7 @@ def float_output(file: onnx.OnnxFile, target: Target) -> Iterator[Symptom]:
         )
 
 
-def float_bias(file: onnx.OnnxFile, target: Target) -> Iterator[Symptom]:
+def float_bias(file: onnx.OnnxFile, target: targets.Target) -> Iterator[Symptom]:
     """A Gemm with quantized weights, a float bias and a float output, where the integer Gemm wants an int32 bias.
 
     Source: `int32_dense_bias` of the target's table. With a quantized output ONNX Runtime quantizes the bias itself.
@@ -114,7 +113,7 @@ def float_bias(file: onnx.OnnxFile, target: Target) -> Iterator[Symptom]:
         )
 
 
-def per_tensor_weights(file: onnx.OnnxFile, _: Target) -> Iterator[Symptom]:
+def per_tensor_weights(file: onnx.OnnxFile, _: targets.Target) -> Iterator[Symptom]:
     """One scale for a whole convolution kernel.
 
     Source: https://arxiv.org/abs/1806.08342, section 3.1: per-channel weights are needed for accuracy.
@@ -131,7 +130,7 @@ def per_tensor_weights(file: onnx.OnnxFile, _: Target) -> Iterator[Symptom]:
         )
 
 
-def float_weights(file: onnx.OnnxFile, _: Target) -> Iterator[Symptom]:
+def float_weights(file: onnx.OnnxFile, _: targets.Target) -> Iterator[Symptom]:
     """Weights stored in float before a QuantizeLinear."""
     quantizers = file.nodes("QuantizeLinear")
     names = [onnx.name_of(node) for node in quantizers if onnx.constant_tensor(onnx.input_at(node, 0)) is not None]

@@ -5,9 +5,8 @@ from collections.abc import Iterator
 import numpy as np
 import onnx_ir as ir
 
-from keras_qat import onnx
+from keras_qat import onnx, targets
 from keras_qat.doctor.findings import Severity, Symptom
-from keras_qat.targets import Target
 
 _AGAIN = "Export it again. If it was copied, copy what lies beside it too."
 
@@ -23,13 +22,13 @@ _WIDELY_READ = 21
 """The newest opset that keras-qat writes."""
 
 
-def empty_graph(file: onnx.OnnxFile, _: Target) -> Iterator[Symptom]:
+def empty_graph(file: onnx.OnnxFile, _: targets.Target) -> Iterator[Symptom]:
     """A graph without nodes."""
     if not len(file.model.graph):
         yield Symptom(Severity.ERROR, "the graph has no nodes", "it computes nothing", _AGAIN)
 
 
-def missing_data(file: onnx.OnnxFile, _: Target) -> Iterator[Symptom]:
+def missing_data(file: onnx.OnnxFile, _: targets.Target) -> Iterator[Symptom]:
     """External data that are missing: https://onnx.ai/onnx/repo-docs/ExternalData.html."""
     if file.missing_data:
         yield Symptom(
@@ -42,7 +41,7 @@ def missing_data(file: onnx.OnnxFile, _: Target) -> Iterator[Symptom]:
         )
 
 
-def invalid_model(file: onnx.OnnxFile, _: Target) -> Iterator[Symptom]:
+def invalid_model(file: onnx.OnnxFile, _: targets.Target) -> Iterator[Symptom]:
     """A file that ONNX's own checker refuses."""
     if file.missing_data or not len(file.model.graph):
         return
@@ -52,7 +51,7 @@ def invalid_model(file: onnx.OnnxFile, _: Target) -> Iterator[Symptom]:
         yield Symptom(Severity.ERROR, problem, "engines refuse it or guess", _AGAIN)
 
 
-def not_finite(file: onnx.OnnxFile, _: Target) -> Iterator[Symptom]:
+def not_finite(file: onnx.OnnxFile, _: targets.Target) -> Iterator[Symptom]:
     """Weights that are NaN or infinite."""
     arrays = ((str(name), onnx.constant_array(value)) for name, value in file.model.graph.initializers.items())
     names = [name for name, x in arrays if x is not None and x.dtype.kind == "f" and not np.all(np.isfinite(x))]
@@ -66,7 +65,7 @@ def not_finite(file: onnx.OnnxFile, _: Target) -> Iterator[Symptom]:
         )
 
 
-def unknown_operator(file: onnx.OnnxFile, target: Target) -> Iterator[Symptom]:
+def unknown_operator(file: onnx.OnnxFile, target: targets.Target) -> Iterator[Symptom]:
     """Operators of a domain that the engine doesn't know, and that the file doesn't define as functions."""
     defined = {(function.domain, function.name) for function in file.model.functions.values()}
     foreign = (node for node in file.model.graph if node.domain not in target.limits.domains)
@@ -82,7 +81,7 @@ def unknown_operator(file: onnx.OnnxFile, target: Target) -> Iterator[Symptom]:
         )
 
 
-def refused_operator(file: onnx.OnnxFile, target: Target) -> Iterator[Symptom]:
+def refused_operator(file: onnx.OnnxFile, target: targets.Target) -> Iterator[Symptom]:
     """Operators in integers (QOperator format) that the engine doesn't run."""
     limits = target.limits
     nodes = [node for node in file.model.graph if node.domain in limits.domains and node.op_type in limits.refuses]
@@ -96,7 +95,7 @@ def refused_operator(file: onnx.OnnxFile, target: Target) -> Iterator[Symptom]:
         )
 
 
-def dynamic_quantization(file: onnx.OnnxFile, _: Target) -> Iterator[Symptom]:
+def dynamic_quantization(file: onnx.OnnxFile, _: targets.Target) -> Iterator[Symptom]:
     """Ranges that are measured at every run.
 
     Source: https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html, "Method selection".
@@ -112,7 +111,7 @@ def dynamic_quantization(file: onnx.OnnxFile, _: Target) -> Iterator[Symptom]:
         )
 
 
-def old_opset(file: onnx.OnnxFile, _: Target) -> Iterator[Symptom]:
+def old_opset(file: onnx.OnnxFile, _: targets.Target) -> Iterator[Symptom]:
     """Q/DQ nodes with properties that came with a later opset than the file's."""
     if file.opset is None:
         return
@@ -137,7 +136,7 @@ def old_opset(file: onnx.OnnxFile, _: Target) -> Iterator[Symptom]:
         )
 
 
-def new_opset(file: onnx.OnnxFile, target: Target) -> Iterator[Symptom]:
+def new_opset(file: onnx.OnnxFile, target: targets.Target) -> Iterator[Symptom]:
     """A version that the engine was not seen to read, or that its releases of the last years don't read."""
     opset, newest, newest_ir = file.opset or 0, target.limits.newest_opset, target.limits.newest_ir
     if newest is not None and opset > newest:
@@ -163,7 +162,7 @@ def new_opset(file: onnx.OnnxFile, target: Target) -> Iterator[Symptom]:
         )
 
 
-def half_scales(file: onnx.OnnxFile, target: Target) -> Iterator[Symptom]:
+def half_scales(file: onnx.OnnxFile, target: targets.Target) -> Iterator[Symptom]:
     """Q/DQ files in FP16, which ONNX Runtime's CPU optimizer computes wrongly (measured; docs/architecture.md)."""
     scales = [(node, onnx.constant_tensor(onnx.input_at(node, 1))) for node in file.nodes(*onnx.PAIR)]
     names = [onnx.name_of(node) for node, s in scales if s is not None and s.dtype is ir.DataType.FLOAT16]
@@ -178,7 +177,7 @@ def half_scales(file: onnx.OnnxFile, target: Target) -> Iterator[Symptom]:
         )
 
 
-def dynamic_shape(file: onnx.OnnxFile, _: Target) -> Iterator[Symptom]:
+def dynamic_shape(file: onnx.OnnxFile, _: targets.Target) -> Iterator[Symptom]:
     """Dimensions other than the batch that are known only when the file runs.
 
     Source: https://docs.nvidia.com/deeplearning/tensorrt/latest/inference-library/work-dynamic-shapes.html.

@@ -13,8 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from keras_qat import layers
-from keras_qat.onnx.converters.activation import emit_activation
-from keras_qat.onnx.converters.pooling import window_attributes
+from keras_qat.onnx.converters import activation, pooling
 from keras_qat.onnx.emission import Emission, Step, float_array, register_converter
 from keras_qat.onnx.layout import IMAGE_RANK, MATRIX_RANK
 
@@ -40,10 +39,10 @@ def convert_depthwise_conv(emission: Emission, step: Step) -> ir.Value:
 
 def _convolution(emission: Emission, step: Step, kernel: np.ndarray, groups: int) -> ir.Value:
     layer, spatial = step.layer, emission.layout.spatial(step.input_shapes[0])
-    window = window_attributes(layer.kernel_size, layer.strides, layer.padding, spatial, layer.dilation_rate)
+    window = pooling.window_attributes(layer.kernel_size, layer.strides, layer.padding, spatial, layer.dilation_rate)
     inputs = [step.inputs[0], emit_kernel(emission, step, kernel, channel_axis=0), *_bias(emission, step)]
     value = emission.op("Conv", inputs, step.name, step.output_shape, group=groups, **window)
-    return emit_activation(emission, layer.activation, value, step)
+    return activation.emit_activation(emission, layer.activation, value, step)
 
 
 def _bias(emission: Emission, step: Step) -> list[ir.Value]:
@@ -67,7 +66,7 @@ def convert_dense(emission: Emission, step: Step) -> ir.Value:
         value = emission.op("MatMul", inputs, step.name, step.output_shape)
         for constant in bias:
             value = emission.op("Add", [value, constant], f"{step.name}/add_bias", step.output_shape)
-    return emit_activation(emission, step.layer.activation, value, step)
+    return activation.emit_activation(emission, step.layer.activation, value, step)
 
 
 @register_converter(layers.FakeQuantize)

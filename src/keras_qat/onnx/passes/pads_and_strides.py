@@ -13,9 +13,8 @@ both sides of each. A pooling behind the DequantizeLinear stops the stride there
 
 import onnx_ir as ir
 
-from keras_qat.onnx.emission import keras_nodes, mark, mark_helper
+from keras_qat.onnx import emission, walk
 from keras_qat.onnx.passes.editing import array_of, kernel_of, new_node
-from keras_qat.onnx.walk import producer
 
 _TOP_LEFT_BOTTOM_RIGHT = (2, 3, 6, 7)
 """Where the pads of a rank-4 NCHW tensor hold those of the pixels."""
@@ -41,7 +40,7 @@ class MergePadding(ir.passes.InPlacePass):
                 for reader in readers:
                     merged = [a + pads[i] for a, i in zip(_pads(reader), _TOP_LEFT_BOTTOM_RIGHT, strict=True)]
                     reader.attributes["pads"] = ir.AttrInt64s("pads", merged)
-                    mark(reader, keras_nodes(node))
+                    emission.mark(reader, emission.keras_nodes(node))
                 node.outputs[0].replace_all_uses_with(source)
                 model.graph.remove(node, safe=True)
                 modified = True
@@ -64,7 +63,7 @@ def _can_take(reader: ir.Node, source: ir.Value, pads: list[int]) -> bool:
         return False
     kernel = list(reader.attributes["kernel_shape"].as_ints()) * 2
     has_pixels = all(pads[i] < size for i, size in zip(_TOP_LEFT_BOTTOM_RIGHT, kernel, strict=True))
-    maker = producer(source)
+    maker = walk.producer(source)
     return has_pixels and maker is not None and maker.op_type == "Relu"
 
 
@@ -101,7 +100,7 @@ def _pool(graph: ir.Graph, dequantize: ir.Node, convs: list[ir.Node], strides: t
     pool = new_node("MaxPool", [source], name, like=source, kernel_shape=_POINTWISE, strides=strides)
     if source.shape is not None and after.shape is not None:
         pool.outputs[0].shape = ir.Shape([*source.shape[:2], *after.shape[2:]])
-    mark_helper(pool)
+    emission.mark_helper(pool)
     graph.insert_after(dequantize, pool)
     for conv in convs:
         conv.replace_input_with(0, pool.outputs[0])
