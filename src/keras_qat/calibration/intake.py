@@ -17,7 +17,6 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
 
 from keras_qat.errors import DataError, UserError
 from keras_qat.graph import input_names
@@ -70,7 +69,7 @@ def _without_labels(batch: Any, inputs: int) -> Any:
 
 
 _CONVERTERS: tuple[tuple[Callable[[Any], bool], Callable[[Any], Any]], ...] = (
-    (ops.is_tensor, ops.convert_to_numpy),
+    (keras.ops.is_tensor, keras.ops.convert_to_numpy),
     # A tensor of a framework that is not Keras's backend. It may be on a device or require gradients.
     (lambda x: hasattr(x, "detach") and hasattr(x, "cpu"), lambda x: np.asarray(x.detach().cpu())),
     (lambda _: True, np.asarray),

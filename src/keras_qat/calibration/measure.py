@@ -13,7 +13,6 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
 
 from keras_qat.calibration import intake, kernel_ranges, ranges
 from keras_qat.calibration.histogram import BINS, DROPPED_BITS, Histogram, bars, merge, summarize
@@ -176,14 +175,14 @@ class Observe(keras.layers.Layer):
             The counts, int32, shape (BINS,), or (0,) without counts; and the largest of the numbers' bits, as an int32
             scalar and as a uint32 scalar, for `largest_magnitude`.
         """
-        x = ops.cast(x, "float32")
+        x = keras.ops.cast(x, "float32")
         # Two passes that write nothing. A single pass over the magnitudes would have to write them first.
-        largest = ops.max(_bits(x, "int32")), ops.max(_bits(x, "uint32"))
+        largest = keras.ops.max(_bits(x, "int32")), keras.ops.max(_bits(x, "uint32"))
         if not self.counts:
-            return ops.zeros((0,), "int32"), *largest
+            return keras.ops.zeros((0,), "int32"), *largest
         columns = sampled_columns(tuple(x.shape))
-        sample = x if columns is None else ops.take(x, columns, axis=2)
-        index = ops.right_shift(ops.bitwise_and(_bits(sample, "int32"), _MAGNITUDE), DROPPED_BITS)
+        sample = x if columns is None else keras.ops.take(x, columns, axis=2)
+        index = keras.ops.right_shift(keras.ops.bitwise_and(_bits(sample, "int32"), _MAGNITUDE), DROPPED_BITS)
         count = _COUNT.get(keras.backend.backend(), _count_by_segments)
         return count(index)[:BINS], *largest
 
@@ -196,7 +195,7 @@ class Observe(keras.layers.Layer):
 def _bits(x: Any, dtype: str) -> Any:
     """Return the bits of a float32 tensor as integers, shape (n,)."""
     # `view` needs the size of the last axis.
-    return ops.reshape(ops.view(ops.reshape(x, (-1, 1)), dtype), (-1,))
+    return keras.ops.reshape(keras.ops.view(keras.ops.reshape(x, (-1, 1)), dtype), (-1,))
 
 
 def largest_magnitude(signed: Any, unsigned: Any) -> float:
@@ -235,13 +234,13 @@ def sampled_columns(shape: tuple[int | None, ...]) -> np.ndarray | None:
 
 
 def _count_by_segments(index: Any) -> Any:
-    return ops.segment_sum(ops.ones_like(index), index, num_segments=_ALL_BINS)
+    return keras.ops.segment_sum(keras.ops.ones_like(index), index, num_segments=_ALL_BINS)
 
 
 def _count_in_tensorflow(index: Any) -> Any:
     import tensorflow as tf
 
-    # `ops.bincount` would look for the largest index first, and its shape would not be static.
+    # `keras.ops.bincount` would look for the largest index first, and its shape would not be static.
     no_weights = tf.zeros((0,), tf.int32)
     return tf.raw_ops.DenseBincount(input=index, size=_ALL_BINS, weights=no_weights, binary_output=False)
 

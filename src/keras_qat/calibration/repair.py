@@ -28,7 +28,6 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
 
 from keras_qat import layers, transform
 from keras_qat.calibration import intake, kernel_ranges
@@ -186,9 +185,9 @@ def reestimate_batch_norms(
         usable = variance.min(axis=0) > _LEAST_VARIANCE * square.max(axis=0)
         ratios[layer] = np.divide(variance[1], variance[0], out=np.ones_like(mean[0]), where=usable)
         bias = getattr(renewed.get_layer(layer), "bias", None)
-        mean = mean if bias is None else mean + ops.convert_to_numpy(bias)
+        mean = mean if bias is None else mean + keras.ops.convert_to_numpy(bias)
         norm.moving_mean.assign(mean[1] + np.sqrt(ratios[layer]) * (norm.moving_mean - mean[0]))
-        spread = ratios[layer] * (ops.convert_to_numpy(norm.moving_variance) + norm.epsilon) - norm.epsilon
+        spread = ratios[layer] * (keras.ops.convert_to_numpy(norm.moving_variance) + norm.epsilon) - norm.epsilon
         norm.moving_variance.assign(np.maximum(spread, 0))
     return Reestimation(renewed, shifts, ratios, skipped, seen)
 
@@ -227,14 +226,14 @@ class _Statistic(keras.layers.Layer):
 class _MeanDifference(_Statistic):
     def call(self, exact: Any, rounded: Any) -> Any:
         """Return δ, float32, shape (channels,)."""
-        return ops.mean(ops.cast(rounded, "float32") - ops.cast(exact, "float32"), axis=self.axes)
+        return keras.ops.mean(keras.ops.cast(rounded, "float32") - keras.ops.cast(exact, "float32"), axis=self.axes)
 
 
 class _Moments(_Statistic):
     def call(self, exact: Any, rounded: Any) -> Any:
         """Return E[W x], E[Ŵ x̂] and the means of their squares, float32, shape (4, channels)."""
-        a, b = ops.cast(exact, "float32"), ops.cast(rounded, "float32")
-        return ops.stack([ops.mean(x, axis=self.axes) for x in (a, b, a * a, b * b)])
+        a, b = keras.ops.cast(exact, "float32"), keras.ops.cast(rounded, "float32")
+        return keras.ops.stack([keras.ops.mean(x, axis=self.axes) for x in (a, b, a * a, b * b)])
 
 
 def _measure(

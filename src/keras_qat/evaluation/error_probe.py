@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import keras
-from keras import ops
 
 from keras_qat import calibration, graph, layers, transform
 from keras_qat.types import OpKind, QuantSpec
@@ -81,7 +80,7 @@ class TensorErrors(keras.layers.Layer):
 
     def __init__(self, fake: layers.FakeQuantize) -> None:
         super().__init__(autocast=False)
-        self.spec, self.amax = fake.spec, ops.convert_to_numpy(fake.amax)
+        self.spec, self.amax = fake.spec, keras.ops.convert_to_numpy(fake.amax)
 
     def call(self, x: Any, x_simulated: Any) -> tuple[Any, Any, Any]:
         """Return the squared error of the tensor's own rounding, that of the whole network, and what is clipped."""
@@ -107,8 +106,8 @@ def squared_error(x: Any, x_hat: Any) -> Any:
     Returns:
         Σ x² and Σ (x - x̂)², float64, shape (2,). In float32 a sum over millions of squares would lose digits.
     """
-    x, x_hat = ops.cast(x, "float64"), ops.cast(x_hat, "float64")
-    return ops.stack([ops.sum(ops.square(x)), ops.sum(ops.square(x - x_hat))])
+    x, x_hat = keras.ops.cast(x, "float64"), keras.ops.cast(x_hat, "float64")
+    return keras.ops.stack([keras.ops.sum(keras.ops.square(x)), keras.ops.sum(keras.ops.square(x - x_hat))])
 
 
 def clipped(x: Any, x_hat: Any, amax: Any, spec: QuantSpec) -> Any:
@@ -123,7 +122,9 @@ def clipped(x: Any, x_hat: Any, amax: Any, spec: QuantSpec) -> Any:
     Returns:
         How many numbers saturate, how many there are, and Σ (x - x̂)² over those that saturate; float64, shape (3,).
     """
-    q = ops.round(ops.cast(x, "float32") / layers.scale_of(ops.cast(amax, "float32"), spec))
-    beyond = ops.cast(ops.logical_or(q < spec.q_min, q > spec.q_max), "float64")
-    error = ops.square(ops.cast(x, "float64") - ops.cast(x_hat, "float64"))
-    return ops.stack([ops.sum(beyond), ops.sum(ops.ones_like(beyond)), ops.sum(beyond * error)])
+    q = keras.ops.round(keras.ops.cast(x, "float32") / layers.scale_of(keras.ops.cast(amax, "float32"), spec))
+    beyond = keras.ops.cast(keras.ops.logical_or(q < spec.q_min, q > spec.q_max), "float64")
+    error = keras.ops.square(keras.ops.cast(x, "float64") - keras.ops.cast(x_hat, "float64"))
+    return keras.ops.stack(
+        [keras.ops.sum(beyond), keras.ops.sum(keras.ops.ones_like(beyond)), keras.ops.sum(beyond * error)]
+    )

@@ -27,7 +27,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
-from keras import ops
 
 from keras_qat.types import QuantSpec
 
@@ -50,13 +49,13 @@ def fake_quantize(x: Any, amax: Any, spec: QuantSpec, *, training: bool = False)
 
     Example:
         >>> from keras import ops
-        >>> fake_quantize(ops.array([0.6, -3.0, 200.0]), 127.0, QuantSpec()).numpy().tolist()
+        >>> fake_quantize(keras.ops.array([0.6, -3.0, 200.0]), 127.0, QuantSpec()).numpy().tolist()
         [1.0, -3.0, 127.0]
     """
     # In half precision a small scale would underflow to 0.
-    s = ops.stop_gradient(scale_of(ops.cast(amax, "float32"), spec))
+    s = keras.ops.stop_gradient(scale_of(keras.ops.cast(amax, "float32"), spec))
     rounded = round_to_grid if training else by_equation
-    return ops.cast(rounded(ops.cast(x, "float32"), s, spec), x.dtype)
+    return keras.ops.cast(rounded(keras.ops.cast(x, "float32"), s, spec), x.dtype)
 
 
 def fake_quantize_learned(x: Any, amax: Any, spec: QuantSpec, *, training: bool = False) -> Any:
@@ -73,28 +72,28 @@ def fake_quantize_learned(x: Any, amax: Any, spec: QuantSpec, *, training: bool 
 
     Example:
         >>> from keras import ops
-        >>> fake_quantize_learned(ops.array([[0.6, -3.0, 200.0]]), 127.0, QuantSpec()).numpy().tolist()
+        >>> fake_quantize_learned(keras.ops.array([[0.6, -3.0, 200.0]]), 127.0, QuantSpec()).numpy().tolist()
         [[1.0, -3.0, 127.0]]
     """
-    wide, amax = ops.cast(x, "float32"), ops.cast(amax, "float32")
+    wide, amax = keras.ops.cast(x, "float32"), keras.ops.cast(amax, "float32")
     s = scale_of(amax, spec)
-    fixed = ops.stop_gradient(s)
+    fixed = keras.ops.stop_gradient(s)
     x_hat = (round_to_grid if training else by_equation)(wide, fixed, spec)
     # The factor is ∂x̂/∂s; the term behind it is exactly 0 and carries the gradient to a, multiplied by g · q_max².
-    ratio = ops.stop_gradient(wide) / fixed
-    slope = ops.where(
-        ops.logical_and(ratio >= spec.q_min, ratio <= spec.q_max),
-        ops.stop_gradient(x_hat) / fixed - ratio,
-        ops.clip(ratio, spec.q_min, spec.q_max),
+    ratio = keras.ops.stop_gradient(wide) / fixed
+    slope = keras.ops.where(
+        keras.ops.logical_and(ratio >= spec.q_min, ratio <= spec.q_max),
+        keras.ops.stop_gradient(x_hat) / fixed - ratio,
+        keras.ops.clip(ratio, spec.q_min, spec.q_max),
     )
     scaled = s * (_gradient_scale(x, spec) * spec.q_max**2)
-    return ops.cast(x_hat + slope * (scaled - ops.stop_gradient(scaled)), x.dtype)
+    return keras.ops.cast(x_hat + slope * (scaled - keras.ops.stop_gradient(scaled)), x.dtype)
 
 
 def _gradient_scale(x: Any, spec: QuantSpec) -> Any:
     """LSQ's g. In a fully convolutional network the size of an image is known only when the step runs."""
-    n = ops.prod(ops.cast(ops.stack([1, *ops.shape(x)[1:]]), "float32"))
-    return 1.0 / ops.sqrt(n * spec.q_max)
+    n = keras.ops.prod(keras.ops.cast(keras.ops.stack([1, *keras.ops.shape(x)[1:]]), "float32"))
+    return 1.0 / keras.ops.sqrt(n * spec.q_max)
 
 
 def fake_quantize_kernel(kernel: Any, reduce_axes: tuple[int, ...], spec: QuantSpec) -> Any:
@@ -110,13 +109,13 @@ def fake_quantize_kernel(kernel: Any, reduce_axes: tuple[int, ...], spec: QuantS
 
     Example:
         >>> from keras import ops
-        >>> kernel = ops.array([[0.4, 30.0], [127.0, -63.5]])
+        >>> kernel = keras.ops.array([[0.4, 30.0], [127.0, -63.5]])
         >>> fake_quantize_kernel(kernel, (0,), QuantSpec(narrow=True)).numpy().tolist()
         [[0.0, 30.0], [127.0, -63.5]]
     """
-    w = ops.cast(kernel, "float32")
+    w = keras.ops.cast(kernel, "float32")
     s = scale_of(channel_amax(w, reduce_axes), spec)
-    return ops.cast(straight_through(w, s, spec, w), kernel.dtype)
+    return keras.ops.cast(straight_through(w, s, spec, w), kernel.dtype)
 
 
 def scale_of(amax: Any, spec: QuantSpec) -> Any:
@@ -133,7 +132,7 @@ def scale_of(amax: Any, spec: QuantSpec) -> Any:
         >>> float(scale_of(6.35, QuantSpec()))
         0.05...
     """
-    return ops.maximum(amax, SMALLEST_AMAX) / spec.q_max
+    return keras.ops.maximum(amax, SMALLEST_AMAX) / spec.q_max
 
 
 def channel_amax(kernel: Any, reduce_axes: tuple[int, ...]) -> Any:
@@ -149,10 +148,10 @@ def channel_amax(kernel: Any, reduce_axes: tuple[int, ...]) -> Any:
 
     Example:
         >>> from keras import ops
-        >>> channel_amax(ops.array([[0.5, 30.0], [2.0, -63.5]]), (0,)).numpy().tolist()
+        >>> channel_amax(keras.ops.array([[0.5, 30.0], [2.0, -63.5]]), (0,)).numpy().tolist()
         [[2.0, 63.5]]
     """
-    return ops.stop_gradient(ops.max(ops.abs(kernel), axis=reduce_axes, keepdims=True))
+    return keras.ops.stop_gradient(keras.ops.max(keras.ops.abs(kernel), axis=reduce_axes, keepdims=True))
 
 
 def round_to_grid(x: Any, s: Any, spec: QuantSpec) -> Any:
@@ -171,7 +170,7 @@ def round_to_grid(x: Any, s: Any, spec: QuantSpec) -> Any:
 
     Example:
         >>> from keras import ops
-        >>> round_to_grid(ops.array([0.6, 200.0]), ops.array(1.0), QuantSpec()).numpy().tolist()
+        >>> round_to_grid(keras.ops.array([0.6, 200.0]), keras.ops.array(1.0), QuantSpec()).numpy().tolist()
         [1.0, 127.0]
     """
     rounded = _FAST.get(keras.backend.backend(), by_equation) if len(s.shape) == 0 else by_equation
@@ -180,7 +179,7 @@ def round_to_grid(x: Any, s: Any, spec: QuantSpec) -> Any:
 
 def by_equation(x: Any, s: Any, spec: QuantSpec) -> Any:
     """`round_to_grid` in elementwise operations, on any backend."""
-    return straight_through(x, s, spec, ops.clip(x, spec.q_min * s, spec.q_max * s))
+    return straight_through(x, s, spec, keras.ops.clip(x, spec.q_min * s, spec.q_max * s))
 
 
 def straight_through(x: Any, s: Any, spec: QuantSpec, surrogate: Any) -> Any:
@@ -195,9 +194,9 @@ def straight_through(x: Any, s: Any, spec: QuantSpec, surrogate: Any) -> Any:
     Returns:
         A float32 tensor of the shape of `x`.
     """
-    x_hat = s * ops.clip(ops.round(x / s), spec.q_min, spec.q_max)
+    x_hat = s * keras.ops.clip(keras.ops.round(x / s), spec.q_min, spec.q_max)
     # The second term is exactly 0 in the forward pass, so the result is x̂ to the last bit.
-    return ops.stop_gradient(x_hat) + (surrogate - ops.stop_gradient(surrogate))
+    return keras.ops.stop_gradient(x_hat) + (surrogate - keras.ops.stop_gradient(surrogate))
 
 
 def _tensorflow(x: Any, s: Any, spec: QuantSpec) -> Any:

@@ -10,7 +10,6 @@ from typing import Any, get_args
 
 import keras
 import numpy as np
-from keras import ops
 
 from keras_qat.errors import UnsupportedModelError
 from keras_qat.graph import register_kind
@@ -87,7 +86,7 @@ class FakeQuantize(keras.layers.Layer):
             dtype="float32",
             autocast=False,
             # Too long a step must not make a small range negative: it would never get a gradient again.
-            constraint=lambda amax: ops.maximum(amax, SMALLEST_AMAX),
+            constraint=lambda amax: keras.ops.maximum(amax, SMALLEST_AMAX),
         )
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
@@ -95,7 +94,7 @@ class FakeQuantize(keras.layers.Layer):
         if self.range_mode == "learned":
             return fake_quantize_learned(inputs, self.amax, self.spec, training=bool(training))
         if self.range_mode == "ema" and training and self.trainable:
-            batch_amax = ops.cast(ops.max(ops.abs(inputs)), "float32")
+            batch_amax = keras.ops.cast(keras.ops.max(keras.ops.abs(inputs)), "float32")
             self.amax.assign(_MOMENTUM * self.amax + (1 - _MOMENTUM) * batch_amax)
         return fake_quantize(inputs, self.amax, self.spec, training=bool(training))
 
@@ -156,7 +155,7 @@ class QuantizedConv2D(WeightQuantized, keras.layers.Conv2D):
 
     def convolution_op(self, inputs: Any, kernel: Any) -> Any:
         """Convolve with the rounded kernel."""
-        return super().convolution_op(inputs, ops.cast(self.quantized_kernel(kernel), self.compute_dtype))
+        return super().convolution_op(inputs, keras.ops.cast(self.quantized_kernel(kernel), self.compute_dtype))
 
 
 @keras.saving.register_keras_serializable(package="keras_qat")
@@ -167,9 +166,9 @@ class QuantizedDepthwiseConv2D(WeightQuantized, keras.layers.DepthwiseConv2D):
 
     def call(self, inputs: Any) -> Any:
         """Convolve each channel with its rounded kernel."""
-        outputs = ops.depthwise_conv(
+        outputs = keras.ops.depthwise_conv(
             inputs,
-            ops.cast(self.quantized_kernel(self.kernel), self.compute_dtype),
+            keras.ops.cast(self.quantized_kernel(self.kernel), self.compute_dtype),
             strides=self.strides,
             padding=self.padding,
             dilation_rate=self.dilation_rate,
@@ -177,7 +176,7 @@ class QuantizedDepthwiseConv2D(WeightQuantized, keras.layers.DepthwiseConv2D):
         )
         if self.use_bias:
             last = self.data_format == "channels_last"
-            outputs = outputs + (self.bias if last else ops.reshape(self.bias, (1, -1, 1, 1)))
+            outputs = outputs + (self.bias if last else keras.ops.reshape(self.bias, (1, -1, 1, 1)))
         return outputs if self.activation is None else self.activation(outputs)
 
 
@@ -189,7 +188,7 @@ class QuantizedDense(WeightQuantized, keras.layers.Dense):
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:  # noqa: ARG002
         """Multiply by the rounded kernel."""
-        outputs = ops.matmul(inputs, ops.cast(self.quantized_kernel(self.kernel), self.compute_dtype))
+        outputs = keras.ops.matmul(inputs, keras.ops.cast(self.quantized_kernel(self.kernel), self.compute_dtype))
         if self.bias is not None:
             outputs = outputs + self.bias
         return outputs if self.activation is None else self.activation(outputs)

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 from keras_qat import data as data_sets
 from keras_qat import models, onnx, placement, runtimes, verify
 from keras_qat.errors import StorageError, UserError, require_seed
-from keras_qat.run.beside import require_file_or_run, seed_for
-from keras_qat.run.folder import RunFolder
+from keras_qat.run.folder import RunFolder, require_file_or_run, seed_for
 from keras_qat.types import BASELINE, PTQ, QAT
 
 if TYPE_CHECKING:

@@ -24,7 +24,6 @@ from collections.abc import Set as AbstractSet
 from typing import Any
 
 import keras
-from keras import ops
 
 from keras_qat.errors import UserError
 from keras_qat.graph import Graph, Node, best_class, per_class, trace
@@ -52,14 +51,14 @@ def labels_loss(labels: Any, probabilities: Any, smoothing: float = 0.0) -> Any:
         float32, shape (batch,).
 
     Example:
-        >>> round(float(labels_loss(ops.array([1]), ops.array([[0.5, 0.5]]))[0]), 4)
+        >>> round(float(labels_loss(keras.ops.array([1]), keras.ops.array([[0.5, 0.5]]))[0]), 4)
         0.6931
     """
     log_p = _log(probabilities)
     classes = log_p.shape[-1]
-    target = ops.one_hot(ops.cast(ops.reshape(labels, (-1,)), "int32"), classes, dtype="float32")
+    target = keras.ops.one_hot(keras.ops.cast(keras.ops.reshape(labels, (-1,)), "int32"), classes, dtype="float32")
     target = (1 - smoothing) * target + smoothing / classes
-    return -ops.sum(target * log_p, axis=-1)
+    return -keras.ops.sum(target * log_p, axis=-1)
 
 
 def distillation_loss(teacher: Any, student: Any, temperature: float = 1.0) -> Any:
@@ -75,12 +74,12 @@ def distillation_loss(teacher: Any, student: Any, temperature: float = 1.0) -> A
 
     Example:
         >>> from keras import ops
-        >>> float(distillation_loss(ops.array([[0.5, 0.5]]), ops.array([[0.5, 0.5]])))
+        >>> float(distillation_loss(keras.ops.array([[0.5, 0.5]]), keras.ops.array([[0.5, 0.5]])))
         0.0
     """
-    log_t = ops.log_softmax(_log(teacher) / temperature, axis=-1)
-    log_p = ops.log_softmax(_log(student) / temperature, axis=-1)
-    return temperature**2 * ops.mean(ops.sum(ops.exp(log_t) * (log_t - log_p), axis=-1))
+    log_t = keras.ops.log_softmax(_log(teacher) / temperature, axis=-1)
+    log_p = keras.ops.log_softmax(_log(student) / temperature, axis=-1)
+    return temperature**2 * keras.ops.mean(keras.ops.sum(keras.ops.exp(log_t) * (log_t - log_p), axis=-1))
 
 
 def feature_loss(teacher: Any, student: Any) -> Any:
@@ -94,11 +93,11 @@ def feature_loss(teacher: Any, student: Any) -> Any:
         A float32 scalar, computed over the whole batch.
 
     Example:
-        >>> float(feature_loss(ops.array([2.0, 0.0]), ops.array([1.0, 0.0])))
+        >>> float(feature_loss(keras.ops.array([2.0, 0.0]), keras.ops.array([1.0, 0.0])))
         0.25
     """
-    t, s = ops.cast(teacher, "float32"), ops.cast(student, "float32")
-    return ops.sum(ops.square(t - s)) / (ops.sum(ops.square(t)) + _SMALLEST)
+    t, s = keras.ops.cast(teacher, "float32"), keras.ops.cast(student, "float32")
+    return keras.ops.sum(keras.ops.square(t - s)) / (keras.ops.sum(keras.ops.square(t)) + _SMALLEST)
 
 
 def class_probabilities(outputs: Any) -> Any:
@@ -112,15 +111,15 @@ def class_probabilities(outputs: Any) -> Any:
 
     Example:
         >>> from keras import ops
-        >>> class_probabilities(ops.array([[0.25]])).numpy().tolist()
+        >>> class_probabilities(keras.ops.array([[0.25]])).numpy().tolist()
         [[0.75, 0.25]]
     """
-    probabilities = ops.cast(outputs, "float32")
+    probabilities = keras.ops.cast(outputs, "float32")
     return per_class(probabilities, "probability" if probabilities.shape[-1] == 1 else "classes")
 
 
 def _log(outputs: Any) -> Any:
-    return ops.log(ops.maximum(class_probabilities(outputs), _SMALLEST))
+    return keras.ops.log(keras.ops.maximum(class_probabilities(outputs), _SMALLEST))
 
 
 def common_features(teacher: keras.Model, student: keras.Model) -> tuple[str, ...]:
@@ -257,14 +256,14 @@ class Distiller(keras.Model):
     ) -> Any:
         """Return the weighted sum of distillation, labels and the layers' own losses (regularizers), a scalar."""
         d = self.distillation
-        targets = {name: ops.stop_gradient(output) for name, output in self.teacher(x, training=False).items()}
+        targets = {name: keras.ops.stop_gradient(output) for name, output in self.teacher(x, training=False).items()}
         t, p = targets[_PROBABILITIES], y_pred[_PROBABILITIES]
         loss = d.weight * distillation_loss(t, p, d.temperature)
         for name in self._features:
             loss = loss + d.weight * d.feature_weight * feature_loss(targets[name], y_pred[name])
         class_t, class_p = (best_class(class_probabilities(outputs), "classes") for outputs in (t, p))
-        self.agreement.update_state(ops.cast(ops.equal(class_t, class_p), "float32"))
-        regularization = sum((ops.sum(ops.cast(term, "float32")) for term in self.losses), 0.0)
+        self.agreement.update_state(keras.ops.cast(keras.ops.equal(class_t, class_p), "float32"))
+        regularization = sum((keras.ops.sum(keras.ops.cast(term, "float32")) for term in self.losses), 0.0)
         # Keras adds the layers' own losses to the loss of the labels: in total they count once, whatever the weight.
         loss = (loss + d.weight * regularization) / _replicas()
         if d.weight == 1:

@@ -5,7 +5,6 @@ from copy import copy
 from typing import Any
 
 import keras
-from keras import ops
 
 from keras_qat.graph import Edge, TensorRef, Trace
 from keras_qat.types import OpKind
@@ -131,7 +130,7 @@ class LayerCopy:
     Example:
         >>> dense = keras.layers.Dense(2, activation="relu", bias_initializer="ones", kernel_initializer="ones")
         >>> _ = dense(keras.Input((3,)))
-        >>> LayerCopy(dense, "copy", linear=True)(ops.array([[-1.0, 0.0, -1.0]])).numpy().tolist()
+        >>> LayerCopy(dense, "copy", linear=True)(keras.ops.array([[-1.0, 0.0, -1.0]])).numpy().tolist()
         [[-2.0, -2.0]]
     """
 
@@ -154,4 +153,4 @@ class LayerCopy:
         self._copy.set_weights(self._source.get_weights())
         bias = getattr(self._copy, "bias", None)
         if self._linear and bias is not None:
-            bias.assign(ops.zeros(bias.shape, bias.dtype))
+            bias.assign(keras.ops.zeros(bias.shape, bias.dtype))

@@ -20,8 +20,18 @@ import numpy as np
 import platformdirs
 from numpy.typing import NDArray
 
-from keras_qat.data.records.framing import FRAME_BYTES, BadRecord, record_error, scan_records
-from keras_qat.data.records.layouts import LAYOUTS, Layout, bytes_of, find_layout, integer_of, parse_features
+from keras_qat.data.records.framing import (
+    FRAME_BYTES,
+    LAYOUTS,
+    BadRecord,
+    Layout,
+    bytes_of,
+    find_layout,
+    integer_of,
+    parse_features,
+    record_error,
+    scan_records,
+)
 from keras_qat.errors import DataError, StorageError
 from keras_qat.files import atomic_path
 from keras_qat.progress import track

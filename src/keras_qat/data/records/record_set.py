@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from keras_qat.data import image_files, sources
 from keras_qat.data.image_set import ImageSet
 from keras_qat.data.preprocessing import Preprocessing
-from keras_qat.data.records import framing, layouts
+from keras_qat.data.records import framing
 from keras_qat.data.records.index import RecordIndex, cached_index, scan_shards
 from keras_qat.errors import BrokenImageError, DataError
 
@@ -64,8 +64,8 @@ class RecordSource:
             DataError: If the shard has changed since it was indexed.
         """
         path, offset = self.paths[self.shard[index]], int(self.offset[index])
-        features = layouts.parse_features(framing.read_record(path, offset, int(self.length[index])))
-        data = None if features is None else layouts.bytes_of(features, self.image)
+        features = framing.parse_features(framing.read_record(path, offset, int(self.length[index])))
+        data = None if features is None else framing.bytes_of(features, self.image)
         if data is None:
             raise framing.record_error(path, offset, f"it has no {self.image!r}")
         return data
@@ -94,9 +94,9 @@ class RecordSet:
     index: RecordIndex
 
     @property
-    def layout(self) -> layouts.Layout:
+    def layout(self) -> framing.Layout:
         """Which feature holds what."""
-        return next(layout for layout in layouts.LAYOUTS if layout.name == self.index.layout)
+        return next(layout for layout in framing.LAYOUTS if layout.name == self.index.layout)
 
     def label_error(self, record: int, problem: str) -> DataError:
         """The error of a record's label, which says where the record is."""
