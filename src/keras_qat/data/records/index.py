@@ -20,18 +20,7 @@ import numpy as np
 import platformdirs
 from numpy.typing import NDArray
 
-from keras_qat.data.records.framing import (
-    FRAME_BYTES,
-    LAYOUTS,
-    BadRecord,
-    Layout,
-    bytes_of,
-    find_layout,
-    integer_of,
-    parse_features,
-    record_error,
-    scan_records,
-)
+from keras_qat.data.records import framing
 from keras_qat.errors import DataError, StorageError
 from keras_qat.files import atomic_path
 from keras_qat.progress import track
@@ -70,7 +59,7 @@ class RecordIndex:
     synset: NDArray[np.int32]
     synsets: tuple[str, ...]
     texts: Mapping[int, str]
-    bad: tuple[tuple[int, BadRecord], ...]
+    bad: tuple[tuple[int, framing.BadRecord], ...]
 
     def __len__(self) -> int:
         """The number of good records."""
@@ -176,19 +165,19 @@ def scan_shards(paths: Sequence[Path], description: str) -> RecordIndex:
     )
 
 
-def _layout_of(paths: Sequence[Path]) -> Layout:
+def _layout_of(paths: Sequence[Path]) -> framing.Layout:
     """The layout of the first good record."""
     first_bad: DataError | None = None
     for path in paths:
-        for record in scan_records(path):
-            if isinstance(record, BadRecord):
-                first_bad = first_bad or record_error(path, record.offset, record.problem)
+        for record in framing.scan_records(path):
+            if isinstance(record, framing.BadRecord):
+                first_bad = first_bad or framing.record_error(path, record.offset, record.problem)
                 continue
-            features = parse_features(record.payload)
-            layout = None if features is None else find_layout(features)
+            features = framing.parse_features(record.payload)
+            layout = None if features is None else framing.find_layout(features)
             if layout is not None:
                 return layout
-            known = " or ".join(f"{layout.image!r} and {layout.label!r}" for layout in LAYOUTS)
+            known = " or ".join(f"{layout.image!r} and {layout.label!r}" for layout in framing.LAYOUTS)
             raise DataError(
                 f"The records of {path.parent} hold no labelled images that are known here. Received: "
                 f"{'no tf.train.Example' if features is None else f'features {sorted(features)}'} in {path.name}. "
@@ -217,23 +206,25 @@ class _ShardScan:
     synset: "array[int]" = field(default_factory=_integers)
     synsets: dict[str, int] = field(default_factory=dict)
     texts: dict[int, str] = field(default_factory=dict)
-    bad: list[BadRecord] = field(default_factory=list)
+    bad: list[framing.BadRecord] = field(default_factory=list)
 
 
-def _scan(path: Path, layout: Layout) -> _ShardScan:
+def _scan(path: Path, layout: framing.Layout) -> _ShardScan:
     scan = _ShardScan()
     synsets = scan.synsets
-    for record in scan_records(path):
-        if isinstance(record, BadRecord):
+    for record in framing.scan_records(path):
+        if isinstance(record, framing.BadRecord):
             scan.bad.append(record)
             continue
-        features = parse_features(record.payload)
-        label = None if features is None else integer_of(features, layout.label)
-        if features is None or label is None or bytes_of(features, layout.image) is None:
+        features = framing.parse_features(record.payload)
+        label = None if features is None else framing.integer_of(features, layout.label)
+        if features is None or label is None or framing.bytes_of(features, layout.image) is None:
             problem = f"it has no {layout.image!r} and {layout.label!r}"
-            scan.bad.append(BadRecord(record.offset, problem, record.offset + FRAME_BYTES + len(record.payload)))
+            scan.bad.append(
+                framing.BadRecord(record.offset, problem, record.offset + framing.FRAME_BYTES + len(record.payload))
+            )
             continue
-        word, text = (bytes_of(features, name) for name in (layout.synset, layout.text))
+        word, text = (framing.bytes_of(features, name) for name in (layout.synset, layout.text))
         scan.offset.append(record.offset)
         scan.length.append(len(record.payload))
         scan.label.append(label)
