@@ -520,13 +520,13 @@ def test_a_checkpoint_beside_image_folders_is_no_shard(tmp_path: Path) -> None:
 def scans(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the shards that are read through."""
     seen: list[str] = []
-    scan = index_stage.scan_records
+    scan = index_stage.framing.scan_records
 
     def counted(path: Path) -> Iterator[Record | BadRecord]:
         seen.append(path.name)
         return scan(path)
 
-    monkeypatch.setattr(index_stage, "scan_records", counted)
+    monkeypatch.setattr(index_stage.framing, "scan_records", counted)
     return seen
 
 
@@ -592,7 +592,7 @@ def test_the_index_grows_by_bytes_and_not_by_objects(tmp_path: Path) -> None:
         "train",
         [_example(image__encoded=image, image__class__label=900 + i, image__class__synset=wnid) for i in range(count)],
     )
-    layout = index_stage.LAYOUTS[0]
+    layout = index_stage.framing.LAYOUTS[0]
     tracemalloc.start()
     found = index_stage._scan(tmp_path / "train-00000-of-00001", layout)
     held, _ = tracemalloc.get_traced_memory()
