@@ -21,6 +21,7 @@ from PIL import Image, UnidentifiedImageError
 
 from keras_qat.errors import BrokenImageError, DataError
 from keras_qat.progress import track
+from keras_qat.text import one_line
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp"})
 
@@ -116,7 +117,7 @@ def opened(file: str | io.BytesIO, name: str, advice: str = _ADVICE) -> Iterator
     except _PILLOW_ERRORS as error:
         # One line: `decode_errors` finds the message by its line in TensorFlow's.
         unknown = isinstance(error, UnidentifiedImageError)
-        reason = "no known image format" if unknown else " ".join(str(error).split()) or type(error).__name__
+        reason = "no known image format" if unknown else one_line(error) or type(error).__name__
         raise BrokenImageError(f"Can't read the image {name}: {reason}. Received: {name!r}. {advice}") from error
 
 

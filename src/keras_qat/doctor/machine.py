@@ -163,14 +163,14 @@ def _why_no_backend(_: Sequence[Gpu]) -> str:
 
 def _why_no_gpu(gpus: Sequence[Gpu]) -> str:
     if not gpus:
-        return "nvidia-smi finds no GPU"
+        return "there is no NVIDIA GPU, or no driver for it"
     installed = first_installed(("cuda-python", "cuda-bindings"))
     return "" if installed else "it is run through cuda-python: pip install cuda-python"
 
 
 def _why_no_cuda_provider(gpus: Sequence[Gpu]) -> str:
     if not gpus:
-        return "nvidia-smi finds no GPU"
+        return "there is no NVIDIA GPU, or no driver for it"
     if importlib.util.find_spec("onnxruntime") is None:
         return "the module onnxruntime is missing: pip install onnxruntime-gpu again"
     import onnxruntime

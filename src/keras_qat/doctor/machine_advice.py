@@ -4,9 +4,8 @@ from collections.abc import Callable, Iterator, Mapping
 
 from keras_qat.doctor.findings import Severity, Symptom
 from keras_qat.doctor.machine import Machine
-from keras_qat.machine import TENSORFLOW, backend_packages, first_installed
+from keras_qat.machine import TENSORFLOW, X86, backend_packages, first_installed
 
-_X86 = frozenset({"x86_64", "amd64", "i386", "i686"})
 _GIGABYTE = 10**9
 _DISK, _MEMORY = 2 * _GIGABYTE, 4 * _GIGABYTE
 """A machine should have this much. A run of ResNet50 writes 0.7 GB, its training 0.4 GB of checkpoints
@@ -33,7 +32,7 @@ def no_vnni(machine: Machine) -> Iterator[Symptom]:
 
 def unknown_vnni(machine: Machine) -> Iterator[Symptom]:
     """An x86 CPU whose flags are unknown."""
-    if machine.architecture.lower() in _X86 and machine.cpu.vnni is None:
+    if machine.architecture.lower() in X86 and machine.cpu.vnni is None:
         yield Symptom(
             Severity.NOTE,
             "whether the CPU has VNNI is unknown: this system has no /proc/cpuinfo",

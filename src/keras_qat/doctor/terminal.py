@@ -138,7 +138,7 @@ def _machine_facts(machine: Machine) -> dict[str, str]:
             f"driver {gpu.driver}"
         )
     if not machine.gpus:
-        facts["GPU"] = "none that nvidia-smi finds"
+        facts["GPU"] = "no NVIDIA GPU"
     facts["system"] = f"{machine.system}, Python {machine.python}"
     facts["keras-qat"] = f"{machine.keras_qat}, Keras on {machine.keras_backend}"
     facts["packages"] = ", ".join(f"{name} {version}" for name, version in machine.packages.items())

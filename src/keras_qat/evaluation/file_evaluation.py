@@ -16,11 +16,9 @@ from keras_qat.evaluation import options, served_model
 from keras_qat.evaluation.comparison import Comparison, Proportion, compare, proportion
 from keras_qat.evaluation.predictions import Predictions, fixed_batch, predict
 from keras_qat.runtimes import Runtime
+from keras_qat.text import first_few
 
 _logger = logging.getLogger(__name__)
-
-_SHOWN = 5
-"""How many reasons a warning lists."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +121,8 @@ def evaluate_file(settings: options.EvaluationSettings) -> Evaluation:
             predictions.append(predicted)
             files.append(file)
     if skipped.count:
-        _logger.warning("Left out %d images that can't be decoded: %s", skipped.count, _few(skipped.reasons))
+        reasons = first_few(skipped.reasons, separator="; ")
+        _logger.warning("Left out %d images that can't be decoded: %s", skipped.count, reasons)
     pairs = list(combinations(predictions, 2))
     agreements = [proportion(int(np.sum(first.agreeing(second))), len(first.labels)) for first, second in pairs]
     comparisons = [compare(first, second) for first, second in pairs] if data.images.labelled else []
@@ -213,11 +212,6 @@ def _score(
 
 def _right(predictions: Predictions, k: int) -> Proportion | None:
     return proportion(int(np.sum(predictions.right(k))), len(predictions.labels)) if predictions.labelled else None
-
-
-def _few(reasons: Sequence[str]) -> str:
-    shown = "; ".join(reasons[:_SHOWN])
-    return f"{shown}; and {len(reasons) - _SHOWN} more" if len(reasons) > _SHOWN else shown
 
 
 class _TimedRuntime(Runtime):

@@ -19,6 +19,7 @@ from keras_qat.errors import UserError
 from keras_qat.evaluation.predictions import as_input, fixed_batch, random_inputs
 from keras_qat.progress import track
 from keras_qat.runtimes import Runtime, open_runtime
+from keras_qat.text import one_line
 
 LATENCY_RUNS = 60
 BENCHMARK_RUNS = 50
@@ -278,7 +279,7 @@ def _why_not(runtime: Runtime, batch: int, inputs: tuple[np.ndarray, ...]) -> st
         runtime.run(*inputs)
     except Exception as error:  # noqa: BLE001
         # Each engine raises exceptions of its own, which have no common base class.
-        return " ".join(str(error).split()) or type(error).__name__
+        return one_line(error) or type(error).__name__
     return None
 
 

@@ -13,6 +13,7 @@ from keras_qat.data import Labelled, Mode, Preprocessing, decode_file
 from keras_qat.errors import DataError, UnsupportedModelError, UserError
 from keras_qat.evaluation.predictions import class_scores
 from keras_qat.evaluation.single_score import single_score
+from keras_qat.text import first_few
 from keras_qat.types import ScoreMeaning
 
 _logger = logging.getLogger(__name__)
@@ -56,8 +57,8 @@ class ServedModel:
         if self.class_names != data.class_names and sorted(self.class_names) == sorted(data.class_names):
             raise DataError(
                 f"The classes of {data.images.name} are those of {str(self.path)!r} in another order, so every label "
-                f"would mean another class. Received: {_few(data.class_names)}; the file has "
-                f"{_few(self.class_names)}. Give the data the model was made for."
+                f"would mean another class. Received: {first_few(data.class_names)}; the file has "
+                f"{first_few(self.class_names)}. Give the data the model was made for."
             )
 
 
@@ -110,7 +111,7 @@ def require_classes(path: Path, num_classes: int, data: Labelled) -> None:
     if data.class_names and num_classes != len(data.class_names):
         raise DataError(
             f"The model tells {num_classes} classes apart, {name} has {len(data.class_names)}. "
-            f"Received: {str(path)!r} and {_few(data.class_names)}. Give the data the model was made for."
+            f"Received: {str(path)!r} and {first_few(data.class_names)}. Give the data the model was made for."
         )
     if len(labels) and data.images.labelled and not 0 <= labels.min() <= labels.max() < num_classes:
         raise DataError(
@@ -299,8 +300,3 @@ def _require_prepared(path: Path, runtime: runtimes.Runtime, prepared: Preproces
 
 def _described(path: Path, runtime: runtimes.Runtime) -> str:
     return f"{path} reads {'; '.join(map(str, runtime.inputs))} and writes {'; '.join(map(str, runtime.outputs))}"
-
-
-def _few(names: tuple[str, ...]) -> str:
-    shown = ", ".join(names[:5])
-    return f"{shown}, …" if len(names) > 5 else shown  # noqa: PLR2004

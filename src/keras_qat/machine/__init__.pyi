@@ -1,4 +1,4 @@
-from .hardware import Cpu, Disk, Gpu, Memory, disks, memory, read_cpu, read_gpus, usable_cores
+from .hardware import X86, Cpu, Disk, Gpu, Memory, disks, memory, read_cpu, read_gpus, usable_cores
 from .packages import (
     EXTRAS,
     TENSORFLOW,
@@ -16,6 +16,7 @@ __all__ = [
     "TENSORFLOW",
     "TENSORRT",
     "TENSORRT_RTX",
+    "X86",
     "Cpu",
     "Disk",
     "Environment",

@@ -27,6 +27,10 @@ Sources: https://docs.kernel.org/admin-guide/cgroup-v2.html and https://docs.ker
 """
 
 
+X86 = frozenset({"x86_64", "amd64", "i386", "i686"})
+"""What `platform.machine` calls x86, in lower case."""
+
+
 @dataclass(frozen=True)
 class Cpu:
     """A processor.

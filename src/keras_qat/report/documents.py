@@ -77,7 +77,7 @@ def write_page(runs: Sequence[RunFiles], path: Path) -> Path:
         `path`.
 
     Raises:
-        StorageError: it can't be written.
+        StorageError: If `path` can't be written.
     """
     write_text(path, render(runs))
     return path

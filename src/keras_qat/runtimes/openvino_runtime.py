@@ -13,8 +13,6 @@ from keras_qat.runtimes.runtime import BuildOptions, Built, Runtime, TensorSpec,
 
 _IR = ".xml"
 
-_X86 = frozenset({"x86_64", "amd64", "i386", "i686"})
-
 
 class OpenVINORuntime(Runtime):
     """Runs an ONNX or IR file on the CPU, with the least latency of one request.
@@ -105,7 +103,7 @@ def why_saturated() -> str | None:
     simulated ones fell from 32 to 10 dB, and one class in five changed (OpenVINO 2026.4 on AVX2).
     https://docs.openvino.ai/latest/pot_saturation_issue.html
     """
-    if platform.machine().lower() not in _X86 or machine.read_cpu().vnni is not False:
+    if platform.machine().lower() not in machine.X86 or machine.read_cpu().vnni is not False:
         return None
     return "its INT8 kernels saturate on a CPU without VNNI"
 

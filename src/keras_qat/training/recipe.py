@@ -56,7 +56,7 @@ class Distillation:
     feature_weight: float = 1.0
 
     def __post_init__(self) -> None:
-        """Refuse what no loss can be made of."""
+        """Refuse numbers that are out of range."""
         if self.features != "auto":
             names = tuple(self.features)
             object.__setattr__(self, "features", "auto" if names == ("auto",) else names)
@@ -164,7 +164,7 @@ class Recipe:
                 raise UserError(f"`{name}` must be {how}. Received: {name}={getattr(self, name)}. Choose another.")
 
     def _require_effect(self) -> None:
-        """Refuse a setting that another one makes idle: who set it expects something of it."""
+        """Refuse a setting that another setting makes idle, since the user expects an effect."""
         if self.label_smoothing and self.distillation is not None and self.distillation.weight == 1:
             raise UserError(
                 "`label_smoothing` smooths labels, and a distillation of weight 1 doesn't look at them. Received: "
@@ -179,7 +179,7 @@ class Recipe:
 
     @property
     def needs_labels(self) -> bool:
-        """Whether images without labels won't do.
+        """Whether training needs labels.
 
         Example:
             >>> Recipe().needs_labels, Recipe(distillation=None).needs_labels, Recipe(monitor="accuracy").needs_labels
@@ -189,7 +189,7 @@ class Recipe:
 
     @property
     def freezes_later(self) -> bool:
-        """Whether something stops to train in the middle of the run."""
+        """Whether batch norms or ranges are frozen in the middle of the run."""
         return bool(parse_batch_norm(self.batch_norm)) or self.freeze_ranges_after is not None
 
     def to_dict(self) -> dict[str, Any]:
@@ -201,7 +201,7 @@ class Recipe:
         """Make a recipe from `to_dict`'s result, or from a part of it; what is absent takes its default.
 
         Raises:
-            UserError: a setting is unknown or out of range.
+            UserError: If a setting is unknown or out of range.
         """
         _require_known(cls, settings)
         distillation = settings.get("distillation")
@@ -219,10 +219,10 @@ def _require_known(kind: Any, settings: Mapping[str, Any]) -> None:
 
 
 def require_optimizer(name: str) -> None:
-    """Refuse a name that `OPTIMIZER_NAMES` lacks.
+    """Refuse a name that is not in `OPTIMIZER_NAMES`.
 
     Raises:
-        UserError: the name is unknown; the message lists the known ones.
+        UserError: If the name is unknown. The message lists the known names.
     """
     if name not in OPTIMIZER_NAMES:
         raise UserError(f"Unknown optimizer. Received: {name!r}. Use one of: {', '.join(OPTIMIZER_NAMES)}.")
@@ -232,7 +232,7 @@ def parse_schedule(text: str) -> str | tuple[Piece, ...]:
     """Read a schedule as the command line takes it: a name, or pieces.
 
     Raises:
-        UserError: the text is neither.
+        UserError: If the text is neither.
 
     Example:
         >>> parse_schedule("1.0@1,0.1@2")
@@ -254,7 +254,7 @@ def check_pieces(pieces: Sequence[Sequence[float]]) -> tuple[Piece, ...]:
     """Return `pieces` as a tuple of float pairs.
 
     Raises:
-        UserError: there are none, one isn't a pair, a multiplier isn't above 0, or the epochs don't ascend.
+        UserError: If there are no pieces, a piece isn't a pair, a multiplier isn't above 0, or the epochs don't ascend.
     """
     shaped = len(pieces) > 0 and all(len(piece) == 2 for piece in pieces)  # noqa: PLR2004
     if shaped:
@@ -273,7 +273,7 @@ def check_learning_rate(learning_rate: float) -> None:
     """Refuse a rate that isn't a finite number above 0.
 
     Raises:
-        UserError: so it is.
+        UserError: If the rate is not a positive finite number.
     """
     if not (math.isfinite(learning_rate) and learning_rate > 0):
         raise UserError(
@@ -289,7 +289,7 @@ def parse_batch_norm(mode: str) -> int | None:
     """Read the mode of batch norms: after how many epochs they freeze, `None` for never.
 
     Raises:
-        UserError: it is none of `freeze`, `train`, `freeze_after=N`.
+        UserError: If the mode is none of `freeze`, `train`, `freeze_after=N`.
 
     Example:
         >>> [parse_batch_norm(mode) for mode in ("freeze", "freeze_after=2", "train")]
