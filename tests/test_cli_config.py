@@ -158,3 +158,26 @@ def test_the_command_itself_never_sees_the_option() -> None:
     with_config(command)(target="tensorrt", config=Path("a.yaml"))
     assert seen == ["tensorrt"]
     assert list(inspect.signature(command).parameters) == ["target"]
+
+
+def test_a_distillation_that_is_off_keeps_its_values() -> None:
+    """`train --distillation 0.5` on a run made with `--distillation 0 --temperature 4` uses that temperature."""
+    off = Settings.of(distillation=0, temperature=4.0)
+    assert off.recipe.distillation is None
+    assert (off.options()["distillation"], off.options()["temperature"]) == (0.0, 4.0)
+    assert Settings.from_dict(off.to_dict()) == off
+    on = off.changed(distillation=0.5).recipe.distillation
+    assert on is not None
+    assert (on.weight, on.temperature) == (0.5, 4.0)
+
+
+def test_a_value_of_a_distillation_does_not_switch_it_on() -> None:
+    smoothed = Settings.of(distillation=0, label_smoothing=0.1)
+    assert smoothed.changed(temperature=2.0).recipe.distillation is None
+    assert Settings.of(distillation=0.5, label_smoothing=0.1).changed(distillation=1, label_smoothing=0)
+
+
+def test_a_schedule_is_the_same_however_it_is_spelled() -> None:
+    assert Settings.of(schedule="1@1,.1@2").recipe == Settings.of(schedule="1.0@1, 0.1@2.0").recipe
+    spelled = Settings.of(schedule="1@1,.1@2")
+    assert Settings.from_dict(json.loads(json.dumps(spelled.to_dict()))) == spelled

@@ -77,6 +77,12 @@ def test_the_package_has_all_its_public_names() -> None:
     assert all(hasattr(keras_qat, name) for name in keras_qat.__all__)
 
 
+def test_packages_are_attributes_of_a_fresh_import() -> None:
+    code = "import keras_qat; keras_qat.targets.find_target('tensorrt'); keras_qat.errors.UserError; keras_qat.nothing"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)  # noqa: S603
+    assert "AttributeError: No keras_qat attribute nothing" in done.stderr
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_names_commands_and_options(shell: Literal["bash", "zsh", "fish"]) -> None:
     script = app.generate_completion(shell=shell)

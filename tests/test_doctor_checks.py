@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -15,7 +16,7 @@ from keras_qat.doctor.checks import CHECKS, integers
 from keras_qat.errors import StorageError, UserError
 from keras_qat.machine import Cpu
 from keras_qat.onnx import ACTIVATIONS, CONVOLUTIONS, INTEGER, PAIR, read_onnx_file
-from keras_qat.onnx.walk import MOVES
+from keras_qat.onnx.walk import MOVES, pair_above
 
 Node = onnx.NodeProto
 
@@ -465,3 +466,8 @@ def test_findings_name_three_and_count_all(tmp_path: Path) -> None:
     more = _checks(bias.write(tmp_path / "more.onnx"), "tensorrt")["zero-point"]
     assert (len(more.where), more.count) == (3, 5)
     assert more.place.endswith("and 2 more")
+
+
+def test_a_dequantize_without_inputs_is_no_pair() -> None:
+    """A malformed file may have such a node; no integers come through it."""
+    assert pair_above(ir.node("DequantizeLinear", []).outputs[0]) is None

@@ -12,8 +12,8 @@ import pytest
 from keras_qat import Overrides, Rule, explain, plan, trace
 from keras_qat.cli.program import app, run_program
 from keras_qat.errors import UserError
-from keras_qat.placement import Flowing, Picture, picture
-from keras_qat.types import Placement, TensorRange
+from keras_qat.placement import Flowing, Picture, load_placement, picture, save_placement
+from keras_qat.types import Placement, QuantizedTensor, QuantSpec, TensorRange
 
 layers = keras.layers
 Program = Callable[..., tuple[int, str, str]]
@@ -239,3 +239,16 @@ def test_mistakes_exit_with_2(
     assert part in message
     assert message.count("error:") == 1
     assert "Traceback" not in message
+
+
+@pytest.mark.parametrize("lost", ["kernels", "joined"])
+def test_a_placement_file_without_a_part_is_refused(tmp_path: Path, lost: str) -> None:
+    """Such a part has a default in Python, but every file has it: a file without it is damaged."""
+    spec = QuantSpec(8, signed=True, narrow=False)
+    path = tmp_path / "placement.json"
+    save_placement(Placement("tensorrt", (QuantizedTensor("conv", spec, "conv"),), (), ()), path)
+    value = json.loads(path.read_text())
+    (value if lost == "kernels" else value["tensors"][0]).pop(lost)
+    path.write_text(json.dumps(value))
+    with pytest.raises(UserError, match=rf"doesn't hold a placement: `{lost}` is missing"):
+        load_placement(path)

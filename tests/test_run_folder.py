@@ -11,6 +11,8 @@ import pytest
 from PIL import Image
 
 from keras_qat.cli.program import app, run_program
+from keras_qat.errors import StorageError
+from keras_qat.export import ExportSettings, export_file
 
 SIZE, CLASSES, PHOTOS = 8, 3, 30
 
@@ -148,6 +150,8 @@ def test_export_does_not_replace_a_file_of_a_run_and_takes_its_target(capsys: py
     before = (RUN / "ptq.onnx").read_bytes()
     assert run_program(["export", str(RUN / "ptq.keras")], app) == 2
     assert "A file of a run would be replaced" in capsys.readouterr().err
+    with pytest.raises(StorageError, match="A file of a run would be replaced"):
+        export_file(ExportSettings(RUN / "ptq.keras"))
     assert (RUN / "ptq.onnx").read_bytes() == before
     assert run_program(["export", str(RUN / "ptq.keras"), "--output", "again.onnx", "--json"], app) == 0
     assert json.loads(capsys.readouterr().out)["target"] == "tensorrt"

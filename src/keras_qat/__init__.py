@@ -40,9 +40,10 @@ Importing the package also makes Keras able to load quantized `.keras` files. Be
 or judge files: targets, calibration, training, export, runtimes, evaluation, data.
 """
 
-import importlib
+import importlib.util
 import os
 from types import ModuleType
+from typing import Any
 
 import lazy_loader
 import wrapt
@@ -68,4 +69,11 @@ def _register(_: ModuleType) -> None:
 
 
 # Each name is imported when it is first asked for, so that `keras-qat --help` does not wait for Keras.
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+_exported, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+
+
+def __getattr__(name: str) -> Any:
+    """A name of `__all__`, or a package such as `keras_qat.targets`."""
+    if name in __all__ or name.startswith("_") or importlib.util.find_spec(f"{__name__}.{name}") is None:
+        return _exported(name)
+    return importlib.import_module(f"{__name__}.{name}")

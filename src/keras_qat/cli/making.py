@@ -223,8 +223,6 @@ def export_command(
         options=export.ExportOptions(**shared.given(options)),
         seed=seed,
     )
-    if output is None:
-        runs.require_no_run_file(settings.path)
     exported = export.export_file(settings)
     shared.show(lambda: _describe_export(exported), exported.to_dict(), as_json=as_json)
     if exported.check.miss is not None:

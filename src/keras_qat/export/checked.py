@@ -134,6 +134,8 @@ def _facts(settings: ExportSettings) -> models.ModelFacts | None:
 def _require_free(settings: ExportSettings) -> None:
     """Refuse an output that can't be written, or would replace something else."""
     path = settings.path
+    if settings.output is None:
+        files.require_no_run_file(path)
     if settings.form == "onnx" and path.is_dir():
         raise StorageError(f"An ONNX file is no folder. Received: the folder {str(path)!r}. Name a file.")
     if settings.form == "saved-model" and path.exists() and not (path / "saved_model.pb").is_file():

@@ -1,4 +1,12 @@
-from .paths import require_engine_model, require_image, require_model_file, require_onnx_file, require_weights
+from .paths import (
+    RUN_MARKER,
+    require_engine_model,
+    require_image,
+    require_model_file,
+    require_no_run_file,
+    require_onnx_file,
+    require_weights,
+)
 from .storage import (
     atomic_path,
     is_file,
@@ -16,6 +24,7 @@ from .storage import (
 from .values import from_json_value, to_json_value
 
 __all__ = [
+    "RUN_MARKER",
     "atomic_path",
     "from_json_value",
     "is_file",
@@ -27,6 +36,7 @@ __all__ = [
     "require_engine_model",
     "require_image",
     "require_model_file",
+    "require_no_run_file",
     "require_onnx_file",
     "require_space",
     "require_weights",

@@ -10,6 +10,9 @@ from pathlib import Path
 from keras_qat.errors import DataError, StorageError, WeightsError
 from keras_qat.files.storage import is_file, is_there
 
+RUN_MARKER = "settings.json"
+"""The file that marks the folder of a run, there from its start."""
+
 IMAGENET = "imagenet"
 """The name of the weights that Keras downloads."""
 
@@ -97,4 +100,17 @@ def require_weights(weights: str | Path) -> None:
         raise WeightsError(
             f"There is no such file of weights. Received: {str(weights)!r}. Give a .weights.h5, .h5 or .keras file, "
             f"or {IMAGENET!r} to download."
+        )
+
+
+def require_no_run_file(path: Path) -> None:
+    """Refuse to replace a file of a run, whose results would then be those of another file.
+
+    Raises:
+        StorageError: If something of that name is in the folder of a run.
+    """
+    if path.exists() and (path.parent / RUN_MARKER).is_file():
+        raise StorageError(
+            "A file of a run would be replaced, and its results would be those of another file. Received: "
+            f"{str(path)!r}. Name another file with --output."
         )

@@ -232,7 +232,8 @@ def pair_above(value: ir.Value) -> ir.Node | None:
     if node is not None and node.op_type == "Concat":
         pairs = [pair_above(part) for part in node.inputs if part is not None]
         return pairs[0] if pairs and all(pairs) else None
-    return node if node is not None and node.op_type == "DequantizeLinear" else None
+    paired = node is not None and node.op_type == "DequantizeLinear" and input_at(node, 0) is not None
+    return node if paired else None
 
 
 def before_pair(value: ir.Value | None) -> ir.Value | None:

@@ -1,11 +1,12 @@
 """A placement as a JSON file: what verification and the report read back, without the float model."""
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from keras_qat.errors import UserError
 from keras_qat.files import from_json_value, read_json, to_json_value, write_json
-from keras_qat.types import Placement
+from keras_qat.types import Placement, QuantizedTensor
 
 PLACEMENT_FILE = "placement.json"
 """The name of the file in the folder of a run."""
@@ -49,5 +50,9 @@ def load_placement(path: str | Path) -> Placement:
     head = {key: value.get(key) for key in _HEAD} if isinstance(value, dict) else type(value).__name__
     if head != _HEAD:
         raise UserError(f"{problem}: it must begin with {_HEAD}. Received: {head}. {remedy}")
-    fields = {key: content for key, content in value.items() if key not in _HEAD}
-    return from_json_value(Placement, fields, problem=problem, remedy=remedy)
+    content = {key: part for key, part in value.items() if key not in _HEAD}
+    for kind, part in ((Placement, content), *((QuantizedTensor, tensor) for tensor in content.get("tensors", ()))):
+        absent = [field.name for field in fields(kind) if isinstance(part, dict) and field.name not in part]
+        if absent:
+            raise UserError(f"{problem}: `{absent[0]}` is missing. Received: {sorted(part)}. {remedy}")
+    return from_json_value(Placement, content, problem=problem, remedy=remedy)

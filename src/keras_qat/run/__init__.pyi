@@ -1,5 +1,5 @@
 from .conclude import check_gates
-from .folder import PAGE, RunFolder, option_of, require_file_or_run, require_no_run_file, seed_for
+from .folder import PAGE, RunFolder, option_of, require_file_or_run, seed_for
 from .pipeline import quantize_after_training, run, train, train_quantized
 from .settings import OPTIONS, Option, Settings, declared
 from .start import load_saved, open_start
@@ -19,7 +19,6 @@ __all__ = [
     "option_of",
     "quantize_after_training",
     "require_file_or_run",
-    "require_no_run_file",
     "run",
     "seed_for",
     "train",

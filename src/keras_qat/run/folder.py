@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from keras_qat import calibration, evaluation, models, placement, report
 from keras_qat.errors import StorageError, UserError
-from keras_qat.files import is_file, is_folder, read_json, write_json, write_text
+from keras_qat.files import RUN_MARKER, is_file, is_folder, read_json, write_json, write_text
 from keras_qat.run.settings import Settings
 from keras_qat.types import BASELINE, PTQ, QAT
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from keras_qat.training import Recipe
     from keras_qat.types import Placement
 
-_SETTINGS, _RESULTS, _TABLE = "settings.json", "results.json", "results.md"
+_RESULTS, _TABLE = "results.json", "results.md"
 _FINGERPRINTS, _OVERRIDES, _RECIPE = "data.json", "overrides.json", "recipe.json"
 _RANGES, _PLACEMENT_TABLE = "ranges.json", "placement.md"
 _WEIGHT_RANGES, _BIAS_CORRECTION = "weight_ranges.json", "bias_correction.json"
@@ -46,7 +46,7 @@ _OF_ONE_RUN = ("model", "data", "target")
 """The settings that tell one run from another."""
 
 _CLEARED = (
-    *(_SETTINGS, _FINGERPRINTS, _RESULTS, _TABLE, PAGE, _RECIPE, _BIAS_CORRECTION, _WEIGHT_RANGES),
+    *(RUN_MARKER, _FINGERPRINTS, _RESULTS, _TABLE, PAGE, _RECIPE, _BIAS_CORRECTION, _WEIGHT_RANGES),
     *(f"{variant.lower()}*" for variant in (BASELINE, PTQ, QAT)),
 )
 """What a new run removes first. Checkpoints stay, since each one holds what it belongs to."""
@@ -73,7 +73,7 @@ class RunFolder:
     @property
     def settings_path(self) -> Path:
         """The settings of the run, written at its start."""
-        return self.path / _SETTINGS
+        return self.path / RUN_MARKER
 
     @property
     def results_path(self) -> Path:
@@ -129,7 +129,7 @@ class RunFolder:
         """
         if not is_file(self.settings_path):
             raise StorageError(
-                f"This is not the folder of a run: it has no {_SETTINGS}. Received: {str(self.path)!r}. {_GIVE_A_RUN}"
+                f"This is not the folder of a run: it has no {RUN_MARKER}. Received: {str(self.path)!r}. {_GIVE_A_RUN}"
             )
 
     def require_finished(self) -> None:
@@ -348,19 +348,6 @@ def require_file_or_run(path: Path) -> None:
     elif not is_file(path):
         raise StorageError(
             f"There is no such file or folder. Received: {str(path)!r}. Give an ONNX file, or the folder of a run."
-        )
-
-
-def require_no_run_file(path: Path) -> None:
-    """Refuse to replace a file of a run, whose results would then be those of another file.
-
-    Raises:
-        StorageError: If something of that name is in the folder of a run.
-    """
-    if path.exists() and RunFolder(path.parent).settings_path.is_file():
-        raise StorageError(
-            "A file of a run would be replaced, and its results would be those of another file. Received: "
-            f"{str(path)!r}. Name another file with --output."
         )
 
 

@@ -37,6 +37,7 @@ class Settings:
         overrides: a JSON file of rules that change the target's placement (docs/overrides.md).
         calibration: how ranges are chosen.
         recipe: how the quantized model is fine-tuned. Its seed is that of the whole run.
+        idle_distillation: the values of a distillation that is switched off, which are used once it is on again.
         devices: number of GPUs that fine-tune together, each with its share of a batch; 0 takes all.
         augment: how the images of fine-tuning are varied: none, flip (mirror one in two, at random), or crop (cut out
             35% to 100% of the area at random, too). The checkpoints of each choice have a folder of their own.
@@ -62,6 +63,7 @@ class Settings:
     overrides: Path | None = None
     calibration: CalibrationOptions = field(default_factory=CalibrationOptions)
     recipe: Recipe = field(default_factory=Recipe)
+    idle_distillation: Distillation = field(default_factory=Distillation)
     devices: int = 1
     augment: AugmentationName = "none"
     export: ExportOptions = field(default_factory=ExportOptions)
@@ -110,13 +112,13 @@ class Settings:
             owner: {OPTIONS[name].field: value for name, value in options.items() if OPTIONS[name].owner is owner}
             for owner in _OWNERS
         }
-        recipe = self.recipe
-        if changes[Distillation]:
-            recipe = replace(recipe, distillation=_distillation(recipe.distillation, changes[Distillation]))
+        teacher = replace(self.recipe.distillation or self.idle_distillation, **_without_zero(changes[Distillation]))
+        weight = options.get("distillation", 0 if self.recipe.distillation is None else teacher.weight)
         return replace(
             self,
             calibration=replace(self.calibration, **changes[CalibrationOptions]),
-            recipe=replace(recipe, **changes[Recipe]),
+            recipe=replace(self.recipe, **changes[Recipe], distillation=None if weight == 0 else teacher),
+            idle_distillation=replace(teacher, weight=1.0) if weight == 0 else Distillation(),
             export=replace(self.export, **changes[ExportOptions]),
             **changes[Settings],
         )
@@ -133,7 +135,7 @@ class Settings:
             Settings: self,
             CalibrationOptions: self.calibration,
             Recipe: self.recipe,
-            Distillation: teacher or Distillation(),
+            Distillation: teacher or self.idle_distillation,
             ExportOptions: self.export,
         }
         options = {name: getattr(values[option.owner], option.field) for name, option in OPTIONS.items()}
@@ -246,7 +248,7 @@ def declared(owner: type, **kinds: Any) -> tuple[Option, ...]:
 
 _OWNERS = (Settings, CalibrationOptions, Recipe, Distillation, ExportOptions)
 
-_GROUPS = frozenset({"calibration", "recipe", "export"})
+_GROUPS = frozenset({"calibration", "recipe", "idle_distillation", "export"})
 
 _KINDS: Mapping[str, Any] = {"schedule": str, "features": tuple[str, ...]}
 
@@ -265,11 +267,9 @@ OPTIONS: Mapping[str, Option] = {option.name: option for option in _options()}
 """Every option of a run by its name, in the order of declaration."""
 
 
-def _distillation(teacher: Distillation | None, changes: Mapping[str, Any]) -> Distillation | None:
-    """The teacher with other values; `None` for a weight of 0."""
-    if changes.get("weight", 1) == 0:
-        return None
-    return replace(teacher or Distillation(), **changes)
+def _without_zero(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a distillation that `Distillation` takes: a weight of 0 is none."""
+    return {name: value for name, value in changes.items() if not (name == "weight" and value == 0)}
 
 
 def _read_option(name: str, value: Any) -> Any:

@@ -131,11 +131,9 @@ class Recipe:
     def __post_init__(self) -> None:
         """Refuse settings that can't be trained with."""
         require_optimizer(self.optimizer)
-        if isinstance(self.schedule, str):
-            parse_schedule(self.schedule)
-        else:
-            # The one write that a frozen value needs: lists from JSON become tuples.
-            object.__setattr__(self, "schedule", check_pieces(self.schedule))
+        # The one write that a frozen value needs: equal schedules become equal values, from text or from JSON's lists.
+        parsed = parse_schedule(self.schedule) if isinstance(self.schedule, str) else check_pieces(self.schedule)
+        object.__setattr__(self, "schedule", parsed)
         check_learning_rate(self.learning_rate)
         parse_batch_norm(self.batch_norm)
         for name in ("epochs", "steps_per_epoch", "batch_size", "accumulate", "freeze_ranges_after"):
