@@ -1,9 +1,11 @@
 """What an examination finds, as frozen values."""
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any
+
+from keras_qat.files import to_json_value
 
 _NAMED = 3
 """The number of nodes or tensors that a finding names; the rest are counted."""
@@ -80,7 +82,7 @@ class Finding:
 
     def to_dict(self) -> dict[str, Any]:
         """The finding as JSON can hold it."""
-        return {**asdict(self), "severity": str(self.severity)}
+        return dict(to_json_value(self))
 
 
 def merge(symptoms: Iterable[tuple[str, str, Symptom]]) -> tuple[Finding, ...]:

@@ -3,11 +3,12 @@
 Keras and NumPy are not imported here: the command line reads the options before it loads either.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_qat.errors import UserError, require_seed
+from keras_qat.files import to_json_value
 
 if TYPE_CHECKING:
     from keras_qat.data import Preprocessing
@@ -77,5 +78,4 @@ class EvaluationSettings:
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as JSON can hold them."""
-        paths = {"file": str(self.file), "compare": None if self.compare is None else str(self.compare)}
-        return {**asdict(self), **paths}
+        return dict(to_json_value(self))

@@ -2,7 +2,7 @@
 
 import logging
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,6 +13,7 @@ from keras_qat.data import Labelled, Mode, Preprocessing, decode_file
 from keras_qat.errors import DataError, UnsupportedModelError, UserError
 from keras_qat.evaluation.predictions import class_scores
 from keras_qat.evaluation.single_score import single_score
+from keras_qat.files import to_json_value
 from keras_qat.text import first_few
 from keras_qat.types import ScoreMeaning
 
@@ -155,7 +156,7 @@ class Classification:
 
     def to_dict(self) -> dict[str, Any]:
         """The classification as JSON can hold it."""
-        return {**asdict(self), "classes": [asdict(ranked) for ranked in self.classes]}
+        return dict(to_json_value(self))
 
 
 def rank(scores: np.ndarray, names: tuple[str, ...], k: int) -> tuple[RankedClass, ...]:

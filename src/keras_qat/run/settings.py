@@ -15,7 +15,7 @@ from typing import Any
 from keras_qat.calibration import CalibrationOptions
 from keras_qat.errors import UserError
 from keras_qat.export import ExportOptions
-from keras_qat.files import from_json_value
+from keras_qat.files import from_json_value, to_json_value
 from keras_qat.training import Distillation, Recipe
 from keras_qat.types import AugmentationName
 
@@ -188,7 +188,7 @@ class Settings:
 
     def to_dict(self) -> dict[str, Any]:
         """The options by their names, as JSON can hold them. `--config` reads such a file, too."""
-        return {name: str(value) if isinstance(value, Path) else value for name, value in self.options().items()}
+        return dict(to_json_value(self.options()))
 
     @classmethod
     def from_dict(cls, value: Any) -> "Settings":

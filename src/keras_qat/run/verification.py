@@ -1,12 +1,13 @@
 """Verification after a run: all ONNX files of its folder, or one file, against what they were made from."""
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_qat import data as data_sets
 from keras_qat import models, onnx, placement, runtimes, verify
 from keras_qat.errors import StorageError, UserError, require_seed
+from keras_qat.files import to_json_value
 from keras_qat.run.folder import RunFolder, require_file_or_run, seed_for
 from keras_qat.types import BASELINE, PTQ, QAT
 
@@ -58,18 +59,13 @@ class VerificationSettings:
         if self.path.is_dir() and (self.model is not None or self.placement is not None):
             raise UserError(
                 "The folder of a run has a model for each file, and one placement. "
-                f"Received: {str(self.path)!r} with model={_text(self.model)}, placement={_text(self.placement)}. "
+                f"Received: {str(self.path)!r} with model={self.model}, placement={self.placement}. "
                 "Leave these out, or name one ONNX file of the folder."
             )
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as JSON can hold them."""
-        paths = {name: _text(getattr(self, name)) for name in ("path", "model", "placement")}
-        return {**asdict(self), **paths, "seed": _seed(self)}
-
-
-def _text(path: Path | None) -> str | None:
-    return None if path is None else str(path)
+        return {**to_json_value(self), "seed": _seed(self)}
 
 
 def verify_files(settings: VerificationSettings) -> "verify.Verification":

@@ -23,7 +23,7 @@ import numpy as np
 from keras import ops
 
 from keras_qat.errors import StorageError, UserError
-from keras_qat.files import atomic_path, require_space, write_json
+from keras_qat.files import atomic_path, require_space, to_json_value, write_json
 from keras_qat.training.optimizers import dump_optimizer, load_optimizer
 from keras_qat.training.recipe import Recipe
 from keras_qat.training.session import Session
@@ -149,8 +149,8 @@ class RunIdentity:
     data: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the identity as it reads after a round trip through JSON, where tuples become lists."""
-        return dict(json.loads(json.dumps(asdict(self))))
+        """Return the identity as JSON holds it, where tuples are lists."""
+        return dict(to_json_value(self))
 
 
 @dataclass(frozen=True)
