@@ -18,7 +18,7 @@ from keras_qat.run import Settings, check_gates, run
 from keras_qat.runtimes import OnnxRuntime, open_session
 from keras_qat.types import Placement, TensorRange
 from keras_qat.verify import tensor_errors, verify_file
-from keras_qat.verify.promises import MAX_TENSOR_DIFFERING_FP16
+from keras_qat.verify.promises import MAX_TENSOR_STRAYED_FP16
 
 layers = keras.layers
 TARGETS = ("tensorrt", "onnxruntime")
@@ -110,7 +110,7 @@ def test_every_tensor_is_within_a_step_of_the_simulation(
         path = export_onnx(model, tmp_path / "model.onnx", target=target, precision="fp16", io_dtype=io_dtype)
         for error in tensor_errors(model, path, [(images, None)]):
             assert error.worst <= 1, error
-            assert error.differing <= MAX_TENSOR_DIFFERING_FP16, error
+            assert error.strayed <= MAX_TENSOR_STRAYED_FP16, error
         assert verify_file(path, placement, model=model).ok
 
 

@@ -4,6 +4,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from keras_qat.onnx.passes import (
+    bias_range,
     embed_normalization,
     fold_affine,
     half_precision,
@@ -33,9 +34,9 @@ def passes_for(
 
     Example:
         >>> [type(one_pass).__name__ for one_pass in passes_for(None)]
-        ['FoldAffine', 'MergePadding', 'RemoveUnusedNodesPass']
+        ['FoldAffine', 'MergePadding', 'FitBias', 'RemoveUnusedNodesPass']
     """
-    folds = (fold_affine.FoldAffine(), pads_and_strides.MergePadding())
+    folds = (fold_affine.FoldAffine(), pads_and_strides.MergePadding(), bias_range.FitBias())
     head = () if normalization is None else (embed_normalization.EmbedNormalization(normalization),)
     if precision == "fp16":
         return (
