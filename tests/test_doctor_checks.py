@@ -177,6 +177,11 @@ PROVOKED: dict[str, tuple[Sketch, Sketch, str]] = {
         SIGNED,
         "tensorrt",
     ),
+    "bias-overflow": (
+        SOUND.change(w_s=np.array([0.01, 1e-14, 0.01, 0.01], np.float32), b=np.array([1, 3, 1, 1], np.float32)),
+        SOUND.change(w_s=np.array([0.01, 1e-7, 0.01, 0.01], np.float32), b=np.array([1, 3, 1, 1], np.float32)),
+        "onnxruntime",
+    ),
     "zero-point": (SIGNED.change(z=np.int8(3)), SIGNED, "tensorrt"),
     "uint8-activations": (SOUND, SIGNED, "tensorrt"),
     "bad-scale": (SOUND.change(s=np.float32(0)), SOUND, "openvino"),

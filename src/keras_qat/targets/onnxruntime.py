@@ -59,6 +59,7 @@ ONNXRUNTIME = Target(
     title="ONNX Runtime",
     limits=Limits(
         relu_wants_lowest=True,
+        adds_bias_in_int32=True,
         floats_shared_int8=True,
         half_wrong=True,
         exact="Set session.x64quantprecision to 1 here, as keras-qat does: "

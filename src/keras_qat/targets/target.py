@@ -58,6 +58,8 @@ class Limits:
         uint8: whether uint8 tensors are kept as such.
         relu_wants_lowest: whether a ReLU or Clip runs inside the integer kernel before it only if the zero-point
             behind it is the lowest integer.
+        adds_bias_in_int32: whether it rounds the bias of an integer kernel to steps of s_x · s_w in 32 bits, and
+            computes something else without a message if the bias doesn't fit.
         floats_shared_int8: whether kernels stay in float beside int8 activations that several nodes read.
         half_wrong: whether it computes Q/DQ files with FP16 scales wrongly on the CPU.
         branch_costs: whether a quantized convolution branch of a residual Add costs speed.
@@ -73,6 +75,7 @@ class Limits:
     asymmetric: bool = True
     uint8: bool = True
     relu_wants_lowest: bool = False
+    adds_bias_in_int32: bool = False
     floats_shared_int8: bool = False
     half_wrong: bool = False
     branch_costs: bool = False

@@ -20,6 +20,7 @@ CHECKS: Mapping[str, Check] = {
     "unknown-operator": operators.unknown_operator,
     "refused-operator": operators.refused_operator,
     "int32-bias": integers.int32_bias,
+    "bias-overflow": integers.bias_overflow,
     "zero-point": integers.zero_point,
     "uint8-activations": integers.unsigned,
     "bad-scale": pairs.bad_scale,

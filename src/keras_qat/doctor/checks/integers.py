@@ -39,6 +39,47 @@ def int32_bias(file: onnx.OnnxFile, target: Target) -> Iterator[Symptom]:
         )
 
 
+_INT32 = 2.0**31 - 1
+
+
+def bias_overflow(file: onnx.OnnxFile, target: Target) -> Iterator[Symptom]:
+    """Biases that don't fit 32 bits in steps of s_x · s_w, as those of filters whose weights are next to nothing.
+
+    A bias that is stored in int32 was cut off if it is at the end of the range. ONNX Runtime rounds a float bias
+    itself.
+    Source: `QuantizeBias` in onnxruntime/core/optimizer/qdq_transformer, https://github.com/microsoft/onnxruntime;
+    observed with ONNX Runtime 1.32: a bias of 2 behind weights of 1e-12 became another number.
+    """
+    if not target.limits.adds_bias_in_int32:
+        return
+    names = [op.name for op in file.weighted if op.quantized and _bias_overflows(op)]
+    if names:
+        yield Symptom(
+            Severity.ERROR,
+            "biases are too large for 32 bits, in steps of the scales of input and weights",
+            f"{target.title} computes other numbers for these channels without a message",
+            "Give the channels larger weight scales, as keras-qat does when it exports; such weights are nothing beside "
+            "the bias. Or set the channels' weights to 0, with a scale of 1.",
+            tuple(names),
+        )
+
+
+def _bias_overflows(op: onnx.Operation) -> bool:
+    value, kernel_pair = onnx.input_at(op.node, 2), op.kernel_pair
+    input_pair = next(iter(op.input_pairs), None)
+    if value is None or input_pair is None or kernel_pair is None:
+        return False
+    stored = onnx.constant_array(onnx.before_pair(value))
+    if stored is not None and stored.dtype == np.int32:
+        return bool(np.any(np.abs(stored.astype(np.float64)) >= _INT32))
+    scales = [onnx.constant_array(onnx.input_at(pair, 1)) for pair in (input_pair, kernel_pair)]
+    if stored is None or scales[0] is None or scales[1] is None or scales[0].size != 1:
+        return False
+    s = scales[0].astype(np.float64).reshape(()) * scales[1].astype(np.float64).reshape(-1)
+    b = np.abs(stored.astype(np.float64)).reshape(-1)
+    return s.size in {1, b.size} and bool(np.any(b > _INT32 * s))
+
+
 def zero_point(file: onnx.OnnxFile, target: Target) -> Iterator[Symptom]:
     """Zero-points other than 0, where the engine quantizes symmetrically, as TensorRT does.
 
