@@ -58,8 +58,8 @@ def bias_overflow(file: onnx.OnnxFile, target: Target) -> Iterator[Symptom]:
             Severity.ERROR,
             "biases are too large for 32 bits, in steps of the scales of input and weights",
             f"{target.title} computes other numbers for these channels without a message",
-            "Give the channels larger weight scales, as keras-qat does when it exports; such weights are nothing beside "
-            "the bias. Or set the channels' weights to 0, with a scale of 1.",
+            "Give these channels larger weight scales, as keras-qat does when it exports: their weights are nothing "
+            "beside the bias.",
             tuple(names),
         )
 
