@@ -106,11 +106,8 @@ def run_program(
         message, code = str(error), 2
     except GateMissedError as error:
         message, code = str(error), 3
-    except BrokenPipeError:
-        code = BROKEN_PIPE
-    except SystemExit as error:
-        # Rich ends a program that way when nobody reads its output any more, as in `keras-qat explain | head`.
-        code = BROKEN_PIPE if isinstance(error.__context__, BrokenPipeError) else int(error.code or 0)
+    except (BrokenPipeError, SystemExit) as error:
+        code = _quiet_code(error)
     except KeyboardInterrupt:
         message, code = INTERRUPTED, 130
     except BaseException as error:  # noqa: BLE001 - the last resort; some libraries' errors aren't of `Exception`
@@ -121,6 +118,16 @@ def run_program(
     if message:
         _print_error(message)
     return code
+
+
+def _quiet_code(error: BrokenPipeError | SystemExit) -> int:
+    """The exit code where nobody reads the output any more, as in `keras-qat explain | head`.
+
+    Rich raises `SystemExit` then.
+    """
+    if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):
+        return int(error.code or 0)
+    return BROKEN_PIPE
 
 
 @contextmanager
