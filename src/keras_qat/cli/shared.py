@@ -250,7 +250,7 @@ def show_results(runs: "Iterable[tuple[report.Record, Path]]", *, as_json: bool)
         if not as_json:
             Console().print(report.terminal_table(record))
         out = CONSOLE if as_json else Console()
-        out.print(f"Models, results and report.html are in {folder}", soft_wrap=True, highlight=False)
+        out.print(f"Models, results and report.html are in {folder}", soft_wrap=True, highlight=False, markup=False)
     if as_json:
         values = [record.to_dict() for record in records]
         sys.stdout.write(to_json(values[0] if len(values) == 1 else values))
