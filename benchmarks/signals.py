@@ -164,6 +164,7 @@ def main() -> None:
     # A shell starts a program in the background with SIGINT ignored, and its children inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     table = Table(title=f"Signals at random moments, seed {options.seed}")
     for column in ("Command", "Signal", "Tried", *COLUMNS, "slowest s"):
         table.add_column(column, justify="left" if column in ("Command", "Signal") else "right")

@@ -57,7 +57,7 @@ class _OptionsLoader(yaml.SafeLoader):  # type: ignore[misc]
 def _read_yaml(path: Path) -> Any:
     loader = _OptionsLoader(read_text(path))
     loader.name = str(path)  # Messages name it.
-    return loader.get_single_data()
+    return {} if (options := loader.get_single_data()) is None else options  # An empty file sets nothing.
 
 
 def _read_toml(path: Path) -> Any:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-_GRACE_S = 3.5
+_GRACE_S = 3.0
 """Seconds from the first signal to the end of the process in any case. Temporary files are removed in milliseconds."""
 
 BROKEN_PIPE = 141

@@ -112,8 +112,11 @@ def _from_metadata(path: Path) -> ModelFacts | None:
     if _PREPROCESSING not in metadata:
         return None
     name = f"The metadata of {path}"
-    preprocessing, classes = (parse_json(metadata.get(key, "[]"), name) for key in (_PREPROCESSING, _CLASSES))
-    scores = parse_json(metadata.get(_SCORES, '"classes"'), name)
+    try:
+        preprocessing, classes = (parse_json(metadata.get(key, "[]"), name) for key in (_PREPROCESSING, _CLASSES))
+        scores = parse_json(metadata.get(_SCORES, '"classes"'), name)
+    except UserError as error:
+        raise _not_understood(path, metadata[_PREPROCESSING]) from error
     return _facts(path, preprocessing, classes, scores)
 
 
