@@ -103,6 +103,7 @@ def run_program(
     message, code = "", 0
     try:
         with _logging_to_terminal():
+            _require_utf8(arguments)
             command(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except cyclopts.CycloptsError as error:
         called = " ".join((command.name[0], *(error.command_chain or ())))
@@ -123,6 +124,16 @@ def run_program(
     if message:
         _print_error(message)
     return code
+
+
+def _require_utf8(arguments: Sequence[str]) -> None:
+    """Refuse names that Python alone can handle: ONNX and the engines open files by names in UTF-8."""
+    for argument in arguments:
+        if any("\ud800" <= character <= "\udfff" for character in argument):
+            raise UserError(
+                f"An argument isn't UTF-8, and ONNX can't open a file of such a name. Received: {argument!r}. "
+                "Rename the file or folder."
+            )
 
 
 def _quiet_code(error: BrokenPipeError | SystemExit) -> int:
