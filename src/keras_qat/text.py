@@ -1,4 +1,7 @@
-"""Text for tables, messages and Markdown: sizes of files, lists cut short, text on one line, names, escapes."""
+"""Text for tables and messages: sizes of files, long lists cut short, messages on one line, names of functions.
+
+And names of the user's in Markdown, which must start neither HTML nor a new column.
+"""
 
 import re
 from collections.abc import Iterable

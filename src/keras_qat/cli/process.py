@@ -57,6 +57,7 @@ class SignalWatch:
         self.received: int | None = None
         self._raised = False
         self._terminal: int | None = None
+        self._hook = sys.unraisablehook
 
     def start(self) -> None:
         """Install the handlers and start the thread. Outside of the main thread Python allows no handlers.
@@ -73,7 +74,7 @@ class SignalWatch:
         if hasattr(os, "register_at_fork"):
             # A child process shares the socket, but its signals are not those of this process.
             os.register_at_fork(after_in_child=partial(signal.set_wakeup_fd, -1))
-        sys.unraisablehook = _print_unraisable
+        sys.unraisablehook = _print_unraisable  # To the end of the command.
         threading.Thread(target=self._watch, args=(receiver,), name="signals", daemon=True).start()
         for number in _SIGNALS:
             if signal.getsignal(number) != signal.SIG_IGN:
@@ -84,6 +85,8 @@ class SignalWatch:
         for number in _SIGNALS:
             if signal.getsignal(number) == self._interrupt:
                 signal.signal(number, signal.SIG_DFL)
+        if sys.unraisablehook is _print_unraisable:
+            sys.unraisablehook = self._hook
 
     def _interrupt(self, number: int, _: FrameType | None) -> None:
         """Raise an exception at the first signal only, since a second one would interrupt the removal of files."""
@@ -171,9 +174,7 @@ def _prepare_streams() -> None:
 
 def _flush(code: int) -> int:
     """Write out what the streams hold, and return the exit code, which is another one if that fails."""
-    failed = [_flushed_code(stream) for stream in (sys.stdout, sys.stderr)]
-    logging.shutdown()
-    return code or max(failed)
+    return code or max([_flushed_code(stream) for stream in (sys.stdout, sys.stderr)])
 
 
 def _flushed_code(stream: TextIO) -> int:
