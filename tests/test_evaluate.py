@@ -261,7 +261,7 @@ def test_classes_in_another_order(evaluate: Callable[..., Evaluation], tmp_path:
         ({}, {"k": 0}, r"`k` must be at least 1\. Received: 0"),
         ({}, {"batch_size": 0}, r"`batch_size` must be at least 1"),
         ({}, {"images": 0}, r"`images` must be at least 1"),
-        ({}, {"threads": 0}, r"at least 1 thread"),
+        ({}, {"threads": 0}, r"`threads` must be at least 1"),
         ({}, {"engine": "keras"}, r"Keras opens \.keras files"),
         ({}, {"compare_engine": "openvino"}, r"no file for that engine"),
         ({}, {"data": "nowhere"}, r"Received: 'nowhere'"),

@@ -7,7 +7,7 @@ from typing import Any, get_args
 import onnx_ir as ir
 
 from keras_qat._version import __version__
-from keras_qat.errors import UserError
+from keras_qat.errors import UserError, require_whole
 from keras_qat.graph import OUTPUT, Trace, trace
 from keras_qat.onnx import converters as _converters  # noqa: F401  (importing registers the converters)
 from keras_qat.onnx import layout, passes, reader
@@ -111,6 +111,7 @@ def require_opset(opset: int | None, precision: Precision = "fp32") -> int:
     default = _DEFAULT_OPSET[precision]
     if opset is None:
         return default
+    opset = require_whole("opset", opset)
     lowest = default if precision == "fp16" else OPSETS[0]
     if not lowest <= opset <= OPSETS[-1]:
         why = "" if precision == "fp32" else " for FP16, since scales in FP16 came with 19"

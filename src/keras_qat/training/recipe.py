@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
 from typing import Any, Literal, get_args
 
-from keras_qat.errors import UserError, require_seed
+from keras_qat.errors import MANY, MOST_IMAGES_AT_ONCE, UserError, require_number, require_seed, settle_numbers
 from keras_qat.types import Monitor, RangeMode, TrainingPrecision
 
 Piece = tuple[float, float]
@@ -57,6 +57,7 @@ class Distillation:
 
     def __post_init__(self) -> None:
         """Refuse numbers that are out of range."""
+        settle_numbers(self)
         if self.features != "auto":
             names = tuple(self.features)
             object.__setattr__(self, "features", "auto" if names == ("auto",) else names)
@@ -130,17 +131,14 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Refuse settings that can't be trained with."""
+        require_seed(self.seed)
+        settle_numbers(self, batch_size=(1, MOST_IMAGES_AT_ONCE), seed=(0, MANY))
         require_optimizer(self.optimizer)
         # The one write that a frozen value needs: equal schedules become equal values, from text or from JSON's lists.
         parsed = parse_schedule(self.schedule) if isinstance(self.schedule, str) else check_pieces(self.schedule)
         object.__setattr__(self, "schedule", parsed)
         check_learning_rate(self.learning_rate)
         parse_batch_norm(self.batch_norm)
-        for name in ("epochs", "steps_per_epoch", "batch_size", "accumulate", "freeze_ranges_after"):
-            count = getattr(self, name)
-            if count is not None and count < 1:
-                raise UserError(f"`{name}` must be at least 1. Received: {count}. Give a positive integer.")
-        require_seed(self.seed)
         self._require_choices()
         self._require_numbers()
         self._require_effect()
@@ -273,7 +271,7 @@ def check_learning_rate(learning_rate: float) -> None:
     Raises:
         UserError: If the rate is not a positive finite number.
     """
-    if not (math.isfinite(learning_rate) and learning_rate > 0):
+    if not 0 < require_number("learning_rate", learning_rate) < math.inf:
         raise UserError(
             f"The learning rate must be a finite number above 0. Received: {learning_rate}. "
             "Fine-tuning usually starts between 1e-5 and 1e-3."
