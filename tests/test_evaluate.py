@@ -139,7 +139,7 @@ def test_predict_keeps_as_many_classes_as_asked(tmp_path: Path) -> None:
     with OnnxRuntime(classifier(tmp_path / "model.onnx")) as runtime:
         assert predict(runtime, [(images, np.zeros(2, int))], best=2).classes.shape == (2, 2)
         assert predict(runtime, [(images, np.zeros(2, int))]).classes.shape == (2, 3)
-        with pytest.raises(UserError, match="`best` must be at least 1. Received: 0"):
+        with pytest.raises(UserError, match=r"`best` must be at least 1\. Received: 0"):
             predict(runtime, [(images, np.zeros(2, int))], best=0)
         with pytest.raises(DataError, match="Received: a batch of 0 images"):
             class_scores(runtime, images[:0])
@@ -324,7 +324,7 @@ def test_one_image(tmp_path: Path) -> None:
     ]
     unnamed = classify(classifier(tmp_path / "bare.onnx"), tmp_path / "green.png", preprocessing=RAW, k=9)
     assert [ranked.name for ranked in unnamed.classes] == ["1", "0", "2"]
-    with pytest.raises(UserError, match="`k` must be at least 1. Received: 0"):
+    with pytest.raises(UserError, match=r"`k` must be at least 1\. Received: 0"):
         classify(path, tmp_path / "green.png", k=0)
 
 

@@ -112,7 +112,7 @@ def input_preprocessing(
         >>> input_preprocessing(model, "raw:28:32").resize
         32
     """
-    traced = trace(model)
+    traced = trace(model, only_run=True)
     image = _only_image(traced, str(name or model.name))
     first = _first_operations(traced.graph, image.tensor)
     reads_pixels = bool(first) and all(_reads_pixels(traced.calls[node.name].operation) for node in first)

@@ -168,7 +168,6 @@ def _own_start(settings: Settings, path: Path) -> Start:
         )
     model = models.load_model_file(path)
     meaning = _require_float_classifier(model, path)
-    models.check_finite(model)
     num_classes = graph.classes_of(int(model.output_shape[-1]), meaning)
     data = load_splits(settings, models.input_preprocessing(model, settings.preprocessing, path), num_classes)
     if data.train.labelled:
