@@ -12,11 +12,12 @@ import pytest
 from keras_qat import Recipe, calibrate, export_onnx, fine_tune, plan, quantize, trace
 from keras_qat.cli.program import app, run_program
 from keras_qat.data import Preprocessing
-from keras_qat.errors import UnsupportedModelError, WeightsError
+from keras_qat.errors import UnsupportedModelError, UserError, WeightsError
 from keras_qat.evaluation import open_model
 from keras_qat.export import export_saved_model
 from keras_qat.graph import require_finite
 from keras_qat.types import Placement
+from keras_qat.verify import verify_file
 
 IMAGES = np.random.default_rng(0).normal(size=(8, 8, 8, 3)).astype("float32")
 
@@ -107,3 +108,19 @@ def test_a_sum_that_overflows_is_no_weight_that_is_not_finite() -> None:
 def test_a_model_that_keras_quantized_can_be_evaluated(quantized_by_keras: keras.Model, tmp_path: Path) -> None:
     quantized_by_keras.save(tmp_path / "eight.keras")
     assert open_model(tmp_path / "eight.keras", preprocessing=Preprocessing.parse("unit:8")).num_classes == 3
+
+
+def test_a_model_quantized_for_one_engine_is_not_exported_for_another(tmp_path: Path) -> None:
+    quantized = quantize(network(), IMAGES, "tensorrt")
+    quantized.model.save(tmp_path / "int8.keras")
+    loaded = keras.saving.load_model(tmp_path / "int8.keras")
+    for model in (quantized.model, loaded):
+        with pytest.raises(
+            UserError, match=r"target='onnxruntime', and the model 'small' with the Q/DQ pairs of tenso"
+        ):
+            export_onnx(model, tmp_path / "wrong.onnx", target="onnxruntime")
+    assert not (tmp_path / "wrong.onnx").exists()
+    path = export_onnx(loaded, tmp_path / "int8.onnx", target="tensorrt")
+    with pytest.raises(UserError, match=r"a placement for openvino, and '.*int8.onnx', written for tensorrt"):
+        verify_file(path, plan(trace(network()).graph, "openvino"))
+    assert verify_file(path, quantized.placement).ok
