@@ -1,25 +1,20 @@
 """Looking at paths, and reading and writing files, with errors that users can read.
 
-Every file and folder is written under a temporary name and then renamed, so none is left half written. `os.replace` is
-atomic on one file system (POSIX `rename(2)`): a reader, or the next run after one that was killed, sees the old file or
-the new one, and never a part of one.
-
 Up to Python 3.13, `Path.exists` and similar methods raise on a name that is too long, and on a folder that may not be
 entered.
 """
 
-import errno
 import json
 import math
 import os
 import shutil
-import uuid
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from keras_qat.errors import StorageError, UserError
+from keras_qat.files.atomic import atomic_path
 from keras_qat.text import size_text
 
 
@@ -68,52 +63,6 @@ def _check(check: Callable[[Path], bool], path: Path, error: type[UserError]) ->
             f"That path can't be looked at: {refusal.strerror or refusal}. Received: {str(path)!r}. Name another one, "
             "or make the folders before it readable."
         ) from refusal
-
-
-@contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; rename it to `path` if the block succeeds, remove it otherwise.
-
-    The temporary name keeps the suffix, since writers such as Keras choose the format by it. The block may write a
-    file or a folder. A folder may replace a folder; a file may not.
-
-    Raises:
-        StorageError: If the folder can't be made or written, the disk is full, or a file would replace a folder.
-
-    Example:
-        >>> import tempfile
-        >>> target = Path(tempfile.mkdtemp()) / "note.txt"
-        >>> with atomic_path(target) as temporary:
-        ...     _ = temporary.write_text("whole")
-        >>> target.read_text(), len(list(target.parent.iterdir()))
-        ('whole', 1)
-    """
-    temporary = path.with_name(f".{path.stem}-{uuid.uuid4().hex[:8]}{path.suffix}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        if path.is_dir() and not temporary.is_dir():
-            raise IsADirectoryError(errno.EISDIR, "a folder is there, and a file would replace all that it holds")
-        if path.is_dir():
-            # A folder can't be replaced in one step: the old one is renamed first.
-            aside = path.with_name(f".{path.name}-{uuid.uuid4().hex[:8]}.old")
-            path.rename(aside)
-            temporary.rename(path)
-            shutil.rmtree(aside)
-        else:
-            temporary.replace(path)
-    except OSError as error:
-        raise StorageError(
-            f"Can't write {path}: {error.strerror or error}. Received: {str(path)!r}. "
-            "Choose a folder that you may write to, on a disk with room left."
-        ) from error
-    finally:
-        # Looking at it fails below a file, and for a name that is too long. The error above is the one to report.
-        with suppress(OSError):
-            if temporary.is_dir():
-                shutil.rmtree(temporary, ignore_errors=True)
-            else:
-                temporary.unlink(missing_ok=True)
 
 
 def require_writable(folder: Path) -> None:
