@@ -1,4 +1,4 @@
-from .atomic import atomic_path, commit, require_replaceable
+from .atomic import atomic_path, commit, is_disk_full, require_replaceable
 from .ownership import is_marked, locked, mark, remove_own, require_apart, require_own, waiting_lock
 from .paths import (
     FACTS_FILE,
@@ -31,6 +31,7 @@ __all__ = [
     "atomic_path",
     "commit",
     "from_json_value",
+    "is_disk_full",
     "is_file",
     "is_folder",
     "is_marked",
