@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import h5py
-import keras
 
-from keras_qat.errors import WeightsError
-from keras_qat.files import require_weights
+from keras_qat.errors import StorageError, WeightsError
+from keras_qat.files import load_keras_file, require_weights
 
 _Shapes = Counter[tuple[int, ...]]
 """How often each shape occurs among the weights of a network."""
@@ -76,9 +75,9 @@ def _load_h5(model: Any, path: Path) -> None:
 
 def _load_whole(model: Any, path: Path) -> None:
     try:
-        source = keras.saving.load_model(path, compile=False)
-    except Exception as error:  # zip, JSON, HDF5 and unknown layers each fail in their own way.
-        raise _corrupt(path, error) from error
+        source = load_keras_file(path)
+    except StorageError as error:
+        raise WeightsError(str(error)) from error
     copy_weights(source, model, str(path))
 
 
