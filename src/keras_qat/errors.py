@@ -126,7 +126,7 @@ def require_number(name: str, value: Any) -> float:
         >>> require_number("learning_rate", 1)
         1.0
     """
-    if type(value) is bool or not isinstance(value, Real):
+    if not is_number(value):
         raise UserError(f"`{name}` must be a number. Received: {_shown(value)}. Give a number such as 0.5.")
     try:
         return float(value)
@@ -173,9 +173,24 @@ def settle_numbers(options: Any, **bounds: Bounds) -> None:
         object.__setattr__(options, field.name, settled)
 
 
+def is_number(value: Any) -> bool:
+    """Whether a value is a number, of NumPy, too, and not a boolean.
+
+    Example:
+        >>> is_number(0.5), is_number(True), is_number("1")
+        (True, False, False)
+    """
+    return isinstance(value, Real) and not _is_boolean(value)
+
+
+def _is_boolean(value: Any) -> bool:
+    """Whether a value is one of Python's booleans, which Python counts as integers, and users don't."""
+    return isinstance(value, bool)
+
+
 def _is_whole(value: Any) -> bool:
-    """Whether a value is an integer, of NumPy or another library, too. Python counts `True` as one, and users don't."""
-    return isinstance(value, Integral) and not isinstance(value, bool)
+    """Whether a value is an integer, of NumPy or another library, too."""
+    return isinstance(value, Integral) and not _is_boolean(value)
 
 
 def _shown(value: Any) -> str:
