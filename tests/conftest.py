@@ -9,6 +9,9 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
+# A bug shows its traceback in the output of the test that met it.
+os.environ.setdefault("KERAS_QAT_TRACEBACK", "1")
+
 import pytest
 
 _ROOT = Path(__file__).resolve().parents[1]

@@ -463,7 +463,7 @@ def test_code_can_not_be_saved() -> None:
 @pytest.mark.parametrize(
     ("text", "part"),
     [
-        ("{", "aren't JSON"),
+        ("{", "isn't JSON"),
         ("[]", "keys mode, rules"),
         ('{"rule": []}', "keys mode, rules"),
         ('{"rules": {}}', "must be a list"),

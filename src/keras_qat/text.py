@@ -1,5 +1,9 @@
-"""Text for tables and messages: sizes of files, long lists cut short, messages on one line, names of functions."""
+"""Text for tables and messages: sizes of files, long lists cut short, messages on one line, names of functions.
 
+And names of the user's in Markdown, which must start neither HTML nor a new column.
+"""
+
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -76,3 +80,26 @@ def callable_name(function: Any) -> str:
         ('len', 'partial')
     """
     return str(getattr(function, "__name__", type(function).__name__))
+
+
+def markdown_text(text: str) -> str:
+    """Text for Markdown in which no name starts HTML: `<` is escaped, except in code spans.
+
+    Text that was escaped already stays as it is.
+
+    Example:
+        >>> markdown_text("<b>model</b> with `a < b`")
+        '&lt;b>model&lt;/b> with `a < b`'
+    """
+    parts = re.split(r"(?<![`\\])(`[^`\n]+`)(?!`)", text)
+    return "".join(part if i % 2 else part.replace("<", "&lt;") for i, part in enumerate(parts))
+
+
+def markdown_cell(text: str) -> str:
+    r"""Text for a cell of a Markdown table: as `markdown_text`, on one line, with the column separator escaped.
+
+    Example:
+        >>> print(markdown_cell("conv | <relu>"))
+        conv \| &lt;relu>
+    """
+    return one_line(markdown_text(text)).replace("|", "\\|")

@@ -7,7 +7,7 @@ import functools
 import logging
 import sys
 from collections.abc import Callable, Container, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import field, fields, make_dataclass
 from pathlib import Path
 from typing import Any
@@ -142,6 +142,32 @@ def _docstring(owner: type) -> docstring_parser.Docstring:
 _PACKAGE = "keras_qat"
 
 
+class _LogFile(logging.FileHandler):
+    """A log file whose disk may get full: that is said once, and the command goes on without it."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, encoding="utf-8", errors="backslashreplace")
+        self._path, self._broken = path, False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line, unless an earlier one could not be written."""
+        if not self._broken:
+            super().emit(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - its name in `logging`
+        """Say on the terminal why the line can't be written."""
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+            return
+        self._broken = True
+        logging.getLogger(_PACKAGE).warning(
+            "The log file can't be written any more: %s. Received: %r. The command goes on without it.",
+            error.strerror or error,
+            str(self._path),
+        )
+
+
 @contextmanager
 def logging_to(path: Path | None) -> Iterator[Callable[[str], None]]:
     """Append the package's log to a file within the block, each line with its time; also an error that ends the block.
@@ -161,7 +187,7 @@ def logging_to(path: Path | None) -> Iterator[Callable[[str], None]]:
     package = logging.getLogger(_PACKAGE)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handler = logging.FileHandler(path, encoding="utf-8")
+        handler = _LogFile(path)
     except OSError as error:
         raise StorageError(
             f"Can't write the log file: {error.strerror or error}. Received: {str(path)!r}. "
@@ -180,7 +206,8 @@ def logging_to(path: Path | None) -> Iterator[Callable[[str], None]]:
         raise
     finally:
         package.removeHandler(handler)
-        handler.close()
+        with suppress(OSError):  # The disk is full, which was said already.
+            handler.close()
 
 
 def show(describe: Callable[[], Table | str], record: Any, *, as_json: bool) -> None:
@@ -224,7 +251,7 @@ def show_results(runs: "Iterable[tuple[report.Record, Path]]", *, as_json: bool)
         if not as_json:
             Console().print(report.terminal_table(record))
         out = CONSOLE if as_json else Console()
-        out.print(f"Models, results and report.html are in {folder}", soft_wrap=True, highlight=False)
+        out.print(f"Models, results and report.html are in {folder}", soft_wrap=True, highlight=False, markup=False)
     if as_json:
         values = [record.to_dict() for record in records]
         sys.stdout.write(to_json(values[0] if len(values) == 1 else values))

@@ -127,7 +127,7 @@ def keras_backend() -> str:
     folder = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
     try:
         settings = json.loads((folder / "keras.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return "tensorflow"
     return str(settings.get("backend", "tensorflow")) if isinstance(settings, dict) else "tensorflow"
 

@@ -15,7 +15,10 @@ from typing import Any
 
 from keras_qat.errors import StorageError, UserError
 from keras_qat.files.atomic import atomic_path
-from keras_qat.text import size_text
+from keras_qat.text import one_line, size_text
+
+_SHOWN = 80
+"""Characters of a text that a message quotes."""
 
 
 def is_there(path: Path, error: type[UserError] = StorageError) -> bool:
@@ -179,9 +182,39 @@ def read_json(path: Path) -> Any:
 
     Raises:
         StorageError: If `path` can't be read.
-        UserError: If the file isn't JSON.
+        UserError: If the file isn't JSON, has a name twice in one object, or nests too deep.
+    """
+    return parse_json(read_text(path), str(path))
+
+
+def parse_json(text: str, name: str) -> Any:
+    """The value of a text of JSON.
+
+    Args:
+        text: the JSON.
+        name: what a message calls it, such as its path.
+
+    Raises:
+        UserError: If the text isn't JSON, has a name twice in one object, or nests too deep.
+
+    Example:
+        >>> parse_json('{"epochs": 1}', "settings.json")
+        {'epochs': 1}
+        >>> parse_json('{"epochs": 1, "epochs": 2}', "settings.json")
+        Traceback (most recent call last):
+        keras_qat.errors.UserError: settings.json isn't JSON: the name 'epochs' stands twice in one object. ...
     """
     try:
-        return json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path} isn't JSON: {error}. Received: {str(path)!r}. Correct that line.") from error
+        return json.loads(text, object_pairs_hook=_without_duplicates)
+    except (ValueError, RecursionError) as error:  # `ValueError` is also that of an integer with too many digits.
+        reason = "it nests too deep" if isinstance(error, RecursionError) else one_line(error)
+        raise UserError(f"{name} isn't JSON: {reason}. Received: {text[:_SHOWN]!r}. Correct that place.") from error
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of these names and values. Python would keep the last of two values and drop the other silently."""
+    names = [name for name, _ in pairs]
+    if len(set(names)) < len(names):
+        twice = next(name for i, name in enumerate(names) if name in names[:i])
+        raise ValueError(f"the name {twice!r} stands twice in one object")
+    return dict(pairs)

@@ -236,6 +236,6 @@ def keras_nodes(node: ir.Node) -> tuple[str, ...]:
     """The names of the Keras nodes that `node` stands for; empty if none are recorded."""
     try:
         names = json.loads(node.metadata_props.get(_NODES, "[]"))
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return ()
     return tuple(str(name) for name in names) if isinstance(names, list) else ()

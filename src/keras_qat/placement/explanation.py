@@ -12,7 +12,7 @@ from typing import Literal
 from keras_qat.errors import UserError
 from keras_qat.graph import OUTPUT
 from keras_qat.placement.flow import MOVES_NUMBERS
-from keras_qat.text import first_few
+from keras_qat.text import first_few, markdown_cell
 from keras_qat.types import BITS, EdgeDecision, Kernel, Placement, QuantizedTensor, QuantSpec, TensorRange
 
 Format = Literal["table", "mermaid", "dot"]
@@ -99,12 +99,7 @@ def table(placement: Placement, ranges: Mapping[str, TensorRange] | None) -> str
         integers = "float" if weight.spec is None else describe_spec(weight.spec)
         rows.append((f"weights of {weight.layer}", integers, "", weight.reason))
     shown = rows if ranges is not None else [(where, integers, reason) for where, integers, _, reason in rows]
-    return "\n".join(f"| {' | '.join(map(_cell, row))} |" for row in shown)
-
-
-def _cell(text: str) -> str:
-    """Text in one line, with the column separator escaped."""
-    return " ".join(text.replace("|", "\\|").split())
+    return "\n".join(f"| {' | '.join(map(markdown_cell, row))} |" for row in shown)
 
 
 def describe_spec(spec: QuantSpec) -> str:

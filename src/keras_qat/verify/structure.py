@@ -16,6 +16,7 @@ from keras_qat.errors import GateMissedError, UserError
 from keras_qat.layers import FakeQuantize, scale_of
 from keras_qat.types import Placement
 from keras_qat.verify import deployed, structure_edges, structure_kernels
+from keras_qat.verify.promises import ATTACH
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,10 @@ def require_verified(
     """
     miss = verify_file(path, placement, target, model=model).miss
     if miss is not None:
-        raise GateMissedError(f"{miss} Don't deploy it; please report the model.")
+        raise GateMissedError(
+            f"{miss} Don't deploy it. To go on, keep that layer in float by a rule in --overrides (docs/overrides.md). "
+            f"{ATTACH}"
+        )
 
 
 def _simulated_scales(placement: Placement, model: Any, *, half: bool) -> Mapping[str, np.floating[Any]]:
