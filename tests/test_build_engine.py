@@ -306,7 +306,7 @@ def test_command_says_what_it_built(
     ("arguments", "said"),
     [
         (["--engine", "tensorrt-rtx", "--compute-capability", "1.0"], "Received: '1.0'"),
-        (["--engine", "tensorrt-rtx", "--min-batch", "0"], "Received: min 0"),
+        (["--engine", "tensorrt-rtx", "--min-batch", "0"], "`min` must be at least 1. Received: 0"),
         (["--engine", "coreml"], "Received: 'coreml'"),
         (["--engine", "openvino", "--max-batch", "4"], "any batch"),
         ([], "--engine"),

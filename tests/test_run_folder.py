@@ -186,8 +186,9 @@ def test_training_on_other_images_does_not_go_on_from_these(capsys: pytest.Captu
 def test_a_file_for_another_engine_than_the_model_was_quantized_for(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_program(["quantize", "a/best.keras", "--data", "photos", "--run-folder", "ort"], app) == 0
     arguments = ["export", "ort/ptq.keras", "--target", "tensorrt", "--output", "t.onnx"]
-    assert run_program(arguments, app) == 3
-    assert "isn't one for tensorrt" in capsys.readouterr().err
+    assert run_program(arguments, app) == 2
+    assert "target='tensorrt', and the model" in capsys.readouterr().err
+    assert not Path("t.onnx").exists()
 
 
 @pytest.mark.usefixtures("work")

@@ -146,7 +146,7 @@ def test_threads_of_one_model(folder: Path, engine: str, images: np.ndarray, mod
         assert runtime.device == "CPU, 1 threads"
         (scores,) = runtime.run(images)
     np.testing.assert_allclose(scores, model(images), rtol=0, atol=1e-5)
-    with pytest.raises(UserError, match=r"at least 1 thread\. Received: threads=0"):
+    with pytest.raises(UserError, match=r"`threads` must be at least 1\. Received: 0"):
         open_runtime(folder / "model.onnx", engine=engine, threads=0)
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_qat.errors import DataError, UserError
+from keras_qat.errors import MOST_IMAGES_AT_ONCE, DataError, require_whole
 from keras_qat.graph import input_names
 from keras_qat.progress import track_images
 
@@ -202,7 +202,7 @@ def read_batches(
     Raises:
         DataError: If the data cannot be read, does not fit the model or is not finite, or if it never ends and `images`
             is not given. A generator cannot be asked whether it ends.
-        UserError: If `images` or `batch_size` is below 1.
+        UserError: If `images` or `batch_size` isn't a whole number of at least 1.
 
     Example:
         >>> import keras
@@ -212,9 +212,8 @@ def read_batches(
         >>> [len(x) for (x,) in read_batches(data, model, images=7, batch_size=4, description="reading")]
         [4, 3]
     """
-    for name, value in (("images", images), ("batch_size", batch_size)):
-        if value is not None and value < 1:
-            raise UserError(f"`{name}` must be at least 1. Received: {value}. Give a larger number.")
+    images = None if images is None else require_whole("images", images)
+    batch_size = require_whole("batch_size", batch_size, most=MOST_IMAGES_AT_ONCE)
     source = open_source(data, model, batch_size)
     if source.endless and images is None:
         raise DataError(

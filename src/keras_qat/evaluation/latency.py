@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_qat.errors import UserError
+from keras_qat.errors import MOST_IMAGES_AT_ONCE, UserError, require_whole
 from keras_qat.evaluation.predictions import as_input, fixed_batch, random_inputs
 from keras_qat.progress import track
 from keras_qat.runtimes import Runtime, open_runtime
@@ -239,14 +239,16 @@ def benchmark(
             case, to find out whether its engine accepts the batch size.
 
     Raises:
-        UserError: If there is no model or no batch size, if a number is too small, if random numbers cannot be drawn
-            for an input, or if no model accepts any of the batch sizes.
+        UserError: If there is no model or no batch size, if a number isn't whole or is out of range, if random numbers
+            cannot be drawn for an input, or if no model accepts any of the batch sizes.
     """
-    batches = tuple(dict.fromkeys(batch_sizes))
-    if not runtimes or not batches or min(*batches, runs, warm_up + 1) < 1:
+    sizes = (require_whole("batch_sizes", size, most=MOST_IMAGES_AT_ONCE) for size in batch_sizes)
+    batches = tuple(dict.fromkeys(sizes))
+    runs, warm_up = require_whole("runs", runs), require_whole("warm_up", warm_up, least=0)
+    if not runtimes or not batches:
         raise UserError(
-            "A benchmark needs at least one file, batch sizes and runs of at least 1, and a warm-up of at least 0. "
-            f"Received: {len(runtimes)} files, batch sizes {batches}, {runs} runs, warm-up {warm_up}. Give more."
+            "A benchmark needs at least one file and one batch size. "
+            f"Received: {len(runtimes)} files, batch sizes {batches}. Give more."
         )
     timings: list[Timing] = []
     skipped: list[Skip] = []

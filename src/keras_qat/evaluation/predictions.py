@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from keras_qat.errors import DataError, UserError
+from keras_qat.errors import DataError, UserError, require_whole
 from keras_qat.graph import per_class
 from keras_qat.progress import track
 from keras_qat.runtimes import Runtime, TensorSpec
@@ -246,10 +246,9 @@ def predict(
 
     Raises:
         DataError: If there are no images, if they do not fit the model, or if the model has several outputs.
-        UserError: If `best` is below 1.
+        UserError: If `best` isn't a whole number of at least 1.
     """
-    if best < 1:
-        raise UserError(f"At least the best class must be kept. Received: best={best}. Give 1 or more.")
+    best = require_whole("best", best)
     classes: list[np.ndarray] = []
     labels: list[np.ndarray] = []
     kept: list[np.ndarray] = []

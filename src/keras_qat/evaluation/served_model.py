@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_qat import graph, models, runtimes
 from keras_qat.data import Labelled, Mode, Preprocessing, decode_file
-from keras_qat.errors import DataError, UnsupportedModelError, UserError
+from keras_qat.errors import DataError, UnsupportedModelError, UserError, require_whole
 from keras_qat.evaluation.predictions import class_scores
 from keras_qat.evaluation.single_score import single_score
 from keras_qat.files import FACTS_FILE, to_json_value
@@ -168,14 +168,13 @@ def rank(scores: np.ndarray, names: tuple[str, ...], k: int) -> tuple[RankedClas
         k: number of classes; all, if there are fewer.
 
     Raises:
-        UserError: If `k` is less than 1.
+        UserError: If `k` isn't a whole number of at least 1.
 
     Example:
         >>> rank(np.array([0.25, 0.75]), ("cat", "dog"), k=1)
         (RankedClass(index=1, name='dog', score=0.75),)
     """
-    if k < 1:
-        raise UserError(f"At least one class must be shown. Received: k={k}. Give 1 or more.")
+    k = require_whole("k", k)
     known = names if len(names) == len(scores) else tuple(map(str, range(len(scores))))
     best = np.argsort(-scores, kind="stable")[:k]
     return tuple(RankedClass(int(i), known[i], float(scores[i])) for i in best)

@@ -1,4 +1,5 @@
-from .atomic import atomic_path, commit, require_replaceable
+from .atomic import atomic_path, commit, is_disk_full, require_replaceable
+from .keras_archive import UNPACK_LIMIT, load_keras_file, require_unpackable
 from .ownership import is_marked, locked, mark, remove_own, require_apart, require_own, waiting_lock
 from .paths import (
     FACTS_FILE,
@@ -29,13 +30,16 @@ from .values import from_json_value, to_json_value
 __all__ = [
     "FACTS_FILE",
     "RUN_MARKER",
+    "UNPACK_LIMIT",
     "atomic_path",
     "commit",
     "from_json_value",
+    "is_disk_full",
     "is_file",
     "is_folder",
     "is_marked",
     "is_there",
+    "load_keras_file",
     "locked",
     "mark",
     "parse_json",
@@ -52,6 +56,7 @@ __all__ = [
     "require_own",
     "require_replaceable",
     "require_space",
+    "require_unpackable",
     "require_weights",
     "require_writable",
     "to_json",

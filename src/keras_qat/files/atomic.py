@@ -37,6 +37,9 @@ _ABANDONED_S = 24 * 3600
 
 _LONGEST_STEM = 100
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+"""The numbers of errors of a full disk: no space is left on it, or no quota for this user."""
+
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
@@ -64,18 +67,37 @@ def atomic_path(path: Path) -> Iterator[Path]:
         require_replaceable(path)
         clean_leftovers(path.parent)
         yield temporary
-        if path.is_dir() and not temporary.is_dir():
-            raise IsADirectoryError(errno.EISDIR, "a folder is there, and a file would replace all that it holds")
         commit(temporary, path)
-    except OSError as error:
+    except Exception as error:
+        # TensorFlow reports a full disk by an error of its own.
+        if isinstance(error, StorageError) or not (isinstance(error, OSError) or is_disk_full(error)):
+            raise
         raise StorageError(
-            f"Can't write {path}: {error.strerror or error}. Received: {str(path)!r}. "
+            f"Can't write {path}: {getattr(error, 'strerror', None) or error}. Received: {str(path)!r}. "
             "Choose a folder that you may write to, on a disk with room left."
         ) from error
     finally:
         # Looking at it fails below a file, and for a name that is too long. The error above is the one to report.
         with suppress(OSError):
             _remove(temporary)
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether an error, or one that it came from, says that the disk has no room left, or the user no share of it.
+
+    Operating systems give a number for it. HDF5 and TensorFlow keep only its text, and TensorFlow's
+    `ResourceExhaustedError` is that of a full memory as well.
+
+    Example:
+        >>> is_disk_full(OSError(errno.ENOSPC, "No space left on device")), is_disk_full(MemoryError())
+        (True, False)
+    """
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return True
+    if any(os.strerror(number) in str(error) for number in _FULL):
+        return True
+    source = error.__cause__ or error.__context__
+    return source is not None and is_disk_full(source)
 
 
 def commit(temporary: Path, path: Path) -> None:
@@ -89,8 +111,10 @@ def commit(temporary: Path, path: Path) -> None:
         path: the new path. What is there is replaced.
 
     Raises:
-        OSError: If the system refuses it.
+        OSError: If the system refuses it, or a file would replace a folder.
     """
+    if path.is_dir() and not temporary.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "a folder is there, and a file would replace all that it holds")
     for written in (*temporary.rglob("*"), temporary):
         _sync(written)
     if path.is_dir():

@@ -4,11 +4,11 @@ The command line makes these checks first. What reads a path makes them again, s
 Python.
 """
 
-import zipfile
 from pathlib import Path
 
 from keras_qat.errors import DataError, StorageError, WeightsError
-from keras_qat.files.storage import is_file, is_there
+from keras_qat.files.keras_archive import require_keras_archive
+from keras_qat.files.storage import is_file, is_folder
 
 RUN_MARKER = "settings.json"
 """The file that marks the folder of a run, there from its start."""
@@ -24,7 +24,8 @@ def require_model_file(path: Path) -> None:
     """Refuse a path that can't be a Keras model.
 
     Raises:
-        StorageError: If there is no such file, or it is a `.keras` file but not a zip archive.
+        StorageError: If there is no such file, or it is a `.keras` file but not a zip archive of a model, or unpacks to
+            too much.
 
     Example:
         >>> require_model_file(Path("nowhere.keras"))
@@ -33,15 +34,12 @@ def require_model_file(path: Path) -> None:
     """
     if not is_file(path):
         raise StorageError(f"There is no such model file. Received: {str(path)!r}. Give the path of a .keras file.")
-    if path.suffix.lower() == ".keras" and not zipfile.is_zipfile(path):
-        raise StorageError(
-            f"The file can't be read as a Keras model: it isn't a whole zip archive. Received: {str(path)!r}. "
-            "Save it again with `model.save`, or copy it again."
-        )
+    if path.suffix.lower() == ".keras":
+        require_keras_archive(path)
 
 
 def require_engine_model(path: Path) -> None:
-    """Refuse the path of an engine's file or folder if nothing is there.
+    """Refuse the path of an engine's file or folder if nothing is there, or a device or pipe, which may never end.
 
     Raises:
         StorageError: If there is neither a file nor a folder at the path.
@@ -51,7 +49,7 @@ def require_engine_model(path: Path) -> None:
         Traceback (most recent call last):
         keras_qat.errors.StorageError: There is no model file of that name. ...
     """
-    if not is_there(path):
+    if not (is_file(path) or is_folder(path)):
         raise StorageError(f"There is no model file of that name. Received: {str(path)!r}. Export or build it first.")
 
 

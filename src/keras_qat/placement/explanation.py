@@ -178,6 +178,7 @@ def picture(placement: Placement, ranges: Mapping[str, TensorRange] | None) -> P
         ranges: from `calibrate`, one for each quantized tensor, to show scales; `None` before calibration.
     """
     kernel_of = {name: kernel for kernel in placement.kernels for name in kernel.nodes}
+    _require_kernels(placement, kernel_of)
     keys = {id(kernel): f"n{i}" for i, kernel in enumerate(placement.kernels)}
     pairs = {tensor.tensor: f"q{i}" for i, tensor in enumerate(placement.tensors)}
     on_grid: set[int] = set()
@@ -186,7 +187,7 @@ def picture(placement: Placement, ranges: Mapping[str, TensorRange] | None) -> P
     arrows: list[Arrow] = []
     drawn: set[str] = set()
     for edge in placement.edges:
-        source = kernel_of[edge.tensor if edge.tensor in kernel_of else edge.tensor.rpartition(":")[0]]
+        source = kernel_of[_producer(edge, kernel_of)]
         sink = None if edge.consumer == OUTPUT else kernel_of[edge.consumer]
         if sink is source:
             continue
@@ -203,6 +204,23 @@ def picture(placement: Placement, ranges: Mapping[str, TensorRange] | None) -> P
     if any(edge.consumer == OUTPUT for edge in placement.edges):
         boxes.append(Box("output", ("output",)))
     return Picture(f"Q/DQ placement for {placement.target}", tuple(boxes), tuple(arrows))
+
+
+def _producer(edge: EdgeDecision, kernel_of: Mapping[str, Kernel]) -> str:
+    """The name of the node that makes an edge's tensor; its outputs after the first are named NODE:1 and so on."""
+    return edge.tensor if edge.tensor in kernel_of else edge.tensor.rpartition(":")[0]
+
+
+def _require_kernels(placement: Placement, kernel_of: Mapping[str, Kernel]) -> None:
+    """Refuse a placement with an edge between nodes that no kernel holds, as a file that was edited may have."""
+    for edge in placement.edges:
+        ends = {edge.tensor: _producer(edge, kernel_of), edge.consumer: edge.consumer}
+        unknown = [name for name, node in ends.items() if node not in kernel_of and name != OUTPUT]
+        if unknown:
+            raise UserError(
+                f"The placement has no kernel with the node of an edge. Received: {unknown[0]!r}, of the edge "
+                f"{edge.tensor!r} → {edge.consumer!r}. Plan it again, or give the placement.json of a run as it was."
+            )
 
 
 def _kernel_box(placement: Placement, kernel: Kernel, key: str) -> Box:

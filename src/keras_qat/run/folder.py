@@ -24,6 +24,7 @@ from keras_qat.errors import StorageError, UserError
 from keras_qat.files import (
     FACTS_FILE,
     RUN_MARKER,
+    from_json_value,
     is_file,
     is_folder,
     is_marked,
@@ -212,7 +213,8 @@ class RunFolder:
         """
         require_own(self.path, "a run", recognized=_is_run, remedy="Name a new or empty folder with --run-folder.")
         require_apart([self.path / name for name in _CLEARED], settings.inputs)
-        earlier = read_json(self.settings_path) if self.settings_path.is_file() else {}
+        saved = read_json(self.settings_path) if self.settings_path.is_file() else {}
+        earlier = saved if isinstance(saved, dict) else {}
         wanted = settings.to_dict()
         # `photos` and `./photos` are the same folder.
         differing = [
@@ -451,4 +453,8 @@ def seed_for(path: Path, given: int | None) -> int:
         >>> seed_for(Path("nowhere/qat.onnx"), None), seed_for(Path("nowhere/qat.onnx"), 7)
         (0, 7)
     """
-    return int(option_of(path, "seed") or 0) if given is None else given
+    saved = option_of(path, "seed") if given is None else given
+    if saved is None:
+        return 0
+    problem = f"The {RUN_MARKER} beside {path} doesn't hold a seed"
+    return from_json_value(int, saved, problem=problem, remedy="Correct it, or give the seed.")

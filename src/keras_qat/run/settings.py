@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_qat.calibration import CalibrationOptions
-from keras_qat.errors import UserError
+from keras_qat.errors import MANY, UserError, settle_numbers
 from keras_qat.export import ExportOptions
 from keras_qat.files import from_json_value, to_json_value
 from keras_qat.training import Distillation, Recipe
@@ -51,7 +51,7 @@ class Settings:
         skip_diagnosis: leave out the error of each tensor and kernel, which the report shows.
 
     Raises:
-        UserError: If a number is below 1, or an option of a group is refused by that group.
+        UserError: If a number isn't whole or is out of range, or an option of a group is refused by that group.
     """
 
     model: str = "resnet50"
@@ -76,11 +76,8 @@ class Settings:
     skip_diagnosis: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse a number of images below 1."""
-        if self.validation_images is not None and self.validation_images < 1:
-            raise UserError(
-                f"`validation_images` must be at least 1. Received: {self.validation_images}. Give a larger number."
-            )
+        """Refuse a number of images or devices that can't be one."""
+        settle_numbers(self, devices=(0, MANY))
 
     @classmethod
     def of(cls, **options: Any) -> "Settings":

@@ -17,7 +17,7 @@ import platformdirs
 
 from keras_qat import evaluation, export, files, graph, layers, models, training
 from keras_qat.data import Augmentation, ImageSet, Labelled, Preprocessing, Splits, load_data
-from keras_qat.errors import DataError, UnsupportedModelError, UserError
+from keras_qat.errors import DataError, StorageError, UnsupportedModelError, UserError
 from keras_qat.run.folder import RunFolder
 from keras_qat.run.settings import Settings
 from keras_qat.types import ScoreMeaning
@@ -113,8 +113,8 @@ def _digits_baseline(settings: Settings, entry: models.ZooEntry, data: Splits) -
     with files.waiting_lock(path, _logger.info):
         if path.exists():
             try:
-                return keras.models.load_model(path, compile=False)
-            except Exception as error:  # noqa: BLE001  (zip, JSON and HDF5 each fail in their own way)
+                return models.load_model_file(path)
+            except StorageError as error:
                 _logger.warning("The cached baseline %s can't be read (%s); training it again.", path, error)
         trained = _train_baseline(settings, entry, data, path)
         export.export_keras(trained, path)
@@ -173,7 +173,6 @@ def _own_start(settings: Settings, path: Path) -> Start:
         )
     model = models.load_model_file(path)
     meaning = _require_float_classifier(model, path)
-    models.check_finite(model)
     num_classes = graph.classes_of(int(model.output_shape[-1]), meaning)
     data = load_splits(settings, models.input_preprocessing(model, settings.preprocessing, path), num_classes)
     if data.train.labelled:

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from keras_qat.errors import StorageError, UnsupportedModelError
+from keras_qat.files import load_keras_file, require_model_file
 from keras_qat.runtimes.runtime import Runtime, TensorSpec, import_engine
 from keras_qat.targets import find_engine
 
@@ -44,13 +45,8 @@ class KerasRuntime(Runtime):
         Raises:
             StorageError: If Keras can't load a model from the file.
         """
-        try:
-            return cls(keras.models.load_model(path, compile=False))
-        except Exception as error:
-            # Keras's loader passes on whatever the code of any layer raises.
-            raise StorageError(
-                f"Keras can't load the model. Received: {str(path)!r}: {error}. Save it again."
-            ) from error
+        require_model_file(path)
+        return cls(load_keras_file(path))
 
     @property
     def model(self) -> Any:

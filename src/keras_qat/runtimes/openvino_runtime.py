@@ -1,6 +1,5 @@
 """OpenVINO on the CPU, and its own file format, IR: the graph in `.xml`, the weights in `.bin`."""
 
-import os
 import platform
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ import numpy as np
 
 from keras_qat import files, machine, onnx, targets
 from keras_qat.errors import StorageError, UserError
-from keras_qat.runtimes.runtime import BuildOptions, Built, Runtime, TensorSpec, import_engine
+from keras_qat.runtimes.runtime import BuildOptions, Built, Runtime, TensorSpec, import_engine, threads_or_all
 
 _IR = ".xml"
 
@@ -32,7 +31,7 @@ class OpenVINORuntime(Runtime):
 
     def __init__(self, path: str | Path, *, threads: int | None = None) -> None:
         openvino = import_engine(targets.find_engine("openvino"))
-        threads = threads or os.cpu_count() or 1
+        threads = threads_or_all(threads)
         core = openvino.Core()
         config = {
             "PERFORMANCE_HINT": "LATENCY",

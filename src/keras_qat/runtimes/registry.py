@@ -216,8 +216,7 @@ def _check_threads(engine: targets.Engine, threads: int | None) -> None:
             f"{engine.title} takes no number of threads for one model. Received: threads={threads}. "
             f"Leave it out, or run the model in {able}."
         )
-    if threads < 1:
-        raise UserError(f"A model needs at least 1 thread. Received: threads={threads}. Give 1 or more.")
+    runtime.threads_or_all(threads)
 
 
 @dataclass(frozen=True)

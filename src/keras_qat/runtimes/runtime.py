@@ -1,6 +1,7 @@
 """The contract of all engines: a runtime with named inputs and outputs, and what an engine file is built for."""
 
 import importlib
+import os
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from types import ModuleType, TracebackType
 import numpy as np
 from typing_extensions import Self
 
-from keras_qat.errors import DataError, UserError
+from keras_qat.errors import MOST_IMAGES_AT_ONCE, MOST_THREADS, DataError, UserError, require_whole, settle_numbers
 from keras_qat.targets import Engine
 
 
@@ -124,7 +125,7 @@ class BatchRange:
         max: the largest.
 
     Raises:
-        UserError: If 1 <= min <= opt <= max does not hold.
+        UserError: If a size isn't a whole number, or 1 <= min <= opt <= max does not hold.
 
     Example:
         >>> BatchRange(max=32)
@@ -137,7 +138,9 @@ class BatchRange:
 
     def __post_init__(self) -> None:
         """Check the order of the sizes."""
-        if not 1 <= self.min <= self.opt <= self.max:
+        sizes = (1, MOST_IMAGES_AT_ONCE)
+        settle_numbers(self, min=sizes, opt=sizes, max=sizes)
+        if not self.min <= self.opt <= self.max:
             raise UserError(
                 "Batch sizes must be 1 <= min <= opt <= max. "
                 f"Received: min {self.min}, opt {self.opt}, max {self.max}. Put them in order."
@@ -184,6 +187,22 @@ class Built:
     version: str
     files: tuple[Path, ...]
     warnings: tuple[str, ...]
+
+
+def threads_or_all(threads: int | None) -> int:
+    """The number of threads of one inference.
+
+    Args:
+        threads: the number that the user chose; `None` for all processors.
+
+    Raises:
+        UserError: If it isn't a whole number from 1 to 1024.
+
+    Example:
+        >>> threads_or_all(2)
+        2
+    """
+    return os.cpu_count() or 1 if threads is None else require_whole("threads", threads, most=MOST_THREADS)
 
 
 def import_optional(module: str, *, title: str, install: str) -> ModuleType:

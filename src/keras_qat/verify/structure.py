@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from keras_qat import onnx, targets, transform
-from keras_qat.errors import GateMissedError
+from keras_qat.errors import GateMissedError, UserError
 from keras_qat.layers import FakeQuantize, scale_of
 from keras_qat.types import Placement
 from keras_qat.verify import deployed, structure_edges, structure_kernels
@@ -66,7 +66,7 @@ def verify_file(
 
     Raises:
         StorageError: If the file can't be read, or was not written by `export_onnx`.
-        UserError: If the target is unknown.
+        UserError: If the target is unknown, or the file was written for another one.
 
     Example:
         >>> import tempfile
@@ -82,6 +82,7 @@ def verify_file(
     """
     file = deployed.read_deployed(path)
     chosen = targets.find_target(placement.target if target is None else target)
+    _require_target(Path(path), file.content.target, chosen.name)
     half = file.content.precision == "fp16"
     scales = {} if model is None else _simulated_scales(placement, model, half=half)
     mismatches = [
@@ -94,6 +95,15 @@ def verify_file(
     if refusal is not None:
         mismatches.append(deployed.Mismatch(deployed.FILE, f"ONNX's checker refuses it: {refusal}"))
     return FileVerification(Path(path), len(placement.edges), tuple(mismatches))
+
+
+def _require_target(path: Path, written: str, planned: str) -> None:
+    """Refuse a placement for another engine than the file's; its differences would be taken for a fault of the file."""
+    if written not in {"", planned}:
+        raise UserError(
+            f"The placement is for another engine than the file. Received: a placement for {planned}, and "
+            f"{str(path)!r}, written for {written}. Give the placement.json that was made with the file."
+        )
 
 
 def require_verified(
