@@ -11,13 +11,16 @@ from contextlib import contextmanager
 
 import cyclopts
 from rich.logging import RichHandler
+from rich.text import Text
 
 from keras_qat._version import __version__
 from keras_qat.cli import judging, looking, making, measuring
 from keras_qat.cli.config_file import read_config, with_config
 from keras_qat.cli.prepare_imagenet import prepare_imagenet_command
+from keras_qat.cli.shared import LogFormatter
 from keras_qat.errors import GateMissedError, UserError
 from keras_qat.progress import CONSOLE
+from keras_qat.text import printable
 
 COMMANDS: Mapping[str, Mapping[str, Callable[..., None]]] = {
     "From model to file": {
@@ -118,6 +121,7 @@ def _logging_to_terminal() -> Iterator[None]:
     # Rich wraps lines to the terminal's width. Where the output is not a terminal, lines stay whole.
     rich = RichHandler(console=CONSOLE, show_path=False, show_level=False) if CONSOLE.is_terminal else None
     handler = rich or logging.StreamHandler()
+    handler.setFormatter(LogFormatter())
     package = logging.getLogger("keras_qat")
     package.addHandler(handler)
     package.setLevel(logging.INFO)
@@ -134,5 +138,6 @@ def _logging_to_terminal() -> Iterator[None]:
 
 
 def _fail(message: str, code: int) -> int:
-    CONSOLE.print(f"[bold red]error:[/] {message.replace('[', chr(92) + '[')}", soft_wrap=True, highlight=False)
+    text = Text.assemble(("error:", "bold red"), " ", printable(message))
+    CONSOLE.print(text, soft_wrap=True, highlight=False)
     return code

@@ -110,7 +110,7 @@ def _float_model(settings: Settings, entry: models.ZooEntry, data: Splits) -> An
 def _digits_baseline(settings: Settings, entry: models.ZooEntry, data: Splits) -> Any:
     """A network trained on the embedded digits: from the cache, or trained now and cached."""
     path = cache_path(entry.name, settings.seed)
-    if path.exists():
+    if files.is_file(path):
         try:
             return keras.models.load_model(path, compile=False)
         except Exception as error:  # noqa: BLE001  (zip, JSON and HDF5 each fail in their own way)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from keras_qat.errors import DataError
+from keras_qat.files import open_file
 
 _BLOCK = 512
 """The size of a header, in bytes; a header of zeros ends an archive."""
@@ -41,13 +42,11 @@ def open_archive(path: Path) -> Iterator["Archive"]:
         DataError: If it can't be opened.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY)
+        file = open_file(path)
     except OSError as error:
         raise archive_error(path, error.strerror or str(error)) from error
-    try:
-        yield Archive(path, descriptor)
-    finally:
-        os.close(descriptor)
+    with file:
+        yield Archive(path, file.fileno())
 
 
 class Archive:

@@ -21,6 +21,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from typing_extensions import Self
 
 from keras_qat.errors import BrokenImageError, DataError
+from keras_qat.files import open_file
 
 ADVICE = "Copy the shard anew from where it came, or write it again."
 """What to do about a bad record."""
@@ -47,10 +48,11 @@ class BinaryWriter(Protocol):
 
 @dataclass(frozen=True)
 class Record:
-    """A record whose checksums are right: its payload and where in the file it begins."""
+    """A record whose checksums are right: where in the file it begins, its payload, and the checksum of that."""
 
     offset: int
     payload: bytes
+    crc: int
 
 
 @dataclass(frozen=True)
@@ -149,14 +151,15 @@ class _Shard:
 
     def __enter__(self) -> Self:
         try:
-            self._descriptor = os.open(self._path, os.O_RDONLY)
+            self._file = open_file(self._path)
         except OSError as error:
             raise _unreadable(self._path, error) from error
+        self._descriptor = self._file.fileno()
         self.size = os.fstat(self._descriptor).st_size
         return self
 
     def __exit__(self, *_: object) -> None:
-        os.close(self._descriptor)
+        self._file.close()
 
     def bytes_at(self, offset: int, count: int) -> bytes:
         """Up to `count` bytes from `offset` on; fewer only at the end of the file."""
@@ -184,9 +187,10 @@ class _Shard:
         if len(block) != FRAME_BYTES + length:
             block = self.bytes_at(offset, FRAME_BYTES + length)
         payload, crc = block[_HEADER_BYTES:-4], block[-4:]
-        if masked_crc(payload) != _CRC.unpack(crc)[0]:
+        (checksum,) = _CRC.unpack(crc)
+        if masked_crc(payload) != checksum:
             return BadRecord(offset, "the checksum of its data is wrong", end)
-        return Record(offset, payload)
+        return Record(offset, payload, checksum)
 
 
 def record_error(path: str | Path, offset: int, problem: str) -> BrokenImageError:
