@@ -24,7 +24,7 @@ from PIL import Image, UnidentifiedImageError, features
 from keras_qat.errors import BrokenImageError, DataError, UserError
 from keras_qat.files import open_file
 from keras_qat.progress import track
-from keras_qat.text import one_line, path_text
+from keras_qat.text import one_line, path_text, size_text
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp"})
 
@@ -42,6 +42,9 @@ MOST_PIXELS_VARIABLE = "KERAS_QAT_MAX_IMAGE_PIXELS"
 """The environment variable with another number of pixels."""
 
 _MOST_DIGITS = 18
+
+_BYTES_PER_PIXEL = 16
+"""The largest file has so many bytes for each pixel of the largest image, since some decoders read the whole file."""
 
 _ADVICE = "Replace the file with a whole image, or remove it."
 
@@ -123,6 +126,9 @@ def opened(file: str | io.BytesIO, name: str, advice: str = _ADVICE) -> Iterator
     try:
         with ExitStack() as stack:
             content = stack.enter_context(open_file(file)) if isinstance(file, str) else file
+            size = content.seek(0, os.SEEK_END)
+            if size > _BYTES_PER_PIXEL * most:
+                raise Image.DecompressionBombError(f"its file has {size_text(size)}")  # noqa: TRY301
             image = stack.enter_context(Image.open(content, formats=_supported_formats()))
             width, height = image.size
             if width * height > most:
@@ -174,7 +180,7 @@ def most_pixels() -> int:
     text = os.environ.get(MOST_PIXELS_VARIABLE)
     if text is None:
         return MOST_PIXELS
-    if not (text.isascii() and text.isdecimal() and 0 < int(text[:_MOST_DIGITS]) and len(text) <= _MOST_DIGITS):
+    if not (text.isascii() and text.isdecimal() and int(text[:_MOST_DIGITS]) > 0 and len(text) <= _MOST_DIGITS):
         raise UserError(
             f"The environment variable {MOST_PIXELS_VARIABLE} is the most pixels of an image. Received: {text!r}. Give "
             f"a whole number, such as {2 * MOST_PIXELS}, or unset it."

@@ -133,7 +133,7 @@ class FileSource:
 
         Files are read whole if they are small or few: at most 8 GB are read, and of more than that four pieces of each
         file, spread from its beginning to its end. What is compressed differs up to its end if it differs anywhere.
-        50,000 photos of 110 kB take 8 s on 2 cores if the system has them in memory.
+        50,000 photos of 110 kB, 5.5 GB, take 4 s on 2 cores if the system has them in memory.
         """
         most = max(_MOST_HASHED // max(len(self.paths), 1), _LEAST_HASHED)
         groups = [self.paths[begin : begin + _AT_ONCE] for begin in range(0, len(self.paths), _AT_ONCE)]

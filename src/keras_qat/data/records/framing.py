@@ -33,6 +33,9 @@ FRAME_BYTES = 16
 _LENGTH = struct.Struct("<Q")
 _CRC = struct.Struct("<I")
 _MASK_DELTA = 0xA282EAD8
+_MOST_BYTES = 2**31 - 1
+"""The most bytes of a message of Protocol Buffers."""
+
 _32_BITS = 0xFFFFFFFF
 
 # The first bytes of a gzip file, and of the usual zlib streams.
@@ -184,6 +187,8 @@ class _Shard:
         end = offset + FRAME_BYTES + length
         if end > self.size:
             return BadRecord(offset, f"the file ends at byte {self.size}, before its end at {end}", None)
+        if length > _MOST_BYTES:
+            return BadRecord(offset, f"it has {length} bytes, and no tf.train.Example has 2 GB", end)
         if len(block) != FRAME_BYTES + length:
             block = self.bytes_at(offset, FRAME_BYTES + length)
         payload, crc = block[_HEADER_BYTES:-4], block[-4:]
