@@ -240,7 +240,7 @@ def show(describe: Callable[[], Table | str], record: Any, *, as_json: bool) -> 
     if isinstance(result, str):
         sys.stdout.write(printable(result))
     else:
-        Console().print(PrintableTable(result))
+        Console(markup=False).print(PrintableTable(result))
 
 
 @dataclass(frozen=True)
@@ -269,7 +269,7 @@ def show_results(runs: "Iterable[tuple[report.Record, Path]]", *, as_json: bool)
     for record, folder in runs:
         records.append(record)
         if not as_json:
-            Console().print(PrintableTable(report.terminal_table(record)))
+            Console(markup=False).print(PrintableTable(report.terminal_table(record)))
         out = CONSOLE if as_json else Console()
         note = f"Models, results and report.html are in {printable(str(folder))}"
         out.print(note, markup=False, soft_wrap=True, highlight=False)

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from keras_qat.errors import StorageError, UserError
-from keras_qat.text import size_text
+from keras_qat.text import path_text, printable, size_text
 
 
 def is_there(path: Path, error: type[UserError] = StorageError) -> bool:
@@ -77,6 +77,15 @@ def _require_no_null(path: str | Path) -> None:
     """Refuse a null character as the system refuses other names; Python raises a `ValueError`, or says "not there"."""
     if "\0" in str(path):
         raise OSError(errno.EINVAL, "a path can't hold a null character")
+
+
+def _require_writable_name(path: Path) -> None:
+    """Refuse a name that the libraries which write models can't be given."""
+    _require_no_null(path)
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise OSError(errno.EILSEQ, "the name isn't UTF-8") from error
 
 
 _KINDS: tuple[tuple[Callable[[int], bool], str], ...] = (
@@ -137,7 +146,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """
     temporary = path.with_name(f".{path.stem}-{uuid.uuid4().hex[:8]}{path.suffix}")
     try:
-        _require_no_null(path)
+        _require_writable_name(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         if path.is_dir() and not temporary.is_dir():
@@ -152,7 +161,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
             temporary.replace(path)
     except OSError as error:
         raise StorageError(
-            f"Can't write {path}: {error.strerror or error}. Received: {str(path)!r}. "
+            f"Can't write {path_text(path)}: {error.strerror or error}. Received: {str(path)!r}. "
             "Choose a folder that you may write to, on a disk with room left."
         ) from error
     finally:
@@ -216,14 +225,13 @@ def require_space(folder: Path, needed: int) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` to `path` as UTF-8, atomically.
+    """Write `text` to `path` as UTF-8, atomically; control characters of names in it become escapes, as in a terminal.
 
     Raises:
         StorageError: If `path` can't be written.
     """
     with atomic_path(path) as temporary:
-        # A file name that is no UTF-8 is read as text with lone surrogates, which UTF-8 can't hold.
-        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+        temporary.write_text(printable(text), encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:
