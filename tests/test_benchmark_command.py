@@ -307,7 +307,7 @@ def test_outputs_that_would_be_lost_are_refused_before_any_run(program: Program,
     path = relu(tmp_path / "a.onnx", "batch", 3)
     before = path.read_bytes()
     (tmp_path / "folder.json").mkdir()
-    _expect(program(path, "--output", path), "The output is a", str(path))
+    _expect(program(path, "--output", path), "An input of this command would be replaced", str(path))
     _expect(program(path, "--output", tmp_path / "folder.json"), "The output is a")
     _expect(program(path, "--plot", tmp_path / "a.pdf"), ".png or .svg", "a.png")
     _expect(program(path, "--plot", path / "a.png"), "Can't write")

@@ -307,10 +307,8 @@ def test_a_killed_run_goes_on_to_the_same_bytes(
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert [path.name for path in sorted(output.glob("train-*"))] == ["train-00000-of-00005", "train-00001-of-00005"]
     # The third was begun, under a temporary name.
-    assert len(list(output.glob(".train-00002-of-00005-*"))) == 1
+    assert len(list(output.glob(".train-00002-of-00005.*"))) == 1
     assert len(json.loads((output / "prepared.json").read_text())["shards"]) >= 1
-    # The manifest may have been begun, too.
-    (output / ".prepared-0123abcd.json").touch()
 
     written = []
     write_shard = stage.write_shard

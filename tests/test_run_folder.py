@@ -1,6 +1,7 @@
 """The folder of a run holds one run: another one neither replaces it nor is mixed into it."""
 
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,8 @@ from PIL import Image
 
 from keras_qat.cli.program import app, run_program
 from keras_qat.errors import StorageError
-from keras_qat.export import ExportSettings, export_file
+from keras_qat.export import ExportSettings, export_file, export_saved_model
+from keras_qat.files import locked
 
 SIZE, CLASSES, PHOTOS = 8, 3, 30
 
@@ -94,7 +96,7 @@ def test_quantizing_again_leaves_nothing_of_the_fine_tuned_model() -> None:
 
 
 @pytest.mark.usefixtures("work")
-def test_an_interrupted_run_has_neither_results_nor_settings(
+def test_an_interrupted_run_has_neither_results_nor_models(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def interrupted(*_: object) -> None:
@@ -104,7 +106,9 @@ def test_an_interrupted_run_has_neither_results_nor_settings(
     assert _quantize("a/best.keras", "--calibration-method", "minmax") == 130
     assert not (RUN / "results.json").exists()
     assert run_program(["diagnose", str(RUN)], app) == 2
-    assert "not the folder of a run" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "baseline.keras (missing), ptq.keras (missing)" in error
+    assert f"`keras-qat run --config {RUN / 'settings.json'}` makes the run anew." in error
 
 
 @pytest.mark.usefixtures("work")
@@ -231,3 +235,179 @@ def test_damaged_settings_name_the_option_and_its_type(name: str, capsys: pytest
     error = capsys.readouterr().err
     assert f"`{name}` can't be read: it must be " in error
     assert f". Received: {WRONG_TYPES[name]!r}. Correct it" in error
+
+
+# What isn't the run's.
+
+
+def _tree(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def precious(work: Path) -> Path:
+    """A folder of the user's files, some with names like those of a run, as the current folder."""
+    shutil.rmtree(work / "runs")
+    shutil.copy(work / "a" / "best.keras", work / "baseline.keras")
+    shutil.copytree(work / "photos", work / "qat_photos")
+    (work / "qat_notes.txt").write_text("mine")
+    (work / "settings.json").write_text('{"editor.tabSize": 4}')
+    (work / "report.html").write_text("<html>mine</html>")
+    return work
+
+
+@pytest.mark.parametrize("model", ["baseline.keras", "a/best.keras"])
+@pytest.mark.parametrize("folder", [".", "qat_photos", "a"])
+def test_a_folder_of_other_files_is_refused(
+    model: str, folder: str, precious: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = _tree(precious)
+    arguments = ["quantize", model, "--data", "qat_photos", "--run-folder", folder]
+    assert run_program(arguments, app) == 2
+    error = capsys.readouterr().err
+    assert "The folder is not that of a run, and holds other files: " in error
+    assert f"Received: {folder!r}" in error
+    assert min(path.name for path in Path(folder).iterdir()) in error
+    assert _tree(precious) == before
+
+
+@pytest.mark.usefixtures("work")
+def test_a_run_made_again_keeps_what_others_put_into_its_folder(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "precious.txt").write_text("kept")
+    (RUN / "qat_photos").mkdir()
+    (RUN / "qat_photos" / "cat.png").write_bytes(b"cat")
+    (RUN / "ptq-notes.md").write_text("mine")
+    (RUN / "qat_saved_model").symlink_to(outside)
+    assert _quantize("a/best.keras", "--seed", "3") == 0
+    assert (RUN / "qat_photos" / "cat.png").read_bytes() == b"cat"
+    assert (RUN / "ptq-notes.md").read_text() == "mine"
+    assert not (RUN / "qat_saved_model").exists()
+    assert (outside / "precious.txt").read_text() == "kept"
+
+
+@pytest.mark.usefixtures("work")
+@pytest.mark.parametrize("option", ["model", "data", "overrides"])
+def test_a_run_does_not_remove_its_own_input(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The folder is that of a run which was interrupted, and then got an input of the next one."""
+    (RUN / "settings.json").unlink()
+    inputs = {"model": Path("a/best.keras"), "data": Path("photos"), "overrides": RUN / "none.json"}
+    inputs["overrides"].write_text('{"rules": []}')
+    names = {"model": "ptq.keras", "data": "ptq_saved_model", "overrides": "recipe.json"}
+    moved = RUN / names[option]
+    moved.unlink(missing_ok=True)
+    inputs[option] = inputs[option].rename(moved)
+    before = _tree(RUN)
+    arguments = [str(inputs["model"]), "--data", str(inputs["data"]), "--overrides", str(inputs["overrides"])]
+    assert run_program(["quantize", *arguments, "--run-folder", str(RUN)], app) == 2
+    assert f"An input of this command would be replaced. Received: '{moved}'" in capsys.readouterr().err
+    assert _tree(RUN) == before
+
+
+@pytest.mark.usefixtures("work")
+def test_a_run_of_an_earlier_version_is_replaced() -> None:
+    (RUN / ".keras-qat.json").unlink()
+    assert _quantize("a/best.keras", "--seed", "3") == 0
+    assert (RUN / ".keras-qat.json").is_file()
+
+
+@pytest.mark.usefixtures("work")
+def test_a_second_process_is_told_of_the_first(capsys: pytest.CaptureFixture[str]) -> None:
+    with locked(RUN, "a run"):
+        before = _tree(RUN)
+        assert _quantize("a/best.keras", "--seed", "3") == 2
+        assert run_program(["train", str(RUN), "--epochs", "1"], app) == 2
+        assert _tree(RUN) == before
+    error = capsys.readouterr().err
+    assert error.count(f"Another process works in this folder: process {os.getpid()} on ") == 2
+    assert run_program(["verify", str(RUN)], app) == 0
+
+
+@pytest.mark.usefixtures("work")
+@pytest.mark.parametrize(
+    ("command", "lost", "told", "possible"),
+    [
+        ("train", ("ptq.keras", "placement.json"), "placement.json (missing), ptq.keras (empty)", "`keras-qat report`"),
+        ("diagnose", ("baseline.keras",), "baseline.keras (empty)", "`keras-qat report`"),
+        ("verify", ("ptq.onnx",), "ptq.onnx (empty)", "`keras-qat train` and `keras-qat diagnose`"),
+        ("verify", ("ptq.onnx", "preprocessing.json"), "preprocessing.json (missing), ptq.onnx (empty)", "report"),
+        ("diagnose", ("settings.json",), "settings.json (missing)", "Make the run anew"),
+    ],
+)
+def test_files_that_a_run_lost_are_named(
+    command: str, lost: Sequence[str], told: str, possible: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in lost:
+        if name.endswith(".json"):
+            (RUN / name).unlink()
+        else:
+            (RUN / name).write_bytes(b"")
+    assert run_program([command, str(RUN)], app) == 2
+    error = capsys.readouterr().err
+    assert f"`keras-qat {command}` needs files that the run lacks: {told}. Received: '{RUN}'" in error
+    assert possible in error
+
+
+# The files that commands write.
+
+OVER_INPUTS: dict[str, list[str]] = {
+    "explain, model": ["explain", "--model", "a/best.keras", "--output", "a/best.keras"],
+    "explain, model under another name": ["explain", "a/best.keras", "--output", "b/../a/best.keras"],
+    "explain, overrides": ["explain", "a/best.keras", "--overrides", "rules.json", "--output", "rules.json"],
+    "explain, ranges": ["explain", "a/best.keras", "--ranges", "r.json", "--output", "r.json"],
+    "explain, config": ["explain", "a/best.keras", "--config", "options.json", "--output", "options.json"],
+    "explain, link": ["explain", "a/best.keras", "--output", "link.md"],
+    "explain, device": ["explain", "a/best.keras", "--output", "/dev/null"],
+    "explain, pipe": ["explain", "a/best.keras", "--output", "pipe.md"],
+    "explain, suffix": ["explain", "a/best.keras", "--output", "cat.png"],
+    "evaluate, log over the model": ["evaluate", "cat.log", "--data", "photos", "--log-file", "cat.log"],
+    "evaluate, pipe as log": ["evaluate", "m.onnx", "--data", "photos", "--log-file", "pipe.log"],
+    "evaluate, log into a photo": ["evaluate", "m.onnx", "--data", "photos", "--log-file", "photos/00.png"],
+    "evaluate, output over a result of a run": [
+        "evaluate",
+        "m.onnx",
+        "--data",
+        "photos",
+        "--output",
+        f"{RUN}/data.json",
+    ],
+    "benchmark, plot into the log": ["benchmark", "m.onnx", "--plot", "photos/00.jpeg"],
+    "benchmark, two outputs": ["benchmark", "m.onnx", "--output", "x.json", "--plot", "x.json"],
+    "build-engine, photo": ["build-engine", "m.onnx", "--engine", "openvino", "--output", "photos/00.png"],
+    "build-engine, source": ["build-engine", "m.onnx", "--engine", "openvino", "--output", "m.onnx"],
+    "export, model": ["export", "a/best.keras", "--output", "a/best.keras"],
+    "export, SavedModel over photos": ["export", "a/best.keras", "--format", "saved-model", "--output", "photos"],
+    "export, over a run": ["export", "a/best.keras", "--output", f"{RUN}/ptq.onnx"],
+    "doctor, file": ["doctor", "r.json", "--output", "r.json"],
+    "verify, model": ["verify", "m.onnx", "--model", "a/best.keras", "--output", "a/best.keras"],
+    "report, over the run's settings": ["report", str(RUN), "--output", f"{RUN}/settings.json"],
+    "report, over another page": ["report", str(RUN), str(RUN)],
+}
+
+
+@pytest.mark.parametrize("mistake", OVER_INPUTS)
+def test_an_output_replaces_nothing_of_the_users(mistake: str, work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("rules.json", "options.json", "r.json", "cat.log", "m.onnx", "cat.png", "runs/report.html"):
+        Path(name).write_text("{}")
+    Path("link.md").symlink_to("rules.json")
+    for name in ("pipe.md", "pipe.log"):
+        os.mkfifo(name)
+    before, names = _tree(work), sorted(work.rglob("*"))
+    assert run_program(OVER_INPUTS[mistake], app) == 2
+    assert "Received: " in capsys.readouterr().err
+    assert _tree(work) == before
+    assert sorted(work.rglob("*")) == names
+
+
+@pytest.mark.usefixtures("work")
+def test_export_saved_model_replaces_no_other_folder() -> None:
+    model = keras.models.load_model("a/best.keras")
+    for folder in (Path("photos"), Path("a/best.keras")):
+        with pytest.raises(StorageError, match="which a SavedModel would replace"):
+            export_saved_model(model, folder)
+    export_saved_model(model, "saved")
+    export_saved_model(model, "saved")
+    Path("saved/notes.txt").write_text("mine")
+    with pytest.raises(StorageError, match=r"notes\.txt"):
+        export_saved_model(model, "saved")

@@ -17,6 +17,7 @@ from rich.table import Table
 from keras_qat import data as data_sets
 from keras_qat import evaluation, files, machine, report, run, verify
 from keras_qat.cli import shared
+from keras_qat.cli.outputs import JSON, LOG
 from keras_qat.cli.shared import logging_to, show
 from keras_qat.data import require_source
 from keras_qat.errors import GateMissedError, UserError
@@ -49,7 +50,7 @@ def verify_command(
     /,
     *,
     group: Annotated[VerifyOptions, Parameter(name="*")] | None = None,
-    output: Path | None = None,
+    output: Annotated[Path | None, JSON] = None,
     as_json: Annotated[bool, shared.Json] = False,
 ) -> None:
     """Compare the ONNX files of a run, or one file, with what they were made from; print a row for each file.
@@ -74,11 +75,12 @@ def verify_command(
         (files.require_model_file, given.get("model")),
         (files.read_text, given.get("placement")),
         (require_source, given.get("data")),
-        (shared.require_json_output, output),
     )
     settings = run.VerificationSettings(path, **_parsed(given))
     # A run leaves out images as its own settings say.
     of_run = files.is_folder(path)
+    if of_run:
+        run.require_files_for("verify", run.RunFolder(path))
     advice = shared.SKIP_ANEW if of_run else shared.SKIP_NOW
     skips = run.RunFolder(path).settings().skip_bad if of_run else settings.skip_bad
     with shared.offering_skip_bad(advice, given=skips):
@@ -98,8 +100,8 @@ def evaluate_command(
     group: Annotated[EvaluateOptions, Parameter(name="*")] | None = None,
     image: Path | None = None,
     as_json: Annotated[bool, shared.Json] = False,
-    output: Path | None = None,
-    log_file: Path | None = None,
+    output: Annotated[Path | None, JSON] = None,
+    log_file: Annotated[Path | None, LOG] = None,
 ) -> None:
     """Run a model file on validation images in its engine; print its accuracy. Or compare two, or classify one image.
 
@@ -135,7 +137,6 @@ def evaluate_command(
             (files.require_engine_model, given.get("compare")),
             (require_source, data),
             (files.require_image, image),
-            (shared.require_output_file, output),
         )
         given = _parsed(given)
         if image is None:

@@ -15,16 +15,17 @@ from cyclopts import Parameter
 from rich.table import Table
 
 from keras_qat import calibration, doctor, graph, models, placement, report, run, targets
-from keras_qat.cli.shared import AtLeastOne, Json, require_all, require_json_output, require_output_file, show
+from keras_qat.cli.outputs import JSON, TEXT
+from keras_qat.cli.shared import AtLeastOne, Json, require_all, show
 from keras_qat.errors import GateMissedError, StorageError, UserError
-from keras_qat.files import is_folder, read_text, require_model_file, to_json, write_json, write_text
+from keras_qat.files import is_file, is_folder, read_text, require_model_file, to_json, write_json, write_text
 from keras_qat.progress import CONSOLE
 from keras_qat.text import printable
 
 
 def report_command(
     *runs: Path,
-    output: Path | None = None,
+    output: Annotated[Path | None, TEXT] = None,
     form: Annotated[Literal["html", "markdown"], Parameter(name="--format")] = "html",
     as_json: Annotated[bool, Json] = False,
 ) -> None:
@@ -52,12 +53,11 @@ def report_command(
     folders = _run_folders(runs)
     for folder in folders:
         run.RunFolder(folder).require_finished()
-    require_all((require_output_file, output))
 
     files = [run.RunFolder(folder).read() for folder in folders]
     written, text = output, ""
     if form == "html":
-        written = report.write_page(files, output or _page_path(folders))
+        written = report.write_page(files, output or _own_page(_page_path(folders)))
         text = f"{written}\n"
     elif output is None:
         text = report.markdown_report(files)
@@ -85,6 +85,15 @@ def _page_path(folders: Sequence[Path]) -> Path:
     return Path(os.path.commonpath([folder.resolve().parent for folder in folders])) / run.PAGE
 
 
+def _own_page(path: Path) -> Path:
+    """The path, unless it names a page that keras-qat did not write."""
+    if is_file(path) and 'name="generator" content="keras-qat' not in read_text(path)[:2000]:
+        raise StorageError(
+            f"A page of another tool would be replaced. Received: {str(path)!r}. Name another file with --output."
+        )
+    return path
+
+
 def _summary(files: "Sequence[report.RunFiles]", written: Path | None) -> dict[str, Any]:
     """The sentences and numbers of the page, for scripts."""
     runs = [
@@ -107,7 +116,7 @@ def explain_command(
     form: Annotated[Literal["table", "mermaid", "dot"], Parameter(name="--format")] = "table",
     overrides: Path | None = None,
     ranges: Path | None = None,
-    output: Path | None = None,
+    output: Annotated[Path | None, TEXT] = None,
     as_json: Annotated[bool, Json] = False,
 ) -> None:
     """Show for every edge of a model whether it has a Q/DQ pair, and why. Needs no weights and no images.
@@ -134,7 +143,6 @@ def explain_command(
         (targets.find_target, target),
         (read_text, overrides),
         (read_text, ranges),
-        (require_output_file, output),
     )
 
     rules = None if overrides is None else placement.Overrides.load(overrides)
@@ -204,7 +212,7 @@ def doctor_command(
     *files: Path,
     target: Annotated[tuple[str, ...], Parameter(negative=(), show_default=False)] = (),
     as_json: Annotated[bool, Json] = False,
-    output: Path | None = None,
+    output: Annotated[Path | None, JSON] = None,
 ) -> None:
     """Check this machine; or check ONNX files of any tool: what costs speed, size or accuracy, and what to do.
 
@@ -224,7 +232,6 @@ def doctor_command(
         as_json: Print JSON instead of the tables.
         output: Write the JSON to this file, too.
     """
-    require_all((require_json_output, output))
     table, record, failure = _examine_files(files, target) if files else _examine_machine(target)
     show(lambda: table, record, as_json=as_json)
     if output is not None:

@@ -16,10 +16,10 @@ from keras_qat import calibration, export, files, runtimes, targets, training, v
 from keras_qat import models as networks
 from keras_qat import run as runs
 from keras_qat.cli import shared
+from keras_qat.cli.outputs import Output
 from keras_qat.data import require_source
 from keras_qat.errors import GateMissedError, StorageError, UserError
 from keras_qat.text import size_text
-from keras_qat.types import BASELINE, PTQ
 
 _ALL = ("all",)
 
@@ -149,10 +149,9 @@ def train_command(
         as_json: Print JSON instead of the table.
     """
     folder = runs.RunFolder(run)
+    runs.require_files_for("train", folder)
     saved = folder.settings()
     shared.require_all((require_source, data), (files.require_creatable, run))
-    for variant in (BASELINE, PTQ):
-        folder.require_model(variant)
     moved = {} if data is None else {"data": data}
     settings = saved.changed(skip_fine_tuning=False, **moved, **shared.given(options))
     with shared.offering_skip_bad(shared.SKIP_ANEW, given=settings.skip_bad):
@@ -181,7 +180,7 @@ def export_command(
     /,
     *,
     target: str | None = None,
-    output: Path | None = None,
+    output: Annotated[Path | None, Output((".onnx",), folder=True)] = None,
     form: Annotated[Literal["onnx", "saved-model"], Parameter(name="--format")] = "onnx",
     options: Annotated[OnnxOptions, Parameter(name="*")] | None = None,
     seed: int = 0,
@@ -212,7 +211,7 @@ def export_command(
     shared.require_all(
         (files.require_model_file, model),
         (targets.find_target, target),
-        (shared.require_output_file if form == "onnx" else _require_folder, output),
+        (_require_file if form == "onnx" else _require_folder, output),
     )
 
     settings = export.ExportSettings(
@@ -227,6 +226,13 @@ def export_command(
     shared.show(lambda: _describe_export(exported), exported.to_dict(), as_json=as_json)
     if exported.check.miss is not None:
         raise GateMissedError(exported.check.miss)
+
+
+def _require_file(path: Path) -> None:
+    """Refuse a folder in the place of an ONNX file, or a file in a folder that can't be written."""
+    if files.is_folder(path):
+        raise StorageError(f"The output is a file. Received: the folder {str(path)!r}. Name a file.")
+    files.require_creatable(path.parent)
 
 
 def _require_folder(path: Path) -> None:
@@ -253,7 +259,7 @@ def build_engine_command(
     /,
     *,
     engine: str,
-    output: Path | None = None,
+    output: Annotated[Path | None, Output((".xml", ".engine", ".plan"))] = None,
     compute_capability: Annotated[tuple[str, ...], Parameter(negative=())] = (),
     min_batch: int | None = None,
     opt_batch: int | None = None,
@@ -279,7 +285,7 @@ def build_engine_command(
         max_batch: The largest batch that the engine takes. If not given, 8, or `opt-batch` if that is more.
         as_json: Print JSON instead of text.
     """
-    shared.require_all((files.require_onnx_file, model), (shared.require_output_file, output))
+    shared.require_all((files.require_onnx_file, model))
 
     build = runtimes.build_engine(
         model,

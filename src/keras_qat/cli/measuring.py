@@ -14,6 +14,7 @@ from cyclopts.validators import Number
 from keras_qat import evaluation, machine, report
 from keras_qat import run as runs
 from keras_qat.cli import shared
+from keras_qat.cli.outputs import JSON, Output
 from keras_qat.cli.shared import show
 from keras_qat.data import require_source
 from keras_qat.errors import UserError
@@ -33,8 +34,8 @@ def benchmark_command(
     threads: Annotated[int | None, shared.AtLeastOne] = None,
     engine: str | None = None,
     as_json: Annotated[bool, shared.Json] = False,
-    output: Path | None = None,
-    plot: Path | None = None,
+    output: Annotated[Path | None, JSON] = None,
+    plot: Annotated[Path | None, Output((".png", ".svg"))] = None,
 ) -> None:
     """Time model files in turn, A B C A B C …, on random numbers; print latency, throughput and ratios to the first.
 
@@ -62,8 +63,6 @@ def benchmark_command(
         raise UserError("There is nothing to time. Received: no file. Name a model file, such as qat.onnx.")
     shared.require_all(
         *((require_engine_model, file) for file in files),
-        (shared.require_json_output, output),
-        (shared.require_output_file, plot),
     )
     if plot is not None:
         report.require_plot(plot)
@@ -88,7 +87,7 @@ def diagnose_command(
     images: Annotated[int, shared.AtLeastOne] = 64,
     worst: Annotated[int, shared.AtLeastOne] = 10,
     data: str | None = None,
-    output: Path | None = None,
+    output: Annotated[Path | None, Output((".json",), of_run=True)] = None,
     as_json: Annotated[bool, shared.Json] = False,
 ) -> None:
     """Show which tensors and kernels of a run's quantized model lose the most accuracy, and what to try.
@@ -111,10 +110,10 @@ def diagnose_command(
         as_json: Print JSON instead of the tables.
     """
     folder = runs.RunFolder(run)
+    runs.require_files_for("diagnose", folder)
     saved = folder.settings()
-    shared.require_all((require_source, data), (shared.require_output_file, output))
-    for name in (BASELINE, variant):
-        folder.require_model(name)
+    shared.require_all((require_source, data))
+    folder.require_model(variant)
     settings = saved if data is None else saved.changed(data=data)
     with shared.offering_skip_bad(shared.SKIP_ANEW, given=settings.skip_bad):
         chosen = runs.load_saved(settings).selection.take(images, settings.seed)

@@ -16,6 +16,7 @@ from rich.text import Text
 from keras_qat._version import __version__
 from keras_qat.cli import judging, looking, making, measuring
 from keras_qat.cli.config_file import read_config, with_config
+from keras_qat.cli.outputs import with_outputs
 from keras_qat.cli.prepare_imagenet import prepare_imagenet_command
 from keras_qat.cli.shared import LogFormatter
 from keras_qat.errors import GateMissedError, UserError
@@ -64,7 +65,11 @@ def build_app() -> cyclopts.App:
         ordered = cyclopts.Group.create_ordered(group)
         for position, (name, command) in enumerate(commands.items()):
             program.command(
-                with_config(command), name=name, group=ordered, sort_key=position, help_epilogue=_examples(command)
+                with_outputs(with_config(command)),
+                name=name,
+                group=ordered,
+                sort_key=position,
+                help_epilogue=_examples(command),
             )
     program.register_install_completion_command(
         help="Complete commands and options with Tab in bash, zsh or fish; adds a line to the shell's startup file."

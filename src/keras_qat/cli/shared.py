@@ -21,7 +21,7 @@ from rich.table import Table
 
 from keras_qat import report, run
 from keras_qat.errors import BrokenImageError, DataError, StorageError
-from keras_qat.files import is_folder, require_creatable, to_json
+from keras_qat.files import to_json
 from keras_qat.progress import CONSOLE
 from keras_qat.run import Option
 from keras_qat.text import one_line, printable
@@ -56,32 +56,6 @@ def require_all(*given: tuple[Callable[[Any], object], Any]) -> None:
     for check, value in given:
         if value is not None:
             check(value)
-
-
-def require_output_file(path: Path, *suffixes: str) -> None:
-    """Check before the computation that its result can be written, and replaces nothing else.
-
-    Args:
-        path: the file that will be written.
-        suffixes: suffixes that the file may have. If none is given, it may have any.
-
-    Raises:
-        StorageError: If the path is a folder or has another suffix, or its folder can't be written.
-    """
-    if is_folder(path):
-        raise StorageError(f"The output is a file. Received: the folder {str(path)!r}. Name a file.")
-    if suffixes and path.suffix not in suffixes:
-        raise StorageError(f"The output is a {' or '.join(suffixes)} file. Received: {str(path)!r}. Name such a file.")
-    require_creatable(path.parent)
-
-
-def require_json_output(path: Path) -> None:
-    """Check a .json file as `require_output_file` does.
-
-    Raises:
-        StorageError: If the path is a folder or has another suffix, or its folder can't be written.
-    """
-    require_output_file(path, ".json")
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from keras_qat.data import Labelled, Mode, Preprocessing, decode_file
 from keras_qat.errors import DataError, UnsupportedModelError, UserError
 from keras_qat.evaluation.predictions import class_scores
 from keras_qat.evaluation.single_score import single_score
-from keras_qat.files import to_json_value
+from keras_qat.files import FACTS_FILE, to_json_value
 from keras_qat.text import first_few
 from keras_qat.types import ScoreMeaning
 
@@ -260,7 +260,7 @@ def _prepared(path: Path, runtime: runtimes.Runtime, given: Preprocessing | None
     if given is None:
         raise UserError(
             f"Nothing says how images are prepared for this model. Received: {str(path)!r}, with nothing in it and no "
-            f"{models.FACTS_FILE} beside it. Say it with --preprocessing MODE:SIZE or MODE:SIZE:RESIZE, such as "
+            f"{FACTS_FILE} beside it. Say it with --preprocessing MODE:SIZE or MODE:SIZE:RESIZE, such as "
             f"caffe:224:256: the mode ({', '.join(get_args(Mode))}), the side of the network's input, and that of the "
             "image's shorter side before the crop."
         )

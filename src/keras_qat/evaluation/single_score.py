@@ -9,8 +9,9 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from keras_qat import graph, models, onnx, runtimes
+from keras_qat import graph, onnx, runtimes
 from keras_qat.errors import UnsupportedModelError
+from keras_qat.files import FACTS_FILE
 from keras_qat.types import ScoreMeaning
 
 _SEEN_THROUGH = frozenset(
@@ -29,7 +30,7 @@ _MEANINGS: Mapping[str, ScoreMeaning] = {"Sigmoid": "probability", **dict.fromke
 
 _FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE})
 
-_BESIDE = f'put a {models.FACTS_FILE} beside it, as a run writes one, with "scores": "probability" or "logit"'
+_BESIDE = f'put a {FACTS_FILE} beside it, as a run writes one, with "scores": "probability" or "logit"'
 
 _ADVICE: Mapping[str, str] = {
     ".keras": f"End the model with a sigmoid, or {_BESIDE}.",

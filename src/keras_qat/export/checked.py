@@ -125,7 +125,7 @@ def _facts(settings: ExportSettings) -> models.ModelFacts | None:
     if facts is None:
         raise UserError(
             f"Nothing says how images are normalized for this model. Received: {str(settings.model)!r} with no "
-            f"{models.FACTS_FILE} beside it, and embed_preprocessing. Put that file of its run there, or leave the "
+            f"{files.FACTS_FILE} beside it, and embed_preprocessing. Put that file of its run there, or leave the "
             "option out."
         )
     return replace(facts, embedded=True, preprocessing=replace(facts.preprocessing, whole_pixels=True))
@@ -138,10 +138,10 @@ def _require_free(settings: ExportSettings) -> None:
         files.require_no_run_file(path)
     if settings.form == "onnx" and path.is_dir():
         raise StorageError(f"An ONNX file is no folder. Received: the folder {str(path)!r}. Name a file.")
-    if settings.form == "saved-model" and path.exists() and not (path / "saved_model.pb").is_file():
-        raise StorageError(
-            f"Something else is there, which a SavedModel would replace. Received: {str(path)!r}. Name another folder."
-        )
+    if settings.form == "saved-model":
+        from keras_qat.export.keras_formats import require_saved_model_place
+
+        require_saved_model_place(path)
     files.require_writable(path.parent)
 
 

@@ -15,7 +15,8 @@ import keras
 import tensorflow as tf
 
 from keras_qat import files, graph, layers, transform
-from keras_qat.errors import UserError
+from keras_qat.errors import StorageError, UserError
+from keras_qat.text import first_few
 from keras_qat.types import QuantSpec
 
 
@@ -52,7 +53,7 @@ def export_saved_model(model: Any, path: str | Path) -> Path:
 
     Raises:
         UserError: If Keras runs on another backend than TensorFlow.
-        StorageError: If the folder can't be written.
+        StorageError: If the folder can't be written, or holds something else than a SavedModel.
     """
     if keras.backend.backend() != "tensorflow":
         raise UserError(
@@ -60,12 +61,48 @@ def export_saved_model(model: Any, path: str | Path) -> Path:
             "Set KERAS_BACKEND=tensorflow, or export ONNX."
         )
     path = Path(path)
+    require_saved_model_place(path)
     lowered = transform.rebuild(graph.trace(model), _lower, lambda _, tensor: tensor)
     servable = _Servable(lowered)
     # TensorFlow's own function takes a third of the time of Keras's `model.export` for the same file.
     with files.atomic_path(path) as temporary:
         tf.saved_model.save(servable, str(temporary), signatures=servable.serve)
     return path
+
+
+def require_saved_model_place(path: Path) -> None:
+    """Refuse a path where something else is than a SavedModel, which would be replaced with all that it holds.
+
+    Args:
+        path: the folder that will be written.
+
+    Raises:
+        StorageError: If a file is there, or a folder that holds other files than a SavedModel has.
+
+    Example:
+        >>> require_saved_model_place(Path("/"))
+        Traceback (most recent call last):
+        keras_qat.errors.StorageError: Something else is there, which a SavedModel would replace: ...
+    """
+    if files.is_folder(path):
+        names = {item.name for item in path.iterdir()}
+        others = sorted(names - _OF_A_SAVED_MODEL or (names if "saved_model.pb" not in names else ()))
+        if not others:
+            return
+    elif files.is_there(path):
+        others = [path.name]
+    else:
+        return
+    raise StorageError(
+        f"Something else is there, which a SavedModel would replace: {first_few(others)}. Received: {str(path)!r}. "
+        "Name another folder."
+    )
+
+
+_OF_A_SAVED_MODEL = frozenset(
+    ("saved_model.pb", "fingerprint.pb", "keras_metadata.pb", "variables", "assets", "assets.extra")
+)
+"""What the folder of a SavedModel holds (https://www.tensorflow.org/guide/saved_model)."""
 
 
 class _Servable(tf.Module):  # type: ignore[misc]

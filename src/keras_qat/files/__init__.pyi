@@ -1,4 +1,7 @@
+from .atomic import atomic_path, commit, require_replaceable
+from .ownership import is_marked, locked, mark, remove_own, require_apart, require_own, waiting_lock
 from .paths import (
+    FACTS_FILE,
     RUN_MARKER,
     require_engine_model,
     require_image,
@@ -8,7 +11,6 @@ from .paths import (
     require_weights,
 )
 from .storage import (
-    atomic_path,
     is_file,
     is_folder,
     is_there,
@@ -25,26 +27,36 @@ from .storage import (
 from .values import from_json_value, to_json_value
 
 __all__ = [
+    "FACTS_FILE",
     "RUN_MARKER",
     "atomic_path",
+    "commit",
     "from_json_value",
     "is_file",
     "is_folder",
+    "is_marked",
     "is_there",
+    "locked",
+    "mark",
     "open_file",
     "read_json",
     "read_text",
+    "remove_own",
+    "require_apart",
     "require_creatable",
     "require_engine_model",
     "require_image",
     "require_model_file",
     "require_no_run_file",
     "require_onnx_file",
+    "require_own",
+    "require_replaceable",
     "require_space",
     "require_weights",
     "require_writable",
     "to_json",
     "to_json_value",
+    "waiting_lock",
     "write_json",
     "write_text",
 ]

@@ -13,6 +13,9 @@ from keras_qat.files.storage import is_file, is_there
 RUN_MARKER = "settings.json"
 """The file that marks the folder of a run, there from its start."""
 
+FACTS_FILE = "preprocessing.json"
+"""The file beside a model that says how its images are prepared, and what its classes are."""
+
 IMAGENET = "imagenet"
 """The name of the weights that Keras downloads."""
 

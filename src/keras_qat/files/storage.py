@@ -1,9 +1,5 @@
 """Looking at paths, and reading and writing files, with errors that users can read.
 
-Every file and folder is written under a temporary name and then renamed, so none is left half written. `os.replace` is
-atomic on one file system (POSIX `rename(2)`): a reader, or the next run after one that was killed, sees the old file or
-the new one, and never a part of one.
-
 Up to Python 3.13, `Path.exists` and similar methods raise on a name that is too long, and on a folder that may not be
 entered.
 """
@@ -15,14 +11,14 @@ import math
 import os
 import shutil
 import stat
-import uuid
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from keras_qat.errors import StorageError, UserError
-from keras_qat.text import path_text, printable, size_text
+from keras_qat.files.atomic import atomic_path
+from keras_qat.text import printable, size_text
 
 
 def is_there(path: Path, error: type[UserError] = StorageError) -> bool:
@@ -79,15 +75,6 @@ def _require_no_null(path: str | Path) -> None:
         raise OSError(errno.EINVAL, "a path can't hold a null character")
 
 
-def _require_writable_name(path: Path) -> None:
-    """Refuse a name that the libraries which write models can't be given."""
-    _require_no_null(path)
-    try:
-        str(path).encode()
-    except UnicodeEncodeError as error:
-        raise OSError(errno.EILSEQ, "the name isn't UTF-8") from error
-
-
 _KINDS: tuple[tuple[Callable[[int], bool], str], ...] = (
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a FIFO"),
@@ -124,53 +111,6 @@ def open_file(path: str | Path) -> BinaryIO:
         raise OSError(errno.EINVAL, f"it is {kind}, not a file")
     # What has taken the file's place since then is not waited for either.
     return os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)), "rb")
-
-
-@contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; rename it to `path` if the block succeeds, remove it otherwise.
-
-    The temporary name keeps the suffix, since writers such as Keras choose the format by it. The block may write a
-    file or a folder. A folder may replace a folder; a file may not.
-
-    Raises:
-        StorageError: If the folder can't be made or written, the disk is full, or a file would replace a folder.
-
-    Example:
-        >>> import tempfile
-        >>> target = Path(tempfile.mkdtemp()) / "note.txt"
-        >>> with atomic_path(target) as temporary:
-        ...     _ = temporary.write_text("whole")
-        >>> target.read_text(), len(list(target.parent.iterdir()))
-        ('whole', 1)
-    """
-    temporary = path.with_name(f".{path.stem}-{uuid.uuid4().hex[:8]}{path.suffix}")
-    try:
-        _require_writable_name(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        if path.is_dir() and not temporary.is_dir():
-            raise IsADirectoryError(errno.EISDIR, "a folder is there, and a file would replace all that it holds")
-        if path.is_dir():
-            # A folder can't be replaced in one step: the old one is renamed first.
-            aside = path.with_name(f".{path.name}-{uuid.uuid4().hex[:8]}.old")
-            path.rename(aside)
-            temporary.rename(path)
-            shutil.rmtree(aside)
-        else:
-            temporary.replace(path)
-    except OSError as error:
-        raise StorageError(
-            f"Can't write {path_text(path)}: {error.strerror or error}. Received: {str(path)!r}. "
-            "Choose a folder that you may write to, on a disk with room left."
-        ) from error
-    finally:
-        # Looking at it fails below a file, and for a name that is too long. The error above is the one to report.
-        with suppress(OSError, ValueError):
-            if temporary.is_dir():
-                shutil.rmtree(temporary, ignore_errors=True)
-            else:
-                temporary.unlink(missing_ok=True)
 
 
 def require_writable(folder: Path) -> None:

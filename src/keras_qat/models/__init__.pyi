@@ -1,10 +1,9 @@
-from .file_facts import FACTS_FILE, ModelFacts, read_facts_file, read_model_facts
+from .file_facts import ModelFacts, read_facts_file, read_model_facts
 from .own_model import input_preprocessing, load_model_file
 from .weights import check_finite
 from .zoo import SEED_MODELS, Builder, ZooEntry, build_model, find, names, register
 
 __all__ = [
-    "FACTS_FILE",
     "SEED_MODELS",
     "Builder",
     "ModelFacts",

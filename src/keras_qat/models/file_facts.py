@@ -12,11 +12,9 @@ from typing import Any, get_args
 
 from keras_qat.data import Preprocessing
 from keras_qat.errors import UserError
-from keras_qat.files import read_json
+from keras_qat.files import FACTS_FILE, read_json
 from keras_qat.onnx import read_onnx_file
 from keras_qat.types import ScoreMeaning
-
-FACTS_FILE = "preprocessing.json"
 
 _PREPROCESSING, _CLASSES, _SCORES = "keras_qat.preprocessing", "keras_qat.classes", "keras_qat.scores"
 """The keys in an ONNX file's metadata."""

@@ -1,5 +1,6 @@
 from .conclude import check_gates
-from .folder import PAGE, RunFolder, option_of, require_file_or_run, seed_for
+from .folder import PAGE, RunFolder, option_of, require_file_or_run, require_not_of_run, seed_for
+from .needs import require_files_for
 from .pipeline import quantize_after_training, run, train, train_quantized
 from .settings import OPTIONS, Option, Settings, declared
 from .start import load_saved, open_start
@@ -19,6 +20,8 @@ __all__ = [
     "option_of",
     "quantize_after_training",
     "require_file_or_run",
+    "require_files_for",
+    "require_not_of_run",
     "run",
     "seed_for",
     "train",

@@ -14,7 +14,6 @@ a folder holds before it loads Keras.
 """
 
 import os
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +21,20 @@ from typing import TYPE_CHECKING, Any
 
 from keras_qat import calibration, evaluation, models, placement, report
 from keras_qat.errors import StorageError, UserError
-from keras_qat.files import RUN_MARKER, is_file, is_folder, read_json, write_json, write_text
+from keras_qat.files import (
+    FACTS_FILE,
+    RUN_MARKER,
+    is_file,
+    is_folder,
+    is_marked,
+    mark,
+    read_json,
+    remove_own,
+    require_apart,
+    require_own,
+    write_json,
+    write_text,
+)
 from keras_qat.run.settings import Settings
 from keras_qat.types import BASELINE, PTQ, QAT
 
@@ -45,9 +57,12 @@ _AGAIN = "Runs of this version write it."
 _OF_ONE_RUN = ("model", "data", "target")
 """The settings that tell one run from another."""
 
+_ENDINGS = (".keras", ".onnx", "_saved_model", _DIAGNOSIS)
+"""What follows the name of a variant in the names of its files."""
+
 _CLEARED = (
-    *(RUN_MARKER, _FINGERPRINTS, _RESULTS, _TABLE, PAGE, _RECIPE, _BIAS_CORRECTION, _WEIGHT_RANGES),
-    *(f"{variant.lower()}*" for variant in (BASELINE, PTQ, QAT)),
+    *(_FINGERPRINTS, _RESULTS, _TABLE, PAGE, _RECIPE, _BIAS_CORRECTION, _WEIGHT_RANGES),
+    *(f"{variant.lower()}{ending}" for variant in (BASELINE, PTQ, QAT) for ending in _ENDINGS),
 )
 """What a new run removes first. Checkpoints stay, since each one holds what it belongs to."""
 
@@ -85,6 +100,16 @@ class RunFolder:
         """The report of the run."""
         return self.path / PAGE
 
+    @property
+    def placement_path(self) -> Path:
+        """The placement of the run's Q/DQ pairs."""
+        return self.path / placement.PLACEMENT_FILE
+
+    @property
+    def facts_path(self) -> Path:
+        """The facts about the images that the run's files expect."""
+        return self.path / FACTS_FILE
+
     def model_path(self, variant: str) -> Path:
         """The `.keras` file of a variant."""
         return self._of(variant, ".keras")
@@ -110,6 +135,11 @@ class RunFolder:
         return self.path / ("training" if augment == "none" else f"training-{augment}")
 
     # --- checks
+
+    @property
+    def begun(self) -> bool:
+        """Whether a run was begun in the folder, even if files of it are missing now."""
+        return is_marked(self.path) or is_file(self.settings_path)
 
     @property
     def finished(self) -> bool:
@@ -170,15 +200,18 @@ class RunFolder:
             )
         return path
 
-    def require_same_run(self, settings: Settings) -> None:
-        """Refuse to replace the run of another model, of other data or for another target.
+    def require_replaceable(self, settings: Settings) -> None:
+        """Refuse to replace what is not a run, or is the run of another model, of other data or for another target.
 
         Args:
             settings: settings of the run that will be written.
 
         Raises:
+            StorageError: If the folder holds other files than those of a run, or inputs of this one.
             UserError: If the folder holds such a run.
         """
+        require_own(self.path, "a run", recognized=_is_run, remedy="Name a new or empty folder with --run-folder.")
+        require_apart([self.path / name for name in _CLEARED], settings.inputs)
         earlier = read_json(self.settings_path) if self.settings_path.is_file() else {}
         wanted = settings.to_dict()
         # `photos` and `./photos` are the same folder.
@@ -220,7 +253,7 @@ class RunFolder:
             StorageError: If the run has no placement.json.
             UserError: If the file can't be understood.
         """
-        return placement.load_placement(self.path / placement.PLACEMENT_FILE)
+        return placement.load_placement(self.placement_path)
 
     def facts(self) -> "models.ModelFacts":
         """The facts about the images that the run's files expect.
@@ -232,8 +265,7 @@ class RunFolder:
         facts = models.read_facts_file(self.path)
         if facts is None:
             raise StorageError(
-                f"The run has no {models.FACTS_FILE}. Received: {str(self.path)!r}. Give the folder of a run that is "
-                "done."
+                f"The run has no {FACTS_FILE}. Received: {str(self.path)!r}. Give the folder of a run that is done."
             )
         return facts
 
@@ -269,7 +301,7 @@ class RunFolder:
             remedy = f"`keras-qat diagnose {self.path}{option} --output {path}` writes it."
             return optional(variant, path, report.load_diagnosis, remedy)
 
-        planned = optional("placement", self.path / placement.PLACEMENT_FILE, placement.load_placement)
+        planned = optional("placement", self.placement_path, placement.load_placement)
         ranges = optional("ranges", self.path / _RANGES, calibration.Ranges.load)
         diagnoses = {row.name: diagnosis(row.name) for row in record.rows if row.name in {PTQ, QAT}}
         diagnoses = {variant: value for variant, value in diagnoses.items() if value is not None}
@@ -277,11 +309,20 @@ class RunFolder:
 
     # --- writing
 
-    def clear(self) -> None:
-        """Remove the files of an earlier run, so that an interrupted run has neither results nor those of another."""
-        for pattern in _CLEARED:
-            for path in sorted(self.path.glob(pattern)):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+    def begin(self, settings: Settings) -> None:
+        """Mark the folder, remove the files of an earlier run, and write the settings of this one.
+
+        An interrupted run then has neither results nor files of another one.
+
+        Args:
+            settings: settings of the run.
+
+        Raises:
+            StorageError: If the folder can't be written.
+        """
+        mark(self.path, "run")
+        remove_own(self.path, _CLEARED)
+        write_json(self.settings_path, settings.to_dict())
 
     def write_overrides(self, overrides: "Overrides") -> None:
         """Write the rules that change the target's placement."""
@@ -291,7 +332,7 @@ class RunFolder:
         """Write the placement of the Q/DQ pairs, as a value and as a table, and the range of each quantized tensor."""
         write_text(self.path / _PLACEMENT_TABLE, placement.explain(planned, ranges=ranges) + "\n")
         ranges.save(self.path / _RANGES)
-        placement.save_placement(planned, self.path / placement.PLACEMENT_FILE)
+        placement.save_placement(planned, self.placement_path)
 
     def write_repairs(self, weight_ranges: Mapping[str, Any] | None, bias_correction: Mapping[str, Any] | None) -> None:
         """Write the corrections after calibration; `None` is not written."""
@@ -306,7 +347,7 @@ class RunFolder:
     def write_inputs(self, settings: Settings, facts: "models.ModelFacts", fingerprints: Mapping[str, Any]) -> None:
         """Write the settings, the facts about the images that the files expect, and the images' fingerprints."""
         write_json(self.settings_path, settings.to_dict())
-        write_json(self.path / models.FACTS_FILE, facts.to_dict())
+        write_json(self.facts_path, facts.to_dict())
         write_json(self.path / _FINGERPRINTS, fingerprints)
 
     def write_diagnosis(self, variant: str, diagnosis: "evaluation.Diagnosis") -> None:
@@ -332,6 +373,16 @@ class RunFolder:
         return report.write_page([self.read()], self.page_path)
 
 
+def _is_run(folder: Path) -> bool:
+    """Whether a folder without a mark holds a run of an earlier version, as its settings show."""
+    try:
+        settings = read_json(folder / RUN_MARKER)
+        Settings.from_dict(settings)
+    except UserError:
+        return False
+    return set(_OF_ONE_RUN) <= set(settings)
+
+
 def require_file_or_run(path: Path) -> None:
     """Refuse a path that is neither a file nor the folder of a run.
 
@@ -348,6 +399,25 @@ def require_file_or_run(path: Path) -> None:
     elif not is_file(path):
         raise StorageError(
             f"There is no such file or folder. Received: {str(path)!r}. Give an ONNX file, or the folder of a run."
+        )
+
+
+def require_not_of_run(path: Path) -> None:
+    """Refuse to write what is not a run's result to the path of a run's file.
+
+    Args:
+        path: path of the file that will be written.
+
+    Raises:
+        StorageError: If it is one of the files of the run whose folder it is in.
+    """
+    if not is_file(path.parent / RUN_MARKER):
+        return
+    others = (RUN_MARKER, _OVERRIDES, _RANGES, _PLACEMENT_TABLE, placement.PLACEMENT_FILE, FACTS_FILE)
+    if path.name in {*_CLEARED, *others}:
+        raise StorageError(
+            "A file of a run would be replaced, and its results would be those of another file. Received: "
+            f"{str(path)!r}. Name another file with --output."
         )
 
 

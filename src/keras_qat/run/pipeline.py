@@ -48,28 +48,29 @@ def run(settings: Settings) -> report.Record:
     """
     folder, stages = RunFolder(settings.folder), Stages()
     _check_early(settings)
-    folder.require_same_run(settings)
-    overrides = Overrides() if settings.overrides is None else Overrides.load(settings.overrides)
-    with stages.timed("load"):
-        start = open_start(settings)
-        preprocessing = start.data.train.preprocessing
-        facts = models.ModelFacts(
-            preprocessing, settings.export.embed_preprocessing, start.data.class_names, start.meaning
-        )
-        _require_trainable(start.model, start.data, settings)
-        images = _calibration_images(start.data.train, settings)
-        calibration.require_variety(x for x, _ in images.arrays(settings.calibration.calibration_batch_size))
-        folder.clear()
-        folder.write_overrides(overrides)
-    with stages.timed("calibrate"):
-        placement = plan(graph.trace(start.model).graph, settings.target, overrides=overrides)
-        ptq = quantize_after_training(start.model, placement, start.data.train, settings)
-    variants = Variants(start.model, ptq, placement)
-    if not settings.skip_fine_tuning:
-        with stages.timed("fine-tune"):
-            tuned = train_quantized(ptq, start.model, start.data, settings)
-        variants = replace(variants, tuned=tuned)
-    return conclude(variants, start.data, facts, settings, stages)
+    with files.locked(folder.path, "a run"):
+        folder.require_replaceable(settings)
+        overrides = Overrides() if settings.overrides is None else Overrides.load(settings.overrides)
+        with stages.timed("load"):
+            start = open_start(settings)
+            preprocessing = start.data.train.preprocessing
+            facts = models.ModelFacts(
+                preprocessing, settings.export.embed_preprocessing, start.data.class_names, start.meaning
+            )
+            _require_trainable(start.model, start.data, settings)
+            images = _calibration_images(start.data.train, settings)
+            calibration.require_variety(x for x, _ in images.arrays(settings.calibration.calibration_batch_size))
+            folder.begin(settings)
+            folder.write_overrides(overrides)
+        with stages.timed("calibrate"):
+            placement = plan(graph.trace(start.model).graph, settings.target, overrides=overrides)
+            ptq = quantize_after_training(start.model, placement, start.data.train, settings)
+        variants = Variants(start.model, ptq, placement)
+        if not settings.skip_fine_tuning:
+            with stages.timed("fine-tune"):
+                tuned = train_quantized(ptq, start.model, start.data, settings)
+            variants = replace(variants, tuned=tuned)
+        return conclude(variants, start.data, facts, settings, stages)
 
 
 def train(settings: Settings) -> report.Record:
@@ -88,14 +89,15 @@ def train(settings: Settings) -> report.Record:
     """
     folder, stages = RunFolder(settings.folder), Stages()
     _check_early(settings)
-    with stages.timed("load"):
-        variants = Variants(folder.model(BASELINE), folder.model(PTQ), folder.placement())
-        data, facts = load_saved(settings), folder.facts()
-        _require_trainable(variants.baseline, data, settings)
-        calibration.require_made_of(graph.trace(variants.baseline), graph.trace(variants.ptq))
-    with stages.timed("fine-tune"):
-        tuned = train_quantized(variants.ptq, variants.baseline, data, settings)
-    return conclude(replace(variants, tuned=tuned), data, facts, settings, stages)
+    with files.locked(folder.path, "training"):
+        with stages.timed("load"):
+            variants = Variants(folder.model(BASELINE), folder.model(PTQ), folder.placement())
+            data, facts = load_saved(settings), folder.facts()
+            _require_trainable(variants.baseline, data, settings)
+            calibration.require_made_of(graph.trace(variants.baseline), graph.trace(variants.ptq))
+        with stages.timed("fine-tune"):
+            tuned = train_quantized(variants.ptq, variants.baseline, data, settings)
+        return conclude(replace(variants, tuned=tuned), data, facts, settings, stages)
 
 
 def _check_early(settings: Settings) -> None:

@@ -180,6 +180,17 @@ class Settings:
         return path if path.suffix.lower() == ".keras" else None
 
     @property
+    def inputs(self) -> tuple[Path, ...]:
+        """The paths that the run may read. A name of data that stands for no path is among them.
+
+        Example:
+            >>> [path.name for path in Settings(model="mine.keras", data="photos", overrides=Path("rules.json")).inputs]
+            ['mine.keras', 'photos', 'rules.json']
+        """
+        named = (self.model_file, self.weights, self.data, self.overrides)
+        return tuple(Path(name) for name in named if name is not None)
+
+    @property
     def name(self) -> str:
         """The name of the model in folders and reports.
 

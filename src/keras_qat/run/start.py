@@ -110,11 +110,18 @@ def _float_model(settings: Settings, entry: models.ZooEntry, data: Splits) -> An
 def _digits_baseline(settings: Settings, entry: models.ZooEntry, data: Splits) -> Any:
     """A network trained on the embedded digits: from the cache, or trained now and cached."""
     path = cache_path(entry.name, settings.seed)
-    if files.is_file(path):
-        try:
-            return keras.models.load_model(path, compile=False)
-        except Exception as error:  # noqa: BLE001  (zip, JSON and HDF5 each fail in their own way)
-            _logger.warning("The cached baseline %s can't be read (%s); training it again.", path, error)
+    with files.waiting_lock(path, _logger.info):
+        if files.is_file(path):
+            try:
+                return keras.models.load_model(path, compile=False)
+            except Exception as error:  # noqa: BLE001  (zip, JSON and HDF5 each fail in their own way)
+                _logger.warning("The cached baseline %s can't be read (%s); training it again.", path, error)
+        trained = _train_baseline(settings, entry, data, path)
+        export.export_keras(trained, path)
+    return trained
+
+
+def _train_baseline(settings: Settings, entry: models.ZooEntry, data: Splits, path: Path) -> Any:
     keras.utils.set_random_seed(settings.seed)
     model = models.build_model(entry, weights=None, num_classes=data.num_classes, size=data.train.preprocessing.size)
     _logger.info("Training the float baseline of %s on digits, once; it is kept in %s.", entry.name, path)
@@ -124,9 +131,7 @@ def _digits_baseline(settings: Settings, entry: models.ZooEntry, data: Splits) -
         for images in (data.train, data.selection)
     )
     epochs = epochs_of(train, _DIGITS_BATCH, settings.seed)
-    trained = training.train_baseline(model, epochs, selection.batches(256), epochs=_DIGITS_EPOCHS, seed=settings.seed)
-    export.export_keras(trained, path)
-    return trained
+    return training.train_baseline(model, epochs, selection.batches(256), epochs=_DIGITS_EPOCHS, seed=settings.seed)
 
 
 def cache_path(model: str, seed: int) -> Path:

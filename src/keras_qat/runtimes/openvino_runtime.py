@@ -85,8 +85,9 @@ def build_ir(source: Path, output: Path, options: BuildOptions) -> Built:
             openvino.save_model(model, graph, compress_to_fp16=False)
             # A graph beside another graph's weights would run and compute something else. Therefore the old graph is
             # removed first, and the new one is moved last.
+            files.require_replaceable(weights)
             output.unlink(missing_ok=True)
-            temporary_weights.replace(weights)
+            files.commit(temporary_weights, weights)
         except RuntimeError as error:
             raise StorageError(
                 f"OpenVINO can't write the IR. Received: {str(output)!r}: {error}. Look for room on the disk."

@@ -6,6 +6,7 @@ epoch 0, so its result is never worse than the model it began with.
 
 import logging
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 import keras
 
 from keras_qat.errors import UserError
-from keras_qat.files import require_writable
+from keras_qat.files import locked, require_writable
 from keras_qat.training import batches, checkpoint, cloning, devices, distiller
 from keras_qat.training.callbacks import tensorboard_callbacks
 from keras_qat.training.checkpoint import EpochRecord
@@ -119,35 +120,36 @@ def fine_tune(
     identity = checkpoint.RunIdentity(
         recipe, data.steps, cloning.fingerprint(model), teacher_id, data.labelled, data_id
     )
-    session, position = _open_run(model, teacher, identity, path if resume else None)
-    logs: list[keras.callbacks.Callback] = []
-    if path is not None and (position is None or position.history.last_epoch < recipe.epochs):
-        if position is None:
-            checkpoint.set_aside(path, f"The run in {path} isn't resumed")
-        checkpoint.require_room(path, session)
-        logs = tensorboard_callbacks(path / checkpoint.TENSORBOARD)
+    with nullcontext() if path is None else locked(path, "a training"):
+        session, position = _open_run(model, teacher, identity, path if resume else None)
+        logs: list[keras.callbacks.Callback] = []
+        if path is not None and (position is None or position.history.last_epoch < recipe.epochs):
+            if position is None:
+                checkpoint.set_aside(path, f"The run in {path} isn't resumed")
+            checkpoint.require_room(path, session)
+            logs = tensorboard_callbacks(path / checkpoint.TENSORBOARD)
 
-    def keep(position: checkpoint.Position) -> None:
-        if path is not None:
-            checkpoint.save_checkpoint(path, identity, session, position)
+        def keep(position: checkpoint.Position) -> None:
+            if path is not None:
+                checkpoint.save_checkpoint(path, identity, session, position)
 
-    try:
-        history = fit_epochs(
-            session,
-            data,
-            recipe,
-            position,
-            progress=progress,
-            callbacks=[*logs, *callbacks],
-            keep=keep,
-            keep_every_s=keep_every_s,
-        )
-    except KeyboardInterrupt:
-        if path is None:
-            _logger.warning("Interrupted. Nothing was saved; give a `folder` to be able to resume.")
-        else:
-            _logger.warning("Interrupted. The last checkpoint is in %s; start the same run again to resume.", path)
-        raise
+        try:
+            history = fit_epochs(
+                session,
+                data,
+                recipe,
+                position,
+                progress=progress,
+                callbacks=[*logs, *callbacks],
+                keep=keep,
+                keep_every_s=keep_every_s,
+            )
+        except KeyboardInterrupt:
+            if path is None:
+                _logger.warning("Interrupted. Nothing was saved; give a `folder` to be able to resume.")
+            else:
+                _logger.warning("Interrupted. The last checkpoint is in %s; start the same run again to resume.", path)
+            raise
     return FineTuned(session.best, history.best_epoch, history.records)
 
 

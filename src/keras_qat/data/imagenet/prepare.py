@@ -36,9 +36,6 @@ _CHECKSUMS = "SHA256SUMS"
 _MOST_SHARDS = 99_999
 _MOST_WORKERS = 8
 
-_TEMPORARY = (".*-?????-of-?????-????????", ".prepared-????????.json", ".SHA256SUMS-????????")
-"""The temporary names of the shards of any run, of the manifest, and of the checksums."""
-
 _Reports = Mapping[str, ShardReport]
 """The reports of shards, by their names."""
 
@@ -103,25 +100,25 @@ def prepare_imagenet(
     for name in _ARCHIVES:
         if not files.is_file(archives / name, DataError):
             raise archive_error(archives / name, "there is no such file")
-    files.require_writable(output)
-    settings = {
-        "seed": seed,
-        "shards": list(shards),
-        "archives": {name: (archives / name).stat().st_size for name in _ARCHIVES},
-    }
-    done = _read_manifest(output, settings)
-    devkit = ilsvrc.read_devkit(archives / ilsvrc.DEVKIT)
-    with open_archive(archives / ilsvrc.TRAIN) as train, open_archive(archives / ilsvrc.VALIDATION) as validation:
-        listings = (ilsvrc.list_train(train, devkit), ilsvrc.list_validation(validation, devkit))
-        plans = [plan_shards(listing, count, seed) for listing, count in zip(listings, shards, strict=True)]
-        planned = [shard for plan in plans for shard in plan]
-        reports = _write_shards(output, planned, done, devkit.words, settings, workers, skip_bad=skip_bad)
-    counts = {
-        listing.split: _check_shards(output, listing, {shard.name: reports[shard.name] for shard in plan})
-        for listing, plan in zip(listings, plans, strict=True)
-    }
-    sums = (f"{report.sha256}  {name}\n" for name, report in sorted(reports.items()))
-    files.write_text(output / _CHECKSUMS, "".join(sums))
+    with files.locked(output, "shards"):
+        settings = {
+            "seed": seed,
+            "shards": list(shards),
+            "archives": {name: (archives / name).stat().st_size for name in _ARCHIVES},
+        }
+        done = _read_manifest(output, settings)
+        devkit = ilsvrc.read_devkit(archives / ilsvrc.DEVKIT)
+        with open_archive(archives / ilsvrc.TRAIN) as train, open_archive(archives / ilsvrc.VALIDATION) as validation:
+            listings = (ilsvrc.list_train(train, devkit), ilsvrc.list_validation(validation, devkit))
+            plans = [plan_shards(listing, count, seed) for listing, count in zip(listings, shards, strict=True)]
+            planned = [shard for plan in plans for shard in plan]
+            reports = _write_shards(output, planned, done, devkit.words, settings, workers, skip_bad=skip_bad)
+        counts = {
+            listing.split: _check_shards(output, listing, {shard.name: reports[shard.name] for shard in plan})
+            for listing, plan in zip(listings, plans, strict=True)
+        }
+        sums = (f"{report.sha256}  {name}\n" for name, report in sorted(reports.items()))
+        files.write_text(output / _CHECKSUMS, "".join(sums))
     return Prepared(
         counts=counts,
         classes=len(devkit.words),
@@ -149,6 +146,11 @@ def _read_manifest(output: Path, settings: Mapping[str, Any]) -> _Reports:
             raise DataError(
                 f"{output} has shards, but no {_MANIFEST} that says how they were made. Received: {str(output)!r}. "
                 "Choose another folder, or move them away."
+            )
+        if files.is_there(output / _CHECKSUMS):
+            raise DataError(
+                f"A file of another tool would be replaced. Received: {str(output / _CHECKSUMS)!r}. Choose another "
+                "folder, or move it away."
             )
         return {}
     try:
@@ -189,9 +191,6 @@ def _write_shards(
     skip_bad: bool,
 ) -> _Reports:
     """Write the shards that an earlier run has not written, and return the reports of all."""
-    for path in (path for pattern in _TEMPORARY for path in output.glob(pattern)):
-        # A killed run left it.
-        path.unlink()
     reports = {shard.name: done[shard.name] for shard in shards if _is_done(output, shard.name, done, skip_bad)}
     pending = [shard for shard in shards if shard.name not in reports]
     if reports:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from keras_qat.data.records import framing
 from keras_qat.errors import DataError, StorageError
-from keras_qat.files import atomic_path, is_file, open_file
+from keras_qat.files import atomic_path, is_file, open_file, waiting_lock
 from keras_qat.progress import track
 
 _logger = logging.getLogger(__name__)
@@ -83,19 +83,20 @@ def cached_index(
         refresh: read the shards even if their index is cached.
     """
     path = (folder or Path(platformdirs.user_cache_path("keras-qat")) / "record-indexes") / f"{_key(paths)}.npz"
-    if not refresh and is_file(path):
+    with waiting_lock(path, _logger.info):
+        if not refresh and is_file(path):
+            try:
+                return _load(path)
+            except Exception as error:  # noqa: BLE001 - a damaged file fails in as many ways as its bytes
+                _logger.warning("The cached index can't be read (%s: %s); reading the shards again.", path, error)
+        index = scan()
+        if index.bad:
+            return index
         try:
-            return _load(path)
-        except Exception as error:  # noqa: BLE001 - a damaged file fails in as many ways as its bytes
-            _logger.warning("The cached index can't be read (%s: %s); reading the shards again.", path, error)
-    index = scan()
-    if index.bad:
+            _save(index, path)
+        except StorageError as error:
+            _logger.warning("The index isn't cached: %s", error)
         return index
-    try:
-        _save(index, path)
-    except StorageError as error:
-        _logger.warning("The index isn't cached: %s", error)
-    return index
 
 
 def _key(paths: Sequence[Path]) -> str:
