@@ -1,9 +1,13 @@
 """Files that aren't what their names say: of other formats, of absurd sizes, no files at all, or with hostile names."""
 
+import io
 import json
 import os
 import signal
 import socket
+import struct
+import tarfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -372,6 +376,24 @@ def test_the_log_has_no_control_characters(tmp_path: Path, capsys: pytest.Captur
     for text in (capsys.readouterr().err, (tmp_path / "log.txt").read_text(encoding="utf-8")):
         assert "left out: \\x1b]0;title\\x07" in text
         assert "\x1b" not in text
+
+
+@pytest.mark.parametrize("table", [False, True], ids=["the kit", "the table in it"])
+def test_a_kit_that_unpacks_to_gigabytes(table: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The limit is lowered here: it stops the kit itself, and the table, which is compressed once more."""
+    from keras_qat.data.imagenet.listing import read_devkit
+
+    monkeypatch.setattr("keras_qat.data.imagenet.listing._MOST_UNPACKED", 100_000)
+    element = zlib.compress(bytes(200_000))
+    content = bytes(124) + b"\0\1IM" + struct.pack("<II", 15, len(element)) + element if table else bytes(200_000)
+    path = tmp_path / "kit.tar.gz"
+    with tarfile.open(path, "w:gz") as tar:
+        for name in ("meta.mat", "ILSVRC2012_validation_ground_truth.txt"):
+            info = tarfile.TarInfo(f"ILSVRC2012_devkit_t12/data/{name}")
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    with pytest.raises(DataError, match="unpacked, it has more than"):
+        read_devkit(path)
 
 
 def test_a_name_in_an_error_from_the_pipeline(tmp_path: Path) -> None:
