@@ -1,10 +1,11 @@
 """Text for tables and messages: sizes of files, long lists cut short, messages on one line, names of functions.
 
-And names of the user's in Markdown, which must start neither HTML nor a new column.
+And names of the user's, which must start neither HTML nor a new column in Markdown, nor command a terminal.
 """
 
 import re
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 _UNITS = ((1e9, 1e9, "GB"), (1e5, 1e6, "MB"), (0.0, 1e3, "kB"))
@@ -69,6 +70,42 @@ def one_line(text: object) -> str:
         'line 2, column 3'
     """
     return " ".join(str(text).split())
+
+
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters except tab and line feed, what reverses the direction of text, and the lone surrogates that stand
+for the bytes of a file name that isn't UTF-8."""
+
+_BREAKS = str.maketrans({"\n": r"\n", "\t": r"\t"})
+
+
+def printable(text: str) -> str:
+    r"""A text that may be written to a terminal or a log, whatever names of files are in it.
+
+    Control characters, which can move the cursor, hide text or set a terminal's title, become Python's escapes, and so
+    do the bytes of a file name that isn't UTF-8. Line breaks and tabs stay.
+
+    Args:
+        text: a message.
+
+    Example:
+        >>> print(printable("caf\udce9\x1b[2J.png"))
+        caf\udce9\x1b[2J.png
+    """
+    return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def path_text(path: str | Path) -> str:
+    r"""A path as a sentence shows it: `printable`, and on one line.
+
+    Args:
+        path: a path, whose name may hold any character.
+
+    Example:
+        >>> print(path_text("line\nfeed.png"))
+        line\nfeed.png
+    """
+    return printable(str(path)).translate(_BREAKS)
 
 
 def callable_name(function: Any) -> str:

@@ -20,6 +20,7 @@ from keras_qat.cli.shared import AtLeastOne, Json, require_all, show
 from keras_qat.errors import GateMissedError, StorageError, UserError
 from keras_qat.files import is_file, is_folder, read_text, require_model_file, to_json, write_json, write_text
 from keras_qat.progress import CONSOLE
+from keras_qat.text import printable
 
 
 def report_command(
@@ -62,7 +63,7 @@ def report_command(
         text = report.markdown_report(files)
     else:
         write_text(output, report.markdown_report(files))
-    sys.stdout.write(to_json(_summary(files, written)) if as_json else text)
+    sys.stdout.write(to_json(_summary(files, written)) if as_json else printable(text))
 
 
 def _run_folders(paths: Sequence[Path]) -> Sequence[Path]:
@@ -72,7 +73,8 @@ def _run_folders(paths: Sequence[Path]) -> Sequence[Path]:
         return paths[:1]
     for path in paths:
         if path not in folders and is_folder(path):
-            CONSOLE.print(f"{path} is left out: it holds no results.json.", markup=False, soft_wrap=True)
+            note = f"{printable(str(path))} is left out: it holds no results.json."
+            CONSOLE.print(note, markup=False, soft_wrap=True)
     return folders
 
 

@@ -20,8 +20,10 @@ from keras_qat.cli.last_resort import describe_failure
 from keras_qat.cli.outputs import with_outputs
 from keras_qat.cli.prepare_imagenet import prepare_imagenet_command
 from keras_qat.cli.process import BROKEN_PIPE, INTERRUPTED
+from keras_qat.cli.shared import LogFormatter
 from keras_qat.errors import GateMissedError, UserError
 from keras_qat.progress import CONSOLE
+from keras_qat.text import printable
 
 COMMANDS: Mapping[str, Mapping[str, Callable[..., None]]] = {
     "From model to file": {
@@ -156,6 +158,7 @@ def _logging_to_terminal() -> Iterator[None]:
     # Rich wraps lines to the terminal's width. Where the output is not a terminal, lines stay whole.
     rich = RichHandler(console=CONSOLE, show_path=False, show_level=False) if CONSOLE.is_terminal else None
     handler = rich or logging.StreamHandler()
+    handler.setFormatter(LogFormatter())
     package = logging.getLogger("keras_qat")
     package.addHandler(handler)
     package.setLevel(logging.INFO)
@@ -173,5 +176,6 @@ def _logging_to_terminal() -> Iterator[None]:
 
 def _print_error(message: str) -> None:
     """Print an error. Names of files and layers in it are text, not markup."""
+    text = Text.assemble(("error:", "bold red"), " ", printable(message))
     with suppress(OSError, SystemExit):  # Standard error may be a closed pipe or on a full disk.
-        CONSOLE.print(Text.assemble(("error:", "bold red"), " ", message), soft_wrap=True, highlight=False)
+        CONSOLE.print(text, soft_wrap=True, highlight=False)

@@ -8,14 +8,15 @@ import logging
 import sys
 from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import field, fields, make_dataclass
+from dataclasses import dataclass, field, fields, make_dataclass
 from pathlib import Path
 from typing import Any
 
 import docstring_parser
 from cyclopts import Parameter
 from cyclopts.validators import Number
-from rich.console import Console
+from rich.console import Console, ConsoleOptions
+from rich.segment import Segment
 from rich.table import Table
 
 from keras_qat import report, run
@@ -23,7 +24,7 @@ from keras_qat.errors import BrokenImageError, DataError, StorageError
 from keras_qat.files import to_json
 from keras_qat.progress import CONSOLE
 from keras_qat.run import Option
-from keras_qat.text import one_line
+from keras_qat.text import one_line, printable
 
 AtLeastOne = Parameter(validator=Number(gte=1))
 """A count: `Annotated[int, AtLeastOne]`."""
@@ -142,6 +143,14 @@ def _docstring(owner: type) -> docstring_parser.Docstring:
 _PACKAGE = "keras_qat"
 
 
+class LogFormatter(logging.Formatter):
+    """A formatter whose lines a terminal can be given, whatever names of files are in the messages."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line of a record, with control characters as escapes."""
+        return printable(super().format(record))
+
+
 class _LogFile(logging.FileHandler):
     """A log file whose disk may get full: that is said once, and the command goes on without it."""
 
@@ -193,7 +202,7 @@ def logging_to(path: Path | None) -> Iterator[Callable[[str], None]]:
             f"Can't write the log file: {error.strerror or error}. Received: {str(path)!r}. "
             "Name a file in a folder that you may write to."
         ) from error
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.setFormatter(LogFormatter("%(asctime)s %(levelname)s %(message)s"))
 
     def note(message: str, level: int = logging.INFO) -> None:
         handler.handle(package.makeRecord(_PACKAGE, level, "", 0, message, (), None))
@@ -214,7 +223,7 @@ def show(describe: Callable[[], Table | str], record: Any, *, as_json: bool) -> 
     """Print a result.
 
     Args:
-        describe: gives the result as a table, or as text, which is printed unchanged.
+        describe: gives the result as a table, or as text, which is printed unchanged but for control characters.
         record: the result as JSON can hold it.
         as_json: whether to print the record instead.
 
@@ -230,9 +239,21 @@ def show(describe: Callable[[], Table | str], record: Any, *, as_json: bool) -> 
         return
     result = describe()
     if isinstance(result, str):
-        sys.stdout.write(result)
+        sys.stdout.write(printable(result))
     else:
-        Console().print(result)
+        Console(markup=False).print(PrintableTable(result))
+
+
+@dataclass(frozen=True)
+class PrintableTable:
+    """A table to print with Rich, the control characters of names in its cells as escapes."""
+
+    table: Table
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
+        """The parts of the table that Rich prints."""
+        for text, style, control in console.render(self.table, options):
+            yield Segment(printable(text), style, control)
 
 
 def show_results(runs: "Iterable[tuple[report.Record, Path]]", *, as_json: bool) -> None:
@@ -249,9 +270,10 @@ def show_results(runs: "Iterable[tuple[report.Record, Path]]", *, as_json: bool)
     for record, folder in runs:
         records.append(record)
         if not as_json:
-            Console().print(report.terminal_table(record))
+            Console(markup=False).print(PrintableTable(report.terminal_table(record)))
         out = CONSOLE if as_json else Console()
-        out.print(f"Models, results and report.html are in {folder}", soft_wrap=True, highlight=False, markup=False)
+        note = f"Models, results and report.html are in {printable(str(folder))}"
+        out.print(note, markup=False, soft_wrap=True, highlight=False)
     if as_json:
         values = [record.to_dict() for record in records]
         sys.stdout.write(to_json(values[0] if len(values) == 1 else values))

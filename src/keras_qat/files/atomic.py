@@ -63,8 +63,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """
     temporary = _beside(path, f"tmp{path.suffix}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         require_replaceable(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
         clean_leftovers(path.parent)
         yield temporary
         commit(temporary, path)
@@ -78,7 +78,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         ) from error
     finally:
         # Looking at it fails below a file, and for a name that is too long. The error above is the one to report.
-        with suppress(OSError):
+        with suppress(OSError, ValueError):
             _remove(temporary)
 
 
@@ -142,7 +142,13 @@ def require_replaceable(path: Path) -> None:
         keras_qat.errors.StorageError: An output replaces nothing but a file or folder. ...
     """
     try:
+        # The libraries that write models can't be given another name.
+        str(path).encode()
         mode = path.lstat().st_mode
+    except UnicodeEncodeError as error:
+        raise StorageError(
+            f"The name of an output is text, and this one isn't UTF-8. Received: {str(path)!r}. Name another one."
+        ) from error
     except (FileNotFoundError, NotADirectoryError):
         return
     except (OSError, ValueError) as error:

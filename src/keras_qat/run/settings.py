@@ -16,6 +16,7 @@ from keras_qat.calibration import CalibrationOptions
 from keras_qat.errors import MANY, UserError, settle_numbers
 from keras_qat.export import ExportOptions
 from keras_qat.files import from_json_value, to_json_value
+from keras_qat.text import printable
 from keras_qat.training import Distillation, Recipe
 from keras_qat.types import AugmentationName
 
@@ -153,7 +154,7 @@ class Settings:
         """The folder that this run writes to.
 
         It is `run_folder` if that is given. Otherwise its name has the model, the data and the target, and the
-        precision unless that is fp32.
+        precision unless that is fp32. Control characters and bytes that aren't UTF-8 are written out in it.
 
         Example:
             >>> Settings(data="tfds:cars/1.0.0").folder.name
@@ -165,7 +166,9 @@ class Settings:
         # The last part of a path, but all of tfds:NAME/CONFIG:VERSION, since many data sets have the same versions.
         whole = self.data.startswith("tfds:")
         data = re.sub("[/:]", "-", self.data) if whole else Path(self.data).resolve().name
-        return Path(self.output) / f"{self.name}-{data}-{self.target}{precision}"
+        # Libraries that write models can't be given a name that isn't UTF-8.
+        name = printable(f"{self.name}-{data}-{self.target}{precision}")
+        return Path(self.output) / name.replace("\\", "_")
 
     @property
     def model_file(self) -> Path | None:

@@ -111,7 +111,7 @@ def _digits_baseline(settings: Settings, entry: models.ZooEntry, data: Splits) -
     """A network trained on the embedded digits: from the cache, or trained now and cached."""
     path = cache_path(entry.name, settings.seed)
     with files.waiting_lock(path, _logger.info):
-        if path.exists():
+        if files.is_file(path):
             try:
                 return models.load_model_file(path)
             except StorageError as error:

@@ -140,7 +140,7 @@ def _read_manifest(output: Path, settings: Mapping[str, Any]) -> _Reports:
     """The reports of the shards that an earlier run wrote with the same settings; none for a new folder."""
     path = output / _MANIFEST
     written = load.has_shards(output)
-    if not path.exists():
+    if not files.is_there(path):
         if written:
             raise DataError(
                 f"{output} has shards, but no {_MANIFEST} that says how they were made. Received: {str(output)!r}. "
