@@ -168,7 +168,10 @@ class _CutFile:
 
 def _cut(path: str | Path, layers: Collection[str]) -> _CutFile:
     """Cut each pair: Q's integers become an output, what DQ reads becomes an input."""
-    model = onnx.read_onnx_file(path).model
+    file = onnx.read_onnx_file(path)
+    file.require_data()
+    # The cut file is given to the engine as bytes, which have no folder for external data.
+    model = ir.external_data.load_to_model(file.model)
     graph = model.graph
     inputs = {str(v.name): (v.dtype or ir.DataType.FLOAT).numpy() for v in graph.inputs}
     outputs = tuple(str(v.name) for v in graph.outputs)
