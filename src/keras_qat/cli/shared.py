@@ -18,9 +18,9 @@ from cyclopts.validators import Number
 from rich.console import Console
 from rich.table import Table
 
-from keras_qat import report, run
+from keras_qat import report, run, targets
 from keras_qat.errors import BrokenImageError, DataError, StorageError
-from keras_qat.files import is_folder, require_creatable, to_json
+from keras_qat.files import is_folder, require_creatable, require_trusted, to_json
 from keras_qat.progress import CONSOLE
 from keras_qat.run import Option
 from keras_qat.text import one_line
@@ -81,6 +81,23 @@ def require_json_output(path: Path) -> None:
         StorageError: If the path is a folder or has another suffix, or its folder can't be written.
     """
     require_output_file(path, ".json")
+
+
+def trusting(trust: bool) -> Callable[[Path], None]:
+    """A check that refuses a model file with code in it, unless it is trusted, before its engine is loaded.
+
+    Args:
+        trust: whether the user trusts the files.
+
+    Example:
+        >>> trusting(False)(Path("int8.onnx"))
+    """
+
+    def check(path: Path) -> None:
+        if any(engine.runs_code and engine.accepts(path) for engine in targets.ENGINES.values()):
+            require_trusted(path, trust=trust)
+
+    return check
 
 
 @contextmanager

@@ -108,7 +108,11 @@ def evaluate_file(settings: options.EvaluationSettings) -> Evaluation:
         models: list[served_model.ServedModel] = []
         for path, engine in settings.files:
             model = served_model.open_model(
-                path, engine=engine, threads=settings.threads, preprocessing=settings.preprocessing
+                path,
+                engine=engine,
+                threads=settings.threads,
+                preprocessing=settings.preprocessing,
+                trust=settings.trust,
             )
             stack.callback(model.runtime.close)
             _require_other(model, models)

@@ -21,6 +21,7 @@ from .storage import (
     write_json,
     write_text,
 )
+from .trust import remember_written, require_trusted
 from .values import from_json_value, to_json_value
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "is_there",
     "read_json",
     "read_text",
+    "remember_written",
     "require_creatable",
     "require_engine_model",
     "require_image",
@@ -39,6 +41,7 @@ __all__ = [
     "require_no_run_file",
     "require_onnx_file",
     "require_space",
+    "require_trusted",
     "require_weights",
     "require_writable",
     "to_json",

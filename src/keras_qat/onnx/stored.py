@@ -9,7 +9,6 @@ the file that the model itself is a link to.
 """
 
 import math
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
@@ -101,7 +100,7 @@ def _tensors(message: Any) -> Iterator[onnx.TensorProto]:
 
 def _relocate(path: Path, tensors: Sequence[onnx.TensorProto]) -> Path:
     """The folder of the external data: the one of the path as given, or of the file that the path is a link to."""
-    folder, real_folder = Path(os.path.abspath(path)).parent, path.resolve().parent
+    folder, real_folder = path.absolute().parent.resolve(), path.resolve().parent
     found = {}
     for tensor in tensors:
         # Of several locations, one engine would take the first and another the last.
@@ -112,10 +111,7 @@ def _relocate(path: Path, tensors: Sequence[onnx.TensorProto]) -> Path:
             found[locations[0]] = (folder / locations[0]).resolve()
         except (OSError, RuntimeError) as error:  # a loop of links
             raise _outside(path, tensor, locations[0]) from error
-    if all(_within(file, folder.resolve()) for file in found.values()):
-        # onnx-ir refuses a link that leads out of the folder, and so the folder itself must not be one.
-        folder = folder.resolve()
-    else:
+    if not all(_within(file, folder) for file in found.values()):
         folder = real_folder
     for tensor in tensors:
         for entry in tensor.external_data:
@@ -191,5 +187,6 @@ def _outside(path: Path, tensor: onnx.TensorProto, location: str) -> StorageErro
 
 def _refused(path: Path, tensor: onnx.TensorProto, what: str, remedy: str) -> StorageError:
     return StorageError(
-        f"The file stores a tensor that can't be used. Received: {str(path)!r}, in which {tensor.name!r} {what}. {remedy}"
+        f"The file stores a tensor that can't be used. Received: {str(path)!r}, in which {tensor.name!r} {what}. "
+        f"{remedy}"
     )

@@ -125,6 +125,7 @@ def build_plan(engine: targets.Engine, source: Path, output: Path, options: Buil
         )
     with files.atomic_path(output) as temporary:
         temporary.write_bytes(plan)
+    files.remember_written(output)
     return Built(engine_version(engine, trt), (output,), log.warnings())
 
 
