@@ -42,7 +42,7 @@ class _Resource(tf.saved_model.experimental.TrackableResource):  # type: ignore[
     def __init__(self, initialize: Callable[[], tf.Tensor]) -> None:
         super().__init__()
         self._run = initialize
-        self.resource_handle
+        _ = self.resource_handle
 
     def _create_resource(self) -> tf.Tensor:
         return tf.raw_ops.VarHandleOp(dtype=tf.float32, shape=(), shared_name="attack")

@@ -280,8 +280,8 @@ def _why_not(runtime: Runtime, batch: int, inputs: tuple[np.ndarray, ...]) -> st
     try:
         runtime.run(*inputs)
     except Exception as error:  # noqa: BLE001
-        # Each engine raises exceptions of its own, which have no common base class.
-        return one_line(error) or type(error).__name__
+        # The engine's own exception, if it is one, fits into a table without the advice that is around it.
+        return one_line(error.__cause__ or error) or type(error).__name__
     return None
 
 

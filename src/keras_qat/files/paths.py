@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path
 
 from keras_qat.errors import DataError, StorageError, WeightsError
-from keras_qat.files.storage import is_file, is_there
+from keras_qat.files.storage import is_file, is_folder, is_there
 
 RUN_MARKER = "settings.json"
 """The file that marks the folder of a run, there from its start."""
@@ -38,18 +38,23 @@ def require_model_file(path: Path) -> None:
 
 
 def require_engine_model(path: Path) -> None:
-    """Refuse the path of an engine's file or folder if nothing is there.
+    """Refuse the path of an engine's file or folder if nothing is there, or a pipe or device.
 
     Raises:
-        StorageError: If there is neither a file nor a folder at the path.
+        StorageError: If there is neither a regular file nor a folder at the path.
 
     Example:
         >>> require_engine_model(Path("nowhere.engine"))
         Traceback (most recent call last):
         keras_qat.errors.StorageError: There is no model file of that name. ...
     """
-    if not is_there(path):
-        raise StorageError(f"There is no model file of that name. Received: {str(path)!r}. Export or build it first.")
+    if is_file(path) or is_folder(path):
+        return
+    if is_there(path):
+        raise StorageError(
+            f"A model is a regular file or a folder. Received: {str(path)!r}, a pipe or device. Copy it to a file."
+        )
+    raise StorageError(f"There is no model file of that name. Received: {str(path)!r}. Export or build it first.")
 
 
 def require_onnx_file(path: Path) -> None:

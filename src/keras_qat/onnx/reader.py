@@ -10,7 +10,7 @@ import onnx
 import onnx_ir as ir
 
 from keras_qat.errors import StorageError
-from keras_qat.files import is_file, is_folder
+from keras_qat.files import is_file, is_folder, is_there
 from keras_qat.onnx.stored import ExternalData, check_stored, without_external_data
 from keras_qat.onnx.walk import PAIR, Operation, input_at, is_constant, name_of, operations_of
 from keras_qat.types import Precision
@@ -133,7 +133,8 @@ def read_onnx_file(path: str | Path) -> OnnxFile:
     """
     path = Path(path)
     if not is_file(path):
-        what = "That is a folder" if is_folder(path) else "There is no such file"
+        kinds = {"That is a folder": is_folder, "That is a pipe or device, not a file": is_there}
+        what = next((text for text, check in kinds.items() if check(path)), "There is no such file")
         raise StorageError(f"{what}. Received: {str(path)!r}. Give the path of an .onnx file.")
     size = path.stat().st_size
     if size >= PROTOBUF_LIMIT:

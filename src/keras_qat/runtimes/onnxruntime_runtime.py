@@ -92,6 +92,8 @@ class OnnxRuntime(Runtime):
     """
 
     def __init__(self, path: str | Path, *, threads: int | None = None, device: str = "cpu") -> None:
+        # ONNX Runtime would also read external data that are outside of the file's folder, or wait for a pipe.
+        onnx.read_onnx_file(path).require_data()
         threads = threads or os.cpu_count() or 1
         self._session = open_session(path, threads=threads, device=device)
         super().__init__(

@@ -53,10 +53,19 @@ class Adapter:
     why_inexact: Reason = _no_reason
 
     def opened(self, path: Path, *, threads: int | None = None, trust: bool = False) -> runtime.Runtime:
-        """Open a path with those of the options that the engine takes."""
+        """Open a path with those of the options that the engine takes.
+
+        Raises:
+            StorageError: If the engine can't open the file.
+            UserError: If it can't run here, or the file is not trusted.
+        """
         options = {"threads": threads} if self.engine.takes_threads else {}
         options |= {"trust": trust} if self.engine.runs_code else {}
-        return self.open(path, **options)
+        remedy = "Export or build it again, or name another engine; `keras-qat doctor` examines an ONNX file."
+        with runtime.engine_failure(f"{self.engine.title} can't open the model", str(path), StorageError, remedy):
+            opened = self.open(path, **options)
+        opened.source = str(path)
+        return opened
 
     def why_not(self) -> str | None:
         """Why the engine can't run on this machine, or `None` if it can."""

@@ -25,13 +25,15 @@ import numpy as np
 import onnx_ir as ir
 
 from keras_qat import evaluation, onnx, runtimes
-from keras_qat.errors import DataError, StorageError
+from keras_qat.errors import DataError, StorageError, UserError
 from keras_qat.graph import trace
 from keras_qat.layers import FakeQuantize, scale_of
 from keras_qat.progress import track
 
 _NOT_FINITE = "the file gives numbers that aren't finite, or that aren't numbers"
 """Why the error is null in JSON, which has no infinity."""
+
+_REMEDY = "Export it again; `keras-qat doctor` examines it."
 
 _OUTPUT_STEPS = 127
 """Steps in the largest magnitude of an output, for which quantization defines none."""
@@ -119,7 +121,9 @@ def tensor_errors(
             name: evaluation.convert(x, file.inputs[name], name) for name, x in zip(file.inputs, inputs, strict=True)
         }
         fed |= {file.fed_as[name]: integers for name, integers in q.items()}
-        for name, deployed in zip(tallies, session.run(None, fed), strict=True):
+        with runtimes.engine_failure("ONNX Runtime failed to run the file", str(path), UserError, _REMEDY):
+            results = session.run(None, fed)
+        for name, deployed in zip(tallies, results, strict=True):
             tallies[name].add(
                 np.abs(deployed.astype(np.int32) - q[name]) if name in q else _output_steps(deployed, simulated[name])
             )
