@@ -164,7 +164,7 @@ def summarize(file: OnnxFile) -> Summary:
     graph, model = file.model.graph, file.model
     tensors = [value.const_value for value in graph.initializers.values() if value.const_value is not None]
     return Summary(
-        producer=" ".join(filter(None, (model.producer_name, model.producer_version))) or "unknown",
+        producer=" ".join(str(part) for part in (model.producer_name, model.producer_version) if part) or "unknown",
         opset=file.opset,
         ir_version=int(model.ir_version),
         inputs=_described(value for value in graph.inputs if value.name not in graph.initializers),

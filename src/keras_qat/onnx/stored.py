@@ -19,11 +19,6 @@ from onnx import numpy_helper
 
 from keras_qat.errors import StorageError
 
-_HOLDERS = frozenset(
-    {"GraphProto", "NodeProto", "AttributeProto", "FunctionProto", "SparseTensorProto", "TrainingInfoProto"}
-)
-"""The messages within a model that hold tensors, directly or in others of these messages."""
-
 _LARGEST = 2**48
 """The largest number of elements that a tensor may have; no machine has memory for as many."""
 
@@ -63,10 +58,10 @@ def check_stored(model: onnx.ModelProto, path: Path) -> tuple[Path, tuple[Extern
 
     Raises:
         StorageError: If a tensor's shape is negative or absurd, its data aren't those of its shape and type, or its
-            external data are outside the folder of the model.
+            external data are outside the folder of the model; or a name is not UTF-8.
     """
     external = []
-    for tensor in _tensors(model):
+    for tensor in _tensors(model, path):
         sizes = tuple(tensor.dims)
         if any(size < 0 for size in sizes) or math.prod(sizes) > _LARGEST:
             raise _refused(path, tensor, f"has the shape {sizes}", "Export the model again.")
@@ -82,20 +77,26 @@ def check_stored(model: onnx.ModelProto, path: Path) -> tuple[Path, tuple[Extern
     return folder, tuple(_data_of(path, folder, tensor) for tensor in external)
 
 
-def _tensors(message: Any) -> Iterator[onnx.TensorProto]:
-    """The tensors of a model. Without recursion, since functions and subgraphs may be nested deeply."""
-    pending = [message]
+def _tensors(model: onnx.ModelProto, path: Path) -> Iterator[onnx.TensorProto]:
+    """The tensors of a model. Without recursion, since functions and subgraphs may be nested deeply.
+
+    Raises:
+        StorageError: If a text is not UTF-8; protobuf gives it as bytes, and engines' own messages fail on it.
+    """
+    pending: list[Any] = [model]
     while pending:
-        for field, value in pending.pop().ListFields():
-            kind = field.message_type and field.message_type.name
-            if kind != "TensorProto" and kind not in _HOLDERS:
-                continue
-            # A field that is not repeated holds one message.
-            items = [value] if hasattr(value, "ListFields") else value
-            if kind == "TensorProto":
-                yield from items
-            else:
+        message = pending.pop()
+        if isinstance(message, onnx.TensorProto):
+            yield message
+        for field, value in message.ListFields():
+            items = [value] if isinstance(value, str | bytes) or hasattr(value, "ListFields") else value
+            if field.type == field.TYPE_MESSAGE:
                 pending.extend(items)
+            elif field.type == field.TYPE_STRING and any(isinstance(item, bytes) for item in items):
+                raise StorageError(
+                    f"The file holds a name that is not UTF-8. Received: {str(path)!r}, with {field.name} "
+                    f"{items[0]!r}. Export the model again; if it was copied, compare the sizes."
+                )
 
 
 def _relocate(path: Path, tensors: Sequence[onnx.TensorProto]) -> Path:

@@ -59,7 +59,8 @@ def open_session(
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     source = model if isinstance(model, bytes) else str(model)
     try:
-        session = onnxruntime.InferenceSession(source, options, providers=[(provider, settings)])
+        # Without this, it prints an error, and tries again on the CPU.
+        session = onnxruntime.InferenceSession(source, options, providers=[(provider, settings)], enable_fallback=0)
     except Exception as error:
         # ONNX Runtime's exceptions have no common base class of their own.
         received = f"{len(source)} bytes" if isinstance(source, bytes) else repr(source)

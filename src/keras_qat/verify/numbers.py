@@ -29,6 +29,7 @@ from keras_qat.errors import DataError, StorageError, UserError
 from keras_qat.graph import trace
 from keras_qat.layers import FakeQuantize, scale_of
 from keras_qat.progress import track
+from keras_qat.text import one_line
 
 _NOT_FINITE = "the file gives numbers that aren't finite, or that aren't numbers"
 """Why the error is null in JSON, which has no infinity."""
@@ -196,7 +197,14 @@ def _cut(path: str | Path, layers: Collection[str]) -> _CutFile:
             f"The file {str(path)!r} is of another model. Received: a file without a QuantizeLinear for "
             f"{missing[0]!r}. Export the model again."
         )
-    return _CutFile(ir.to_proto(model).SerializeToString(), inputs, outputs, fed_as)
+    try:
+        content = ir.to_proto(model).SerializeToString()
+    except Exception as error:  # onnx-ir and protobuf each fail in their own way, as for 2 GiB or more.
+        raise StorageError(
+            f"The file can't be cut at its Q/DQ pairs: {one_line(error)[:200]}. Received: {str(path)!r}. Export it "
+            "again."
+        ) from error
+    return _CutFile(content, inputs, outputs, fed_as)
 
 
 def _integers(x_hat: np.ndarray, layer: FakeQuantize, layout: onnx.Layout) -> np.ndarray:
