@@ -28,13 +28,14 @@ def shared_data() -> Path:
 
 @pytest.fixture(autouse=True, scope="session")
 def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Baselines trained by tests don't touch the user's cache; all processes of pytest-xdist have the same."""
+    """Baselines trained by tests don't touch the user's cache and data; all processes of pytest-xdist have the same."""
     path = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         path = path.parent
     path = path / "cache"
     path.mkdir(exist_ok=True)
     os.environ["XDG_CACHE_HOME"] = str(path)
+    os.environ["XDG_DATA_HOME"] = str(path.parent / "data")
     return path
 
 

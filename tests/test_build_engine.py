@@ -143,7 +143,7 @@ def test_engine_that_cannot_be_loaded(
 ) -> None:
     path = _changed(int8_engine.path, tmp_path, change)
     with pytest.raises(StorageError, match=rf"{path}.*Received: .*{said}.*keras-qat build-engine.*tensorrt-rtx"):
-        open_runtime(path, engine="tensorrt-rtx")
+        open_runtime(path, engine="tensorrt-rtx", trust=True)
 
 
 def test_version_stands_where_the_test_above_changes_it(int8_engine: EngineBuild) -> None:

@@ -19,9 +19,9 @@ from rich.console import Console, ConsoleOptions
 from rich.segment import Segment
 from rich.table import Table
 
-from keras_qat import report, run
+from keras_qat import report, run, targets
 from keras_qat.errors import BrokenImageError, DataError, StorageError
-from keras_qat.files import to_json
+from keras_qat.files import require_trusted, to_json
 from keras_qat.progress import CONSOLE
 from keras_qat.run import Option
 from keras_qat.text import one_line, printable
@@ -56,6 +56,23 @@ def require_all(*given: tuple[Callable[[Any], object], Any]) -> None:
     for check, value in given:
         if value is not None:
             check(value)
+
+
+def trusting(trust: bool) -> Callable[[Path], None]:
+    """A check that refuses a model file with code in it, unless it is trusted, before its engine is loaded.
+
+    Args:
+        trust: whether the user trusts the files.
+
+    Example:
+        >>> trusting(False)(Path("int8.onnx"))
+    """
+
+    def check(path: Path) -> None:
+        if any(engine.runs_code and engine.accepts(path) for engine in targets.ENGINES.values()):
+            require_trusted(path, trust=trust)
+
+    return check
 
 
 @contextmanager

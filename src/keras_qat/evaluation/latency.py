@@ -189,6 +189,7 @@ def benchmark_files(
     batch_sizes: Iterable[int] = BATCH_SIZES,
     runs: int = BENCHMARK_RUNS,
     warm_up: int = WARM_UP,
+    trust: bool = False,
 ) -> Benchmark:
     """Open model files and time them side by side on random numbers.
 
@@ -200,11 +201,12 @@ def benchmark_files(
         batch_sizes: The numbers of images in a run.
         runs: The number of timed runs of each file at each batch size.
         warm_up: The number of runs of each before them, which are not timed.
+        trust: Whether code in the files may run, as from `open_runtime`.
 
     Raises:
         StorageError: If a file is missing or cannot be opened.
-        UserError: If `benchmark` raises it, if a file is named twice, or if the engine of a file cannot run here or
-            does not support `threads`.
+        UserError: If `benchmark` raises it, if a file is named twice or is not trusted, or if the engine of a file
+            cannot run here or does not support `threads`.
     """
     if len({Path(path).resolve() for path in paths}) < len(paths):
         raise UserError(
@@ -215,7 +217,7 @@ def benchmark_files(
     with ExitStack() as stack:
         runtimes = {
             name if names.count(name) == 1 else str(path): stack.enter_context(
-                open_runtime(path, engine=engine, threads=threads)
+                open_runtime(path, engine=engine, threads=threads, trust=trust)
             )
             for name, path in zip(names, paths, strict=True)
         }
@@ -280,8 +282,8 @@ def _why_not(runtime: Runtime, batch: int, inputs: tuple[np.ndarray, ...]) -> st
     try:
         runtime.run(*inputs)
     except Exception as error:  # noqa: BLE001
-        # Each engine raises exceptions of its own, which have no common base class.
-        return one_line(error) or type(error).__name__
+        # The engine's own exception, if it is one, fits into a table without the advice that is around it.
+        return one_line(error.__cause__ or error) or type(error).__name__
     return None
 
 

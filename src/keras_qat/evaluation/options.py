@@ -35,6 +35,7 @@ class EvaluationSettings:
         compare: another model file, to compare with on the same images.
         compare_engine: the engine that runs the other file. If not given, the file's suffix decides.
         skip_bad: leave out files that are not images or only parts of one, and corrupt records, instead of stopping.
+        trust: let the code in a SavedModel or TensorRT engine run that keras-qat did not write (docs/security.md).
 
     Raises:
         UserError: If a number is out of range, or an engine is given without a file to compare with.
@@ -56,6 +57,7 @@ class EvaluationSettings:
     compare: Path | None = None
     compare_engine: str | None = None
     skip_bad: bool = False
+    trust: bool = False
 
     def __post_init__(self) -> None:
         """Refuse numbers out of range, and an engine that has nothing to run."""

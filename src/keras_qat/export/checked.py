@@ -178,7 +178,8 @@ def _saved_model(settings: ExportSettings, model: Any, _: models.ModelFacts | No
     from keras_qat.export.keras_formats import export_saved_model
 
     path = export_saved_model(model, settings.path)
-    return Exported(str(path), "saved-model", None, None, inputs.name, verify.check_saved_model(path, model, inputs))
+    check = verify.check_saved_model(path, model, inputs, trust=True)
+    return Exported(str(path), "saved-model", None, None, inputs.name, check)
 
 
 _WRITERS: Mapping[Form, Callable[[ExportSettings, Any, models.ModelFacts | None, verify.Inputs], Exported]] = {

@@ -67,6 +67,7 @@ def export_saved_model(model: Any, path: str | Path) -> Path:
     # TensorFlow's own function takes a third of the time of Keras's `model.export` for the same file.
     with files.atomic_path(path) as temporary:
         tf.saved_model.save(servable, str(temporary), signatures=servable.serve)
+    files.remember_written(path)
     return path
 
 

@@ -26,6 +26,7 @@ from .storage import (
     write_json,
     write_text,
 )
+from .trust import remember_written, require_trusted
 from .values import from_json_value, to_json_value
 
 __all__ = [
@@ -47,6 +48,7 @@ __all__ = [
     "parse_json",
     "read_json",
     "read_text",
+    "remember_written",
     "remove_own",
     "require_apart",
     "require_creatable",
@@ -58,6 +60,7 @@ __all__ = [
     "require_own",
     "require_replaceable",
     "require_space",
+    "require_trusted",
     "require_unpackable",
     "require_weights",
     "require_writable",

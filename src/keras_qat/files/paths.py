@@ -8,7 +8,7 @@ from pathlib import Path
 
 from keras_qat.errors import DataError, StorageError, WeightsError
 from keras_qat.files.keras_archive import require_keras_archive
-from keras_qat.files.storage import is_file, is_folder
+from keras_qat.files.storage import is_file, is_folder, is_there
 
 RUN_MARKER = "settings.json"
 """The file that marks the folder of a run, there from its start."""
@@ -42,15 +42,20 @@ def require_engine_model(path: Path) -> None:
     """Refuse the path of an engine's file or folder if nothing is there, or a device or pipe, which may never end.
 
     Raises:
-        StorageError: If there is neither a file nor a folder at the path.
+        StorageError: If there is neither a regular file nor a folder at the path.
 
     Example:
         >>> require_engine_model(Path("nowhere.engine"))
         Traceback (most recent call last):
         keras_qat.errors.StorageError: There is no model file of that name. ...
     """
-    if not (is_file(path) or is_folder(path)):
-        raise StorageError(f"There is no model file of that name. Received: {str(path)!r}. Export or build it first.")
+    if is_file(path) or is_folder(path):
+        return
+    if is_there(path):
+        raise StorageError(
+            f"A model is a regular file or a folder. Received: {str(path)!r}, a pipe or device. Copy it to a file."
+        )
+    raise StorageError(f"There is no model file of that name. Received: {str(path)!r}. Export or build it first.")
 
 
 def require_onnx_file(path: Path) -> None:

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from keras_qat.errors import StorageError, UnsupportedModelError
-from keras_qat.files import load_keras_file, require_model_file
+from keras_qat.files import load_keras_file, require_model_file, require_trusted
 from keras_qat.runtimes.runtime import Runtime, TensorSpec, import_engine
 from keras_qat.targets import find_engine
 
@@ -64,16 +64,19 @@ class SavedModelRuntime(Runtime):
 
     Args:
         path: the folder.
+        trust: whether the code in the SavedModel may run, even if this tool did not write it.
 
     Raises:
         StorageError: If the folder holds no SavedModel, a corrupt one, or one without a serving signature.
         UnsupportedModelError: If an input or output has no NumPy dtype, or an unknown number of dimensions.
-        UserError: If TensorFlow is not installed.
+        UserError: If the SavedModel is not trusted, or TensorFlow is not installed.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        tf = import_engine(find_engine("tensorflow"))
+    def __init__(self, path: str | Path, *, trust: bool = False) -> None:
         path = Path(path)
+        _require_saved_model(path)
+        require_trusted(path, trust=trust)
+        tf = import_engine(find_engine("tensorflow"))
         # The signature alone does not keep the model's variables alive.
         self._model = _load(tf, path)
         self._signature = _signature(self._model, path)
@@ -100,12 +103,15 @@ def _spec(name: str, tensor: Any) -> TensorSpec:
     return TensorSpec(name, tuple(tensor.shape), np.dtype(tensor.dtype))
 
 
-def _load(tf: Any, path: Path) -> Any:
+def _require_saved_model(path: Path) -> None:
     if not any((path / name).is_file() for name in _GRAPHS):
         raise StorageError(
             f"The folder is no SavedModel: it has no saved_model.pb. Received: {str(path)!r}. Give the folder that "
             "`export_saved_model` or Keras's `model.export` wrote."
         )
+
+
+def _load(tf: Any, path: Path) -> Any:
     try:
         return tf.saved_model.load(str(path))
     except Exception as error:

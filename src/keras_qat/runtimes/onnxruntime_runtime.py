@@ -58,7 +58,8 @@ def open_session(
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     source = model if isinstance(model, bytes) else str(model)
     try:
-        session = onnxruntime.InferenceSession(source, options, providers=[(provider, settings)])
+        # Without this, it prints an error, and tries again on the CPU.
+        session = onnxruntime.InferenceSession(source, options, providers=[(provider, settings)], enable_fallback=0)
     except Exception as error:
         # ONNX Runtime's exceptions have no common base class of their own.
         received = f"{len(source)} bytes" if isinstance(source, bytes) else repr(source)
@@ -91,6 +92,8 @@ class OnnxRuntime(Runtime):
     """
 
     def __init__(self, path: str | Path, *, threads: int | None = None, device: str = "cpu") -> None:
+        # ONNX Runtime would also read external data that are outside of the file's folder, or wait for a pipe.
+        onnx.read_onnx_file(path).require_data()
         threads = threads_or_all(threads)
         self._session = open_session(path, threads=threads, device=device)
         super().__init__(

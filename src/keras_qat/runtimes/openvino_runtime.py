@@ -10,7 +10,7 @@ from keras_qat import files, machine, onnx, targets
 from keras_qat.errors import StorageError, UserError
 from keras_qat.runtimes.runtime import BuildOptions, Built, Runtime, TensorSpec, import_engine, threads_or_all
 
-_IR = ".xml"
+_IR, _WEIGHTS = ".xml", ".bin"
 
 
 class OpenVINORuntime(Runtime):
@@ -76,9 +76,9 @@ def build_ir(source: Path, output: Path, options: BuildOptions) -> Built:
         raise UserError(f"OpenVINO's IR is named .xml. Received: {str(output)!r}. Name it {output.stem}.xml.")
     openvino = import_engine(targets.find_engine("openvino"))
     model = _read(openvino.Core(), source)
-    weights = output.with_suffix(".bin")
+    weights = output.with_suffix(_WEIGHTS)
     with files.atomic_path(output) as graph:
-        temporary_weights = graph.with_suffix(".bin")
+        temporary_weights = graph.with_suffix(_WEIGHTS)
         try:
             # The default would round the weights to float16.
             openvino.save_model(model, graph, compress_to_fp16=False)
@@ -111,7 +111,10 @@ def why_saturated() -> str | None:
 def _read(core: Any, path: Path) -> Any:
     if path.suffix != _IR:
         # OpenVINO tries a corrupt file as one of every other kind, and complains of each on the terminal.
-        onnx.read_onnx_file(path)
+        onnx.read_onnx_file(path).require_data()
+    elif files.is_there(path.with_suffix(_WEIGHTS)):
+        # OpenVINO would wait for a pipe.
+        files.require_engine_model(path.with_suffix(_WEIGHTS))
     try:
         return core.read_model(path)
     except RuntimeError as error:

@@ -39,7 +39,8 @@ class Adapter:
 
     Args:
         engine: the facts about it.
-        open: opens a path as a runtime; takes `threads`, an int or `None`, if the engine takes threads.
+        open: opens a path as a runtime; takes `threads`, an int or `None`, if the engine takes threads, and `trust`, a
+            bool, if its files run code.
         build: builds a file of the engine from an ONNX file; `None` if the engine runs the ONNX file itself.
         why_unusable: why the engine can't run on this machine although its package is installed, or `None` if it can.
         why_inexact: why it computes INT8 files otherwise than they say on this machine, or `None` if it doesn't.
@@ -50,6 +51,21 @@ class Adapter:
     build: Build | None = None
     why_unusable: Reason = _no_reason
     why_inexact: Reason = _no_reason
+
+    def opened(self, path: Path, *, threads: int | None = None, trust: bool = False) -> runtime.Runtime:
+        """Open a path with those of the options that the engine takes.
+
+        Raises:
+            StorageError: If the engine can't open the file.
+            UserError: If it can't run here, or the file is not trusted.
+        """
+        options = {"threads": threads} if self.engine.takes_threads else {}
+        options |= {"trust": trust} if self.engine.runs_code else {}
+        remedy = "Export or build it again, or name another engine; `keras-qat doctor` examines an ONNX file."
+        with runtime.engine_failure(f"{self.engine.title} can't open the model", str(path), StorageError, remedy):
+            opened = self.open(path, **options)
+        opened.source = str(path)
+        return opened
 
     def why_not(self) -> str | None:
         """Why the engine can't run on this machine, or `None` if it can."""
@@ -92,18 +108,22 @@ ADAPTERS: Mapping[str, Adapter] = {
 """The adapter of every engine of `keras_qat.targets`."""
 
 
-def open_runtime(path: str | Path, engine: str | None = None, threads: int | None = None) -> runtime.Runtime:
+def open_runtime(
+    path: str | Path, engine: str | None = None, threads: int | None = None, *, trust: bool = False
+) -> runtime.Runtime:
     """Open a model file, or a SavedModel's folder, in an engine.
 
     Args:
         path: a .keras, .onnx, .xml, .engine or .plan file, or the folder of a SavedModel.
         engine: name of the engine, a key of `ADAPTERS`; chosen by the file if not given.
         threads: threads of one inference, for ONNX Runtime and OpenVINO on the CPU only; all cores if not given.
+        trust: whether code in the file may run, even if this tool did not write it. SavedModels and TensorRT's engines
+            are code; other files are not.
 
     Raises:
         StorageError: If the file is missing, corrupt, or was built by another version of the engine.
         UserError: If the engine is unknown, not installed, can't run here, doesn't open such files, or takes no
-            threads.
+            threads; or if the file is not trusted.
     """
     path = Path(path)
     files.require_engine_model(path)
@@ -116,7 +136,7 @@ def open_runtime(path: str | Path, engine: str | None = None, threads: int | Non
             + ("Name another engine." if adapter.build is None else "Build one: keras-qat build-engine MODEL.onnx")
         )
     _check_threads(chosen, threads)
-    return adapter.open(path, threads=threads) if chosen.takes_threads else adapter.open(path)
+    return adapter.opened(path, threads=threads, trust=trust)
 
 
 @dataclass(frozen=True)
@@ -243,7 +263,8 @@ class Judge:
         """
         if path.suffix not in find_engine(self.engine).suffixes:
             path = build_engine(path, engine=self.engine, batch=BatchRange(max=max_batch)).path
-        return ADAPTERS[self.engine].open(path)
+        # Trusted, since it was built above, or is an ONNX file.
+        return ADAPTERS[self.engine].opened(path, trust=True)
 
     def describe(self, runtime: Runtime) -> str:
         """Which engine judged, and why no better one did, for the report."""

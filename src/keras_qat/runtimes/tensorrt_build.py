@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from keras_qat import files, targets
+from keras_qat import files, onnx, targets
 from keras_qat.errors import StorageError, UnsupportedModelError, UserError
 from keras_qat.runtimes.runtime import BatchRange, BuildOptions, Built, import_engine
 
@@ -115,6 +115,7 @@ def build_plan(engine: targets.Engine, source: Path, output: Path, options: Buil
             f"Received: compute capability {', '.join(options.compute_capabilities)}. "
             f"Leave it out, or build with --engine {_AHEAD_OF_TIME}."
         )
+    onnx.read_onnx_file(source).require_data()
     trt = import_engine(engine)
     with recorded(trt) as (logger, log):
         plan = _build(engine, trt, logger, source, options)
@@ -125,6 +126,7 @@ def build_plan(engine: targets.Engine, source: Path, output: Path, options: Buil
         )
     with files.atomic_path(output) as temporary:
         temporary.write_bytes(plan)
+    files.remember_written(output)
     return Built(engine_version(engine, trt), (output,), log.warnings())
 
 

@@ -23,9 +23,11 @@ _WIDELY_READ = 21
 
 
 def empty_graph(file: onnx.OnnxFile, _: targets.Target) -> Iterator[Symptom]:
-    """A graph without nodes."""
-    if not len(file.model.graph):
-        yield Symptom(Severity.ERROR, "the graph has no nodes", "it computes nothing", _AGAIN)
+    """A graph without nodes, or without outputs."""
+    graph = file.model.graph
+    lack = next((what for what, there in (("nodes", len(graph)), ("outputs", len(graph.outputs))) if not there), None)
+    if lack is not None:
+        yield Symptom(Severity.ERROR, f"the graph has no {lack}", "it computes nothing", _AGAIN)
 
 
 def missing_data(file: onnx.OnnxFile, _: targets.Target) -> Iterator[Symptom]:
