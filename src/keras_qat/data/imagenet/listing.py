@@ -123,22 +123,32 @@ def read_devkit(path: Path) -> Devkit:
 def _extract(path: Path, names: Sequence[str]) -> list[bytes]:
     contents: dict[str, bytes] = {}
     try:
-        with open_file(path) as compressed, gzip.open(compressed) as file:
-            unpacked = io.BytesIO(file.read(_MOST_UNPACKED + 1))
-        with tarfile.open(fileobj=unpacked, mode="r:") as archive:
+        with tarfile.open(fileobj=io.BytesIO(_unpack(path)), mode="r:") as archive:
             for member in archive:
                 name = member.name.removeprefix("./")
-                content = archive.extractfile(member) if name in names else None
-                if content is not None:
-                    contents[name] = content.read()
-    except Exception as error:  # `gzip` and `tarfile` raise errors of many classes
+                file = archive.extractfile(member) if name in names else None
+                if file is not None:
+                    contents[name] = file.read()
+    except DataError:
+        raise
+    except Exception as error:  # `tarfile` raises errors of many classes
         raise _unusable(path, one_line(error) or type(error).__name__) from error
-    if unpacked.getbuffer().nbytes > _MOST_UNPACKED:
-        raise _unusable(path, _TOO_LARGE)
     lacking = [name for name in names if name not in contents]
     if lacking:
         raise _unusable(path, f"it lacks {', '.join(lacking)}")
     return [contents[name] for name in names]
+
+
+def _unpack(path: Path) -> bytes:
+    """The tar in the gzip file `path`, if it isn't too large."""
+    try:
+        with open_file(path) as compressed, gzip.open(compressed) as file:
+            unpacked = file.read(_MOST_UNPACKED + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise _unusable(path, one_line(error)) from error
+    if len(unpacked) > _MOST_UNPACKED:
+        raise _unusable(path, _TOO_LARGE)
+    return unpacked
 
 
 def _classes(path: Path, meta: bytes) -> Mapping[int, tuple[str, str]]:
