@@ -15,6 +15,7 @@ from keras_qat.cli.program import app, run_program
 from keras_qat.errors import StorageError, UserError
 from keras_qat.export import export_saved_model
 from keras_qat.files import remember_written, require_trusted
+from keras_qat.models import load_model_file
 from keras_qat.progress import CONSOLE
 from keras_qat.runtimes import SavedModelRuntime, open_runtime
 
@@ -125,6 +126,7 @@ def test_nothing_that_comes_with_a_model_makes_it_trusted(tmp_path: Path, monkey
 def test_links_make_a_folder_foreign(tmp_path: Path) -> None:
     """What a link leads to may change, and is not part of the digest."""
     (tmp_path / "model" / "variables").mkdir(parents=True)
+    (tmp_path / "model" / "saved_model.pb").touch()
     (tmp_path / "elsewhere").mkdir()
     remember_written(tmp_path / "model")
     require_trusted(tmp_path / "model", trust=False)
@@ -149,6 +151,15 @@ def test_a_data_folder_that_cannot_be_written_does_not_stop_an_export(
     remember_written(tmp_path / "model.engine")
     with pytest.raises(UserError, match=REFUSED):
         require_trusted(tmp_path / "model.engine", trust=False)
+
+
+def test_code_in_a_keras_file_never_runs(tmp_path: Path) -> None:
+    """Whether the file is trusted or not, Keras's safe mode is on."""
+    path = tmp_path / "model.keras"
+    keras.Sequential([keras.Input((4,)), keras.layers.Lambda(lambda x: x)]).save(path)
+    for load in (lambda: load_model_file(path), lambda: open_runtime(path, trust=True)):
+        with pytest.raises(StorageError, match="unsafe"):
+            load()
 
 
 @pytest.mark.parametrize("engine", ["tensorrt", "tensorrt-rtx"])

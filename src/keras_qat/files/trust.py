@@ -17,6 +17,9 @@ from keras_qat.errors import StorageError, UserError
 
 _CHUNK = 2**20
 
+_GRAPHS = ("saved_model.pb", "saved_model.pbtxt")
+"""The file that makes a folder a SavedModel: one of these."""
+
 
 def remember_written(path: Path) -> None:
     """Remember a file or folder that was just written, so that it is trusted from now on.
@@ -43,7 +46,8 @@ def require_trusted(path: Path, *, trust: bool) -> None:
         trust: whether the user trusts it.
 
     Raises:
-        StorageError: If the file or folder is missing or can't be read, or a folder holds something that is neither.
+        StorageError: If the file or folder is missing or can't be read, or a folder is no SavedModel or holds something
+            that is neither a file nor a folder.
         UserError: If it is not trusted.
 
     Example:
@@ -52,6 +56,11 @@ def require_trusted(path: Path, *, trust: bool) -> None:
         keras_qat.errors.StorageError: There is no model file of that name. ...
     """
     try:
+        if path.is_dir() and not any((path / name).is_file() for name in _GRAPHS):
+            raise StorageError(
+                f"The folder is no SavedModel: it has no saved_model.pb. Received: {str(path)!r}. Give the folder that "
+                "`export_saved_model` or Keras's `model.export` wrote."
+            )
         digest = _digest(path)
         known = trust or (digest is not None and (_folder() / digest).is_file())
     except OSError as error:

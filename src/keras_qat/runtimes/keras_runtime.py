@@ -17,7 +17,6 @@ from keras_qat.runtimes.runtime import Runtime, TensorSpec, import_engine
 from keras_qat.targets import find_engine
 
 _SIGNATURE = "serving_default"
-_GRAPHS = ("saved_model.pb", "saved_model.pbtxt")
 
 
 class KerasRuntime(Runtime):
@@ -74,7 +73,6 @@ class SavedModelRuntime(Runtime):
 
     def __init__(self, path: str | Path, *, trust: bool = False) -> None:
         path = Path(path)
-        _require_saved_model(path)
         require_trusted(path, trust=trust)
         tf = import_engine(find_engine("tensorflow"))
         # The signature alone does not keep the model's variables alive.
@@ -101,14 +99,6 @@ class SavedModelRuntime(Runtime):
 
 def _spec(name: str, tensor: Any) -> TensorSpec:
     return TensorSpec(name, tuple(tensor.shape), np.dtype(tensor.dtype))
-
-
-def _require_saved_model(path: Path) -> None:
-    if not any((path / name).is_file() for name in _GRAPHS):
-        raise StorageError(
-            f"The folder is no SavedModel: it has no saved_model.pb. Received: {str(path)!r}. Give the folder that "
-            "`export_saved_model` or Keras's `model.export` wrote."
-        )
 
 
 def _load(tf: Any, path: Path) -> Any:
