@@ -13,18 +13,19 @@ need the right to mount (root on Linux); without it they are left out, and a lin
 """
 
 import json
+import re
 import sys
 import tempfile
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from shutil import copytree, rmtree
 
 import cyclopts
-from faults import damage, handle, interruptions, tries, wrong_options
+from faults import crafted, damage, handle, interruptions, tries, wrong_options
 from faults.judging import ENDINGS, FAILURES, Ending
 from rich.console import Console
 from rich.table import Table
@@ -32,6 +33,7 @@ from rich.table import Table
 app = cyclopts.App(help=__doc__)
 
 _BUILD_S = 300.0
+_SHOWN = 20_000
 _RARE: frozenset[Ending] = frozenset({"undetectable", "unclear error", "litter"})
 
 
@@ -58,6 +60,7 @@ def all_kinds() -> tuple[tries.Kind, ...]:
     return (
         *wrong_options.option_kinds(lambda: mountable),
         *interruptions.interruption_kinds(mountable=mountable),
+        *crafted.crafted_kinds(),
         *damage.damage_kinds(),
     )
 
@@ -76,65 +79,72 @@ def schedule(kinds: Sequence[tries.Kind], limit: int | None) -> Iterator[tuple[t
         done[kind.name] += 1
 
 
-def play_all(
-    todo: Iterator[tuple[tries.Kind, int]],
-    root: Path,
-    *,
-    seed: int = 0,
-    seconds: float = 60.0,
-    patience: float = 60.0,
-    processes: int = 2,
-    keep: Path | None = None,
-    log: Console | None = None,
-) -> list[Result]:
-    """Make the user's folder, then play tries in several processes until the time is over.
+@dataclass
+class Session:
+    """What the threads share that play tries.
 
     Args:
         todo: kinds and numbers.
-        root: an empty folder.
         seed: seed of all random numbers.
-        seconds: when no further try begins.
-        patience: seconds after which a command hangs.
-        processes: processes that run commands.
+        end: when no further try begins, as `time.monotonic` has it.
         keep: a folder for what failed.
         log: prints each failure as it is seen.
+    """
+
+    todo: Iterator[tuple[tries.Kind, int]]
+    seed: int
+    end: float
+    keep: Path | None = None
+    log: Console | None = None
+    found: list[Result] = field(default_factory=list)
+    errors: list[BaseException] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def work(self, bench: tries.Bench) -> None:
+        """Play tries until the time is over."""
+        try:
+            while (chosen := self._next()) is not None:
+                start = time.monotonic()
+                played = tries.play(bench, chosen[0], self.seed, chosen[1])
+                self._note(played, time.monotonic() - start)
+        except BaseException as error:  # noqa: BLE001 - raised again by the main thread
+            self.errors.append(error)
+
+    def _next(self) -> tuple[tries.Kind, int] | None:
+        with self._lock:
+            return None if self.errors or time.monotonic() >= self.end else next(self.todo, None)
+
+    def _note(self, played: tries.Played, seconds: float) -> None:
+        verdict = played.verdict
+        line = played.command_line
+        result = Result(played.name, verdict.ending, verdict.reason, line, played.note, round(seconds, 2))
+        with self._lock:
+            self.found.append(result)
+            if self.log is not None and result.ending in {*FAILURES, "unclear error", "litter"}:
+                text = f"{result.ending}: {result.name}: {result.note}\n    {line}\n    {result.reason}"
+                self.log.print(text, markup=False, highlight=False, soft_wrap=True)
+            if self.keep is not None and result.ending in FAILURES:
+                _keep(result, played, self.keep)
+
+
+def play_all(session: Session, root: Path, *, patience: float = 60.0, processes: int = 2) -> list[Result]:
+    """Make the user's folder, then play tries in several processes until the time is over.
+
+    Args:
+        session: what is played.
+        root: an empty folder.
+        patience: seconds after which a command hangs.
+        processes: processes that run commands.
     """
     template = root / "template"
     template.mkdir(parents=True)
     references = tries.References()
     benches = [tries.Bench(root / f"bench-{i}", template, references, patience) for i in range(processes)]
-    built = benches[0].worker.ask(None, template, _BUILD_S)
-    if built.code != 0:
-        raise RuntimeError(f"The user's folder can't be made:\n{built.err}")
-    end = time.monotonic() + seconds
-    lock, found, errors = threading.Lock(), list[Result](), list[BaseException]()
-
-    def work(bench: tries.Bench) -> None:
-        try:
-            while time.monotonic() < end and not errors:
-                with lock:
-                    kind, number = next(todo, (None, 0))
-                if kind is None:
-                    return
-                start = time.monotonic()
-                played = tries.play(bench, kind, seed, number)
-                result = Result(
-                    played.name,
-                    played.verdict.ending,
-                    played.verdict.reason,
-                    played.command_line,
-                    played.note,
-                    round(time.monotonic() - start, 2),
-                )
-                with lock:
-                    found.append(result)
-                    if result.ending in {*FAILURES, "unclear error", "litter"}:
-                        _tell(result, played, keep if result.ending in FAILURES else None, log)
-        except BaseException as error:  # noqa: BLE001 - raised below, in the main thread
-            errors.append(error)
-
-    threads = [threading.Thread(target=work, args=(bench,)) for bench in benches]
     try:
+        built = benches[0].worker.ask(None, template, _BUILD_S)
+        if built.code != 0:
+            raise RuntimeError(f"The user's folder can't be made:\n{built.err}")
+        threads = [threading.Thread(target=session.work, args=(bench,), daemon=True) for bench in benches]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -142,22 +152,20 @@ def play_all(
     finally:
         for bench in benches:
             bench.close()
-    if errors:
-        raise errors[0]
-    return found
+    if session.errors:
+        raise session.errors[0]
+    return session.found
 
 
-def _tell(result: Result, played: tries.Played, keep: Path | None, log: Console | None) -> None:
-    if log is not None:
-        text = f"{result.ending}: {result.name}: {result.note}\n    {result.command}\n    {result.reason}"
-        log.print(text, markup=False, highlight=False, soft_wrap=True)
-    if keep is not None:
-        place = keep / result.name.replace(":", "-").replace(" ", "-").replace("/", "-")
-        rmtree(place, ignore_errors=True)
-        place.mkdir(parents=True)
-        report = {**asdict(result), "arguments": played.call.arguments, "out": played.answer.out[-20_000:]}
-        (place / "try.json").write_text(json.dumps({**report, "err": played.answer.err[-20_000:]}, indent=2))
-        copytree(played.folder, place / "user", symlinks=True, ignore=_special)
+def _keep(result: Result, played: tries.Played, keep: Path) -> None:
+    """Keep the command, what it printed, and the user's folder."""
+    place = keep / re.sub("[^A-Za-z0-9.]+", "-", result.name)
+    rmtree(place, ignore_errors=True)
+    place.mkdir(parents=True)
+    printed = {"out": played.answer.out[-_SHOWN:], "err": played.answer.err[-_SHOWN:]}
+    report = {**asdict(result), "arguments": played.call.arguments, **printed}
+    (place / "try.json").write_text(json.dumps(report, indent=2), encoding="utf-8")
+    copytree(played.folder, place / "user", symlinks=True, ignore=_special)
 
 
 def _special(folder: str, names: list[str]) -> list[str]:
@@ -211,8 +219,8 @@ def main(
         log.print("Full disks and read-only folders are left out: this user may not mount.")
     todo = _chosen(kinds, only, tries)
     with tempfile.TemporaryDirectory(prefix="robustness-", ignore_cleanup_errors=True) as root:
-        options = {"seed": seed, "seconds": 60 * minutes, "patience": patience, "processes": processes}
-        found = play_all(todo, Path(root), **options, keep=keep, log=log)
+        session = Session(todo, seed, time.monotonic() + 60 * minutes, keep, log)
+        found = play_all(session, Path(root), patience=patience, processes=processes)
     rows = [asdict(row) for row in found]
     if output is not None:
         output.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")

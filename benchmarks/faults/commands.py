@@ -49,8 +49,13 @@ CALLS: Mapping[str, Call] = {
     "run": Call(
         "run",
         {
-            **{"--model": "baseline.keras", **_NEW, **_SMALL, "--epochs": "1", "--batch-size": "4"},
-            **{"--learning-rate": "1e-5", "--skip-saved-model": None},
+            "--model": "baseline.keras",
+            **_NEW,
+            **_SMALL,
+            "--epochs": "1",
+            "--batch-size": "4",
+            "--learning-rate": "1e-5",
+            "--skip-saved-model": None,
         },
         ("out",),
     ),

@@ -1,9 +1,12 @@
 """Damaged files: bits flipped, cut off, zeroed, emptied, swapped, with garbage behind them; JSON edited by hand."""
 
 import json
+import os
 import random
 import shutil
+import stat
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,7 +14,7 @@ from typing import Any
 
 from faults.commands import CALLS, Call, options_of
 from faults.tries import Kind, Try, simple
-from faults.user_folder import KEPT_CACHE, NETWORK, PICTURES
+from faults.user_folder import COLOURS, KEPT_CACHE, NETWORK, PICTURES
 
 Damage = Callable[[bytes, random.Random], bytes]
 
@@ -51,6 +54,40 @@ DAMAGES: Mapping[str, Damage] = {
     "emptied": _emptied,
     "appended": _appended,
     "random": _random,
+}
+
+
+def _unlink(path: Path) -> None:
+    path.unlink()
+
+
+def _to_fifo(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def _to_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def _to_loop(path: Path) -> None:
+    path.unlink()
+    path.symlink_to(path.name)
+
+
+def _to_device(path: Path) -> None:
+    path.unlink()
+    with suppress(PermissionError):
+        os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(1, 5))
+
+
+REPLACEMENTS: Mapping[str, Callable[[Path], None]] = {
+    "removed": _unlink,
+    "replaced by a FIFO": _to_fifo,
+    "replaced by a folder": _to_folder,
+    "replaced by a link to itself": _to_loop,
+    "replaced by /dev/zero": _to_device,
 }
 
 _ODD: tuple[Any, ...] = (
@@ -103,6 +140,9 @@ _CHECKED = frozenset(DAMAGES)
 """Formats with checksums: every damage can be seen. What is appended doesn't change what is there."""
 
 _LENGTH_KNOWN = frozenset({"cut off", "emptied", "random"})
+_IN_FOLDERS = frozenset({"bmp", "gif", "jpg", "png", "webp"})
+"""Formats that are read from folders; others only as a single image."""
+
 _TEXT = frozenset({"emptied", "random"})
 
 
@@ -150,6 +190,18 @@ def _evaluate(file: str, *more: str, **given: Any) -> Call:
     return _call("evaluate", *trust, *more, FILE=file, **given)
 
 
+def _picture(kind: str) -> str:
+    return f"pictures/{kind}/{COLOURS[0]}/0.{kind}"
+
+
+def _image_calls(kind: str) -> tuple[Call, ...]:
+    single = _without(_call("evaluate", FILE="mine.onnx", image=_picture(kind)), "--data", "--seed")
+    if kind not in _IN_FOLDERS:
+        return (single,)
+    folder = {"data": f"pictures/{kind}"}
+    return single, _evaluate("mine.onnx", **folder), _evaluate("mine.onnx", "--skip-bad", **folder)
+
+
 def file_kinds() -> tuple[FileKind, ...]:
     """Every kind of file that a command reads."""
     run, mine = CALLS["verify"], "runs/mine"
@@ -161,16 +213,7 @@ def file_kinds() -> tuple[FileKind, ...]:
     records = _evaluate("mine.onnx", data="records")
     placement = _call("verify", PATH="mine.onnx", model=f"{mine}/ptq.keras", placement=f"{mine}/placement.json")
     pictures = tuple(
-        FileKind(
-            f"image .{kind}",
-            (f"pictures/one.{kind}",),
-            (
-                _without(_call("evaluate", FILE="mine.onnx", image=f"pictures/one.{kind}"), "--data", "--seed"),
-                _evaluate("mine.onnx", data="pictures"),
-                _evaluate("mine.onnx", "--skip-bad", data="pictures"),
-            ),
-            _CHECKED if kind == "png" else _LENGTH_KNOWN,
-        )
+        FileKind(f"image .{kind}", (_picture(kind),), _image_calls(kind), _CHECKED if kind == "png" else _LENGTH_KNOWN)
         for kind in PICTURES
     )
     return (
@@ -187,20 +230,23 @@ def file_kinds() -> tuple[FileKind, ...]:
         FileKind(
             "ONNX external data",
             ("external/*",),
-            tuple(
-                call
-                for file in ("external/model.onnx",)
-                for call in (
-                    _call("doctor", FILES=file),
-                    _evaluate(file),
-                    _call("verify", PATH=file, model=f"{mine}/ptq.keras"),
-                    _call("benchmark", FILES=file),
-                )
+            (
+                _call("doctor", FILES="external/model.onnx", target=("onnxruntime",)),
+                _evaluate("external/model.onnx", preprocessing="raw:16"),
+                _call("verify", PATH="external/model.onnx", model=f"{mine}/ptq.keras"),
+                _call("benchmark", FILES="external/model.onnx"),
             ),
             _LENGTH_KNOWN,
         ),
-        FileKind("OpenVINO", ("mine.xml", "mine.bin"), (_evaluate("mine.xml"),), frozenset({"emptied"})),
-        FileKind("SavedModel", ("saved/*", "saved/variables/*"), (_evaluate("saved"),), _LENGTH_KNOWN),
+        FileKind(
+            "OpenVINO",
+            ("mine.xml", "mine.bin"),
+            (_evaluate("mine.xml", preprocessing="raw:16"),),
+            frozenset({"emptied"}),
+        ),
+        FileKind(
+            "SavedModel", ("saved/*", "saved/variables/*"), (_evaluate("saved", preprocessing="raw:16"),), _LENGTH_KNOWN
+        ),
         *pictures,
         FileKind(
             "TFRecord", ("records/*-of-*",), (records, _evaluate("mine.onnx", "--skip-bad", data="records")), _CHECKED
@@ -258,9 +304,9 @@ def file_kinds() -> tuple[FileKind, ...]:
 def _make(kind: FileKind, choice: random.Random) -> Try:
     call = choice.choice(kind.calls)
     pattern = choice.choice(kind.files)
-    json_file = pattern.endswith(".json") or kind.name in {"cached ranges"}
+    json_file = pattern.endswith(".json") or kind.name == "cached ranges"
     damages = {**DAMAGES, **({"edited": _edited, "edited again": _edited} if json_file else {})}
-    name = choice.choice(list(damages))
+    name = choice.choice([*damages, *damages, *REPLACEMENTS])
     seed = choice.random()
 
     def prepare(folder: Path) -> None:
@@ -269,7 +315,10 @@ def _make(kind: FileKind, choice: random.Random) -> Try:
         own = random.Random(seed)  # noqa: S311
         files = sorted(path for path in folder.glob(pattern) if path.is_file())
         path = own.choice(files)
-        path.write_bytes(damages[name](path.read_bytes(), own))
+        if name in REPLACEMENTS:
+            REPLACEMENTS[name](path)
+        else:
+            path.write_bytes(damages[name](path.read_bytes(), own))
 
     return Try(call, f"{pattern} {name}", prepare, kind.first, name in kind.detectable, compare=True)
 

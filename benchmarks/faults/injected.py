@@ -162,7 +162,7 @@ class Disk:
             else:
                 shutil.copy2(backup, target)
             lost.append(f"undone {target.relative_to(self.folder)}")
-        shutil.rmtree(self._backups)
+        shutil.rmtree(self._backups, ignore_errors=True)
         return lost
 
 

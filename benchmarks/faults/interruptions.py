@@ -158,7 +158,7 @@ def _signal(bench: Bench, choice: random.Random, _: int) -> Played:
 def _send(call: Call, folder: Path, number: signal.Signals, moment: float, *, twice: bool) -> Answer:
     """Run the command in a process of its own, as a user would, and send it a signal."""
     command = [sys.executable, "-c", "from keras_qat.cli import main; main()", *call.arguments]
-    own = environment() | {"XDG_CACHE_HOME": str(folder / "cache"), "HOME": str(folder)}
+    own = environment() | {"XDG_CACHE_HOME": str(folder / "cache"), "HOME": str(folder / "home")}
     with (folder / "special" / "err").open("w+", encoding="utf-8") as err:
         process = subprocess.Popen(  # noqa: S603
             command, cwd=folder, env=own, stdout=subprocess.DEVNULL, stderr=err, start_new_session=True

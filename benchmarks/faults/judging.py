@@ -237,20 +237,17 @@ def judge(
         must_fail: whether the command must not succeed.
     """
     verdict = judge_process(answer)
+    if verdict is None and must_fail:
+        verdict = Verdict("silent wrong", "it was taken")
+    if verdict is None and answer.code != 0:
+        gate = answer.code == GATE
+        verdict = Verdict("exit 3" if gate else "unclear error", answer.err.strip()[-200:])
     if verdict is not None:
         return verdict
-    if must_fail:
-        return Verdict("silent wrong", "it was taken")
-    if answer.code == GATE:
-        return Verdict("exit 3", answer.err.strip()[-200:])
-    if answer.code == _INTERRUPTED:
-        return Verdict("unclear error", "interrupted by nobody")
-    if reference is None:
-        return Verdict("worked")
-    changed = difference(reference, found)
+    changed = "" if reference is None else difference(reference, found)
+    said = _words(answer.err) - set(() if reference is None else reference.lines)
     if not changed:
         return Verdict("worked")
-    said = _words(answer.err) - set(reference.lines)
     if said:
         return Verdict("worked", f"with the message {min(said)[:120]!r}")
     return Verdict("silent wrong" if detectable else "undetectable", changed)

@@ -3,6 +3,7 @@
 import random
 import shlex
 import shutil
+import sys
 import threading
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
@@ -141,6 +142,11 @@ class Bench:
             if first is not None:
                 self.ask(first, folder)
             answer = self.ask(call, folder, fault={"kind": "count"})
+            if answer.code != 0:
+                line = (
+                    f"keras-qat {shlex.join(call.arguments)} fails in an undamaged folder, so that its tries say little"
+                )
+                print(f"{line}:\n{answer.err}", file=sys.stderr)
             return answer, results(folder, answer, call.writes)
 
         return self.references.of(call, lambda: make_reference(once(), once()))
@@ -164,7 +170,7 @@ class Bench:
     ) -> Verdict:
         """The verdict, or that files of the user are lost, or temporary ones left behind."""
         after = snapshot(folder)
-        gone = lost(before, after, {"cache", *call.writes, *allowed})
+        gone = lost(before, after, {"cache", "home", *call.writes, *allowed})
         gone += [line for line in lost(before, after, ()) if line.split(" is ")[0] in call.keeps]
         if gone:
             return Verdict("lost", f"{'; '.join(gone[:4])} ({len(gone)} in all)")

@@ -1,7 +1,7 @@
 """A user's folder with one small file of every kind that the commands read, made once and copied for every try.
 
 baseline.keras  qat_photos/*.png  notes.txt  ptq-results.csv    the user's own files, with names that a run uses, too
-classes/CLASS/*  pictures/one.*                                 images with labels, and one in each format
+classes/CLASS/*  pictures/FORMAT/CLASS/*                         images with labels, in every format
 rules.json  options.yaml  options.toml  options.json            overrides and options
 runs/mine/                                                      a run, by `quantize` and `train`
 mine.onnx  external.onnx  external.data  mine.xml  mine.bin     files to deploy
@@ -18,6 +18,7 @@ import shutil
 import stat
 import tarfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -112,9 +113,11 @@ def _write_images(folder: Path) -> None:
         for place in ("qat_photos", f"classes/{COLOURS[seed % 3]}"):
             (folder / place).mkdir(parents=True, exist_ok=True)
             picture(seed).save(folder / place / f"{seed}.png")
-    (folder / "pictures").mkdir()
     for kind in PICTURES:
-        picture(7).save(folder / "pictures" / f"one.{kind}")
+        for seed in range(6):
+            place = folder / "pictures" / kind / COLOURS[seed % 3]
+            place.mkdir(parents=True, exist_ok=True)
+            picture(seed).save(place / f"{seed}.{kind}")
     (folder / "notes.txt").write_text("what nobody wrote down elsewhere\n", encoding="utf-8")
     (folder / "ptq-results.csv").write_text("1,2,3\n", encoding="utf-8")
     (folder / "settings.txt").write_text("mine\n", encoding="utf-8")
@@ -153,7 +156,7 @@ def _write_external(folder: Path) -> None:
         folder / "external" / "model.onnx",
         save_as_external_data=True,
         location="model.data",
-        size_threshold=0,
+        size_threshold=64,
     )
 
 
@@ -219,10 +222,7 @@ def copy(template: Path, folder: Path) -> None:
 
 
 def add_special(folder: Path) -> None:
-    """Add FIFOs, devices and links. The devices are the folder's own: root could replace those of /dev.
-
-    A device is left out where the user may not make one. Reading and writing them is then not tried.
-    """
+    """Add FIFOs, devices and links. The devices are the folder's own: root could replace those of /dev."""
     special = folder / "special"
     special.mkdir()
     for suffix in SPECIAL_SUFFIXES:
@@ -230,8 +230,7 @@ def add_special(folder: Path) -> None:
         (special / f"loop{suffix}").symlink_to(f"loop{suffix}")
         (special / f"nowhere{suffix}").symlink_to(f"missing/nowhere{suffix}")
         (special / f"link{suffix}").symlink_to("../notes.txt")
-        for name, minor in (("zero", 5), ("full", 7)):
-            try:
+        # Without the right to make devices, reading and writing them is not tried.
+        with suppress(PermissionError):
+            for name, minor in (("zero", 5), ("full", 7)):
                 os.mknod(special / f"{name}{suffix}", stat.S_IFCHR | 0o666, os.makedev(1, minor))
-            except PermissionError:
-                continue

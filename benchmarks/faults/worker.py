@@ -3,8 +3,8 @@
     python -m faults.worker REQUESTS ANSWERS
 
 `REQUESTS` and `ANSWERS` are the numbers of two inherited descriptors, which carry a JSON value per line. A request says
-in which folder to run which arguments, and with which fault. The answer has the exit code; what was printed stays in the
-two files that the request names, where the parent finds it even if this process dies.
+in which folder to run which arguments, and with which fault. The answer has the exit code; what was printed stays in
+the two files that the request names, where the parent finds it even if this process dies.
 """
 
 import json
@@ -22,7 +22,7 @@ from typing import Any
 from faults import injected, user_folder
 
 _MEMORY = 5 << 30
-"""The most memory a worker may have, in bytes: a command that reads an endless device must not take the machine down."""
+"""The most memory of a worker, in bytes: a command that reads an endless device must not take the machine down."""
 
 _FILE_SIZE = 1 << 30
 
@@ -48,7 +48,7 @@ def _serve(request: dict[str, Any]) -> dict[str, Any]:
     folder = Path(request["folder"])
     os.chdir(folder)
     os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
-    os.environ["HOME"] = str(folder)
+    os.environ["HOME"] = str(folder / "home")
     saved = [os.dup(1), os.dup(2)]
     for number, name in ((1, request["out"]), (2, request["err"])):
         opened = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)

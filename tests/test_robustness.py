@@ -1,0 +1,144 @@
+"""The fault harness: a bounded part of its tries, and that it notices each kind of failure."""
+
+import random
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+_BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _harness_on_path() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(_BENCHMARKS))
+        yield
+
+
+# --- the harness notices
+
+
+def _answer(**facts: object) -> object:
+    from faults.handle import Answer
+
+    return Answer(**{"code": 0, "out": "", "err": "", "seconds": 1.0, **facts})
+
+
+@pytest.mark.parametrize(
+    ("facts", "ending"),
+    [
+        ({"hung": True, "code": None}, "hang"),
+        ({"code": 1, "err": "Traceback (most recent call last)\nValueError: x"}, "traceback"),
+        ({"code": 2, "err": "Traceback (most recent call last)\nReceived: 3"}, "traceback"),
+        ({"code": 4, "err": "error: a bug"}, "traceback"),
+        ({"code": -11}, "traceback"),
+        ({"code": 2, "err": "error: no. Received: 3."}, "clear error"),
+        ({"code": 2, "err": "error: Unknown option\nSee `keras-qat run --help`."}, "clear error"),
+        ({"code": 2, "err": "error: no"}, "unclear error"),
+        ({"code": 3, "err": "error: another class"}, "exit 3"),
+        ({"code": 0}, "worked"),
+    ],
+)
+def test_the_end_of_a_process_is_judged(facts: dict[str, object], ending: str) -> None:
+    from faults.judging import judge
+
+    assert judge(_answer(**facts), None, {}).ending == ending
+
+
+@pytest.mark.parametrize(
+    ("detectable", "err", "found", "ending"),
+    [
+        (True, "", {"a": 2}, "silent wrong"),
+        (True, "", {}, "silent wrong"),
+        (False, "", {"a": 2}, "undetectable"),
+        (True, "The cache is broken; made again.", {"a": 2}, "worked"),
+        (True, "took 2.1 s", {"a": 2}, "silent wrong"),
+        (True, "", {"a": 1, "b": 3}, "worked"),
+    ],
+)
+def test_another_result_without_a_word_is_wrong(detectable: bool, err: str, found: dict[str, int], ending: str) -> None:
+    """What differs between two undamaged runs isn't compared, and the same messages with other times say nothing."""
+    from faults.judging import judge, make_reference
+
+    undamaged = [(_answer(err="took 1.0 s"), {"a": 1, "b": i}) for i in range(2)]
+    reference = make_reference(*undamaged)
+    assert judge(_answer(err=err), reference, found, detectable=detectable).ending == ending
+
+
+def test_every_change_of_the_users_files_is_seen(tmp_path: Path) -> None:
+    from faults.judging import litter, lost, snapshot
+
+    (tmp_path / "photos").mkdir()
+    for name in ("notes.txt", "photos/a.png", "photos/b.png", "made.json"):
+        (tmp_path / name).write_text("the user's")
+    (tmp_path / "link").symlink_to("notes.txt")
+    before = snapshot(tmp_path)
+    (tmp_path / "notes.txt").write_text("another's")
+    (tmp_path / "photos/a.png").unlink()
+    (tmp_path / "link").unlink()
+    (tmp_path / "link").write_text("the user's")
+    (tmp_path / "made.json").write_text("of this command")
+    (tmp_path / "photos" / ".b-0123abcd.png").touch()
+    after = snapshot(tmp_path)
+    assert {line.split(" is ")[0] for line in lost(before, after, {"made.json"})} == {
+        "notes.txt",
+        "photos/a.png",
+        "link",
+    }
+    assert litter(before, after) == ["photos/.b-0123abcd.png"]
+
+
+@pytest.mark.parametrize(("flushed", "kept"), [(True, True), (False, False)])
+def test_a_power_cut_loses_what_was_not_flushed(tmp_path: Path, flushed: bool, kept: bool) -> None:
+    import os
+
+    from faults.injected import Disk
+
+    (tmp_path / "old.txt").write_text("old")
+    disk = Disk(tmp_path, begun=time.time_ns() - 1)
+    target = tmp_path / "results.json"
+    temporary = tmp_path / ".results.json"
+    with temporary.open("w") as file:
+        file.write("whole")
+        file.flush()
+        if flushed:
+            disk.flush(file.fileno())
+    disk.renaming(target)
+    temporary.rename(target)
+    if flushed:
+        folder = os.open(tmp_path, os.O_RDONLY)
+        disk.flush(folder)
+        os.close(folder)
+    # Some choices spare an unflushed file, as a disk may.
+    cuts = [_cut(disk, tmp_path, choice) for choice in range(8)] if flushed else [_cut(disk, tmp_path, 1)]
+    assert all(cuts) is kept
+    assert (tmp_path / "old.txt").read_text() == "old"
+
+
+def _cut(disk: object, folder: Path, seed: int) -> bool:
+    """Whether the file survives a power cut."""
+    disk.cut(random.Random(seed))  # type: ignore[attr-defined] # noqa: S311
+    target = folder / "results.json"
+    return target.exists() and target.read_text() == "whole"
+
+
+# --- keras-qat withstands
+
+
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="the harness is for Linux")
+def test_keras_qat_withstands_half_a_minute(tmp_path: Path) -> None:
+    """The same tries each time: some of every cheap kind, and one of each kind of interruption."""
+    from faults.judging import FAILURES
+    from robustness import Session, all_kinds, play_all, schedule
+
+    cheap = [kind for kind in all_kinds() if kind.cheap]
+    session = Session(schedule(cheap, 90), seed=1, end=time.monotonic() + 45)
+    found = play_all(session, tmp_path)
+    failed = [
+        f"{row.ending}: {row.name}: {row.command} ({row.note}): {row.reason}" for row in found if row.ending in FAILURES
+    ]
+    assert not failed, "\n".join(failed)
+    assert len(found) > len(cheap) // 2
