@@ -22,6 +22,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+_CLOCK_STEP_NS = 20_000_000
+"""The clock of a file system is behind by up to one tick of the kernel."""
+
 _PATCHED = ("rename", "replace", "unlink", "remove", "rmdir")
 
 
@@ -113,7 +116,7 @@ class Disk:
     """
 
     folder: Path
-    begun: int = field(default_factory=time.time_ns)
+    begun: int = field(default_factory=lambda: time.time_ns() - _CLOCK_STEP_NS)
     _flushed: dict[tuple[int, int], int] = field(default_factory=dict)
     _renames: list[tuple[Path, Path | None]] = field(default_factory=list)
     _backups: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="robustness-")))
