@@ -10,8 +10,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from faults.commands import CALLS, Call
@@ -36,10 +37,13 @@ _ENDED_BY: Mapping[int, tuple[int, ...]] = {
     signal.SIGTERM: (143, 130, -signal.SIGTERM),
 }
 
-_WRITING = ("quantize", "train", "run", "export", "report", "prepare-imagenet", "explain")
+QUICK = ("export", "report", "prepare-imagenet", "explain")
+"""Commands that write files and take about a second."""
+
+WRITING = ("quantize", "train", "run", *QUICK)
 
 
-def _call(choice: random.Random, *names: str) -> Call:
+def _call(choice: random.Random, names: Sequence[str]) -> Call:
     call = CALLS[choice.choice(names)]
     if call.command == "explain":
         call = replace(call, given={**call.given, "--output": "out/placement.md"}, writes=("out",))
@@ -72,8 +76,8 @@ def _written(reference: Reference) -> Reference:
     return replace(reference, results=kept)
 
 
-def _kill_at_a_rename(bench: Bench, choice: random.Random, number: int) -> Played:
-    call = _call(choice, *_WRITING)
+def _kill_at_a_rename(calls: Sequence[str], bench: Bench, choice: random.Random, number: int) -> Played:
+    call = _call(choice, calls)
     reference = bench.reference(call)
     position = (number // 2 + choice.randrange(1000)) % max(1, len(reference.calls))
     before_it = number % 2 == 0
@@ -83,15 +87,15 @@ def _kill_at_a_rename(bench: Bench, choice: random.Random, number: int) -> Playe
     return call, note, *_cut_off(bench, call, reference, fault=fault)
 
 
-def _kill_at_a_moment(bench: Bench, choice: random.Random, _: int) -> Played:
-    call = _call(choice, *_WRITING)
+def _kill_at_a_moment(calls: Sequence[str], bench: Bench, choice: random.Random, _: int) -> Played:
+    call = _call(choice, calls)
     reference = bench.reference(call)
     seconds = choice.uniform(0, reference.seconds)
     return call, f"killed after {seconds:.2f} s", *_cut_off(bench, call, reference, kill_after=seconds)
 
 
-def _power_cut(bench: Bench, choice: random.Random, number: int) -> Played:
-    call = _call(choice, *_WRITING)
+def _power_cut(calls: Sequence[str], bench: Bench, choice: random.Random, number: int) -> Played:
+    call = _call(choice, calls)
     reference = bench.reference(call)
     renames = [name for name in reference.calls if name in {"rename", "replace"}]
     position = (number + choice.randrange(1000)) % max(1, len(renames))
@@ -114,8 +118,8 @@ def _cut_off(bench: Bench, call: Call, reference: Reference, **how: object) -> t
     return verdict, replace(answer, err=f"{first.err}\n--- again\n{answer.err}")
 
 
-def _full_disk(bench: Bench, choice: random.Random, _: int) -> Played:
-    call = _call(choice, "quantize", "train", "run", "export", "report", "prepare-imagenet", "explain")
+def _full_disk(calls: Sequence[str], bench: Bench, choice: random.Random, _: int) -> Played:
+    call = _call(choice, calls)
     reference = bench.reference(call)
     at = "cache" if choice.random() < 0.2 else call.writes[0]  # noqa: PLR2004
     room = round(4096 * 2 ** choice.uniform(0, 8))
@@ -136,8 +140,9 @@ def _full_disk(bench: Bench, choice: random.Random, _: int) -> Played:
     return call, note, again, replace(first, err=f"{first.err}\n--- again\n{answer.err}")
 
 
-def _signal(bench: Bench, choice: random.Random, _: int) -> Played:
-    call = _call(choice, "run", "train", "train", "quantize")
+def _signal(calls: Sequence[str], bench: Bench, choice: random.Random, _: int) -> Played:
+    # What takes long is signalled more often.
+    call = _call(choice, [name for name in calls if name not in QUICK] or calls)
     reference = bench.reference(call)
     number = choice.choice((signal.SIGINT, signal.SIGTERM))
     moment = choice.uniform(0, reference.seconds + _IMPORT_S)
@@ -148,7 +153,7 @@ def _signal(bench: Bench, choice: random.Random, _: int) -> Played:
     note = f"{number.name} after {moment:.2f} s{', twice' if twice else ''}"
     verdict = judge_process(replace(first, code=0) if first.code in _ENDED_BY[number] else first)
     if first.hung:
-        verdict = Verdict("hang", f"it hadn't ended {_SIGNAL_ENDS_S:.0f} s after {number.name}")
+        verdict = Verdict("hang", f"it hadn't ended {first.seconds - moment:.0f} s after {number.name}")
     if verdict is not None and verdict.ending in FAILURES:
         return call, note, verdict, first
     verdict, answer = _again(bench, call, reference, before, folder)
@@ -173,7 +178,7 @@ def _send(call: Call, folder: Path, number: signal.Signals, moment: float, *, tw
                 if twice:
                     time.sleep(0.3)
                     process.send_signal(number)
-                process.wait(timeout=_SIGNAL_ENDS_S)
+                process.wait(timeout=_SIGNAL_ENDS_S * _business())
             except subprocess.TimeoutExpired:
                 hung = True
                 os.killpg(process.pid, signal.SIGKILL)
@@ -185,8 +190,13 @@ def _send(call: Call, folder: Path, number: signal.Signals, moment: float, *, tw
     return Answer(process.returncode, "", text, seconds, hung)
 
 
-def _two_at_once(bench: Bench, choice: random.Random, _: int) -> Played:
-    call = _call(choice, "quantize", "train", "run", "prepare-imagenet", "export", "report")
+def _business() -> float:
+    """How many processes share a processor, at least 1: a process ends later on a busy machine."""
+    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
+def _two_at_once(calls: Sequence[str], bench: Bench, choice: random.Random, _: int) -> Played:
+    call = _call(choice, calls)
     reference = bench.reference(call)
     later = choice.uniform(0, reference.seconds)
     folder = bench.fresh()
@@ -209,13 +219,14 @@ def _two_at_once(bench: Bench, choice: random.Random, _: int) -> Played:
     return call, note, verdict, replace(answer, err="\n--- other\n".join(one.err for one in (*answers, answer)))
 
 
-def interruption_kinds(*, mountable: bool) -> tuple[Kind, ...]:
+def interruption_kinds(calls: Sequence[str] = WRITING, *, mountable: bool) -> tuple[Kind, ...]:
     """Kinds of tries that cut commands off. Full disks need a mount."""
-    kinds = (
-        Kind("kill at a rename", _kill_at_a_rename, cheap=False, weight=5),
-        Kind("kill at a moment", _kill_at_a_moment, cheap=False, weight=3),
-        Kind("power cut", _power_cut, cheap=False, weight=5),
-        Kind("signal", _signal, cheap=False, weight=4),
-        Kind("two at once", _two_at_once, cheap=False, weight=2),
-    )
-    return (*kinds, Kind("full disk", _full_disk, cheap=False, weight=4)) if mountable else kinds
+    playing = {
+        "kill at a rename": (_kill_at_a_rename, 5),
+        "kill at a moment": (_kill_at_a_moment, 3),
+        "power cut": (_power_cut, 5),
+        "signal": (_signal, 4),
+        "two at once": (_two_at_once, 2),
+        **({"full disk": (_full_disk, 4)} if mountable else {}),
+    }
+    return tuple(Kind(name, partial(play, calls), False, weight) for name, (play, weight) in playing.items())
