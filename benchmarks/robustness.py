@@ -33,7 +33,7 @@ from rich.table import Table
 app = cyclopts.App(help=__doc__)
 
 _BUILD_S = 300.0
-_SHOWN = 20_000
+_SHOWN, _EVERY = 20_000, 100
 _RARE: frozenset[Ending] = frozenset({"undetectable", "unclear error", "litter"})
 
 
@@ -120,6 +120,9 @@ class Session:
         result = Result(played.name, verdict.ending, verdict.reason, line, played.note, round(seconds, 2))
         with self._lock:
             self.found.append(result)
+            if self.log is not None and len(self.found) % _EVERY == 0:
+                failed = sum(row.ending in FAILURES for row in self.found)
+                self.log.print(f"{len(self.found)} tries, {failed} failed")
             if self.log is not None and result.ending in {*FAILURES, "unclear error", "litter"}:
                 text = f"{result.ending}: {result.name}: {result.note}\n    {line}\n    {result.reason}"
                 self.log.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -15,11 +15,17 @@ from pathlib import Path
 from typing import Any
 
 from faults.commands import CALLS, Call
-from faults.tries import Kind, Try, simple
+from faults.tries import Kind, Try, enumerated
 from faults.user_folder import COLOURS, picture
 
-_BOMB = 3 << 30
-"""The size of what a bomb unpacks to, in bytes."""
+_BOMB, _BLOCK = 6 << 30, 1 << 25
+"""The size of what a bomb unpacks to, in bytes: more than a worker may have; and of what it repeats."""
+
+_CLAIMED = 2**32 - 2
+"""The size that a zip archive can say without an extension."""
+
+_CHECKSUM = 0
+"""That of a bomb is wrong, which only whoever has unpacked all of it can know."""
 
 Craft = Callable[[Path, random.Random], None]
 
@@ -160,18 +166,10 @@ def _links(folder: Path, _: random.Random) -> None:
 
 @cache
 def _zeros() -> bytes:
-    """A deflate stream of the bomb, 1/1000 of its size."""
-    packer = zlib.compressobj(1, zlib.DEFLATED, -15)
-    block = bytes(1 << 26)
-    return b"".join([*(packer.compress(block) for _ in range(_BOMB >> 26)), packer.flush()])
-
-
-@cache
-def _bomb_crc() -> int:
-    crc, block = 0, bytes(1 << 26)
-    for _ in range(_BOMB >> 26):
-        crc = zlib.crc32(block, crc)
-    return crc
+    """A deflate stream of the bomb: one block, flushed so that it stands for itself, again and again."""
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    block = packer.compress(bytes(_BLOCK)) + packer.flush(zlib.Z_FULL_FLUSH)
+    return block * (_BOMB // _BLOCK) + packer.flush()
 
 
 def _zip_bomb(member: str) -> Craft:
@@ -182,7 +180,7 @@ def _zip_bomb(member: str) -> Craft:
         with zipfile.ZipFile(path) as archive:
             others = {item.filename: archive.read(item) for item in archive.infolist() if item.filename != member}
         packed, name = _zeros(), member.encode()
-        facts = (0, 8, 0, 33, _bomb_crc(), len(packed), _BOMB, len(name), 0)
+        facts = (0, 8, 0, 33, _CHECKSUM, len(packed), _CLAIMED, len(name), 0)
         with zipfile.ZipFile(path, "w") as archive:
             for other, data in others.items():
                 archive.writestr(other, data)
@@ -192,7 +190,7 @@ def _zip_bomb(member: str) -> Craft:
             archive.start_dir = archive.fp.tell()  # type: ignore[union-attr, attr-defined]
             info = zipfile.ZipInfo(member)
             info.compress_type, info.header_offset = zipfile.ZIP_DEFLATED, offset
-            info.CRC, info.compress_size, info.file_size = _bomb_crc(), len(packed), _BOMB
+            info.CRC, info.compress_size, info.file_size = _CHECKSUM, len(packed), _CLAIMED
             archive.filelist.append(info)
             archive.NameToInfo[member] = info
 
@@ -252,7 +250,7 @@ def _tar_member(kind: bytes, target: str) -> Craft:
 def _gzip_bomb(folder: Path, _: random.Random) -> None:
     """A development kit that unpacks to gigabytes of zeros, which end a tar."""
     head = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
-    tail = struct.pack("<II", _bomb_crc(), _BOMB & 0xFFFFFFFF)
+    tail = struct.pack("<II", _CHECKSUM, _BOMB % 2**32)
     (folder / "archives" / "ILSVRC2012_devkit_t12.tar.gz").write_bytes(head + _zeros() + tail)
 
 
@@ -337,13 +335,13 @@ CRAFTED: Mapping[str, tuple[Craft, tuple[Call, ...]]] = {
 """{what it is: (makes it, the commands that read it)}."""
 
 
-def _make(choice: random.Random) -> Try:
-    name = choice.choice(list(CRAFTED))
-    craft, calls = CRAFTED[name]
+def _make(case: tuple[str, Craft, Call], choice: random.Random) -> Try:
+    name, craft, call = case
     seed = choice.random()
-    return Try(choice.choice(calls), name, lambda folder: craft(folder, random.Random(seed)))  # noqa: S311
+    return Try(call, name, lambda folder: craft(folder, random.Random(seed)))  # noqa: S311
 
 
 def crafted_kinds() -> tuple[Kind, ...]:
     """The kind of tries with crafted files."""
-    return (simple("crafted files", _make, weight=8),)
+    cases = [(name, craft, call) for name, (craft, calls) in CRAFTED.items() for call in calls]
+    return (enumerated("crafted files", cases, _make, weight=8),)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from faults.commands import CALLS, Call, options_of
-from faults.tries import Kind, Try, simple
+from faults.tries import Kind, Try, enumerated
 from faults.user_folder import COLOURS, KEPT_CACHE, NETWORK, PICTURES
 
 Damage = Callable[[bytes, random.Random], bytes]
@@ -135,6 +135,8 @@ def _edited(data: bytes, choice: random.Random) -> bytes:
             place[key] = choice.choice(_ODD)
     return json.dumps(value).encode()
 
+
+_EDITS: Mapping[str, Damage] = {"edited": _edited, "edited otherwise": _edited, "edited once more": _edited}
 
 _CHECKED = frozenset(DAMAGES)
 """Formats with checksums: every damage can be seen. What is appended doesn't change what is there."""
@@ -301,24 +303,30 @@ def file_kinds() -> tuple[FileKind, ...]:
     )
 
 
-def _make(kind: FileKind, choice: random.Random) -> Try:
-    call = choice.choice(kind.calls)
-    pattern = choice.choice(kind.files)
-    json_file = pattern.endswith(".json") or kind.name == "cached ranges"
-    damages = {**DAMAGES, **({"edited": _edited, "edited again": _edited} if json_file else {})}
-    name = choice.choice([*damages, *damages, *REPLACEMENTS])
+def _cases(kind: FileKind) -> list[tuple[str, Call, str]]:
+    """Every pattern of files, read by every command, with every damage."""
+    names = [*DAMAGES, *REPLACEMENTS]
+    return [
+        (pattern, call, name)
+        for pattern in kind.files
+        for call in kind.calls
+        for name in (*names, *(_EDITS if pattern.endswith(".json") or kind.name == "cached ranges" else ()))
+    ]
+
+
+def _make(kind: FileKind, case: tuple[str, Call, str], choice: random.Random) -> Try:
+    pattern, call, name = case
     seed = choice.random()
 
     def prepare(folder: Path) -> None:
         if kind.before is not None:
             kind.before(folder)
         own = random.Random(seed)  # noqa: S311
-        files = sorted(path for path in folder.glob(pattern) if path.is_file())
-        path = own.choice(files)
+        path = own.choice(sorted(path for path in folder.glob(pattern) if path.is_file()))
         if name in REPLACEMENTS:
             REPLACEMENTS[name](path)
         else:
-            path.write_bytes(damages[name](path.read_bytes(), own))
+            path.write_bytes({**DAMAGES, **_EDITS}[name](path.read_bytes(), own))
 
     return Try(call, f"{pattern} {name}", prepare, kind.first, name in kind.detectable, compare=True)
 
@@ -327,8 +335,9 @@ def damage_kinds() -> tuple[Kind, ...]:
     """A kind of tries for each kind of file."""
     slow = {"run", "quantize", "train"}
     return tuple(
-        simple(
+        enumerated(
             f"damaged {kind.name}",
+            _cases(kind),
             partial(_make, kind),
             cheap=not any(call.command in slow for call in kind.calls) and kind.first is None,
         )

@@ -5,15 +5,17 @@ import shlex
 import shutil
 import sys
 import threading
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from faults import user_folder
 from faults.commands import Call
 from faults.handle import Answer, Worker
 from faults.judging import Reference, Snapshot, Verdict, judge, litter, lost, make_reference, results, snapshot
+
+Case = TypeVar("Case")
 
 
 def nothing(folder: Path) -> None:
@@ -202,10 +204,24 @@ class Kind:
 
 
 def simple(name: str, make: Callable[[random.Random], Try], *, cheap: bool = True, weight: float = 1.0) -> Kind:
-    """A kind whose tries are played by `Bench.play`."""
+    """A kind of random tries, played by `Bench.play`."""
+    return enumerated(name, [make], lambda case, choice: case(choice), cheap=cheap, weight=weight)
 
-    def play(bench: Bench, choice: random.Random, _: int) -> tuple[Call, str, Verdict, Answer]:
-        attempt = make(choice)
+
+def enumerated(
+    name: str,
+    cases: Sequence[Case],
+    make: Callable[[Case, random.Random], Try],
+    *,
+    cheap: bool = True,
+    weight: float = 1.0,
+) -> Kind:
+    """A kind with a list of cases, all of which are tried, in an order of their own, before the first comes again."""
+    order = list(cases)
+    random.Random(name).shuffle(order)  # noqa: S311
+
+    def play(bench: Bench, choice: random.Random, number: int) -> tuple[Call, str, Verdict, Answer]:
+        attempt = make(order[number % len(order)], choice)
         verdict, answer = bench.play(attempt)
         return attempt.call, attempt.note, verdict, answer
 

@@ -2,13 +2,13 @@
 
 import json
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from faults.commands import CALLS, CHEAP, Call, OptionFacts, Value, options_of
-from faults.tries import Kind, Try, nothing, simple
+from faults.tries import Kind, Try, enumerated, nothing, simple
 
 _NUMBERS = (
     *(
@@ -207,23 +207,48 @@ _WRONG: Mapping[str, Callable[[str], str]] = {
 _READ = frozenset({"FIFO", "zero", "full", "loop", "broken link", "nowhere", "too long", "deep", "below a file"})
 
 
-def _wrong_path(commands: tuple[str, ...], mountable: Callable[[], bool], choice: random.Random) -> Try:
-    call = CALLS[choice.choice(commands)]
-    option = choice.choice([option for option in options_of(call.command) if option.path])
-    inputs = [
-        value
-        for name, value in call.given.items()
-        if isinstance(value, str) and not name.startswith("--output") and _names_input(call.command, name)
-    ]
-    named = [*_WRONG, *(["own input"] * 4 if option.output and inputs else [])]
-    wrong = choice.choice(named)
-    value = choice.choice(inputs) if wrong == "own input" else _WRONG[wrong](_suffix(option, call))
-    changes: dict[str, Value] = {option.name: value}
-    if wrong == "own input" and option.name == "--output" and call.command == "explain" and choice.random() < 0.5:  # noqa: PLR2004
-        changes["--json"] = None
+_OWN_INPUT = "own input"
+
+_WITHIN = {
+    "runs/mine": "runs/mine/ranges.json",
+    "classes": "classes/blue/0.png",
+    "qat_photos": "qat_photos/0.png",
+    "archives": "archives/ILSVRC2012_img_val.tar",
+}
+"""A file of each folder that a call reads."""
+
+
+def _path_cases(commands: Sequence[str]) -> list[tuple[str, OptionFacts, str]]:
+    """Every option that names a path, with every wrong path; outputs also with each input of the same call."""
+    found = []
+    for command in commands:
+        call = CALLS[command]
+        for option in (option for option in options_of(command) if option.path):
+            found += [(command, option, wrong) for wrong in _WRONG]
+            if option.output:
+                inputs = _inputs(call)
+                found += [(command, option, f"{_OWN_INPUT} {name}") for name in inputs]
+                within = [name for name in inputs if call.given[name] in _WITHIN]
+                found += [(command, option, f"{_OWN_INPUT}, within {name}") for name in within]
+    return found
+
+
+def _inputs(call: Call) -> list[str]:
+    """The options whose values are files that the call reads."""
+    reading = {option.name for option in options_of(call.command) if option.path and not option.output}
+    return [name for name, value in call.given.items() if name in reading and isinstance(value, str)]
+
+
+def _wrong_path(mountable: Callable[[], bool], case: tuple[str, OptionFacts, str], choice: random.Random) -> Try:
+    command, option, wrong = case
+    call = CALLS[command]
+    own = wrong.startswith(_OWN_INPUT)
+    value = str(call.given[wrong.split()[-1]]) if own else _WRONG[wrong](_suffix(option, call))
+    value = _WITHIN[value] if ", within " in wrong else value
     drop = {"--image": ("--data", "--seed"), "--run-folder": ("--output",)}.get(option.name, ())
     given = {name: known for name, known in call.given.items() if name not in drop}
-    call = Call(call.command, given, call.writes, call.keeps).changed(changes)
+    json_too: dict[str, Value] = {"--json": None} if option.output and choice.random() < 0.5 else {}  # noqa: PLR2004
+    call = Call(command, given, call.writes, call.keeps).changed({**json_too, option.name: value})
     read_only = wrong.startswith("read-only") and mountable()
 
     def prepare(folder: Path) -> None:
@@ -234,16 +259,12 @@ def _wrong_path(commands: tuple[str, ...], mountable: Callable[[], bool], choice
         call,
         f"{option.name}: {wrong}",
         prepare,
-        # An input that can't be read must be refused; `--model` and `--data` may be names, which these aren't.
-        must_fail=wrong in _READ and not option.output and not (option.name == "--config" and wrong == "full"),
+        # An input that can't be read must be refused.
+        must_fail=wrong in _READ and not option.output,
         # A named file that is no input may be replaced.
         allowed=("notes.txt",) if wrong == "other file" and option.output else (),
         fault={"kind": "read-only", "at": "locked"} if read_only else None,
     )
-
-
-def _names_input(command: str, name: str) -> bool:
-    return any(option.name == name and option.path and not option.output for option in options_of(command))
 
 
 _USERS_FOLDERS = (".", "qat_photos", "classes", "..", "runs", "runs/mine", "saved", "records", "archives", "pictures")
@@ -270,7 +291,7 @@ def option_kinds(mountable: Callable[[], bool]) -> tuple[Kind, ...]:
         simple("random options", partial(_random_option, CHEAP), weight=6),
         simple("random options of runs", partial(_random_option, slow), cheap=False, weight=2),
         simple("random options files", _random_config, weight=4),
-        simple("wrong paths", partial(_wrong_path, CHEAP, mountable), weight=8),
-        simple("wrong paths of runs", partial(_wrong_path, slow, mountable), cheap=False, weight=3),
+        enumerated("wrong paths", _path_cases(CHEAP), partial(_wrong_path, mountable), weight=8),
+        enumerated("wrong paths of runs", _path_cases(slow), partial(_wrong_path, mountable), cheap=False, weight=3),
         simple("folders of the user as output", _users_run_folder, cheap=False, weight=2),
     )
