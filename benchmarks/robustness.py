@@ -14,6 +14,7 @@ need the right to mount (root on Linux); without it they are left out, and a lin
 
 import json
 import re
+import resource
 import sys
 import tempfile
 import threading
@@ -23,6 +24,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from shutil import copytree, rmtree
+from stat import S_ISDIR, S_ISLNK, S_ISREG
 
 import cyclopts
 from faults import crafted, damage, handle, interruptions, tries, wrong_options
@@ -172,8 +174,9 @@ def _keep(result: Result, played: tries.Played, keep: Path) -> None:
 
 
 def _special(folder: str, names: list[str]) -> list[str]:
-    """FIFOs and devices can't be copied."""
-    return [name for name in names if name == "special" and Path(folder).name == "user"]
+    """The entries that aren't to be copied: a FIFO or a device has no end."""
+    kinds = {name: (Path(folder) / name).lstat().st_mode for name in names}
+    return [name for name, kind in kinds.items() if not (S_ISREG(kind) or S_ISDIR(kind) or S_ISLNK(kind))]
 
 
 def table_of(found: Sequence[Result]) -> Table:
@@ -216,6 +219,8 @@ def main(
         output: JSON file for all tries.
         as_json: print JSON instead of the table.
     """
+    # Nothing here writes larger files, whatever a try has made of them.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (handle.FILE_SIZE, handle.FILE_SIZE))
     log = Console(stderr=True, width=200)
     kinds = all_kinds()
     if not handle.may_mount():

@@ -144,3 +144,14 @@ def test_keras_qat_withstands_a_few_faults_of_every_kind(tmp_path: Path) -> None
     assert not failed, "\n".join(f"{row.ending}: {row.name}: {row.command}: {row.reason}" for row in failed)
     assert len(found) == len(tries)
     assert {kind.name for kind in cheap} == {row.kind for row in found} - _CUT_OFF
+
+
+def test_what_is_kept_of_a_failed_try_has_an_end(tmp_path: Path) -> None:
+    """Copying the folder's devices would fill the disk."""
+    from robustness import _special
+
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    assert _special(str(tmp_path), ["fifo", "loop", "folder", "file"]) == ["fifo"]

@@ -14,6 +14,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+FILE_SIZE = 1 << 30
+"""The most bytes of a file that a command may write, so that none fills the disk."""
+
 _START_S = 120.0
 _MOST_REQUESTS = 250
 """A worker is replaced after that many commands, since TensorFlow keeps memory."""

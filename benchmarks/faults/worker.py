@@ -19,12 +19,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from faults import injected, user_folder
+from faults import handle, injected, user_folder
 
 _MEMORY = 5 << 30
 """The most memory of a worker, in bytes: a command that reads an endless device must not take the machine down."""
-
-_FILE_SIZE = 1 << 30
 
 
 def main() -> None:
@@ -32,7 +30,7 @@ def main() -> None:
     requests, answers = (os.fdopen(int(number), mode) for number, mode in zip(sys.argv[1:3], "rw", strict=True))
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     resource.setrlimit(resource.RLIMIT_DATA, (_MEMORY, _MEMORY))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (_FILE_SIZE, _FILE_SIZE))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (handle.FILE_SIZE, handle.FILE_SIZE))
     warnings.simplefilter("ignore")
     import keras  # noqa: F401 - takes seconds, which no try should wait for
 
