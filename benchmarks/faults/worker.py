@@ -21,7 +21,7 @@ from typing import Any
 
 from faults import handle, injected, user_folder
 
-_MEMORY = 5 << 30
+_MEMORY = 4 << 30
 """The most memory of a worker, in bytes: a command that reads an endless device must not take the machine down."""
 
 
