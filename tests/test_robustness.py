@@ -139,7 +139,7 @@ def test_keras_qat_withstands_a_few_faults_of_every_kind(tmp_path: Path) -> None
     interruptions = [kind for kind in interruption_kinds(QUICK, mountable=may_mount()) if kind.name in _CUT_OFF]
     cheap = [kind for kind in all_kinds() if kind.cheap]
     tries = [*schedule(interruptions, len(interruptions)), *schedule(cheap, _TRIES)]
-    found = play_all(Session(iter(tries), seed=1, end=time.monotonic() + 600), tmp_path)
+    found = play_all(Session(iter(tries), seed=1, end=time.monotonic() + 600), tmp_path, patience=30)
     failed = [row for row in found if row.ending in FAILURES]
     assert not failed, "\n".join(f"{row.ending}: {row.name}: {row.command}: {row.reason}" for row in failed)
     assert len(found) == len(tries)
