@@ -142,9 +142,9 @@ def _write_model(folder: Path) -> None:
 def _write_options(folder: Path) -> None:
     rules = {"rules": [{"select": "conv2", "weight_bits": 7}]}
     (folder / "rules.json").write_text(json.dumps(rules), encoding="utf-8")
-    (folder / "options.yaml").write_text("target: openvino\nseed: 3\nopset: 19\n", encoding="utf-8")
-    (folder / "options.toml").write_text('target = "openvino"\nseed = 3\nopset = 19\n', encoding="utf-8")
-    (folder / "options.json").write_text('{"target": "openvino", "seed": 3, "opset": 19}\n', encoding="utf-8")
+    (folder / "options.yaml").write_text("target: onnxruntime\nseed: 3\nopset: 19\n", encoding="utf-8")
+    (folder / "options.toml").write_text('target = "onnxruntime"\nseed = 3\nopset = 19\n', encoding="utf-8")
+    (folder / "options.json").write_text('{"target": "onnxruntime", "seed": 3, "opset": 19}\n', encoding="utf-8")
 
 
 def _write_external(folder: Path) -> None:

@@ -17,8 +17,8 @@ from rich.table import Table
 from keras_qat import data as data_sets
 from keras_qat import evaluation, files, machine, report, run, verify
 from keras_qat.cli import shared
-from keras_qat.cli.outputs import JSON, LOG
 from keras_qat.cli.shared import logging_to, show
+from keras_qat.cli.written import JSON, LOG
 from keras_qat.data import require_source
 from keras_qat.errors import GateMissedError, UserError
 

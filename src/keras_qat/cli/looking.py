@@ -15,8 +15,8 @@ from cyclopts import Parameter
 from rich.table import Table
 
 from keras_qat import calibration, doctor, graph, models, placement, report, run, targets
-from keras_qat.cli.outputs import JSON, TEXT
 from keras_qat.cli.shared import AtLeastOne, Json, require_all, show
+from keras_qat.cli.written import JSON, TEXT
 from keras_qat.errors import GateMissedError, StorageError, UserError
 from keras_qat.files import is_file, is_folder, read_text, require_model_file, to_json, write_json, write_text
 from keras_qat.progress import CONSOLE

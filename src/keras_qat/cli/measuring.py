@@ -14,8 +14,8 @@ from cyclopts.validators import Number
 from keras_qat import evaluation, machine, report
 from keras_qat import run as runs
 from keras_qat.cli import shared
-from keras_qat.cli.outputs import JSON, Output
 from keras_qat.cli.shared import show
+from keras_qat.cli.written import JSON, Output
 from keras_qat.data import require_source
 from keras_qat.errors import UserError
 from keras_qat.files import require_engine_model, write_json

@@ -17,10 +17,10 @@ from keras_qat._version import __version__
 from keras_qat.cli import judging, looking, making, measuring
 from keras_qat.cli.config_file import read_config, with_config
 from keras_qat.cli.last_resort import describe_failure
-from keras_qat.cli.outputs import with_outputs
 from keras_qat.cli.prepare_imagenet import prepare_imagenet_command
 from keras_qat.cli.process import BROKEN_PIPE, INTERRUPTED
 from keras_qat.cli.shared import LogFormatter
+from keras_qat.cli.written import with_outputs
 from keras_qat.errors import GateMissedError, UserError
 from keras_qat.progress import CONSOLE
 from keras_qat.text import printable
