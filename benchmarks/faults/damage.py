@@ -142,6 +142,9 @@ _CHECKED = frozenset(DAMAGES)
 """Formats with checksums: every damage can be seen. What is appended doesn't change what is there."""
 
 _LENGTH_KNOWN = frozenset({"cut off", "emptied", "random"})
+_RAW = frozenset({"cut off", "emptied"})
+"""Plain numbers: other numbers in their place are as good."""
+
 _IN_FOLDERS = frozenset({"bmp", "gif", "jpg", "png", "webp"})
 """Formats that are read from folders; others only as a single image."""
 
@@ -238,7 +241,7 @@ def file_kinds() -> tuple[FileKind, ...]:
                 _call("verify", PATH="external/model.onnx", model=f"{mine}/ptq.keras"),
                 _call("benchmark", FILES="external/model.onnx"),
             ),
-            _LENGTH_KNOWN,
+            _RAW,
         ),
         FileKind(
             "OpenVINO",

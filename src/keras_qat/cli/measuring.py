@@ -90,7 +90,7 @@ def diagnose_command(
     images: Annotated[int, shared.AtLeastOne] = 64,
     worst: Annotated[int, shared.AtLeastOne] = 10,
     data: str | None = None,
-    output: Annotated[Path | None, Output((".json",), of_run=True)] = None,
+    output: Annotated[Path | None, Output((".json",), of_run=runs.DIAGNOSES)] = None,
     as_json: Annotated[bool, shared.Json] = False,
 ) -> None:
     """Show which tensors and kernels of a run's quantized model lose the most accuracy, and what to try.

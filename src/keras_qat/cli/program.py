@@ -163,13 +163,15 @@ def _logging_to_terminal() -> Iterator[None]:
     package.addHandler(handler)
     package.setLevel(logging.INFO)
     package.propagate = False
-    tensorflow = logging.getLogger("tensorflow")
-    level = tensorflow.level
-    tensorflow.setLevel(logging.ERROR)
+    others = {"tensorflow": logging.ERROR, "absl": logging.CRITICAL}
+    levels = {name: logging.getLogger(name).level for name in others}
+    for name, level in others.items():
+        logging.getLogger(name).setLevel(level)
     try:
         yield
     finally:
-        tensorflow.setLevel(level)
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
         package.removeHandler(handler)
         package.propagate = True
 

@@ -23,7 +23,16 @@ import psutil
 
 from keras_qat.errors import StorageError
 
-_PROCESS = f"{zlib.crc32(platform.node().encode()):08x}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+
+def _host() -> str:
+    """The host, as 8 digits. Containers of one host number their processes each for itself, and are hosts here."""
+    namespace = ""
+    with suppress(OSError):
+        namespace = str(Path("/proc/self/ns/pid").readlink())
+    return f"{zlib.crc32(f'{platform.node()} {namespace}'.encode()):08x}"
+
+
+_PROCESS = f"{_host()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
 """The host, the number and a random name of this process: another one may have its number later."""
 
 _NUMBERS = itertools.count()
@@ -61,7 +70,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         >>> target.read_text(), len(list(target.parent.iterdir()))
         ('whole', 1)
     """
-    temporary = _beside(path, f"tmp{path.suffix}")
+    temporary = beside(path, f"tmp{path.suffix}")
     try:
         require_replaceable(path)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -120,9 +129,13 @@ def commit(temporary: Path, path: Path) -> None:
     if path.is_dir():
         # A folder can't be replaced in one step: the old one is renamed first. `clean_leftovers` renames it back if
         # the process is killed in between.
-        aside = _beside(path, "old")
+        aside = beside(path, "old")
         path.rename(aside)
-        temporary.rename(path)
+        try:
+            temporary.rename(path)
+        except BaseException:
+            aside.rename(path)
+            raise
         _sync(path.parent)
         shutil.rmtree(aside)
     else:
@@ -164,8 +177,13 @@ def require_replaceable(path: Path) -> None:
     )
 
 
-def _beside(path: Path, ending: str) -> Path:
-    """A hidden name in the same folder that no other process uses."""
+def beside(path: Path, ending: str) -> Path:
+    """A hidden name in the same folder that no other process uses, and that `clean_leftovers` knows.
+
+    Args:
+        path: what the name is made of.
+        ending: "old" for a folder that is set aside; otherwise it begins with "tmp".
+    """
     # The name of a folder that is set aside stays whole, so that it can get it back.
     name = path.name if ending == "old" else path.stem[:_LONGEST_STEM]
     return path.with_name(f".{name}.{_process()}-{next(_NUMBERS)}.{ending}")
@@ -221,15 +239,16 @@ def _sync(path: Path) -> None:
     windows = os.name == "nt"
     if windows and path.is_dir():
         return
-    descriptor = os.open(path, os.O_RDWR if windows else os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        descriptor = os.open(path, os.O_RDWR if windows else os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
     except OSError as error:
-        # Some file systems have no `fsync` of folders.
+        # Some file systems have no `fsync` of folders, and a folder may be writable but not readable.
         if not path.is_dir() or error.errno not in {errno.EINVAL, errno.ENOTSUP, errno.EACCES}:
             raise
-    finally:
-        os.close(descriptor)
 
 
 def _remove(path: Path) -> None:

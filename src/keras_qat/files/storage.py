@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from keras_qat.errors import StorageError, UserError
-from keras_qat.files.atomic import atomic_path
+from keras_qat.files.atomic import atomic_path, beside
 from keras_qat.text import one_line, printable, size_text
 
 _SHOWN = 80
@@ -127,10 +127,16 @@ def require_writable(folder: Path) -> None:
         raise StorageError(
             f"Can't write to the folder {folder}: {blocked} is a file. Received: {str(folder)!r}. Name another folder."
         )
-    probe = folder / f".probe-{os.getpid()}"
-    with atomic_path(probe) as temporary:
-        temporary.write_bytes(b"")
-    probe.unlink(missing_ok=True)
+    probe = beside(folder / "probe", "tmp")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch(exist_ok=False)
+        probe.unlink()
+    except OSError as error:
+        raise StorageError(
+            f"Can't write to the folder {folder}: {error.strerror or error}. Received: {str(folder)!r}. "
+            "Choose a folder that you may write to, on a disk with room left."
+        ) from error
 
 
 def require_creatable(folder: Path) -> None:

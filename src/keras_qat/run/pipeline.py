@@ -49,7 +49,7 @@ def run(settings: Settings) -> report.Record:
     folder, stages = RunFolder(settings.folder), Stages()
     _check_early(settings)
     with files.locked(folder.path, "a run"):
-        folder.require_replaceable(settings)
+        folder.require_reusable(settings)
         overrides = Overrides() if settings.overrides is None else Overrides.load(settings.overrides)
         with stages.timed("load"):
             start = open_start(settings)

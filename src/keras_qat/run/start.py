@@ -235,7 +235,15 @@ def load_saved(settings: Settings) -> Splits:
             f"The run's images can't be read. {error} If they were moved, or given relative to another "
             f"folder than {str(Path.cwd())!r}, say where they are now with --data."
         ) from error
-    if folder.fingerprints() not in (None, splits.fingerprints()):
+    saved, current = folder.fingerprints(), splits.fingerprints()
+    if isinstance(saved, dict) and saved.get("version") != current["version"]:
+        raise DataError(
+            "The run was made by an earlier version of keras-qat, which told images apart by their names and sizes: "
+            "whether they are still the same can't be known. Received: fingerprints of version "
+            f"{saved.get('version', '1')!r} in {str(settings.folder)!r}, and {current['version']!r} now. Make the run "
+            "again."
+        )
+    if saved not in (None, current):
         raise DataError(
             "The images aren't those that the run was made with: some were added, removed or changed, and those "
             f"that judge may now be among those that calibrated. Received: {settings.data}, with "

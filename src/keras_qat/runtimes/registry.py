@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from keras_qat import files, targets
+from keras_qat import files, onnx, targets
 from keras_qat.errors import StorageError, UserError
 from keras_qat.runtimes import (
     keras_runtime,
@@ -197,6 +197,9 @@ def build_engine(
     output = source.with_suffix(chosen.suffixes[0]) if output is None else Path(output)
     if output.is_dir() or output.resolve() == source.resolve():
         raise StorageError(f"The engine needs a file of its own. Received: {str(output)!r}. Name another output.")
+    # OpenVINO writes its weights beside the graph, and the ONNX file may have its own under the same name.
+    external = [data.path for data in onnx.read_onnx_file(source).external]
+    files.require_apart([output, output.with_suffix(".bin")], external)
     files.require_writable(output.parent)
     start = time.perf_counter()
     built = build(source, output, runtime.BuildOptions(compute_capabilities, batch))
