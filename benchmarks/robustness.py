@@ -15,6 +15,7 @@ need the right to mount (root on Linux); without it they are left out, and a lin
 import json
 import re
 import resource
+import signal
 import sys
 import tempfile
 import threading
@@ -219,6 +220,8 @@ def main(
         output: JSON file for all tries.
         as_json: print JSON instead of the table.
     """
+    # A shell starts a program in the background with SIGINT ignored, and its children inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # Nothing here writes larger files, whatever a try has made of them.
     resource.setrlimit(resource.RLIMIT_FSIZE, (handle.FILE_SIZE, handle.FILE_SIZE))
     log = Console(stderr=True, width=200)

@@ -278,7 +278,7 @@ def test_cuda_without_a_gpu_build_of_onnx_runtime(files: Files) -> None:
 def test_onnx_runtime_that_quietly_falls_back_to_the_cpu(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
     real = onnxruntime.InferenceSession
 
-    def without_gpu(source: str, options: object, *, providers: object) -> onnxruntime.InferenceSession:
+    def without_gpu(source: str, options: object, *, providers: object, **_: object) -> onnxruntime.InferenceSession:
         assert providers == [("CUDAExecutionProvider", {"use_tf32": "0"})]
         return real(source, options, providers=["CPUExecutionProvider"])
 

@@ -26,7 +26,7 @@ from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 from keras_qat._version import __version__
 from keras_qat.errors import StorageError
 from keras_qat.files.atomic import clean_leftovers, is_temporary
-from keras_qat.files.storage import is_folder, write_json
+from keras_qat.files.storage import is_folder, is_there, write_json
 from keras_qat.text import first_few
 
 _logger = logging.getLogger(__name__)
@@ -178,7 +178,7 @@ def locked(folder: Path, work: str) -> Iterator[None]:
         Traceback (most recent call last):
         keras_qat.errors.StorageError: Another process works in this folder: ...
     """
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    made = [path for path in (folder, *folder.parents) if not is_there(path)]
     lock: BaseFileLock = FileLock(folder / LOCK, thread_local=False)
     try:
         folder.mkdir(parents=True, exist_ok=True)

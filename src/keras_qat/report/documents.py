@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from keras_qat.files import write_text
+from keras_qat.files import atomic_path
 from keras_qat.report.diagnosis_text import describe_diagnosis
 from keras_qat.report.in_words import accuracies, interval_text, percent_text, verdict
 from keras_qat.report.page.render import render
@@ -70,7 +70,9 @@ def write_page(runs: Sequence[RunFiles], path: Path) -> Path:
     Raises:
         StorageError: If `path` can't be written.
     """
-    write_text(path, render(runs))
+    # Byte for byte: the page allows its own script by a digest. Control characters do nothing in HTML.
+    with atomic_path(path) as temporary:
+        temporary.write_text(render(runs), encoding="utf-8", errors="backslashreplace")
     return path
 
 

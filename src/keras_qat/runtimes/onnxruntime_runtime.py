@@ -92,9 +92,9 @@ class OnnxRuntime(Runtime):
     """
 
     def __init__(self, path: str | Path, *, threads: int | None = None, device: str = "cpu") -> None:
+        threads = threads_or_all(threads)
         # ONNX Runtime would also read external data that are outside of the file's folder, or wait for a pipe.
         onnx.read_onnx_file(path).require_data()
-        threads = threads_or_all(threads)
         self._session = open_session(path, threads=threads, device=device)
         super().__init__(
             f"ONNX Runtime {onnxruntime.__version__}",
