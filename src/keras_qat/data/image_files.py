@@ -24,7 +24,7 @@ from PIL import Image, UnidentifiedImageError, features
 from keras_qat.errors import BrokenImageError, DataError, UserError
 from keras_qat.files import open_file
 from keras_qat.progress import track
-from keras_qat.text import one_line, path_text, size_text
+from keras_qat.text import one_line, path_text, shortened, size_text
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp"})
 
@@ -141,8 +141,7 @@ def opened(file: str | io.BytesIO, name: str, advice: str = _ADVICE) -> Iterator
         # SyntaxError and MemoryError. One line: `decode_errors` finds the message by its line in TensorFlow's.
         reason = next((say(error) for kind, say in _REASONS if isinstance(error, kind)), None)
         raise BrokenImageError(
-            f"Can't read the image {path_text(name)}: {reason or one_line(error) or type(error).__name__}. "
-            f"Received: {name!r}. {advice}"
+            f"Can't read the image {path_text(name)}: {reason or shortened(error)}. Received: {name!r}. {advice}"
         ) from error
 
 
