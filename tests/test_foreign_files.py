@@ -1,5 +1,6 @@
 """Files that aren't what their names say: of other formats, of absurd sizes, no files at all, or with hostile names."""
 
+import errno
 import io
 import json
 import os
@@ -21,7 +22,7 @@ from rich.table import Table
 from keras_qat.calibration import calibrate, require_variety
 from keras_qat.cli.program import app, run_program
 from keras_qat.cli.shared import show
-from keras_qat.data import FileSource, Preprocessing, decode_file, load_data, load_records
+from keras_qat.data import FileSource, ImageSet, Preprocessing, decode_file, load_data, load_records
 from keras_qat.data.image_files import FORMATS, MOST_PIXELS_VARIABLE
 from keras_qat.data.records.index import cached_index, scan_shards
 from keras_qat.errors import BrokenImageError, DataError, StorageError, UserError
@@ -106,7 +107,7 @@ def test_other_formats_are_no_images_whatever_their_name(
         decode_file(noise(tmp_path / "photo.png", format=kind))
 
 
-@pytest.mark.parametrize("error", [RuntimeError("avif"), MemoryError(), AssertionError(), ZeroDivisionError("x")])
+@pytest.mark.parametrize("error", [RuntimeError("avif"), AssertionError(), ZeroDivisionError("x")])
 def test_whatever_a_decoder_raises_is_a_broken_image(
     error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -119,6 +120,40 @@ def test_whatever_a_decoder_raises_is_a_broken_image(
         decode_file(paths[0])
     with pytest.raises(DataError, match="none of them a whole image"):
         load_data(tmp_path / "photos", EIGHT, seed=0, skip_bad=True)
+
+
+@pytest.mark.parametrize(
+    ("error", "raised", "message"),
+    [
+        (OSError(errno.EMFILE, "Too many open files"), StorageError, r"0.bmp: Too many open files.*ulimit -n"),
+        (OSError(errno.EIO, "Input/output error"), StorageError, r"0.bmp: Input/output error"),
+        (OSError(errno.ESTALE, "Stale file handle"), StorageError, r"0.bmp: Stale file handle"),
+        (MemoryError(), MemoryError, r"too little memory.*0.bmp"),
+    ],
+)
+@pytest.mark.parametrize("moment", ["looked at", "read"])
+def test_a_failure_of_the_machine_makes_no_image_a_broken_one(
+    error: Exception,
+    raised: type[Exception],
+    message: str,
+    moment: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With --skip-bad, good images would be left out, and nobody would notice."""
+
+    def load(_: Any) -> None:
+        raise error
+
+    paths = [noise(tmp_path / "photos" / f"{seed}.bmp", seed) for seed in range(6)]
+    images = ImageSet.from_files("x", paths[:1], [0], EIGHT)
+    monkeypatch.setattr("PIL.BmpImagePlugin.BmpImageFile.load", load)
+    moments = {
+        "looked at": lambda: load_data(tmp_path / "photos", EIGHT, seed=0, skip_bad=True),
+        "read": lambda: list(images.arrays(1)),
+    }
+    with pytest.raises(raised, match=message):
+        moments[moment]()
 
 
 def test_a_broken_avif_is_left_out(tmp_path: Path) -> None:
@@ -398,8 +433,6 @@ def test_a_kit_that_unpacks_to_gigabytes(table: bool, tmp_path: Path, monkeypatc
 
 def test_a_name_in_an_error_from_the_pipeline(tmp_path: Path) -> None:
     """TensorFlow carries the message as UTF-8, and its first line is found again."""
-    from keras_qat.data import ImageSet
-
     path = tmp_path / "caf\udce9\n.png"
     path.write_text("text")
     with pytest.raises(BrokenImageError, match=r"caf\\udce9\\n.png: no known image format .*Replace the file"):

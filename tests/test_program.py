@@ -2,11 +2,13 @@
 
 import errno
 import logging
+import os
 import re
 import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +16,7 @@ from pathlib import Path
 import cyclopts
 import pytest
 
-from keras_qat.cli.last_resort import SHOW_TRACEBACK
-from keras_qat.cli.process import BROKEN_PIPE, INTERRUPTED
+from keras_qat.cli.process import BROKEN_PIPE, INTERRUPTED, SHOW_TRACEBACK, main
 from keras_qat.cli.program import app, run_program
 from keras_qat.cli.shared import logging_to
 
@@ -125,7 +126,7 @@ def test_a_second_signal_ends_the_program_at_once() -> None:
 
 def command_that(act: Callable[[], None]) -> cyclopts.App:
     """A program that does one thing."""
-    program = cyclopts.App(name="it")
+    program = cyclopts.App(name="it", suppress_keyboard_interrupt=False)
     program.default(act)
     return program
 
@@ -135,6 +136,11 @@ def fails_with(error: BaseException) -> cyclopts.App:
         raise error
 
     return command_that(act)
+
+
+def caused(error: Exception, cause: Exception) -> Exception:
+    error.__cause__ = cause
+    return error
 
 
 @pytest.fixture
@@ -178,6 +184,9 @@ def test_the_traceback_is_shown_where_no_file_can_be_written_or_a_developer_asks
         (PermissionError(errno.EACCES, "Permission denied", b"a\xff"), "Permission denied. Received: 'a"),
         (MemoryError(), "Use smaller batches"),
         (RuntimeError("RESOURCE_EXHAUSTED: OOM when allocating"), "Use smaller batches"),
+        (caused(RuntimeError("writing"), OSError(errno.EDQUOT, "Disk quota exceeded")), "Make room on the disk"),
+        (caused(RuntimeError("reading"), OSError(errno.EIO, "Input/output error")), "Check the disk"),
+        (ModuleNotFoundError("No module named 'tensorflow'", name="tensorflow"), "pip install --force-reinstall"),
     ],
 )
 def test_a_failure_of_the_machine_is_no_bug(
@@ -201,6 +210,66 @@ def test_recursion_without_end_and_errors_of_other_kinds_are_bugs(
     assert run_program([], fails_with(PanicError("at line 3"))) == 4
     assert len(list(details.iterdir())) == 2
     assert "Received: PanicError: at line 3" in " ".join(capfd.readouterr().err.split())
+
+
+def test_a_bug_in_the_handling_of_an_error_is_a_bug(details: Path) -> None:
+    bug = KeyError("surprise")
+    bug.__context__ = PermissionError(errno.EACCES, "Permission denied")
+    assert run_program([], fails_with(bug)) == 4
+    assert len(list(details.iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "ended", "said"),
+    [(None, 0, ""), (0, 0, ""), (7, 7, ""), ("A library gives up.", 2, "A library gives up.")],
+)
+def test_a_library_may_end_the_program(code: object, ended: int, said: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run_program([], fails_with(SystemExit(code))) == ended
+    assert capfd.readouterr().err == (f"error: {said}\n" if said else "")
+
+
+def test_called_with_arguments_the_program_changes_nothing_of_the_process(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """As in a notebook, whose process goes on behind it."""
+
+    def state() -> tuple[object, ...]:
+        wakeup = signal.set_wakeup_fd(-1)
+        signal.set_wakeup_fd(wakeup)
+        handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+        return wakeup, handlers, logging.raiseExceptions, sys.unraisablehook, list(sys.meta_path), sys.stderr.errors
+
+    before, during = state(), []
+    threads = threading.active_count()
+    with pytest.raises(SystemExit) as stopped:
+        main([], command=command_that(lambda: during.append((state(), threading.active_count()))))
+    assert (stopped.value.code, during) == (0, [(before, threads)])
+    assert state() == before
+    with pytest.raises(SystemExit) as stopped:
+        main([], command=command_that(lambda: signal.raise_signal(signal.SIGINT)))
+    assert stopped.value.code == 130
+    assert state() == before
+    assert INTERRUPTED in capfd.readouterr().err
+
+
+def test_a_broken_installation_is_said_in_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "cyclopts.py").write_text("raise ImportError('libc is too old')")
+    done = subprocess.run(
+        [sys.executable, "-c", "from keras_qat.cli import main; main()", "--version"],
+        env={
+            **os.environ,
+            SHOW_TRACEBACK: "",
+            "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr == (
+        "error: A library that keras-qat needs can't be loaded. Received: ImportError: libc is too old. "
+        "Install both again: pip install --force-reinstall keras-qat\n"
+    )
 
 
 @pytest.mark.parametrize("text", ["\\[a]", "[/red]", "[bold"])

@@ -136,6 +136,27 @@ def test_links_make_a_folder_foreign(tmp_path: Path) -> None:
         require_trusted(tmp_path / "model", trust=False)
 
 
+@pytest.mark.parametrize("name", [".DS_Store", "Thumbs.db", "variables/desktop.ini", ".nfs00000000002a00050000001d"])
+def test_what_the_system_puts_into_a_folder_does_not_make_it_foreign(tmp_path: Path, name: str) -> None:
+    (tmp_path / "model" / "variables").mkdir(parents=True)
+    (tmp_path / "model" / "saved_model.pb").touch()
+    remember_written(tmp_path / "model")
+    (tmp_path / "model" / name).write_text("the icon's place")
+    require_trusted(tmp_path / "model", trust=False)
+
+
+def test_a_trusted_model_is_not_read_to_be_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may have gigabytes."""
+    (tmp_path / "saved_model.pb").write_bytes(b"large")
+
+    def read(path: Path) -> None:
+        raise AssertionError(path)
+
+    monkeypatch.setattr("keras_qat.files.trust.open_file", read)
+    for model in (tmp_path, tmp_path / "saved_model.pb"):
+        require_trusted(model, trust=True)
+
+
 def test_a_pipe_in_a_folder_is_refused_even_if_it_is_trusted(foreign: Path) -> None:
     os.mkfifo(foreign / "variables" / "pipe")
     with pytest.raises(StorageError, match="neither"):

@@ -72,6 +72,24 @@ def one_line(text: object) -> str:
     return " ".join(str(text).split())
 
 
+def shortened(text: object, most: int = 300) -> str:
+    r"""What another library says, as a message quotes it: on one line, and without its middle if it is long.
+
+    The beginning says what failed, and the end is often the cause.
+
+    Args:
+        text: what to quote: a text, or an error, whose class is named if it has no message.
+        most: the most characters, at least 5.
+
+    Example:
+        >>> shortened(ValueError("line 2,\n  column 3")), shortened("abcdefghijkl", 9), shortened(MemoryError())
+        ('line 2, column 3', 'abc … jkl', 'MemoryError')
+    """
+    line = one_line(text) or (type(text).__name__ if isinstance(text, BaseException) else "")
+    kept = (most - 3) // 2
+    return line if len(line) <= most else f"{line[:kept]} … {line[-kept:]}"
+
+
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """Control characters except tab and line feed, what reverses the direction of text, and the lone surrogates that stand
 for the bytes of a file name that isn't UTF-8."""

@@ -13,11 +13,10 @@ import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from keras_qat.cli.process import REINSTALL, SHOW_TRACEBACK
+from keras_qat.files import is_disk_full
 from keras_qat.machine import read_environment
-from keras_qat.text import one_line
-
-SHOW_TRACEBACK = "KERAS_QAT_TRACEBACK"
-"""The environment variable with which developers see the traceback itself."""
+from keras_qat.text import shortened
 
 USER, BUG = 2, 4
 """Exit codes."""
@@ -46,15 +45,12 @@ _MACHINE: Mapping[int, str] = {
 """{number of an `OSError` that no code can prevent: what to do}."""
 
 _MARKS: Mapping[str, int] = {
-    os.strerror(errno.ENOSPC): errno.ENOSPC,
     "RESOURCE_EXHAUSTED": errno.ENOMEM,
     "ResourceExhausted": errno.ENOMEM,
     "bad_alloc": errno.ENOMEM,
     "OutOfMemory": errno.ENOMEM,
 }
 """{what stands in the errors of libraries that have their own classes: number of the `OSError` that it is}."""
-
-_LENGTH = 300
 
 
 def describe_failure(error: BaseException, arguments: Sequence[str]) -> tuple[str, int]:
@@ -67,9 +63,10 @@ def describe_failure(error: BaseException, arguments: Sequence[str]) -> tuple[st
     Returns:
         The message, and the exit code.
     """
-    text = one_line(f"{type(error).__name__}: {error}")
-    short = text if len(text) <= _LENGTH else f"{text[:_LENGTH]} …"
-    number = _number(error, text)
+    short = shortened(f"{type(error).__name__}: {error}")
+    if isinstance(error, ImportError) and not (error.name or "").startswith("keras_qat"):
+        return f"A library that keras-qat needs can't be loaded. Received: {short}. {REINSTALL}", USER
+    number = _number(error)
     if number is not None:
         name = getattr(error, "filename", None)
         received = short if name is None else repr(os.fsdecode(name) if isinstance(name, bytes) else str(name))
@@ -80,13 +77,21 @@ def describe_failure(error: BaseException, arguments: Sequence[str]) -> tuple[st
     )
 
 
-def _number(error: BaseException, text: str) -> int | None:
-    """The number of the failure of the machine that an exception stands for, or `None`."""
-    if isinstance(error, MemoryError):
-        return errno.ENOMEM
+def _number(error: BaseException) -> int | None:
+    """The number of the failure of the machine that an exception stands for, or that it came from, or `None`.
+
+    What an exception was raised `from` is its cause. The context, in which it was raised, is none: a bug in the
+    handling of an error is a bug.
+    """
     if isinstance(error, OSError) and error.errno in _MACHINE:
         return error.errno
-    return next((number for mark, number in _MARKS.items() if mark in text), None)
+    if is_disk_full(error):
+        return errno.ENOSPC
+    if isinstance(error, MemoryError):
+        return errno.ENOMEM
+    text = f"{type(error).__name__}: {error}"
+    number = next((number for mark, number in _MARKS.items() if mark in text), None)
+    return number if number is not None or error.__cause__ is None else _number(error.__cause__)
 
 
 def _report(error: BaseException, arguments: Sequence[str]) -> str:

@@ -1,7 +1,8 @@
 """The process of `keras-qat`: its signals, its streams, and how it ends.
 
 `main` is what the installed program calls. It sets up the process, runs the command line, and ends the process. Those
-who use keras-qat as a library get nothing of this.
+who use keras-qat as a library get nothing of this, nor do those who call `main` with arguments, as in a notebook: the
+process isn't this program's, and goes on.
 
 Ctrl-C (SIGINT) and SIGTERM raise `InterruptedBySignal` in the main thread, which unwinds the command: checkpoints stay,
 temporary files are removed. That alone doesn't always end a process: Python runs a handler only after native code has
@@ -19,13 +20,14 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
 
 from keras_qat.cli.start_up_lines import hide_start_up_lines
+from keras_qat.text import shortened
 
 if TYPE_CHECKING:
     import cyclopts
@@ -37,6 +39,12 @@ _GRACE_S = 3.0
 
 BROKEN_PIPE = 141
 """The exit code of a Unix program that SIGPIPE ends, 128 + 13: whoever read the output has stopped reading."""
+
+SHOW_TRACEBACK = "KERAS_QAT_TRACEBACK"
+"""The environment variable with which developers see the traceback of a bug itself."""
+
+REINSTALL = "Install both again: pip install --force-reinstall keras-qat"
+"""What to do where an import fails."""
 
 INTERRUPTED = "Interrupted. The same command goes on from its last checkpoint, if it keeps any."
 
@@ -129,22 +137,27 @@ def main(arguments: Sequence[str] | None = None, *, command: "cyclopts.App | Non
     """Run the command line and end the process with its exit code.
 
     Args:
-        arguments: arguments without the program's name. If not given, those of this process.
+        arguments: arguments without the program's name. If not given, those of this process, which is then set up as
+            that of a program: its signals, its streams and its log. If given, nothing of the process is changed, and an
+            interruption is the `KeyboardInterrupt` of whoever owns it.
         command: the program to run, `keras-qat` if not given. Examples have their own.
+
+    Raises:
+        SystemExit: In any case, with the exit code.
+
+    Example:
+        >>> main(["explain", "nowhere.keras"])
+        Traceback (most recent call last):
+        SystemExit: 2
     """
+    if arguments is not None:
+        sys.exit(_run(arguments, command, lambda: False))
     watch = SignalWatch()
     try:
         watch.start()
         _prepare_streams()
         hide_start_up_lines()
-        # After the handlers are installed: with its libraries it takes 0.2 s.
-        from keras_qat.cli import program
-
-        code = program.run_program(
-            sys.argv[1:] if arguments is None else arguments,
-            program.app if command is None else command,
-            interrupted=lambda: watch.received is not None,
-        )
+        code = _run(sys.argv[1:], command, lambda: watch.received is not None)
         code = _flush(code)
         watch.stop()
     except KeyboardInterrupt:
@@ -155,6 +168,24 @@ def main(arguments: Sequence[str] | None = None, *, command: "cyclopts.App | Non
         _flush(code)
         os._exit(128 + watch.received)
     sys.exit(code)
+
+
+def _run(arguments: Sequence[str], command: "cyclopts.App | None", interrupted: Callable[[], bool]) -> int:
+    """The exit code of a command line, also where the program can't be imported."""
+    try:
+        # After the handlers are installed: with its libraries it takes 0.2 s.
+        from keras_qat.cli import program
+    except Exception as error:
+        # A library is missing or broken, and may be one of those that the last resort of the program needs.
+        if os.environ.get(SHOW_TRACEBACK):
+            raise
+        if not interrupted():
+            reason = shortened(f"{type(error).__name__}: {error}")
+            sys.stderr.write(
+                f"error: A library that keras-qat needs can't be loaded. Received: {reason}. {REINSTALL}\n"
+            )
+        return 2
+    return program.run_program(arguments, program.app if command is None else command, interrupted=interrupted)
 
 
 def _prepare_streams() -> None:

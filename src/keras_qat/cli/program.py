@@ -115,7 +115,7 @@ def run_program(
     except GateMissedError as error:
         message, code = str(error), 3
     except (BrokenPipeError, SystemExit) as error:
-        code = _quiet_code(error)
+        message, code = _end(error)
     except KeyboardInterrupt:
         message, code = INTERRUPTED, 130
     except BaseException as error:  # noqa: BLE001 - the last resort; some libraries' errors aren't of `Exception`
@@ -138,14 +138,17 @@ def _require_utf8(arguments: Sequence[str]) -> None:
             )
 
 
-def _quiet_code(error: BrokenPipeError | SystemExit) -> int:
-    """The exit code where nobody reads the output any more, as in `keras-qat explain | head`.
+def _end(error: BrokenPipeError | SystemExit) -> tuple[str, int]:
+    """The message and the exit code where a library ends the program, or nobody reads the output any more.
 
-    Rich raises `SystemExit` then.
+    The latter is so in `keras-qat explain | head`; Rich raises `SystemExit` then. `SystemExit` may hold a text instead
+    of a code (https://docs.python.org/3/library/exceptions.html#SystemExit).
     """
-    if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):
-        return int(error.code or 0)
-    return BROKEN_PIPE
+    if isinstance(error, BrokenPipeError) or isinstance(error.__context__, BrokenPipeError):
+        return "", BROKEN_PIPE
+    if error.code is None or isinstance(error.code, int):
+        return "", int(error.code or 0)
+    return str(error.code), 2
 
 
 @contextmanager

@@ -5,7 +5,9 @@ initialized, and such lines ignore every setting ("E0000 00:00:… Unable to reg
 https://github.com/tensorflow/tensorflow/issues/100442). They are no errors. So standard error goes to a temporary file
 during the import, and what isn't such a line is written out afterwards.
 
-A user who sets `TF_CPP_MIN_LOG_LEVEL` to another value than 3 sees everything.
+A user who sets `TF_CPP_MIN_LOG_LEVEL` to another value than 3 sees everything, at once. That is the only way to see the
+last line of an import that ends the process by a signal, as TensorFlow does on a CPU without the instructions that it
+was compiled for: what is in the temporary file is lost then.
 """
 
 import contextlib
@@ -71,8 +73,8 @@ def hide_start_up_lines() -> None:
 def without_start_up_lines() -> Iterator[None]:
     """Write the lines that the block wrote to standard error after it, without those of TensorFlow's C++ log.
 
-    Fatal messages stay, and every line that isn't of the log. Where standard error can't be redirected, all lines
-    appear at once.
+    Fatal messages stay, and every line that isn't of the log, unless the process ends within the block. Where standard
+    error can't be redirected, all lines appear at once.
     """
     with contextlib.ExitStack() as stack:
         try:

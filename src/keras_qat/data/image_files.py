@@ -5,6 +5,7 @@ tells which file failed. TensorFlow wraps an exception raised inside `tf.data` i
 unwraps it.
 """
 
+import errno
 import functools
 import io
 import logging
@@ -21,10 +22,10 @@ import tensorflow as tf
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError, features
 
-from keras_qat.errors import BrokenImageError, DataError, UserError
+from keras_qat.errors import BrokenImageError, DataError, StorageError, UserError
 from keras_qat.files import open_file
 from keras_qat.progress import track
-from keras_qat.text import one_line, path_text, size_text
+from keras_qat.text import one_line, path_text, shortened, size_text
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp"})
 
@@ -46,10 +47,26 @@ _MOST_DIGITS = 18
 _BYTES_PER_PIXEL = 16
 """The largest file has so many bytes for each pixel of the largest image, since some decoders read the whole file."""
 
+_OF_THE_MACHINE = frozenset(
+    {
+        errno.EIO,
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.ENODEV,
+        errno.ENOMEM,
+        errno.ENOTCONN,
+        errno.ESTALE,
+        errno.ETIMEDOUT,
+    }
+)
+"""The numbers of errors that say nothing of a file: of a disk or network that fails, or of too many open files."""
+
 _ADVICE = "Replace the file with a whole image, or remove it."
 
 # TensorFlow puts the Python exception's class, message and traceback into its own message.
-_UNWRAPPED: Mapping[str, type[DataError]] = {kind.__name__: kind for kind in (DataError, BrokenImageError)}
+_UNWRAPPED: Mapping[str, type[Exception]] = {
+    kind.__name__: kind for kind in (DataError, BrokenImageError, StorageError, MemoryError)
+}
 _WRAPPED = re.compile(rf"(?P<kind>{'|'.join(_UNWRAPPED)}): (?P<message>.+)")
 
 
@@ -120,6 +137,9 @@ def opened(file: str | io.BytesIO, name: str, advice: str = _ADVICE) -> Iterator
     Raises:
         BrokenImageError: If the content is no image of a format in `FORMATS`, has more than `most_pixels()` pixels, or
             is broken where the block reads it.
+        StorageError: If the disk, the network or a limit of the system is why it can't be read, and not the file. The
+            callers that leave out broken images let it through, since a good one would be left out.
+        MemoryError: If there is too little memory to decode it.
         UserError: If the limit of pixels is none.
     """
     most = most_pixels()
@@ -136,13 +156,20 @@ def opened(file: str | io.BytesIO, name: str, advice: str = _ADVICE) -> Iterator
             yield image
     except UserError:
         raise
+    except MemoryError as error:
+        raise MemoryError(f"too little memory to decode the image {path_text(name)}") from error
     except Exception as error:
-        # Pillow's decoders raise errors of many classes on broken files, among them RuntimeError, struct.error,
-        # SyntaxError and MemoryError. One line: `decode_errors` finds the message by its line in TensorFlow's.
+        # One line: `decode_errors` finds each message by its line in TensorFlow's.
+        if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
+            raise StorageError(
+                f"Can't read the image {path_text(name)}: {error.strerror}. Received: {name!r}. Check the disk or the "
+                "network folder, and how many files may be open (`ulimit -n`), and start again."
+            ) from error
+        # Pillow's decoders raise errors of many classes on broken files, among them RuntimeError, struct.error and
+        # SyntaxError.
         reason = next((say(error) for kind, say in _REASONS if isinstance(error, kind)), None)
         raise BrokenImageError(
-            f"Can't read the image {path_text(name)}: {reason or one_line(error) or type(error).__name__}. "
-            f"Received: {name!r}. {advice}"
+            f"Can't read the image {path_text(name)}: {reason or shortened(error)}. Received: {name!r}. {advice}"
         ) from error
 
 
@@ -155,7 +182,6 @@ _REASONS: tuple[tuple[type[Exception], Callable[[Any], str | None]], ...] = (
             f"of an image, now {most_pixels()}"
         ),
     ),
-    (MemoryError, lambda _: "there is too little memory to decode it"),
     (OSError, lambda error: error.strerror),
 )
 """(class of an error, what it says of the image, or `None` if its own message does); the first match applies."""
@@ -199,6 +225,8 @@ def decode_errors() -> Iterator[None]:
     Raises:
         BrokenImageError: If an image can't be read.
         DataError: If the file that holds the image can't be read.
+        StorageError: If the disk, the network or a limit of the system is why.
+        MemoryError: If there is too little memory to decode it.
 
     Example:
         >>> dataset = tf.data.Dataset.from_tensors("gone.png").map(

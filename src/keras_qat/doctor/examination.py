@@ -13,7 +13,7 @@ from keras_qat.doctor.findings import Finding, Severity, merge
 from keras_qat.errors import StorageError
 from keras_qat.onnx import OnnxFile, read_onnx_file
 from keras_qat.targets import Target, find_targets
-from keras_qat.text import one_line
+from keras_qat.text import shortened
 from keras_qat.types import OpKind
 
 
@@ -141,7 +141,7 @@ def examine(path: str | Path, targets: Iterable[str | Target] = ()) -> Examinati
         if refusal is None:
             raise
         raise StorageError(
-            f"The file isn't valid ONNX, and can't be examined: {one_line(refusal)[:200]}. Received: {str(path)!r}. "
+            f"The file isn't valid ONNX, and can't be examined: {shortened(refusal)}. Received: {str(path)!r}. "
             "Export it again; if it was copied, compare the sizes."
         ) from error
 

@@ -19,7 +19,7 @@ from keras_qat.errors import MOST_IMAGES_AT_ONCE, UserError, require_whole
 from keras_qat.evaluation.predictions import as_input, fixed_batch, random_inputs
 from keras_qat.progress import track
 from keras_qat.runtimes import Runtime, open_runtime
-from keras_qat.text import one_line
+from keras_qat.text import shortened
 
 LATENCY_RUNS = 60
 BENCHMARK_RUNS = 50
@@ -283,7 +283,7 @@ def _why_not(runtime: Runtime, batch: int, inputs: tuple[np.ndarray, ...]) -> st
         runtime.run(*inputs)
     except Exception as error:  # noqa: BLE001
         # The engine's own exception, if it is one, fits into a table without the advice that is around it.
-        return one_line(error.__cause__ or error) or type(error).__name__
+        return shortened(error.__cause__ or error)
     return None
 
 

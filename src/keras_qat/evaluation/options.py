@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from keras_qat.errors import MANY, MOST_IMAGES_AT_ONCE, MOST_THREADS, UserError, require_seed, settle_numbers
+from keras_qat.errors import MANY, MOST_IMAGES_AT_ONCE, MOST_THREADS, UserError, settle_numbers
 from keras_qat.files import to_json_value
 
 if TYPE_CHECKING:
@@ -61,7 +61,6 @@ class EvaluationSettings:
 
     def __post_init__(self) -> None:
         """Refuse numbers out of range, and an engine that has nothing to run."""
-        require_seed(self.seed)
         settle_numbers(self, batch_size=(1, MOST_IMAGES_AT_ONCE), threads=(1, MOST_THREADS), seed=(0, MANY))
         if self.compare is None and self.compare_engine is not None:
             raise UserError(

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from keras_qat import doctor, files, models, onnx, runtimes, targets, verify
-from keras_qat.errors import MANY, StorageError, UserError, require_seed, settle_numbers
+from keras_qat.errors import MANY, StorageError, UserError, settle_numbers
 from keras_qat.export.onnx_file import export_onnx
 from keras_qat.export.options import ExportOptions
 
@@ -45,7 +45,6 @@ class ExportSettings:
         """Refuse an unknown target or opset, and an output that can't be one."""
         targets.find_target(self.target)
         onnx.require_opset(self.options.opset, self.options.precision)
-        require_seed(self.seed)
         settle_numbers(self, seed=(0, MANY))
         if self.form == "onnx" and self.path.suffix != ".onnx":
             raise StorageError(

@@ -4,6 +4,7 @@ from .ownership import is_marked, locked, mark, remove_own, require_apart, requi
 from .paths import (
     FACTS_FILE,
     RUN_MARKER,
+    is_clutter,
     require_engine_model,
     require_image,
     require_model_file,
@@ -36,6 +37,7 @@ __all__ = [
     "atomic_path",
     "commit",
     "from_json_value",
+    "is_clutter",
     "is_disk_full",
     "is_file",
     "is_folder",

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_qat.errors import StorageError
-from keras_qat.text import one_line, size_text
+from keras_qat.text import shortened, size_text
 
 UNPACK_LIMIT = "KERAS_QAT_UNPACK_LIMIT_GB"
 """The environment variable that raises the limit of `require_unpackable`."""
@@ -24,7 +24,7 @@ _CONFIG, _WEIGHTS = "config.json", "model.weights."
 _BLOCK = 1 << 20
 
 _LONGEST = 1200
-"""The longest message of Keras that is quoted whole."""
+"""The longest message of Keras that is quoted whole. It may quote the configuration of the model before the cause."""
 
 _AGAIN = "Save it again with `model.save`, or copy it again."
 
@@ -114,17 +114,12 @@ def load_keras_file(path: Path) -> Any:
     try:
         model = keras.saving.load_model(path, compile=False)
     except Exception as error:  # JSON, HDF5, unknown layers and the code of any layer each fail in their own way.
-        text = _shortened(one_line(error) or type(error).__name__)
+        text = shortened(error, _LONGEST)
         remedy = next((remedy for mark, remedy in _REMEDIES if mark in text), _AGAIN)
         raise _unreadable(path, text.rstrip("."), remedy) from error
     if not isinstance(model, keras.Model):
         raise _unreadable(path, f"it holds a {type(model).__name__}, which is no model")
     return model
-
-
-def _shortened(text: str) -> str:
-    """A message without its middle, where Keras quotes the configuration of the model; the cause is at the end."""
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]} … {text[-_LONGEST // 2 :]}"
 
 
 def _require_checksums(path: Path) -> None:
@@ -137,7 +132,7 @@ def _require_checksums(path: Path) -> None:
                     while member.read(_BLOCK):
                         pass
     except Exception as error:  # Each way of compression reports damage by an error of its own.
-        problem = f"its {name} is damaged: {one_line(error) or type(error).__name__}"
+        problem = f"its {name} is damaged: {shortened(error)}"
         raise _unreadable(path, problem, "Copy or download it again.") from error
 
 

@@ -19,6 +19,25 @@ FACTS_FILE = "preprocessing.json"
 IMAGENET = "imagenet"
 """The name of the weights that Keras downloads."""
 
+_CLUTTER = frozenset({".ds_store", "thumbs.db", "desktop.ini"})
+"""The files in which file managers of macOS and Windows keep how a folder is shown, in lower case."""
+
+_NFS = ".nfs"
+"""So begins what a file on NFS is renamed to that was removed while a process had it open."""
+
+
+def is_clutter(name: str) -> bool:
+    """Whether a file of that name was put there by the operating system, and is part of no folder's contents.
+
+    Args:
+        name: the name of the file, without its folder.
+
+    Example:
+        >>> is_clutter(".DS_Store"), is_clutter(".nfs0000000000000001"), is_clutter("saved_model.pb")
+        (True, True, False)
+    """
+    return name.lower() in _CLUTTER or name.startswith(_NFS)
+
 
 def require_model_file(path: Path) -> None:
     """Refuse a path that can't be a Keras model.

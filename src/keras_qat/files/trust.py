@@ -8,12 +8,15 @@ have made that, too.
 """
 
 import hashlib
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import platformdirs
 
 from keras_qat.errors import StorageError, UserError
+from keras_qat.files.paths import is_clutter
+from keras_qat.files.storage import open_file
 
 _CHUNK = 2**20
 
@@ -29,7 +32,7 @@ def remember_written(path: Path) -> None:
     Args:
         path: the file, or the folder of a SavedModel.
     """
-    digest = _digest(path)
+    digest = _digest(path, _items(path))
     if digest is None:
         return
     with suppress(OSError):
@@ -61,7 +64,9 @@ def require_trusted(path: Path, *, trust: bool) -> None:
                 f"The folder is no SavedModel: it has no saved_model.pb. Received: {str(path)!r}. Give the folder that "
                 "`export_saved_model` or Keras's `model.export` wrote."
             )
-        digest = _digest(path)
+        items = _items(path)
+        # The contents of what the user trusts aren't read: a model may have gigabytes.
+        digest = None if trust else _digest(path, items)
         known = trust or (digest is not None and (_folder() / digest).is_file())
     except OSError as error:
         raise StorageError(
@@ -79,28 +84,42 @@ def _folder() -> Path:
     return Path(platformdirs.user_data_path("keras-qat")) / "written"
 
 
-def _digest(path: Path) -> str | None:
+def _digest(path: Path, items: Sequence[Path]) -> str | None:
     """The SHA-256 of a file, or of the names and contents of all files in a folder; `None` if the folder has links."""
     if path.is_file():
         return _digest_of_file(path)
-    if not path.is_dir():
-        raise StorageError(f"There is no model file of that name. Received: {str(path)!r}. Export or build it first.")
-    whole, linked = hashlib.sha256(), False
-    for item in sorted(path.rglob("*")):
-        linked = linked or item.is_symlink()
+    if any(item.is_symlink() for item in items):
+        return None
+    whole = hashlib.sha256()
+    for item in items:
         if item.is_file():
             whole.update(f"{item.relative_to(path).as_posix()!r} {_digest_of_file(item)}\n".encode())
-        elif not item.is_dir():
+    return whole.hexdigest()
+
+
+def _items(path: Path) -> list[Path]:
+    """All that a folder holds, sorted, without what the operating system puts there; of a file nothing.
+
+    Raises:
+        StorageError: If nothing is at the path, or the folder holds something that is neither a file nor a folder.
+    """
+    if path.is_file():
+        return []
+    if not path.is_dir():
+        raise StorageError(f"There is no model file of that name. Received: {str(path)!r}. Export or build it first.")
+    items = sorted(item for item in path.rglob("*") if not is_clutter(item.name))
+    for item in items:
+        if not item.is_file() and not item.is_dir():
             raise StorageError(
                 f"A folder of a model holds files and folders only. Received: {str(item)!r}, which is neither. Copy "
                 "the model again."
             )
-    return None if linked else whole.hexdigest()
+    return items
 
 
 def _digest_of_file(path: Path) -> str:
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with open_file(path) as file:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
     return digest.hexdigest()

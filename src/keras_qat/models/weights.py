@@ -14,6 +14,7 @@ import h5py
 
 from keras_qat.errors import StorageError, WeightsError
 from keras_qat.files import load_keras_file, require_weights
+from keras_qat.text import shortened
 
 _Shapes = Counter[tuple[int, ...]]
 """How often each shape occurs among the weights of a network."""
@@ -119,7 +120,7 @@ def _require_same_shapes(given: _Shapes, model: Any, origin: str) -> None:
 
 def _other_network(origin: str, model: Any, detail: str) -> WeightsError:
     return WeightsError(
-        f"The weights are not those of {model.name}: {' '.join(detail.split())}. Received: {origin}. "
+        f"The weights are not those of {model.name}: {shortened(detail)}. Received: {origin}. "
         f"Give weights of {model.name}, or name the network that they belong to."
     )
 
@@ -127,6 +128,6 @@ def _other_network(origin: str, model: Any, detail: str) -> WeightsError:
 def _corrupt(path: Path, error: Exception) -> WeightsError:
     return WeightsError(
         f"The file can't be read as weights, it is truncated or something else: "
-        f"{' '.join(str(error).split())}. "
+        f"{shortened(error)}. "
         f"Received: {str(path)!r}. Copy or download it again and compare its size with the original."
     )

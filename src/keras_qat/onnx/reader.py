@@ -13,6 +13,7 @@ from keras_qat.errors import StorageError
 from keras_qat.files import is_file, is_folder, is_there
 from keras_qat.onnx.stored import ExternalData, check_stored, without_external_data
 from keras_qat.onnx.walk import PAIR, Operation, input_at, is_constant, name_of, operations_of
+from keras_qat.text import shortened
 from keras_qat.types import Precision
 
 PRECISION_KEY, TARGET_KEY = "keras_qat.precision", "keras_qat.target"
@@ -174,7 +175,7 @@ def _first_cause(error: BaseException) -> str:
     """What went wrong first: onnx-ir's own message says only in which graph."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    return shortened(error)
 
 
 def _require_acyclic(graph: ir.Graph, path: Path) -> None:

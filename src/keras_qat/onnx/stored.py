@@ -18,6 +18,7 @@ import onnx
 from onnx import numpy_helper
 
 from keras_qat.errors import StorageError
+from keras_qat.text import shortened
 
 _LARGEST = 2**48
 """The largest number of elements that a tensor may have; no machine has memory for as many."""
@@ -72,7 +73,7 @@ def check_stored(model: onnx.ModelProto, path: Path) -> tuple[Path, tuple[Extern
             numpy_helper.to_array(tensor)
         except Exception as error:  # NumPy, protobuf and ml_dtypes each fail in their own way.
             remedy = "Export the model again; if it was copied, compare the sizes."
-            raise _refused(path, tensor, f"can't be read ({' '.join(str(error).split())[:200]})", remedy) from error
+            raise _refused(path, tensor, f"can't be read ({shortened(error)})", remedy) from error
     folder = _relocate(path, external)
     return folder, tuple(_data_of(path, folder, tensor) for tensor in external)
 

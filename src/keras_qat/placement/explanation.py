@@ -12,7 +12,7 @@ from typing import Literal
 from keras_qat.errors import UserError
 from keras_qat.graph import OUTPUT
 from keras_qat.placement.flow import MOVES_NUMBERS
-from keras_qat.text import first_few, markdown_cell
+from keras_qat.text import first_few, markdown_cell, one_line
 from keras_qat.types import BITS, EdgeDecision, Kernel, Placement, QuantizedTensor, QuantSpec, TensorRange
 
 Format = Literal["table", "mermaid", "dot"]
@@ -296,7 +296,7 @@ def mermaid(picture: Picture) -> str:
     """
     lines = [f"accTitle: {picture.title}", *map(_mermaid_node, picture.boxes)]
     for arrow in picture.arrows:
-        lines += [f"%% {' '.join(arrow.tooltip.split())}", f"{arrow.source} --> {arrow.sink}"]
+        lines += [f"%% {one_line(arrow.tooltip)}", f"{arrow.source} --> {arrow.sink}"]
     for flowing, color in _COLORS.items():
         numbers = [str(i) for i, arrow in enumerate(picture.arrows) if arrow.flowing is flowing]
         if numbers:

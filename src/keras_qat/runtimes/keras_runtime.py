@@ -15,6 +15,7 @@ from keras_qat.errors import StorageError, UnsupportedModelError
 from keras_qat.files import load_keras_file, require_model_file, require_trusted
 from keras_qat.runtimes.runtime import Runtime, TensorSpec, import_engine
 from keras_qat.targets import find_engine
+from keras_qat.text import shortened
 
 _SIGNATURE = "serving_default"
 
@@ -107,8 +108,7 @@ def _load(tf: Any, path: Path) -> Any:
     except Exception as error:
         # The protobuf reader, the checkpoint reader and the graph importer each raise their own exceptions.
         raise StorageError(
-            f"TensorFlow can't load the SavedModel. Received: {str(path)!r}: {' '.join(str(error).split())}. "
-            "Export it again."
+            f"TensorFlow can't load the SavedModel. Received: {str(path)!r}: {shortened(error)}. Export it again."
         ) from error
 
 

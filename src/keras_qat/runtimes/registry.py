@@ -5,6 +5,7 @@ it can run here and computes them exactly.
 """
 
 import importlib.util
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -225,7 +226,7 @@ def _engine_of(path: Path) -> targets.Engine:
         )
     if path.is_dir():
         return able[0]
-    with path.open("rb") as file:
+    with files.open_file(path) as file:
         start = file.read(4)
     return next((engine for engine in able if engine.magic and engine.magic == start), able[0])
 
@@ -255,7 +256,9 @@ class Judge:
     passed_over: tuple[str, ...] = ()
 
     def open(self, path: Path, *, max_batch: int) -> Runtime:
-        """Open an ONNX file. If the engine needs a file of its own, that is built beside the ONNX file.
+        """Open an ONNX file. If the engine needs a file of its own, that is built in a temporary folder.
+
+        A file of the engine that lies beside the ONNX file is the user's, and stays as it is.
 
         Args:
             path: the ONNX file.
@@ -264,10 +267,16 @@ class Judge:
         Raises:
             UserError: As from `open_runtime` and `build_engine`.
         """
-        if path.suffix not in find_engine(self.engine).suffixes:
-            path = build_engine(path, engine=self.engine, batch=BatchRange(max=max_batch)).path
-        # Trusted, since it was built above, or is an ONNX file.
-        return ADAPTERS[self.engine].opened(path, trust=True)
+        adapter = ADAPTERS[self.engine]
+        if path.suffix in adapter.engine.suffixes:
+            return adapter.opened(path)
+        # The engines that have files of their own read them into memory when they are opened.
+        with tempfile.TemporaryDirectory(prefix="keras-qat-engine-") as folder:
+            own = Path(folder) / f"model{adapter.engine.suffixes[0]}"
+            build_engine(path, own, engine=self.engine, batch=BatchRange(max=max_batch))
+            opened = adapter.opened(own, trust=True)
+        opened.source = str(path)
+        return opened
 
     def describe(self, runtime: Runtime) -> str:
         """Which engine judged, and why no better one did, for the report."""

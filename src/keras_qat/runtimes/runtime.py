@@ -22,10 +22,7 @@ from keras_qat.errors import (
     settle_numbers,
 )
 from keras_qat.targets import Engine
-from keras_qat.text import one_line
-
-_LONGEST = 300
-"""The number of characters that are shown of an engine's message."""
+from keras_qat.text import shortened
 
 
 @dataclass(frozen=True)
@@ -96,7 +93,7 @@ def engine_failure(
     except KerasQATError:
         raise
     except Exception as error:
-        reason = (one_line(error) or type(error).__name__)[:_LONGEST].rstrip(".")
+        reason = shortened(error).rstrip(".")
         fed = f", fed with {', '.join(map(_received, inputs))}" if inputs else ""
         raise kind(f"{what}: {reason}. Received: {source!r}{fed}. {remedy}") from error
 

@@ -15,6 +15,7 @@ from typing import Any
 from keras_qat import files, onnx, targets
 from keras_qat.errors import StorageError, UnsupportedModelError, UserError
 from keras_qat.runtimes.runtime import BatchRange, BuildOptions, Built, import_engine
+from keras_qat.text import one_line
 
 _AHEAD_OF_TIME = "tensorrt-rtx"
 """The engine that builds without a GPU."""
@@ -192,7 +193,7 @@ def _set_batch(profile: Any, tensor: Any, batch: BatchRange) -> None:
 
 
 def _parse_failure(engine: targets.Engine, trt: Any, source: Path, errors: list[Any]) -> UserError:
-    messages = "; ".join(" ".join(f"{e.node_operator()} {e.node_name()}: {e.desc()}".split()) for e in errors)
+    messages = "; ".join(one_line(f"{e.node_operator()} {e.node_name()}: {e.desc()}") for e in errors)
     if any(error.code() == trt.ErrorCode.MODEL_DESERIALIZE_FAILED for error in errors):
         return StorageError(f"{str(source)!r} is no valid ONNX file. Received: {messages}. Export it again.")
     return UnsupportedModelError(

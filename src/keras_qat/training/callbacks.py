@@ -25,7 +25,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from keras_qat.errors import KerasQATError, StorageError, UserError
 from keras_qat.files import is_disk_full
 from keras_qat.layers import FakeQuantize
-from keras_qat.text import one_line
+from keras_qat.text import shortened
 from keras_qat.training.cloning import all_layers
 from keras_qat.training.distiller import Distiller
 from keras_qat.training.optimizers import dump_optimizer, load_optimizer
@@ -264,12 +264,12 @@ def memory_explained(batch_size: int | None, accumulate: int = 1) -> Iterator[No
         text = f"{type(error).__name__}: {error}"
         if is_disk_full(error) and not isinstance(error, KerasQATError):
             raise StorageError(
-                f"A disk is full, so training stopped. Received: {one_line(text)[:300]}. Make room on it, and start "
+                f"A disk is full, so training stopped. Received: {shortened(text)}. Make room on it, and start "
                 "the same run again: it resumes from its last checkpoint."
             ) from error
         if not isinstance(error, MemoryError) and not any(mark in text for mark in _NO_MEMORY):
             raise
-        received = f"batch_size={batch_size}" if batch_size else text.splitlines()[0][:200]
+        received = f"batch_size={batch_size}" if batch_size else shortened(text)
         raise UserError(
             f"Training ran out of memory. Received: {received}. {smaller_batch(batch_size, accumulate)}"
         ) from error

@@ -23,7 +23,16 @@ import numpy as np
 from keras import ops
 
 from keras_qat.errors import StorageError, UserError
-from keras_qat.files import atomic_path, is_file, is_there, open_file, require_space, to_json_value, write_json
+from keras_qat.files import (
+    atomic_path,
+    is_file,
+    is_there,
+    open_file,
+    parse_json,
+    require_space,
+    to_json_value,
+    write_json,
+)
 from keras_qat.training.optimizers import dump_optimizer, load_optimizer
 from keras_qat.training.recipe import Recipe
 from keras_qat.training.session import Session
@@ -258,7 +267,7 @@ def _read(folder: Path, identity: RunIdentity, session: Session) -> tuple[Positi
         arrays = {name: file[name] for name in file.files}
     with _damage_reported(folder / LAST):
         # Older checkpoints lack these entries: all their images had labels.
-        state = {"labelled": True, "data": "", **json.loads(str(arrays[_STATE]))}
+        state = {"labelled": True, "data": "", **parse_json(str(arrays[_STATE]), "the state")}
         differing = [name for name, value in identity.to_dict().items() if state[name] != value]
     if differing:
         raise _UnusableError(f"it belongs to another run ({', '.join(differing)} differs)")

@@ -17,7 +17,6 @@ from keras_qat.errors import (
     UserError,
     is_number,
     require_number,
-    require_seed,
     settle_numbers,
 )
 from keras_qat.types import Monitor, RangeMode, TrainingPrecision
@@ -146,7 +145,6 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Refuse settings that can't be trained with."""
-        require_seed(self.seed)
         settle_numbers(self, batch_size=(1, MOST_IMAGES_AT_ONCE), seed=(0, MANY))
         require_optimizer(self.optimizer)
         # The one write that a frozen value needs: equal schedules become equal values, from text or from JSON's lists.

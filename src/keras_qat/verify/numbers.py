@@ -29,7 +29,7 @@ from keras_qat.errors import DataError, StorageError, UserError
 from keras_qat.graph import trace
 from keras_qat.layers import FakeQuantize, scale_of
 from keras_qat.progress import track
-from keras_qat.text import one_line
+from keras_qat.text import shortened
 
 _NOT_FINITE = "the file gives numbers that aren't finite, or that aren't numbers"
 """Why the error is null in JSON, which has no infinity."""
@@ -201,8 +201,7 @@ def _cut(path: str | Path, layers: Collection[str]) -> _CutFile:
         content = ir.to_proto(model).SerializeToString()
     except Exception as error:  # onnx-ir and protobuf each fail in their own way, as for 2 GiB or more.
         raise StorageError(
-            f"The file can't be cut at its Q/DQ pairs: {one_line(error)[:200]}. Received: {str(path)!r}. Export it "
-            "again."
+            f"The file can't be cut at its Q/DQ pairs: {shortened(error)}. Received: {str(path)!r}. Export it again."
         ) from error
     return _CutFile(content, inputs, outputs, fed_as)
 

@@ -14,7 +14,7 @@ from typing import BinaryIO, cast
 
 from keras_qat.errors import DataError, UserError
 from keras_qat.files import open_file
-from keras_qat.text import one_line, size_text
+from keras_qat.text import shortened, size_text
 
 _BLOCK = 512
 """The size of a header, in bytes; a header of zeros ends an archive."""
@@ -104,7 +104,7 @@ class Archive:
         except UserError:
             raise
         except Exception as error:  # `tarfile` raises errors of many classes on damaged headers
-            problem = one_line(error) or type(error).__name__
+            problem = shortened(error)
             raise archive_error(self.path, f"{name} is truncated or no uncompressed tar ({problem})") from error
         whole = within is not None and end == window.size
         if not whole and window.at(end, _BLOCK) != bytes(_BLOCK):

@@ -23,7 +23,7 @@ from keras_qat.data.imagenet.archive import Archive, Member, archive_error
 from keras_qat.errors import DataError
 from keras_qat.files import open_file
 from keras_qat.progress import track
-from keras_qat.text import one_line, size_text
+from keras_qat.text import shortened, size_text
 
 TRAIN, VALIDATION = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
 DEVKIT = "ILSVRC2012_devkit_t12.tar.gz"
@@ -132,7 +132,7 @@ def _extract(path: Path, names: Sequence[str]) -> list[bytes]:
     except DataError:
         raise
     except Exception as error:  # `tarfile` raises errors of many classes
-        raise _unusable(path, one_line(error) or type(error).__name__) from error
+        raise _unusable(path, shortened(error)) from error
     lacking = [name for name in names if name not in contents]
     if lacking:
         raise _unusable(path, f"it lacks {', '.join(lacking)}")
@@ -145,7 +145,7 @@ def _unpack(path: Path) -> bytes:
         with open_file(path) as compressed, gzip.open(compressed) as file:
             unpacked = file.read(_MOST_UNPACKED + 1)
     except (OSError, EOFError, zlib.error) as error:
-        raise _unusable(path, one_line(error)) from error
+        raise _unusable(path, shortened(error)) from error
     if len(unpacked) > _MOST_UNPACKED:
         raise _unusable(path, _TOO_LARGE)
     return unpacked

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from keras_qat.data.records import framing
 from keras_qat.errors import DataError, StorageError
-from keras_qat.files import atomic_path, is_file, open_file, waiting_lock
+from keras_qat.files import atomic_path, is_file, open_file, parse_json, waiting_lock
 from keras_qat.progress import track
 
 _logger = logging.getLogger(__name__)
@@ -119,7 +119,7 @@ def _save(index: RecordIndex, path: Path) -> None:
 def _load(path: Path) -> RecordIndex:
     # Opened here, since `np.load` leaves a damaged file open.
     with open_file(path) as file, np.load(file, allow_pickle=False) as arrays:
-        facts = json.loads(str(arrays["facts"]))
+        facts = parse_json(str(arrays["facts"]), "the index")
         return RecordIndex(
             **{name: arrays[name] for name in _ARRAYS},
             layout=facts["layout"],

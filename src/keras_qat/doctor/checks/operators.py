@@ -7,6 +7,7 @@ import onnx_ir as ir
 
 from keras_qat import onnx, targets
 from keras_qat.doctor.findings import Severity, Symptom
+from keras_qat.text import shortened
 
 _AGAIN = "Export it again. If it was copied, copy what lies beside it too."
 
@@ -49,7 +50,7 @@ def invalid_model(file: onnx.OnnxFile, _: targets.Target) -> Iterator[Symptom]:
         return
     refusal = file.refusal()
     if refusal is not None:
-        problem = f"it is not valid ONNX: {' '.join(refusal.split())[:200]}"
+        problem = f"it is not valid ONNX: {shortened(refusal)}"
         yield Symptom(Severity.ERROR, problem, "engines refuse it or guess", _AGAIN)
 
 
