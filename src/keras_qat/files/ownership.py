@@ -26,6 +26,7 @@ from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 from keras_qat._version import __version__
 from keras_qat.errors import StorageError
 from keras_qat.files.atomic import clean_leftovers, is_temporary
+from keras_qat.files.paths import is_clutter
 from keras_qat.files.storage import is_folder, is_there, write_json
 from keras_qat.text import first_few
 
@@ -96,8 +97,8 @@ def require_own(folder: Path, content: str, *, remedy: str) -> None:
 
 
 def _is_hidden(name: str) -> bool:
-    """Whether a file of that name is the mark, the lock or a temporary file."""
-    return name in {MARK, LOCK} or is_temporary(name)
+    """Whether a file of that name is the mark, the lock, a temporary file, or what a file manager leaves."""
+    return name in {MARK, LOCK} or is_temporary(name) or is_clutter(name)
 
 
 def remove_own(folder: Path, names: Iterable[str]) -> None:
