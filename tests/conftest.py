@@ -9,6 +9,9 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
+# A bug shows its traceback in the output of the test that met it.
+os.environ.setdefault("KERAS_QAT_TRACEBACK", "1")
+
 import pytest
 
 _ROOT = Path(__file__).resolve().parents[1]
@@ -25,13 +28,14 @@ def shared_data() -> Path:
 
 @pytest.fixture(autouse=True, scope="session")
 def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Baselines trained by tests don't touch the user's cache; all processes of pytest-xdist have the same."""
+    """Baselines trained by tests don't touch the user's cache and data; all processes of pytest-xdist have the same."""
     path = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         path = path.parent
     path = path / "cache"
     path.mkdir(exist_ok=True)
     os.environ["XDG_CACHE_HOME"] = str(path)
+    os.environ["XDG_DATA_HOME"] = str(path.parent / "data")
     return path
 
 

@@ -143,7 +143,7 @@ def test_engine_that_cannot_be_loaded(
 ) -> None:
     path = _changed(int8_engine.path, tmp_path, change)
     with pytest.raises(StorageError, match=rf"{path}.*Received: .*{said}.*keras-qat build-engine.*tensorrt-rtx"):
-        open_runtime(path, engine="tensorrt-rtx")
+        open_runtime(path, engine="tensorrt-rtx", trust=True)
 
 
 def test_version_stands_where_the_test_above_changes_it(int8_engine: EngineBuild) -> None:
@@ -306,7 +306,7 @@ def test_command_says_what_it_built(
     ("arguments", "said"),
     [
         (["--engine", "tensorrt-rtx", "--compute-capability", "1.0"], "Received: '1.0'"),
-        (["--engine", "tensorrt-rtx", "--min-batch", "0"], "Received: min 0"),
+        (["--engine", "tensorrt-rtx", "--min-batch", "0"], "`min` must be at least 1. Received: 0"),
         (["--engine", "coreml"], "Received: 'coreml'"),
         (["--engine", "openvino", "--max-batch", "4"], "any batch"),
         ([], "--engine"),

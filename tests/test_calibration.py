@@ -534,9 +534,9 @@ def test_images_of_another_shape(model: keras.Model, placement: Placement, shape
         calibrate(model, placement, [np.zeros(shape, "float32")])
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("value", [3e38, -3e38])
 @pytest.mark.parametrize("where", ["one", "all"])
-def test_weights_that_are_not_finite_name_the_tensor(value: float, where: str) -> None:
+def test_weights_that_overflow_name_the_tensor(value: float, where: str) -> None:
     """The first tensor behind them, even where a ReLU would swallow the NaN."""
     model = network()
     placement = plan(trace(model).graph, "onnxruntime")

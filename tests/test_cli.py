@@ -159,7 +159,7 @@ def test_bad_settings_fail_before_any_work(
 
 
 @pytest.mark.parametrize(
-    ("text", "part"), [("{", "aren't JSON"), ('{"rules": [{"select": "stem_cnov", "inputs": false}]}', "'stem_conv'")]
+    ("text", "part"), [("{", "isn't JSON"), ('{"rules": [{"select": "stem_cnov", "inputs": false}]}', "'stem_conv'")]
 )
 def test_bad_overrides(
     program: Program, folder: Path, weights: Path, tmp_path: Path, tiny_network: str, text: str, part: str

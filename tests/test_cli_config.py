@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -118,12 +119,25 @@ def test_every_command_takes_it(name: str) -> None:
         ("a.yaml", "range_mode: fast\n", ("[range_mode]", '"fast"')),
         ("a.yaml", "run: {target: {name: tensorrt}}\n", ("target",)),
         ("a.yaml", "seed: [1,\n", ("Can't read the options", "line 2")),
-        ("a.json", '{"seed" 1}', ("Can't read the options", "line 1 column 9")),
+        ("a.json", '{"seed" 1}', ("isn't JSON", "line 1 column 9")),
         ("a.toml", "seed = \n", ("Can't read the options", "line 1")),
         ("a.yaml", "- seed\n", ("which holds list",)),
         ("a.yaml", "just text\n", ("which holds str",)),
         ("a.yaml", "1: 2\n", ("has a name for each",)),
         ("a.ini", "seed=1\n", (".yaml, .yml, .toml, .json",)),
+        ("a.yaml", "model: !!python/object/apply:os.getcwd []\n", ("could not determine a constructor", "line 1")),
+        ("a.yaml", "seed: 1\nepochs: 2\nseed: 3\n", ("'seed' stands twice", "a.yaml")),
+        ("a.json", '{"seed": 1, "seed": 3}', ("'seed' stands twice",)),
+        ("a.toml", "seed = 1\nseed = 3\n", ("Can't read the options", "line 2")),
+        ("a.yaml", "seed: &one [1]\nmodel: *one\n", ("no aliases", "line 2")),
+        ("a.yaml", "seed: " + 10_000 * "[", ("too deep",)),
+        ("a.json", 10_000 * "[", ("too deep",)),
+        ("a.toml", "seed = " + 10_000 * "[", ("too deep",)),
+        ("a.yaml", f"seed: {5_000 * '1'}", ("4300 digits",)),
+        ("a.json", f'{{"seed": {5_000 * "1"}}}', ("4300 digits",)),
+        ("a.toml", f"seed = {5_000 * '1'}", ("4300 digits",)),
+        ("a.yaml", "seed: 1\0", ("special characters are not allowed",)),
+        ("a.yaml", 50_001 * "#\n", ("at most 100000 bytes", "100002 bytes")),
     ],
 )
 def test_mistakes_name_the_file_and_the_key(
@@ -181,3 +195,15 @@ def test_a_schedule_is_the_same_however_it_is_spelled() -> None:
     assert Settings.of(schedule="1@1,.1@2").recipe == Settings.of(schedule="1.0@1, 0.1@2.0").recipe
     spelled = Settings.of(schedule="1@1,.1@2")
     assert Settings.from_dict(json.loads(json.dumps(spelled.to_dict()))) == spelled
+
+
+@pytest.mark.parametrize("name", ["a.yaml", "a.toml", "a.json"])
+def test_a_file_of_another_encoding_a_folder_and_a_fifo_are_refused(
+    name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / name).write_bytes("model: é".encode("latin-1"))
+    (tmp_path / f"folder-{name}").mkdir()
+    os.mkfifo(tmp_path / f"fifo-{name}")
+    for prefix, said in {"": "'utf-8' codec", "folder-": "no such file", "fifo-": "no such file"}.items():
+        assert run_program(["run", "--config", str(tmp_path / f"{prefix}{name}")], app) == 2
+        assert said in " ".join(capfd.readouterr().err.split())

@@ -107,7 +107,7 @@ def test_misuse_is_refused() -> None:
         ImageSet.from_arrays("x", images, [0], _EIGHT)
     with pytest.raises(DataError, match="float32"):
         ImageSet.from_arrays("x", images.astype(np.float32), [0, 1], _EIGHT)
-    with pytest.raises(UserError, match="batch_size=0"):
+    with pytest.raises(UserError, match=r"`batch_size` must be at least 1\. Received: 0"):
         _numbered([0]).batches(0)
-    with pytest.raises(UserError, match="n=0"):
+    with pytest.raises(UserError, match=r"`n` must be at least 1\. Received: 0"):
         _numbered([0]).take(0, seed=0)

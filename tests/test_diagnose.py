@@ -440,7 +440,8 @@ def test_command_names_what_is_missing(program: Program, finished_run: Path, tmp
     ptq.write_bytes(ptq.read_bytes()[:3000])
     expect("can't be read as a Keras model", f"Received: {str(ptq)!r}")
     ptq.unlink()
-    expect("no ptq.keras", "Received:")
+    expect("ptq.keras (missing)", "Received:")
+    ptq.write_bytes(b"no model")
     settings = finished_run / "settings.json"
     for text, part in (("{", "isn't JSON"), ("[]", "aren't the settings"), ('{"modle": "resnet50"}', "'modle'")):
         settings.write_text(text)

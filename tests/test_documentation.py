@@ -3,9 +3,11 @@
 That the site itself is whole (its navigation, links between its pages, names of the API) is `make docs`.
 """
 
+import logging
 import re
 import runpy
 import shlex
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -194,9 +196,14 @@ def test_example_script_is_the_same_program(
         *("--model", trained_network, "--calibration-images", "32", "--validation-images", "32"),
         *("--skip-fine-tuning", "--skip-saved-model", "--skip-diagnosis"),
     ]
+    # What `main` changes of a process that is its own.
+    monkeypatch.setattr("logging.raiseExceptions", logging.raiseExceptions)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     monkeypatch.setattr("sys.argv", ["run_qat_workflow.py", *arguments, "--output", str(tmp_path)])
     with pytest.raises(SystemExit) as stopped:
         runpy.run_path(str(ROOT / "examples" / "resnet" / "run_qat_workflow.py"), run_name="__main__")
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
     assert stopped.value.code == 0
     assert "Baseline" in capsys.readouterr().out
     assert (tmp_path / f"{trained_network}-digits-onnxruntime" / "ptq.onnx").is_file()

@@ -139,7 +139,7 @@ def test_predict_keeps_as_many_classes_as_asked(tmp_path: Path) -> None:
     with OnnxRuntime(classifier(tmp_path / "model.onnx")) as runtime:
         assert predict(runtime, [(images, np.zeros(2, int))], best=2).classes.shape == (2, 2)
         assert predict(runtime, [(images, np.zeros(2, int))]).classes.shape == (2, 3)
-        with pytest.raises(UserError, match="Received: best=0"):
+        with pytest.raises(UserError, match=r"`best` must be at least 1\. Received: 0"):
             predict(runtime, [(images, np.zeros(2, int))], best=0)
         with pytest.raises(DataError, match="Received: a batch of 0 images"):
             class_scores(runtime, images[:0])
@@ -261,7 +261,7 @@ def test_classes_in_another_order(evaluate: Callable[..., Evaluation], tmp_path:
         ({}, {"k": 0}, r"`k` must be at least 1\. Received: 0"),
         ({}, {"batch_size": 0}, r"`batch_size` must be at least 1"),
         ({}, {"images": 0}, r"`images` must be at least 1"),
-        ({}, {"threads": 0}, r"at least 1 thread"),
+        ({}, {"threads": 0}, r"`threads` must be at least 1"),
         ({}, {"engine": "keras"}, r"Keras opens \.keras files"),
         ({}, {"compare_engine": "openvino"}, r"no file for that engine"),
         ({}, {"data": "nowhere"}, r"Received: 'nowhere'"),
@@ -324,7 +324,7 @@ def test_one_image(tmp_path: Path) -> None:
     ]
     unnamed = classify(classifier(tmp_path / "bare.onnx"), tmp_path / "green.png", preprocessing=RAW, k=9)
     assert [ranked.name for ranked in unnamed.classes] == ["1", "0", "2"]
-    with pytest.raises(UserError, match="Received: k=0"):
+    with pytest.raises(UserError, match=r"`k` must be at least 1\. Received: 0"):
         classify(path, tmp_path / "green.png", k=0)
 
 
@@ -392,7 +392,7 @@ def test_the_command_classifies_one_image(program: Program, tmp_path: Path) -> N
         (("--image", "text.png"), "Can't read the image"),
         (("--image", "text.png", "--compare", "model.onnx"), "Drop one"),
         (("--data", "photos", "--preprocessing", "raw"), "Received: 'raw'"),
-        (("--data", "photos", "--preprocessing", "rgb:4"), "Unknown preprocessing mode"),
+        (("--data", "photos", "--preprocessing", "rgb:4"), "`mode` must be 'caffe'"),
         (("--data", "photos", "--engine", "ncnn"), "Received: 'ncnn'"),
         (("--data", "photos", "--output", "empty"), "Received: the folder"),
         (("--data", "photos", "--log-file", "text.png/a.log"), "Can't write to the folder"),

@@ -218,7 +218,7 @@ def test_command_knows_the_zoo(program: Program, tiny_network: str) -> None:
         (["--target", "tpu"], "Received: 'tpu'"),
         (["--format", "svg"], "svg"),
         (["--model", "tinyresnet", "--overrides", "none.json"], "Can't read none.json"),
-        (["--model", "tinyresnet", "--overrides", "{folder}/text.keras"], "aren't JSON"),
+        (["--model", "tinyresnet", "--overrides", "{folder}/text.keras"], "isn't JSON"),
         (["--model", "tinyresnet", "--overrides", "{folder}/typo.json"], "Did you mean 'stem_conv'"),
         (["--model", "tinyresnet", "--ranges", "{folder}/text.keras"], "isn't JSON"),
         (["--model", "tinyresnet", "--ranges", "{folder}/typo.json"], "doesn't hold ranges"),

@@ -94,7 +94,7 @@ def test_a_quantized_model_as_json(program: Program, folder: Path, tmp_path: Pat
 
 def test_the_file_goes_beside_the_model(program: Program, folder: Path, tmp_path: Path) -> None:
     (tmp_path / "int8.keras").write_bytes((folder / "int8.keras").read_bytes())
-    assert program(tmp_path / "int8.keras")[0] == 0
+    assert program(tmp_path / "int8.keras", "--target", "tensorrt")[0] == 0
     assert (tmp_path / "int8.onnx").is_file()
     assert read_model_facts(tmp_path / "int8.onnx") is None
 
@@ -102,7 +102,8 @@ def test_the_file_goes_beside_the_model(program: Program, folder: Path, tmp_path
 def test_half_precision(program: Program, folder: Path, tmp_path: Path) -> None:
     for name in ("float", "int8"):
         code, out, _ = program(
-            folder / f"{name}.keras", "--precision", "fp16", "--output", tmp_path / f"{name}.onnx", "--json"
+            *(folder / f"{name}.keras", "--target", "tensorrt", "--precision", "fp16"),
+            *("--output", tmp_path / f"{name}.onnx", "--json"),
         )
         record = json.loads(out)
         assert (code, record["opset"], record["check"]["precision"]) == (0, 19, "fp16")
@@ -160,7 +161,7 @@ def test_a_wrong_file_is_kept_and_reported(
     monkeypatch.setattr(export, "export_onnx", write_another)
     for name, message in (("float", "doesn't compute what its Keras model computes"), ("int8", "first at")):
         path = tmp_path / f"{name}.onnx"
-        code, out, err = program(folder / f"{name}.keras", "--output", path)
+        code, out, err = program(folder / f"{name}.keras", "--target", "tensorrt", "--output", path)
         assert code == 3
         assert message in err
         assert "The file computes" not in out

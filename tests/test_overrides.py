@@ -398,7 +398,8 @@ def test_optional_rule_may_match_nothing(residual: Graph) -> None:
         ({"inputs": (True,)}, "counted from 0"),
         ({"output": (0,)}, "`output` must be"),
         ({"weights": "yes"}, "`weights` must be"),
-        ({"weight_bits": 9}, "from 2 to 8"),
+        ({"weight_bits": 9}, "`weight_bits` must be at most 8"),
+        ({"weight_bits": 4.0}, "`weight_bits` must be a whole number"),
         ({"weights": False, "weight_bits": 4}, "no bits"),
     ],
 )
@@ -462,7 +463,7 @@ def test_code_can_not_be_saved() -> None:
 @pytest.mark.parametrize(
     ("text", "part"),
     [
-        ("{", "aren't JSON"),
+        ("{", "isn't JSON"),
         ("[]", "keys mode, rules"),
         ('{"rule": []}', "keys mode, rules"),
         ('{"rules": {}}', "must be a list"),

@@ -138,7 +138,7 @@ def test_files_that_are_no_photos_stop_a_run_or_are_left_out(
         caplog.clear()
         with caplog.at_level(logging.WARNING):
             assert load_data(folder, EIGHT, seed=0, skip_bad=True).fingerprints() == whole.fingerprints()
-        assert f"1 file(s) of {stray.parent} that aren't named as images are left out: {stray.name}." in caplog.text
+        assert f"1 file(s) of {stray.parent} that aren't images are left out: {stray.name}." in caplog.text
     (classes / "bee" / "drones").mkdir()
     with pytest.raises(DataError, match="one level deep"):
         load_data(classes, EIGHT, seed=0, skip_bad=True)

@@ -504,9 +504,10 @@ def test_output_that_can_not_be_used(miniature: Miniature, tmp_path: Path, monke
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"shards": (0, 1)}, r"from 1 to 99999 shards. Received: shards=\(0, 1\)"),
+        ({"shards": (0, 1)}, "`shards` must be at least 1. Received: 0"),
+        ({"shards": (10**5, 1)}, "`shards` must be at most 99999. Received: 100000"),
         ({"shards": (26, 1)}, r"more train shards than images. Received: 26 shards, 25 images"),
-        ({"workers": 0}, "workers=0"),
+        ({"workers": 0}, "`workers` must be at least 1. Received: 0"),
         ({"seed": -1}, "seed=-1"),
     ],
 )

@@ -140,8 +140,14 @@ def test_a_photo_that_was_damaged_since_is_reported_with_advice(
     """`diagnose` and `train` have no --skip-bad; the command that made the run has it."""
     held_out = Path(load_saved(RunFolder(quantized).settings()).selection.source.paths[0])
     whole = held_out.read_bytes()
+    fingerprints = quantized / "data.json"
+    before = fingerprints.read_text()
     held_out.write_bytes(whole[:60] + bytes(len(whole) - 60))  # as long as before, and begins as an image
     try:
+        assert run_program(["diagnose", str(quantized)], app) == 2
+        assert "some were added, removed or changed" in " ".join(capsys.readouterr().err.split())
+        # A run with --skip-diagnosis may never have looked at that photo.
+        fingerprints.unlink()
         for command in ("diagnose", "train"):
             assert run_program([command, str(quantized)], app) == 2
             error = " ".join(capsys.readouterr().err.split())
@@ -149,6 +155,7 @@ def test_a_photo_that_was_damaged_since_is_reported_with_advice(
             assert error.endswith("Or make the run anew with --skip-bad, which leaves such files out.")
     finally:
         held_out.write_bytes(whole)
+        fingerprints.write_text(before)
 
 
 @pytest.mark.usefixtures("quantized")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import onnx
 import pytest
 from PIL import Image
 
@@ -186,8 +187,9 @@ def test_training_on_other_images_does_not_go_on_from_these(capsys: pytest.Captu
 def test_a_file_for_another_engine_than_the_model_was_quantized_for(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_program(["quantize", "a/best.keras", "--data", "photos", "--run-folder", "ort"], app) == 0
     arguments = ["export", "ort/ptq.keras", "--target", "tensorrt", "--output", "t.onnx"]
-    assert run_program(arguments, app) == 3
-    assert "isn't one for tensorrt" in capsys.readouterr().err
+    assert run_program(arguments, app) == 2
+    assert "target='tensorrt', and the model" in capsys.readouterr().err
+    assert not Path("t.onnx").exists()
 
 
 @pytest.mark.usefixtures("work")
@@ -306,10 +308,26 @@ def test_a_run_does_not_remove_its_own_input(option: str, capsys: pytest.Capture
 
 
 @pytest.mark.usefixtures("work")
-def test_a_run_of_an_earlier_version_is_replaced() -> None:
+def test_a_run_without_its_mark_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    """A file named settings.json may be the user's own `--config`."""
     (RUN / ".keras-qat.json").unlink()
+    before = _tree(RUN)
+    assert _quantize("a/best.keras", "--seed", "3") == 2
+    assert "The folder is not that of a run" in capsys.readouterr().err
+    assert _tree(RUN) == before
+
+
+@pytest.mark.usefixtures("work")
+@pytest.mark.parametrize("content", [b"", b"{", b"[]"])
+def test_a_run_whose_settings_were_lost_is_made_again(content: bytes) -> None:
+    (RUN / "settings.json").write_bytes(content)
     assert _quantize("a/best.keras", "--seed", "3") == 0
-    assert (RUN / ".keras-qat.json").is_file()
+
+
+@pytest.mark.usefixtures("work")
+def test_other_spellings_of_the_same_inputs_are_the_same_run(work: Path) -> None:
+    arguments = ["quantize", str(work / "a" / "best.keras"), "--data", str(work / "photos"), "--target", "tensorrt"]
+    assert run_program([*arguments, "--seed", "3", "--run-folder", str(RUN)], app) == 0
 
 
 @pytest.mark.usefixtures("work")
@@ -383,13 +401,27 @@ OVER_INPUTS: dict[str, list[str]] = {
     "verify, model": ["verify", "m.onnx", "--model", "a/best.keras", "--output", "a/best.keras"],
     "report, over the run's settings": ["report", str(RUN), "--output", f"{RUN}/settings.json"],
     "report, over another page": ["report", str(RUN), str(RUN)],
+    "diagnose, over the results": ["diagnose", str(RUN), "--output", f"{RUN}/results.json"],
+    "evaluate, over the facts": ["evaluate", "m.onnx", "--data", "photos", "--output", "preprocessing.json"],
+    "build-engine, external data": ["build-engine", "external.onnx", "--engine", "openvino"],
 }
 
 
 @pytest.mark.parametrize("mistake", OVER_INPUTS)
 def test_an_output_replaces_nothing_of_the_users(mistake: str, work: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for name in ("rules.json", "options.json", "r.json", "cat.log", "m.onnx", "cat.png", "runs/report.html"):
+    for name in (
+        "rules.json",
+        "options.json",
+        "r.json",
+        "cat.log",
+        "m.onnx",
+        "cat.png",
+        "preprocessing.json",
+        "runs/report.html",
+    ):
         Path(name).write_text("{}")
+    model = onnx.load(RUN / "ptq.onnx")
+    onnx.save_model(model, "external.onnx", save_as_external_data=True, location="external.bin", size_threshold=0)
     Path("link.md").symlink_to("rules.json")
     for name in ("pipe.md", "pipe.log"):
         os.mkfifo(name)

@@ -232,7 +232,7 @@ def test_missing_and_corrupt_files_are_named(name: str, tmp_path: Path) -> None:
         open_runtime(path)
     path.write_bytes(b"vtrt, but nothing that follows is an engine" * 20)
     with pytest.raises(StorageError, match=rf"(?s){name}.*again"):
-        open_runtime(path)
+        open_runtime(path, trust=True)
 
 
 def test_corrupt_onnx_in_openvino_prints_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -263,7 +263,7 @@ def test_missing_package_gives_an_install_hint(
     path = tmp_path / f"model{suffix}"
     path.write_bytes(b"any")
     with pytest.raises(UserError, match=rf"not installed.*pip install 'keras-qat\[{engine}\]'"):
-        open_runtime(path, engine=engine)
+        open_runtime(path, engine=engine, trust=True)
 
 
 def test_cuda_without_a_gpu_build_of_onnx_runtime(files: Files) -> None:
@@ -278,7 +278,7 @@ def test_cuda_without_a_gpu_build_of_onnx_runtime(files: Files) -> None:
 def test_onnx_runtime_that_quietly_falls_back_to_the_cpu(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
     real = onnxruntime.InferenceSession
 
-    def without_gpu(source: str, options: object, *, providers: object) -> onnxruntime.InferenceSession:
+    def without_gpu(source: str, options: object, *, providers: object, **_: object) -> onnxruntime.InferenceSession:
         assert providers == [("CUDAExecutionProvider", {"use_tf32": "0"})]
         return real(source, options, providers=["CPUExecutionProvider"])
 

@@ -260,9 +260,9 @@ def test_what_a_saved_model_cannot_show_stands_beside_it(tmp_path: Path) -> None
         UnsupportedModelError,
         match=r'doesn\'t show it: put a preprocessing\.json beside it.*"scores": "probability" or',
     ):
-        open_model(tmp_path / "saved", preprocessing=RAW)
+        open_model(tmp_path / "saved", preprocessing=RAW, trust=True)
     facts_beside(tmp_path, "logit")
-    with (model := open_model(tmp_path / "saved", preprocessing=RAW)).runtime:
+    with (model := open_model(tmp_path / "saved", preprocessing=RAW, trust=True)).runtime:
         assert (model.num_classes, model.meaning) == (2, "logit")
 
 

@@ -116,6 +116,7 @@ Write = Callable[[Path, str], None]
 
 def _cut(write: Write, folder: Path, loss: Loss, cut_after: int, patch: pytest.MonkeyPatch) -> str:
     """What is read after the power was cut while the second value replaced the first."""
+    remove = atomic._remove
     target, scratch = folder / "value.json", folder.with_name(f"{folder.name}-scratch")
     folder.mkdir()
     scratch.mkdir()
@@ -123,6 +124,8 @@ def _cut(write: Write, folder: Path, loss: Loss, cut_after: int, patch: pytest.M
     with patch.context() as cut:
         disk = Disk(cut, scratch, cut_after)
         disk.synced |= {path.stat().st_ino for path in folder.rglob("*")}
+        # Nothing is cleaned up when the power is gone.
+        cut.setattr(atomic, "_remove", lambda path: None if disk.left == 0 else remove(path))
         with suppress(PowerCutError):
             write(target, "second")
     disk.lose(loss, folder)

@@ -212,7 +212,7 @@ def inputs(batch: int) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.mark.usefixtures("cuda")
 def test_batches_of_any_size_in_any_order(engine: Path) -> None:
-    with open_runtime(engine) as runtime:
+    with open_runtime(engine, trust=True) as runtime:
         assert (runtime.engine, runtime.device) == ("TensorRT 11.4.0", "NVIDIA Stand-In")
         assert [str(spec) for spec in runtime.inputs] == ["a: float16 (?, 3)", "b: float16 (?, 3)"]
         assert [str(spec) for spec in runtime.outputs] == ["total: float16 (?, 3)", "dot: float32 (?,)"]
@@ -225,7 +225,7 @@ def test_batches_of_any_size_in_any_order(engine: Path) -> None:
 
 @pytest.mark.usefixtures("cuda")
 def test_batch_that_the_engine_was_not_built_for(engine: Path) -> None:
-    with open_runtime(engine) as runtime:
+    with open_runtime(engine, trust=True) as runtime:
         with pytest.raises(DataError, match=r"'a' of shapes \(1, 3\) to \(4, 3\)\. Received: \(5, 3\).*--max-batch"):
             runtime.run(*inputs(5))
         with pytest.raises(DataError, match=r"Received: float32"):
@@ -233,7 +233,7 @@ def test_batch_that_the_engine_was_not_built_for(engine: Path) -> None:
 
 
 def test_memory_that_runs_out(cuda: Cuda, engine: Path) -> None:
-    with open_runtime(engine) as runtime:
+    with open_runtime(engine, trust=True) as runtime:
         cuda.room = 8
         with pytest.raises(UserError, match=r"Received: out of memory \(cudaErrorMemoryAllocation\)"):
             runtime.run(*inputs(2))
@@ -245,7 +245,7 @@ def test_engine_of_another_version(engine: Path) -> None:
     with pytest.raises(
         StorageError, match=r"model\.engine.*expecting library version 11\.4\.0 got 10\.9\.0.*build-engine"
     ):
-        open_runtime(engine)
+        open_runtime(engine, trust=True)
 
 
 def test_cuda_python_is_missing(cuda: Cuda, engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -253,4 +253,4 @@ def test_cuda_python_is_missing(cuda: Cuda, engine: Path, monkeypatch: pytest.Mo
     monkeypatch.setitem(sys.modules, cuda.__name__, None)
     assert "pip install cuda-python" in str(why_no_gpu())
     with pytest.raises(UserError, match="pip install cuda-python"):
-        TensorRTRuntime(engine, engine=find_engine("tensorrt"))
+        TensorRTRuntime(engine, engine=find_engine("tensorrt"), trust=True)

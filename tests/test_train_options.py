@@ -52,7 +52,9 @@ def run(tmp_path: Path) -> Path:
     """The folder of a run with the files that the command checks before it trains."""
     (tmp_path / "settings.json").write_text(json.dumps({"target": "tensorrt", "skip_fine_tuning": True}))
     for name in ("baseline", "ptq"):
-        (tmp_path / f"{name}.keras").touch()
+        (tmp_path / f"{name}.keras").write_bytes(b"a model")
+    for name in ("placement", "preprocessing"):
+        (tmp_path / f"{name}.json").write_text("{}")
     return tmp_path
 
 

@@ -1,5 +1,6 @@
 """The check that a training step fits in memory."""
 
+import errno
 import logging
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_qat.errors import UserError
+from keras_qat.errors import StorageError, UserError
+from keras_qat.files import atomic_path
 from keras_qat.machine import hardware, memory
 from keras_qat.training import Recipe, fine_tune
 from keras_qat.training.callbacks import memory_explained
@@ -204,6 +206,28 @@ def test_every_kind_of_no_memory_is_explained(error: Exception) -> None:
     ):
         raise error
     assert caught.value.__cause__ is error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        tf.errors.ResourceExhaustedError(None, None, "/logs/events.v2; No space left on device"),
+        OSError(errno.ENOSPC, "No space left on device", "/logs/events.v2"),
+        RuntimeError("Can't write /logs/events.v2: Disk quota exceeded"),
+    ],
+)
+def test_a_full_disk_is_not_a_full_memory(error: Exception, tmp_path: Path) -> None:
+    with (
+        pytest.raises(StorageError, match=r"A disk is full.*Received: .*/logs/events\.v2.*Make room"),
+        memory_explained(6),
+    ):
+        raise error
+    with (
+        pytest.raises(StorageError, match=r"Can't write .*model: .*disk with room left"),
+        atomic_path(tmp_path / "model"),
+    ):
+        raise error
+    assert not list(tmp_path.iterdir())
 
 
 def test_other_errors_pass() -> None:

@@ -72,7 +72,9 @@ def test_two_devices_train_as_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize("count", [2, -1])
 def test_devices_that_are_not_there_are_refused(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tf.config, "list_logical_devices", lambda _: [])
-    with pytest.raises(UserError, match=rf"There are 0 GPUs.*Received: devices={count}"):
+    with pytest.raises(
+        UserError, match=rf"There are 0 GPUs.*Received: devices={count}|`devices` must be at least 0. Received: -1"
+    ):
         find_devices(count)
 
 

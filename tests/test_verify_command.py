@@ -222,6 +222,6 @@ def test_mistakes(program: Program, whole: Path, run: Path, tmp_path: Path) -> N
     expect(run, "--output", tmp_path / "a.txt", part=".json")
     expect(run, "--preprocessing", "caffe", part="caffe")
     (run / "ptq.onnx").unlink()
-    expect(run, part="no quantized ONNX file")
+    expect(run, part="ptq.onnx (missing)")
     (run / "placement.json").unlink()
-    expect(run, part="placement.json")
+    expect(run, part="placement.json (missing)")

@@ -9,7 +9,7 @@ import pytest
 
 from keras_qat.data import Preprocessing
 from keras_qat.errors import UserError, WeightsError
-from keras_qat.models import SEED_MODELS, Builder, ZooEntry, build_model, check_finite, find, names, register
+from keras_qat.models import SEED_MODELS, Builder, ZooEntry, build_model, find, names, register
 from keras_qat.models import zoo as registry
 
 # Keras 3.15 itself, when it saves a model under NumPy 2.
@@ -167,7 +167,8 @@ def test_truncated_file(tmp_path: Path, trained: Any, name: str, share: float) -
     (trained.save_weights if name == "w.weights.h5" else trained.save)(path)
     whole = path.read_bytes()
     path.write_bytes(whole[: int(len(whole) * share)])
-    with pytest.raises(WeightsError, match=rf"truncated.*Received: '.*{name}'. Copy or download"):
+    said = "truncated" if name == "w.weights.h5" else "whole zip archive"
+    with pytest.raises(WeightsError, match=rf"{said}.*Received: '.*{name}'\. .*it again"):
         _build(path)
 
 
@@ -195,14 +196,6 @@ def test_weights_that_are_not_finite(tmp_path: Path, trained: Any, value: float)
     trained.save_weights(tmp_path / "w.weights.h5")
     with pytest.raises(WeightsError, match="4 of 20 numbers in head/kernel of tiny4x1"):
         _build(tmp_path / "w.weights.h5")
-
-
-def test_check_finite_looks_into_nested_models(trained: Any) -> None:
-    check_finite(trained)
-    trained.get_layer("head").bias.assign(np.full(5, np.nan))
-    outer = keras.Sequential([keras.Input((8, 8, 3)), trained])
-    with pytest.raises(WeightsError, match=r"5 of 5 numbers in .*bias"):
-        check_finite(outer)
 
 
 @pytest.mark.parametrize(

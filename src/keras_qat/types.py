@@ -111,7 +111,7 @@ class QuantSpec:
 
     def __post_init__(self) -> None:
         """Check that the storage type can hold the integers."""
-        if self.bits not in BITS:
+        if type(self.bits) is not int or self.bits not in BITS:
             raise ValueError(f"`bits` must be from 2 to 8. Received: bits={self.bits}")
         if not self.signed and self.storage == "int8" and self.bits == max(BITS):
             raise ValueError(

@@ -1,5 +1,5 @@
 from .histogram import Histogram, merge
-from .intake import read_batches
+from .intake import read_batches, require_variety
 from .kernel_ranges import (
     WEIGHT_METHODS,
     WeightRanges,
@@ -50,4 +50,5 @@ __all__ = [
     "reestimate_batch_norms",
     "register_observer",
     "require_made_of",
+    "require_variety",
 ]

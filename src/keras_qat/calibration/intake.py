@@ -18,9 +18,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_qat.errors import DataError, UserError
+from keras_qat.errors import MOST_IMAGES_AT_ONCE, DataError, require_whole
 from keras_qat.graph import input_names
 from keras_qat.progress import track_images
+
+_IMAGE_RANK = 4
 
 _REGISTERED_TYPE = 2
 """`dtype.isbuiltin` of types that other packages register with NumPy, such as bfloat16."""
@@ -202,7 +204,7 @@ def read_batches(
     Raises:
         DataError: If the data cannot be read, does not fit the model or is not finite, or if it never ends and `images`
             is not given. A generator cannot be asked whether it ends.
-        UserError: If `images` or `batch_size` is below 1.
+        UserError: If `images` or `batch_size` isn't a whole number of at least 1.
 
     Example:
         >>> import keras
@@ -212,9 +214,8 @@ def read_batches(
         >>> [len(x) for (x,) in read_batches(data, model, images=7, batch_size=4, description="reading")]
         [4, 3]
     """
-    for name, value in (("images", images), ("batch_size", batch_size)):
-        if value is not None and value < 1:
-            raise UserError(f"`{name}` must be at least 1. Received: {value}. Give a larger number.")
+    images = None if images is None else require_whole("images", images)
+    batch_size = require_whole("batch_size", batch_size, most=MOST_IMAGES_AT_ONCE)
     source = open_source(data, model, batch_size)
     if source.endless and images is None:
         raise DataError(
@@ -239,6 +240,88 @@ def _take(batches: Iterable[list[np.ndarray]], images: int | None, description: 
             return
     if images is not None and taken:
         _logger.warning("%s with %d images: the data has no more of the %d.", description.capitalize(), taken, images)
+
+
+class Variety:
+    """Whether the images of a calibration tell anything, found out batch by batch.
+
+    Images that are all of one colour, such as the black ones of a camera that was covered, have no edges and no
+    textures: the ranges of all but the first tensors would be those of the biases.
+
+    Example:
+        >>> variety = Variety()
+        >>> variety.add([np.zeros((2, 8, 8, 3))])
+        >>> variety.plain, variety.problem[:38]
+        (True, 'All images are of one and the same col')
+    """
+
+    def __init__(self) -> None:
+        self._first: list[np.ndarray] = []
+        self._images = 0
+        self._same = True
+        self.plain = True
+        """Whether every pixel of all images so far is the same."""
+
+    def add(self, x: Sequence[np.ndarray]) -> None:
+        """Look at a batch.
+
+        Args:
+            x: one array for each input of the model, of shape (batch, …), channels last.
+        """
+        if not self._same:
+            return
+        self._images += len(x[0])
+        self._first = self._first or [array[:1] for array in x]
+        self._same = self._same and all(map(_all_equal, x, self._first))
+        self.plain = self.plain and self._same and all(map(_is_plain, x))
+
+    @property
+    def problem(self) -> str | None:
+        """What is wrong with the images that were looked at, as a sentence; `None` if nothing is."""
+        if not self._same or not self._images:
+            return None
+        if self.plain:
+            colour = self._first[0].reshape(-1, self._first[0].shape[-1])[0]
+            return (
+                "All images are of one and the same colour, and nothing can be calibrated on those. "
+                f"Received: {self._images} image(s) of the number(s) {colour}. "
+            )
+        return f"All images are the same, and the ranges fit that one. Received: {self._images} equal images. "
+
+
+def require_variety(batches: Iterable[np.ndarray]) -> None:
+    """Refuse images that are all of one colour, before anything is done with them. Most often one batch tells.
+
+    Args:
+        batches: arrays of images, of shape (batch, height, width, channels).
+
+    Raises:
+        DataError: If every pixel of all images is the same.
+
+    Example:
+        >>> require_variety([np.zeros((2, 8, 8, 3))])
+        Traceback (most recent call last):
+        ...
+        keras_qat.errors.DataError: All images are of one and the same colour, and nothing can be calibrated on ...
+    """
+    variety = Variety()
+    for x in batches:
+        variety.add([x])
+        if not variety.plain:
+            return
+    if variety.plain and variety.problem:
+        raise DataError(f"{variety.problem}{VARIETY}")
+
+
+VARIETY = "Give images like those that the model will see, and check how they are read and prepared."
+
+
+def _is_plain(array: np.ndarray) -> bool:
+    return array.ndim == _IMAGE_RANK and _all_equal(array, array[:1, :1, :1])
+
+
+def _all_equal(array: np.ndarray, first: np.ndarray) -> bool:
+    return bool((array == first).all())
 
 
 @dataclass(frozen=True)

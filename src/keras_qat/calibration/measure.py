@@ -6,6 +6,7 @@ only some columns of pixels are counted, always the same ones: the counts still 
 counts leave the device, a quarter of a megabyte for each tensor and batch, whatever the batch and image size.
 """
 
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
@@ -20,6 +21,8 @@ from keras_qat.calibration.methods import Observer, find_observer
 from keras_qat.errors import DataError, UnsupportedModelError
 from keras_qat.graph import Trace, trace
 from keras_qat.types import Placement, QuantSpec, TensorRange
+
+_logger = logging.getLogger(__name__)
 
 _MAGNITUDE = 0x7FFF_FFFF
 """All bits of a float32 except the sign. Read as integers, magnitudes keep their order; NaN comes after infinity."""
@@ -98,9 +101,10 @@ def calibrate_by_all(
         return dict.fromkeys(methods, ranges.Ranges())
     probe = build_probe(trace(model), tensors, counts=any(o.counts for o in observers.values()))
     states = {(method, name): o.init() for method, o in observers.items() for name in placement.sources}
-    count = 0
+    count, variety = 0, intake.Variety()
     for x in intake.read_batches(batches, model, images=images, description="calibrating", total=total):
         count += len(x[0])
+        variety.add(x)
         observed = probe.predict_on_batch(x)
         for name, sources in placement.sources.items():
             histogram = reduce(merge, (_histogram_of(source, *observed[source]) for source in sources))
@@ -108,6 +112,8 @@ def calibrate_by_all(
                 states[method, name] = observer.update(states[method, name], histogram)
     if count == 0:
         raise DataError("There is nothing to calibrate with. Received: 0 images. Give at least one batch.")
+    if variety.problem and count > 1:
+        _logger.warning("%s%s", variety.problem, intake.VARIETY)
     specs = placement.specs
     return {
         method: ranges.Ranges({name: _range(o, states[method, name], specs[name], count) for name in placement.sources})

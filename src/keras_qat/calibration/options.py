@@ -5,7 +5,7 @@ Keras is not imported here: the command line reads the options before it loads K
 
 from dataclasses import dataclass
 
-from keras_qat.errors import UserError
+from keras_qat.errors import MOST_IMAGES_AT_ONCE, settle_numbers
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,8 @@ class CalibrationOptions:
         bias_correction: correct the shift that rounding causes in the mean of each layer's output.
 
     Raises:
-        UserError: If a number is below 1. The names of methods are checked where they are used.
+        UserError: If a number isn't whole or is below 1, or a batch has more than 65,536 images. The names of methods
+            are checked where they are used.
 
     Example:
         >>> CalibrationOptions(calibration_images=64).calibration_method
@@ -38,7 +39,5 @@ class CalibrationOptions:
     bias_correction: bool = True
 
     def __post_init__(self) -> None:
-        """Refuse numbers of images below 1."""
-        for name in ("calibration_images", "calibration_batch_size"):
-            if getattr(self, name) < 1:
-                raise UserError(f"`{name}` must be at least 1. Received: {getattr(self, name)}. Give a larger number.")
+        """Refuse numbers that can't be those of images."""
+        settle_numbers(self, calibration_batch_size=(1, MOST_IMAGES_AT_ONCE))

@@ -22,8 +22,8 @@ import numpy as np
 import platformdirs
 
 from keras_qat._version import __version__
-from keras_qat.errors import UserError
-from keras_qat.files import from_json_value, read_json, to_json_value, waiting_lock, write_json
+from keras_qat.errors import UserError, require_whole
+from keras_qat.files import from_json_value, is_there, read_json, to_json_value, waiting_lock, write_json
 from keras_qat.placement import require_ranges
 from keras_qat.types import Placement, TensorRange
 
@@ -177,7 +177,12 @@ class RangesDiff:
 
         Args:
             worst: the number of rows; all if not given.
+
+        Raises:
+            UserError: If `worst` isn't a whole number of at least 1.
         """
+        if worst is not None:
+            require_whole("worst", worst)
         rows = [
             f"| {change.tensor} | {change.before.amax:.4g} | {change.after.amax:.4g} | {change.ratio:.4g} | "
             f"{' → '.join(dict.fromkeys((change.before.method, change.after.method)))} |"
@@ -210,7 +215,7 @@ def cached_ranges(key: str, compute: Callable[[], Ranges], *, folder: Path | Non
     path = (folder or cache_folder()) / f"{key}.json"
     with waiting_lock(path, _logger.info):
         try:
-            ranges = Ranges.load(path) if path.exists() else None
+            ranges = Ranges.load(path) if is_there(path) else None
         except (OSError, UserError) as error:
             _logger.warning("The cached ranges can't be read (%s); calibrating again.", error)
             ranges = None

@@ -1,5 +1,6 @@
 from .making import run_command
-from .program import app, main
+from .process import main
+from .program import app
 
 __all__ = [
     "app",

@@ -19,16 +19,57 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import cyclopts
+import yaml  # type: ignore[import-untyped]
 from cyclopts import Parameter
-from cyclopts.config import Dict, Json, Toml, Yaml
+from cyclopts.config import Dict, Toml
 
 from keras_qat.errors import StorageError, UserError
-from keras_qat.files import is_file
+from keras_qat.files import is_file, read_json, read_text
 from keras_qat.text import one_line
 
 _OPTION = "--config"
 
-_READERS: Mapping[str, Callable[..., Any]] = {".yaml": Yaml, ".yml": Yaml, ".toml": Toml, ".json": Json}
+_LARGEST = 100_000
+"""Bytes; the options of all commands take a few thousand, and a page of YAML takes long to read."""
+
+
+class _OptionsLoader(yaml.SafeLoader):  # type: ignore[misc]
+    """Reads plain values, as YAML's safe loader does, and refuses a name that stands twice in one mapping.
+
+    It also refuses aliases, with which a few lines become a list of billions of values.
+    """
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """The next node of the file."""
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.composer.ComposerError(None, None, "options have no aliases", self.peek_event().start_mark)
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        """The mapping of a node; PyYAML would keep the last of two values."""
+        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        twice = next((key for i, key in enumerate(names) if key in names[:i]), None)
+        if twice is not None:
+            raise yaml.constructor.ConstructorError(None, None, f"the name {twice!r} stands twice", node.start_mark)
+        return dict(super().construct_mapping(node, deep))
+
+
+def _read_yaml(path: Path) -> Any:
+    loader = _OptionsLoader(read_text(path))
+    loader.name = str(path)  # Messages name it.
+    return {} if (options := loader.get_single_data()) is None else options  # An empty file sets nothing.
+
+
+def _read_toml(path: Path) -> Any:
+    return Toml(path).config
+
+
+_READERS: Mapping[str, Callable[[Path], Any]] = {
+    ".yaml": _read_yaml,
+    ".yml": _read_yaml,
+    ".toml": _read_toml,
+    ".json": read_json,
+}
 
 _HELP = (
     "Take options from this .yaml, .toml or .json file. Those of the command line take precedence. `run` repeats a run "
@@ -93,10 +134,16 @@ def _read(path: Path) -> Mapping[str, Any]:
         raise UserError(
             f"Options stand in a {', '.join(_READERS)} file. Received: {str(path)!r}. Rename it, or write such a file."
         )
+    if (size := path.stat().st_size) > _LARGEST:
+        raise UserError(
+            f"A file of options has at most {_LARGEST} bytes. Received: {str(path)!r}, which has {size} bytes. "
+            "Name another file."
+        )
     try:
-        options = reader(path).config
-    except (cyclopts.CycloptsError, OSError) as error:
-        reason = one_line(error.__cause__ or error)
+        options = reader(path)
+    except (cyclopts.CycloptsError, yaml.YAMLError, ValueError, RecursionError, OSError) as error:
+        cause = error.__cause__ or error
+        reason = "it nests too deep" if isinstance(cause, RecursionError) else one_line(cause)
         raise UserError(f"Can't read the options: {reason}. Received: {str(path)!r}. Correct that line.") from error
     if not isinstance(options, Mapping) or not all(isinstance(key, str) for key in options):
         raise UserError(
@@ -117,7 +164,7 @@ def _of_command(options: Mapping[str, Any], commands: tuple[str, ...], root: cyc
 def _unknown(
     error: cyclopts.UnknownOptionError, path: Path, commands: tuple[str, ...], arguments: cyclopts.ArgumentCollection
 ) -> UserError:
-    key = (error.token.keyword or "").strip("[]")
+    key = (error.token.keyword or "").strip("[]").replace("][", ".")
     known = [argument.name.removeprefix("--") for argument in arguments if argument.name.startswith("--")]
     near = difflib.get_close_matches(key.replace("_", "-"), known, n=1)
     advice = f"Did you mean {near[0]!r}?" if near else f"See `keras-qat {' '.join(commands)} --help`."

@@ -17,8 +17,8 @@ from rich.table import Table
 from keras_qat import data as data_sets
 from keras_qat import evaluation, files, machine, report, run, verify
 from keras_qat.cli import shared
-from keras_qat.cli.outputs import JSON, LOG
 from keras_qat.cli.shared import logging_to, show
+from keras_qat.cli.written import JSON, LOG
 from keras_qat.data import require_source
 from keras_qat.errors import GateMissedError, UserError
 
@@ -37,6 +37,7 @@ else:
         images=Annotated[int | None, shared.AtLeastOne],
         threads=Annotated[int | None, shared.AtLeastOne],
         skip_bad=Annotated[bool, shared.Flag],
+        trust=Annotated[bool, shared.Flag],
     )
     # `--image` replaces the data, and the seed of the file's run replaces the default.
     EvaluateOptions = shared.option_group("EvaluateOptions", _EVALUATION, optional={"data", "seed"}, without={"file"})
@@ -135,6 +136,8 @@ def evaluate_command(
         shared.require_all(
             (files.require_engine_model, file),
             (files.require_engine_model, given.get("compare")),
+            (shared.trusting(given.get("trust", False)), file),
+            (shared.trusting(given.get("trust", False)), given.get("compare")),
             (require_source, data),
             (files.require_image, image),
         )
@@ -146,6 +149,7 @@ def evaluate_command(
         else:
             chosen = {"k": evaluation.EvaluationSettings.k, **given}
             chosen = {name: chosen.get(name) for name in ("engine", "preprocessing", "k", "threads")}
+            chosen["trust"] = given.get("trust", False)
             logged = {"file": str(file), "image": str(image), "engine": chosen["engine"], "k": chosen["k"]}
             note(f"Settings: {json.dumps(logged)}")
             classification = evaluation.classify(file, image, **chosen)

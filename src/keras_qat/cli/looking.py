@@ -15,16 +15,17 @@ from cyclopts import Parameter
 from rich.table import Table
 
 from keras_qat import calibration, doctor, graph, models, placement, report, run, targets
-from keras_qat.cli.outputs import JSON, TEXT
 from keras_qat.cli.shared import AtLeastOne, Json, require_all, show
+from keras_qat.cli.written import JSON, Output
 from keras_qat.errors import GateMissedError, StorageError, UserError
 from keras_qat.files import is_file, is_folder, read_text, require_model_file, to_json, write_json, write_text
 from keras_qat.progress import CONSOLE
+from keras_qat.text import printable
 
 
 def report_command(
     *runs: Path,
-    output: Annotated[Path | None, TEXT] = None,
+    output: Annotated[Path | None, Output((".html", ".htm", ".md", ".txt"), of_run=(run.PAGE,))] = None,
     form: Annotated[Literal["html", "markdown"], Parameter(name="--format")] = "html",
     as_json: Annotated[bool, Json] = False,
 ) -> None:
@@ -62,7 +63,7 @@ def report_command(
         text = report.markdown_report(files)
     else:
         write_text(output, report.markdown_report(files))
-    sys.stdout.write(to_json(_summary(files, written)) if as_json else text)
+    sys.stdout.write(to_json(_summary(files, written)) if as_json else printable(text))
 
 
 def _run_folders(paths: Sequence[Path]) -> Sequence[Path]:
@@ -72,7 +73,8 @@ def _run_folders(paths: Sequence[Path]) -> Sequence[Path]:
         return paths[:1]
     for path in paths:
         if path not in folders and is_folder(path):
-            CONSOLE.print(f"{path} is left out: it holds no results.json.", markup=False, soft_wrap=True)
+            note = f"{printable(str(path))} is left out: it holds no results.json."
+            CONSOLE.print(note, markup=False, soft_wrap=True)
     return folders
 
 
@@ -85,7 +87,8 @@ def _page_path(folders: Sequence[Path]) -> Path:
 
 def _own_page(path: Path) -> Path:
     """The path, unless it names a page that keras-qat did not write."""
-    if is_file(path) and 'name="generator" content="keras-qat' not in read_text(path)[:2000]:
+    # A page that is empty was lost in a power cut.
+    if is_file(path) and (text := read_text(path)) and 'name="generator" content="keras-qat' not in text[:2000]:
         raise StorageError(
             f"A page of another tool would be replaced. Received: {str(path)!r}. Name another file with --output."
         )
@@ -114,7 +117,7 @@ def explain_command(
     form: Annotated[Literal["table", "mermaid", "dot"], Parameter(name="--format")] = "table",
     overrides: Path | None = None,
     ranges: Path | None = None,
-    output: Annotated[Path | None, TEXT] = None,
+    output: Annotated[Path | None, Output((".md", ".txt", ".mmd", ".mermaid", ".dot", ".gv", ".json"))] = None,
     as_json: Annotated[bool, Json] = False,
 ) -> None:
     """Show for every edge of a model whether it has a Q/DQ pair, and why. Needs no weights and no images.

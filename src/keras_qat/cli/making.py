@@ -16,7 +16,7 @@ from keras_qat import calibration, export, files, runtimes, targets, training, v
 from keras_qat import models as networks
 from keras_qat import run as runs
 from keras_qat.cli import shared
-from keras_qat.cli.outputs import Output
+from keras_qat.cli.written import Output
 from keras_qat.data import require_source
 from keras_qat.errors import GateMissedError, StorageError, UserError
 from keras_qat.text import size_text

@@ -14,8 +14,8 @@ from cyclopts.validators import Number
 from keras_qat import evaluation, machine, report
 from keras_qat import run as runs
 from keras_qat.cli import shared
-from keras_qat.cli.outputs import JSON, Output
 from keras_qat.cli.shared import show
+from keras_qat.cli.written import JSON, Output
 from keras_qat.data import require_source
 from keras_qat.errors import UserError
 from keras_qat.files import require_engine_model, write_json
@@ -33,6 +33,7 @@ def benchmark_command(
     warm_up: Annotated[int, Parameter(validator=Number(gte=0))] = 10,
     threads: Annotated[int | None, shared.AtLeastOne] = None,
     engine: str | None = None,
+    trust: Annotated[bool, shared.Flag] = False,
     as_json: Annotated[bool, shared.Json] = False,
     output: Annotated[Path | None, JSON] = None,
     plot: Annotated[Path | None, Output((".png", ".svg"))] = None,
@@ -55,6 +56,7 @@ def benchmark_command(
         threads: Threads of one inference, for ONNX Runtime and OpenVINO on the CPU. If not given, all cores.
         engine: The engine that runs all files, such as openvino or onnxruntime-cuda (docs/engines.md has all). If not
             given, each file's suffix decides.
+        trust: Let the code in a SavedModel or TensorRT engine run that keras-qat did not write (docs/security.md).
         as_json: Print JSON instead of the table.
         output: Write all figures to this JSON file, too.
         plot: Draw latency by batch size into this .png or .svg file, too. Needs keras-qat[plot].
@@ -63,12 +65,13 @@ def benchmark_command(
         raise UserError("There is nothing to time. Received: no file. Name a model file, such as qat.onnx.")
     shared.require_all(
         *((require_engine_model, file) for file in files),
+        *((shared.trusting(trust), file) for file in files),
     )
     if plot is not None:
         report.require_plot(plot)
 
     benchmark = evaluation.benchmark_files(
-        files, engine=engine, threads=threads, batch_sizes=batch_sizes, runs=runs, warm_up=warm_up
+        files, engine=engine, threads=threads, batch_sizes=batch_sizes, runs=runs, warm_up=warm_up, trust=trust
     )
     environment = machine.read_environment()
     record = {**benchmark.to_dict(), "environment": asdict(environment)}
@@ -87,7 +90,7 @@ def diagnose_command(
     images: Annotated[int, shared.AtLeastOne] = 64,
     worst: Annotated[int, shared.AtLeastOne] = 10,
     data: str | None = None,
-    output: Annotated[Path | None, Output((".json",), of_run=True)] = None,
+    output: Annotated[Path | None, Output((".json",), of_run=runs.DIAGNOSES)] = None,
     as_json: Annotated[bool, shared.Json] = False,
 ) -> None:
     """Show which tensors and kernels of a run's quantized model lose the most accuracy, and what to try.

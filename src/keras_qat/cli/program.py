@@ -1,24 +1,29 @@
 """`keras-qat`: the program with all its commands.
 
-Exit codes: 0 ok, 2 a mistake in what was asked, 3 a file that does not compute what was simulated, 130 interrupted.
+Exit codes: 0 ok, 2 a mistake in what was asked, 3 a file that does not compute what was simulated, 4 a bug of
+keras-qat, 130 interrupted (143 by SIGTERM).
 """
 
 import inspect
 import logging
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import cyclopts
 from rich.logging import RichHandler
+from rich.text import Text
 
 from keras_qat._version import __version__
 from keras_qat.cli import judging, looking, making, measuring
 from keras_qat.cli.config_file import read_config, with_config
-from keras_qat.cli.outputs import with_outputs
+from keras_qat.cli.last_resort import describe_failure
 from keras_qat.cli.prepare_imagenet import prepare_imagenet_command
+from keras_qat.cli.process import BROKEN_PIPE, INTERRUPTED
+from keras_qat.cli.shared import LogFormatter
+from keras_qat.cli.written import with_outputs
 from keras_qat.errors import GateMissedError, UserError
 from keras_qat.progress import CONSOLE
+from keras_qat.text import printable
 
 COMMANDS: Mapping[str, Mapping[str, Callable[..., None]]] = {
     "From model to file": {
@@ -53,7 +58,7 @@ def build_app() -> cyclopts.App:
         name="keras-qat",
         help="Take a trained Keras 3 CNN to INT8: post-training quantization, fine-tuning, verified ONNX.\n\n"
         "`keras-qat COMMAND --help` has examples. Exit codes: 0 ok, 2 a mistake in what was asked, 3 a file that does "
-        "not compute what was simulated.",
+        "not compute what was simulated, 4 a bug of keras-qat.",
         version=__version__,
         suppress_keyboard_interrupt=False,
         config=read_config,
@@ -86,31 +91,64 @@ def _examples(command: Callable[..., None]) -> str:
 app = build_app()
 
 
-def main(arguments: Sequence[str] | None = None, *, command: cyclopts.App = app) -> None:
-    """Run the command line and exit with its code.
+def run_program(
+    arguments: Sequence[str], command: cyclopts.App, *, interrupted: Callable[[], bool] = lambda: False
+) -> int:
+    """Run the command line; print an error as one message and return the exit code.
 
     Args:
-        arguments: arguments without the program's name. If not given, those of this process.
-        command: the program to run. Examples have their own.
+        arguments: arguments without the program's name.
+        command: the program to run.
+        interrupted: whether a signal has arrived. Libraries swallow the exception that a signal raises, or replace it
+            by one of their own.
     """
-    sys.exit(run_program(sys.argv[1:] if arguments is None else arguments, command))
-
-
-def run_program(arguments: Sequence[str], command: cyclopts.App) -> int:
-    """Run the command line; print an error as one message and return the exit code."""
+    message, code = "", 0
     try:
         with _logging_to_terminal():
+            _require_utf8(arguments)
             command(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except cyclopts.CycloptsError as error:
         called = " ".join((command.name[0], *(error.command_chain or ())))
-        return _fail(f"{error}\nSee `{called} --help`.", 2)
+        message, code = f"{error}\nSee `{called} --help`.", 2
     except UserError as error:
-        return _fail(str(error), 2)
+        message, code = str(error), 2
     except GateMissedError as error:
-        return _fail(str(error), 3)
+        message, code = str(error), 3
+    except (BrokenPipeError, SystemExit) as error:
+        message, code = _end(error)
     except KeyboardInterrupt:
-        return _fail("Interrupted. The same command goes on from its last checkpoint, if it keeps any.", 130)
-    return 0
+        message, code = INTERRUPTED, 130
+    except BaseException as error:  # noqa: BLE001 - the last resort; some libraries' errors aren't of `Exception`
+        if not interrupted():
+            message, code = describe_failure(error, arguments)
+    if interrupted():
+        message, code = INTERRUPTED, 130
+    if message:
+        _print_error(message)
+    return code
+
+
+def _require_utf8(arguments: Sequence[str]) -> None:
+    """Refuse names that Python alone can handle: ONNX and the engines open files by names in UTF-8."""
+    for argument in arguments:
+        if any("\ud800" <= character <= "\udfff" for character in argument):
+            raise UserError(
+                f"An argument isn't UTF-8, and ONNX can't open a file of such a name. Received: {argument!r}. "
+                "Rename the file or folder."
+            )
+
+
+def _end(error: BrokenPipeError | SystemExit) -> tuple[str, int]:
+    """The message and the exit code where a library ends the program, or nobody reads the output any more.
+
+    The latter is so in `keras-qat explain | head`; Rich raises `SystemExit` then. `SystemExit` may hold a text instead
+    of a code (https://docs.python.org/3/library/exceptions.html#SystemExit).
+    """
+    if isinstance(error, BrokenPipeError) or isinstance(error.__context__, BrokenPipeError):
+        return "", BROKEN_PIPE
+    if error.code is None or isinstance(error.code, int):
+        return "", int(error.code or 0)
+    return str(error.code), 2
 
 
 @contextmanager
@@ -123,21 +161,26 @@ def _logging_to_terminal() -> Iterator[None]:
     # Rich wraps lines to the terminal's width. Where the output is not a terminal, lines stay whole.
     rich = RichHandler(console=CONSOLE, show_path=False, show_level=False) if CONSOLE.is_terminal else None
     handler = rich or logging.StreamHandler()
+    handler.setFormatter(LogFormatter())
     package = logging.getLogger("keras_qat")
     package.addHandler(handler)
     package.setLevel(logging.INFO)
     package.propagate = False
-    tensorflow = logging.getLogger("tensorflow")
-    level = tensorflow.level
-    tensorflow.setLevel(logging.ERROR)
+    others = {"tensorflow": logging.ERROR, "absl": logging.CRITICAL}
+    levels = {name: logging.getLogger(name).level for name in others}
+    for name, level in others.items():
+        logging.getLogger(name).setLevel(level)
     try:
         yield
     finally:
-        tensorflow.setLevel(level)
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
         package.removeHandler(handler)
         package.propagate = True
 
 
-def _fail(message: str, code: int) -> int:
-    CONSOLE.print(f"[bold red]error:[/] {message.replace('[', chr(92) + '[')}", soft_wrap=True, highlight=False)
-    return code
+def _print_error(message: str) -> None:
+    """Print an error. Names of files and layers in it are text, not markup."""
+    text = Text.assemble(("error:", "bold red"), " ", printable(message))
+    with suppress(OSError, SystemExit):  # Standard error may be a closed pipe or on a full disk.
+        CONSOLE.print(text, soft_wrap=True, highlight=False)

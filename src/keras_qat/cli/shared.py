@@ -7,23 +7,24 @@ import functools
 import logging
 import sys
 from collections.abc import Callable, Container, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import field, fields, make_dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, fields, make_dataclass
 from pathlib import Path
 from typing import Any
 
 import docstring_parser
 from cyclopts import Parameter
 from cyclopts.validators import Number
-from rich.console import Console
+from rich.console import Console, ConsoleOptions
+from rich.segment import Segment
 from rich.table import Table
 
-from keras_qat import report, run
+from keras_qat import report, run, targets
 from keras_qat.errors import BrokenImageError, DataError, StorageError
-from keras_qat.files import to_json
+from keras_qat.files import require_trusted, to_json
 from keras_qat.progress import CONSOLE
 from keras_qat.run import Option
-from keras_qat.text import one_line
+from keras_qat.text import one_line, printable
 
 AtLeastOne = Parameter(validator=Number(gte=1))
 """A count: `Annotated[int, AtLeastOne]`."""
@@ -55,6 +56,23 @@ def require_all(*given: tuple[Callable[[Any], object], Any]) -> None:
     for check, value in given:
         if value is not None:
             check(value)
+
+
+def trusting(trust: bool) -> Callable[[Path], None]:
+    """A check that refuses a model file with code in it, unless it is trusted, before its engine is loaded.
+
+    Args:
+        trust: whether the user trusts the files.
+
+    Example:
+        >>> trusting(False)(Path("int8.onnx"))
+    """
+
+    def check(path: Path) -> None:
+        if any(engine.runs_code and engine.accepts(path) for engine in targets.ENGINES.values()):
+            require_trusted(path, trust=trust)
+
+    return check
 
 
 @contextmanager
@@ -142,6 +160,40 @@ def _docstring(owner: type) -> docstring_parser.Docstring:
 _PACKAGE = "keras_qat"
 
 
+class LogFormatter(logging.Formatter):
+    """A formatter whose lines a terminal can be given, whatever names of files are in the messages."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line of a record, with control characters as escapes."""
+        return printable(super().format(record))
+
+
+class _LogFile(logging.FileHandler):
+    """A log file whose disk may get full: that is said once, and the command goes on without it."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, encoding="utf-8", errors="backslashreplace")
+        self._path, self._broken = path, False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line, unless an earlier one could not be written."""
+        if not self._broken:
+            super().emit(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - its name in `logging`
+        """Say on the terminal why the line can't be written."""
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+            return
+        self._broken = True
+        logging.getLogger(_PACKAGE).warning(
+            "The log file can't be written any more: %s. Received: %r. The command goes on without it.",
+            error.strerror or error,
+            str(self._path),
+        )
+
+
 @contextmanager
 def logging_to(path: Path | None) -> Iterator[Callable[[str], None]]:
     """Append the package's log to a file within the block, each line with its time; also an error that ends the block.
@@ -161,13 +213,13 @@ def logging_to(path: Path | None) -> Iterator[Callable[[str], None]]:
     package = logging.getLogger(_PACKAGE)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handler = logging.FileHandler(path, encoding="utf-8")
+        handler = _LogFile(path)
     except OSError as error:
         raise StorageError(
             f"Can't write the log file: {error.strerror or error}. Received: {str(path)!r}. "
             "Name a file in a folder that you may write to."
         ) from error
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.setFormatter(LogFormatter("%(asctime)s %(levelname)s %(message)s"))
 
     def note(message: str, level: int = logging.INFO) -> None:
         handler.handle(package.makeRecord(_PACKAGE, level, "", 0, message, (), None))
@@ -180,14 +232,15 @@ def logging_to(path: Path | None) -> Iterator[Callable[[str], None]]:
         raise
     finally:
         package.removeHandler(handler)
-        handler.close()
+        with suppress(OSError):  # The disk is full, which was said already.
+            handler.close()
 
 
 def show(describe: Callable[[], Table | str], record: Any, *, as_json: bool) -> None:
     """Print a result.
 
     Args:
-        describe: gives the result as a table, or as text, which is printed unchanged.
+        describe: gives the result as a table, or as text, which is printed unchanged but for control characters.
         record: the result as JSON can hold it.
         as_json: whether to print the record instead.
 
@@ -203,9 +256,21 @@ def show(describe: Callable[[], Table | str], record: Any, *, as_json: bool) -> 
         return
     result = describe()
     if isinstance(result, str):
-        sys.stdout.write(result)
+        sys.stdout.write(printable(result))
     else:
-        Console().print(result)
+        Console(markup=False).print(PrintableTable(result))
+
+
+@dataclass(frozen=True)
+class PrintableTable:
+    """A table to print with Rich, the control characters of names in its cells as escapes."""
+
+    table: Table
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
+        """The parts of the table that Rich prints."""
+        for text, style, control in console.render(self.table, options):
+            yield Segment(printable(text), style, control)
 
 
 def show_results(runs: "Iterable[tuple[report.Record, Path]]", *, as_json: bool) -> None:
@@ -222,9 +287,10 @@ def show_results(runs: "Iterable[tuple[report.Record, Path]]", *, as_json: bool)
     for record, folder in runs:
         records.append(record)
         if not as_json:
-            Console().print(report.terminal_table(record))
+            Console(markup=False).print(PrintableTable(report.terminal_table(record)))
         out = CONSOLE if as_json else Console()
-        out.print(f"Models, results and report.html are in {folder}", soft_wrap=True, highlight=False)
+        note = f"Models, results and report.html are in {printable(str(folder))}"
+        out.print(note, markup=False, soft_wrap=True, highlight=False)
     if as_json:
         values = [record.to_dict() for record in records]
         sys.stdout.write(to_json(values[0] if len(values) == 1 else values))

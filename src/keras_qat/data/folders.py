@@ -176,7 +176,7 @@ def _list_folder(
 def _holds_images(folder: Path) -> bool:
     """Whether a folder holds images and no folders; a stray file, such as Thumbs.db, decides nothing."""
     entries = image_files.visible(folder)
-    return any(map(image_files.is_image, entries)) and not any(entry.is_dir() for entry in entries)
+    return any(map(image_files.is_image, entries)) and not any(entry.is_folder for entry in entries)
 
 
 def _list_cut(root: Path, skip_bad: bool, num_classes: int | None, validation_only: bool) -> _Listing:
@@ -184,7 +184,7 @@ def _list_cut(root: Path, skip_bad: bool, num_classes: int | None, validation_on
     train = {} if validation_only else _list_classes(root, "train", skip_bad)
     validation = _list_classes(root, "val", skip_bad)
     numbering = root / ("train" if is_folder(root / "train", DataError) else "val")
-    names = [entry.name for entry in image_files.visible(numbering) if entry.is_dir()]
+    names = [entry.name for entry in image_files.visible(numbering) if entry.is_folder]
     lacking = sorted(set(validation) - set(names))
     if lacking:
         raise DataError(
@@ -208,7 +208,7 @@ def _list_classes(root: Path, split: str, skip_bad: bool) -> _Files:
     stray = next((e for e in entries if image_files.is_image(e)), None)
     if stray is not None:
         raise DataError(f"An image lies outside of a class folder. Received: {stray.path!r}. Move it. {_CUT_LAYOUT}")
-    classes = {entry.name: image_files.list_images(Path(entry.path), skip_bad) for entry in entries if entry.is_dir()}
+    classes = {entry.name: image_files.list_images(Path(entry.path), skip_bad) for entry in entries if entry.is_folder}
     if not classes:
         raise DataError(f"{folder} has no class folder. Received: {str(folder)!r}. {_CUT_LAYOUT}")
     return classes
@@ -235,9 +235,9 @@ def _list_uncut(root: Path, seed: int, skip_bad: bool, num_classes: int | None) 
 def _list_photos(root: Path, skip_bad: bool) -> _Files:
     """The images by class folder, or all under `_NO_CLASS` if they lie in the folder itself."""
     entries = image_files.visible(root)
-    folders = [Path(entry.path) for entry in entries if entry.is_dir()]
+    folders = [Path(entry.path) for entry in entries if entry.is_folder]
     images = [entry.path for entry in entries if image_files.is_image(entry)]
-    others = [entry for entry in entries if not entry.is_dir() and not image_files.is_image(entry)]
+    others = [entry for entry in entries if not entry.is_folder and not image_files.is_image(entry)]
     if not folders and not images:
         received = f"{others[0].path!r}, which is no image" if others else f"{str(root)!r}, which is empty"
         raise DataError(f"There are no images in {root}. Received: {received}. {_UNCUT_LAYOUT}; {_CUT_ALREADY}.")
@@ -251,7 +251,7 @@ def _list_photos(root: Path, skip_bad: bool) -> _Files:
 
 
 def _list_class(folder: Path, skip_bad: bool) -> Sequence[str]:
-    nested = next((entry.path for entry in image_files.visible(folder) if entry.is_dir()), None)
+    nested = next((entry.path for entry in image_files.visible(folder) if entry.is_folder), None)
     if nested is not None:
         raise DataError(
             f"A class folder holds a folder, and images are looked for one level deep. Received: {nested!r}. "

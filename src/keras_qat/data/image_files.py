@@ -5,42 +5,68 @@ tells which file failed. TensorFlow wraps an exception raised inside `tf.data` i
 unwraps it.
 """
 
+import errno
+import functools
 import io
 import logging
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError, features
 
-from keras_qat.errors import BrokenImageError, DataError
+from keras_qat.errors import BrokenImageError, DataError, StorageError, UserError
+from keras_qat.files import open_file
 from keras_qat.progress import track
-from keras_qat.text import one_line
+from keras_qat.text import one_line, path_text, shortened, size_text
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp"})
 
-# Pillow raises OSError for unreadable and truncated files and for those that are no image, SyntaxError and ValueError
-# for broken chunks, DecompressionBombError for absurdly large images, and the rest for malformed headers.
-_PILLOW_ERRORS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    IndexError,
-    KeyError,
-    TypeError,
-    Image.DecompressionBombError,
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")
+"""The formats that are decoded, told by a file's content, whatever its name. Pillow knows some thirty more, among them
+EPS and WMF, for which it starts a program or draws what the file says. A PPM may be a PGM or a PBM."""
+
+_OPTIONAL = frozenset({"WEBP", "AVIF"})
+"""The formats that Pillow may have been built without; it has a module of the format's name if it knows the format."""
+
+MOST_PIXELS = 2 * 89_478_485
+"""The most pixels of an image, as many as Pillow takes by itself; they are 0.5 GB in memory."""
+
+MOST_PIXELS_VARIABLE = "KERAS_QAT_MAX_IMAGE_PIXELS"
+"""The environment variable with another number of pixels."""
+
+_MOST_DIGITS = 18
+
+_BYTES_PER_PIXEL = 16
+"""The largest file has so many bytes for each pixel of the largest image, since some decoders read the whole file."""
+
+_OF_THE_MACHINE = frozenset(
+    {
+        errno.EIO,
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.ENODEV,
+        errno.ENOMEM,
+        errno.ENOTCONN,
+        errno.ESTALE,
+        errno.ETIMEDOUT,
+    }
 )
+"""The numbers of errors that say nothing of a file: of a disk or network that fails, or of too many open files."""
+
 _ADVICE = "Replace the file with a whole image, or remove it."
 
 # TensorFlow puts the Python exception's class, message and traceback into its own message.
-_UNWRAPPED: Mapping[str, type[DataError]] = {kind.__name__: kind for kind in (DataError, BrokenImageError)}
+_UNWRAPPED: Mapping[str, type[Exception]] = {
+    kind.__name__: kind for kind in (DataError, BrokenImageError, StorageError, MemoryError)
+}
 _WRAPPED = re.compile(rf"(?P<kind>{'|'.join(_UNWRAPPED)}): (?P<message>.+)")
 
 
@@ -48,7 +74,7 @@ def decode_file(path: str | bytes | Path, advice: str = _ADVICE) -> NDArray[np.u
     """Read one image file.
 
     Args:
-        path: a file of any format that Pillow reads; of an animation the first frame is taken.
+        path: a file of a format in `FORMATS`; of an animation the first frame is taken.
         advice: how an error message ends.
 
     Returns:
@@ -56,7 +82,7 @@ def decode_file(path: str | bytes | Path, advice: str = _ADVICE) -> NDArray[np.u
         both as in `keras.utils.load_img`.
 
     Raises:
-        BrokenImageError: If the file is missing, truncated, or no image.
+        BrokenImageError: If the file is missing, truncated, too large, or no image.
     """
     name = os.fsdecode(path)
     with opened(name, name, advice) as image:
@@ -109,16 +135,85 @@ def opened(file: str | io.BytesIO, name: str, advice: str = _ADVICE) -> Iterator
         advice: how an error message ends.
 
     Raises:
-        BrokenImageError: If the content is no image, or is broken where the block reads it.
+        BrokenImageError: If the content is no image of a format in `FORMATS`, has more than `most_pixels()` pixels, or
+            is broken where the block reads it.
+        StorageError: If the disk, the network or a limit of the system is why it can't be read, and not the file. The
+            callers that leave out broken images let it through, since a good one would be left out.
+        MemoryError: If there is too little memory to decode it.
+        UserError: If the limit of pixels is none.
     """
+    most = most_pixels()
     try:
-        with Image.open(file) as image:
+        with ExitStack() as stack:
+            content = stack.enter_context(open_file(file)) if isinstance(file, str) else file
+            size = content.seek(0, os.SEEK_END)
+            if size > _BYTES_PER_PIXEL * most:
+                raise Image.DecompressionBombError(f"its file has {size_text(size)}")  # noqa: TRY301
+            image = stack.enter_context(Image.open(content, formats=_supported_formats()))
+            width, height = image.size
+            if width * height > most:
+                raise Image.DecompressionBombError(f"it has {width} x {height} pixels")  # noqa: TRY301
             yield image
-    except _PILLOW_ERRORS as error:
-        # One line: `decode_errors` finds the message by its line in TensorFlow's.
-        unknown = isinstance(error, UnidentifiedImageError)
-        reason = "no known image format" if unknown else one_line(error) or type(error).__name__
-        raise BrokenImageError(f"Can't read the image {name}: {reason}. Received: {name!r}. {advice}") from error
+    except UserError:
+        raise
+    except MemoryError as error:
+        raise MemoryError(f"too little memory to decode the image {path_text(name)}") from error
+    except Exception as error:
+        # One line: `decode_errors` finds each message by its line in TensorFlow's.
+        if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
+            raise StorageError(
+                f"Can't read the image {path_text(name)}: {error.strerror}. Received: {name!r}. Check the disk or the "
+                "network folder, and how many files may be open (`ulimit -n`), and start again."
+            ) from error
+        # Pillow's decoders raise errors of many classes on broken files, among them RuntimeError, struct.error and
+        # SyntaxError.
+        reason = next((say(error) for kind, say in _REASONS if isinstance(error, kind)), None)
+        raise BrokenImageError(
+            f"Can't read the image {path_text(name)}: {reason or shortened(error)}. Received: {name!r}. {advice}"
+        ) from error
+
+
+_REASONS: tuple[tuple[type[Exception], Callable[[Any], str | None]], ...] = (
+    (UnidentifiedImageError, lambda _: f"no known image format ({', '.join(FORMATS)})"),
+    (
+        Image.DecompressionBombError,
+        lambda error: (
+            f"it is too large, {one_line(error)}; the environment variable {MOST_PIXELS_VARIABLE} sets the most pixels "
+            f"of an image, now {most_pixels()}"
+        ),
+    ),
+    (OSError, lambda error: error.strerror),
+)
+"""(class of an error, what it says of the image, or `None` if its own message does); the first match applies."""
+
+
+@functools.cache
+def _supported_formats() -> tuple[str, ...]:
+    """Those of `FORMATS` that this Pillow was built with."""
+    return tuple(
+        name
+        for name in FORMATS
+        if name not in _OPTIONAL or (name.lower() in features.modules and features.check_module(name.lower()))
+    )
+
+
+def most_pixels() -> int:
+    """The most pixels that an image may have: `MOST_PIXELS`, or the number in the environment variable.
+
+    Raises:
+        UserError: If the variable isn't a whole number of at least 1.
+    """
+    text = os.environ.get(MOST_PIXELS_VARIABLE)
+    if text is None:
+        return MOST_PIXELS
+    if not (text.isascii() and text.isdecimal() and int(text[:_MOST_DIGITS]) > 0 and len(text) <= _MOST_DIGITS):
+        raise UserError(
+            f"The environment variable {MOST_PIXELS_VARIABLE} is the most pixels of an image. Received: {text!r}. Give "
+            f"a whole number, such as {2 * MOST_PIXELS}, or unset it."
+        )
+    # Pillow refuses images of more than twice this number by itself, and warns above it.
+    Image.MAX_IMAGE_PIXELS = max(int(text), MOST_PIXELS // 2)
+    return int(text)
 
 
 @contextmanager
@@ -130,6 +225,8 @@ def decode_errors() -> Iterator[None]:
     Raises:
         BrokenImageError: If an image can't be read.
         DataError: If the file that holds the image can't be read.
+        StorageError: If the disk, the network or a limit of the system is why.
+        MemoryError: If there is too little memory to decode it.
 
     Example:
         >>> dataset = tf.data.Dataset.from_tensors("gone.png").map(
@@ -170,7 +267,23 @@ _AT_ONCE = 1000
 """Files that are given to the threads at a time: a million waiting tasks would fill the memory."""
 
 
-def visible(folder: Path) -> list[os.DirEntry[str]]:
+class Entry(NamedTuple):
+    """What stands in a folder under one name; links are followed.
+
+    Args:
+        name: its name.
+        path: the folder's path and its name.
+        is_file: whether it is a regular file.
+        is_folder: whether it is a folder. FIFOs, sockets, devices and links that lead nowhere are neither.
+    """
+
+    name: str
+    path: str
+    is_file: bool
+    is_folder: bool
+
+
+def visible(folder: Path) -> list[Entry]:
     """The entries of a folder, sorted by name, without those whose names begin with a dot.
 
     Raises:
@@ -178,17 +291,26 @@ def visible(folder: Path) -> list[os.DirEntry[str]]:
     """
     try:
         with os.scandir(folder) as entries:
-            return sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name)
-    except OSError as error:
+            return sorted((_entry(e) for e in entries if not e.name.startswith(".")), key=lambda e: e.name)
+    except (OSError, ValueError) as error:
         raise DataError(
-            f"Can't list {folder}: {error.strerror}. Received: {str(folder)!r}. Make the folder readable."
+            f"Can't list {path_text(folder)}: {getattr(error, 'strerror', None) or error}. Received: {str(folder)!r}. "
+            "Make the folder readable."
         ) from error
 
 
-def is_image(entry: os.DirEntry[str]) -> bool:
+def _entry(entry: os.DirEntry[str]) -> Entry:
+    try:
+        return Entry(entry.name, entry.path, entry.is_file(), entry.is_dir())
+    except OSError:
+        # Its link leads to itself, or to where this user may not look.
+        return Entry(entry.name, entry.path, is_file=False, is_folder=False)
+
+
+def is_image(entry: Entry) -> bool:
     """Whether an entry is a file with the suffix of an image."""
     suffix = os.path.splitext(entry.name)[1]  # noqa: PTH122 - a Path for each of a million names
-    return suffix.lower() in IMAGE_SUFFIXES and entry.is_file()
+    return suffix.lower() in IMAGE_SUFFIXES and entry.is_file
 
 
 def list_images(folder: Path, skip_bad: bool = False) -> Sequence[str]:
@@ -207,33 +329,42 @@ def list_images(folder: Path, skip_bad: bool = False) -> Sequence[str]:
     pass_over([entry for entry in entries if not is_image(entry)], folder, skip_bad)
     if not images:
         raise DataError(
-            f"The class folder {folder} has no image. Received: {str(folder)!r}. Add images, or remove the folder."
+            f"The class folder {path_text(folder)} has no image. Received: {str(folder)!r}. Add images, or remove the "
+            "folder."
         )
     return images
 
 
-def pass_over(strays: Sequence[os.DirEntry[str]], folder: Path, skip_bad: bool) -> None:
+def pass_over(strays: Sequence[Entry], folder: Path, skip_bad: bool) -> None:
     """Refuse the entries among images that are no images, or only log them.
 
     Args:
         strays: the entries that are no images.
         folder: the folder that holds them.
-        skip_bad: log files instead of refusing them; folders are refused in any case.
+        skip_bad: log what is no folder instead of refusing it; folders are refused in any case.
 
     Raises:
-        BrokenImageError: If the first stray entry is a file and `skip_bad` is not set.
+        BrokenImageError: If the first stray entry is no folder and `skip_bad` is not set.
         DataError: If there is a folder.
     """
-    first = next((entry for entry in strays if not skip_bad or not entry.is_file()), None)
+    first = next((entry for entry in strays if not skip_bad or entry.is_folder), None)
     if first is not None:
-        error = BrokenImageError if first.is_file() else DataError
+        error = DataError if first.is_folder else BrokenImageError
+        what = (
+            "something that isn't an image"
+            if first.is_file or first.is_folder
+            else "a FIFO, a socket, a device or a link that leads nowhere, and only files are read"
+        )
         raise error(
-            f"A folder of images holds something that isn't an image. Received: {first.path!r}. Move it away; files "
+            f"A folder of images holds {what}. Received: {first.path!r}. Move it away; files "
             f"named {', '.join(sorted(IMAGE_SUFFIXES))} are read."
         )
     if strays:
         _logger.warning(
-            "%d file(s) of %s that aren't named as images are left out: %s.", len(strays), folder, strays[0].name
+            "%d file(s) of %s that aren't images are left out: %s.",
+            len(strays),
+            path_text(folder),
+            path_text(strays[0].name),
         )
 
 

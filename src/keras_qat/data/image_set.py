@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from keras_qat.data import augmentation, image_files, sources, stratified
 from keras_qat.data.preprocessing import Preprocessing
-from keras_qat.errors import DataError, UserError
+from keras_qat.errors import MOST_IMAGES_AT_ONCE, DataError, UserError, require_whole
 from keras_qat.types import UNLABELLED
 
 
@@ -114,11 +114,9 @@ class ImageSet:
         """The number of batches in one pass; the last batch may be smaller.
 
         Raises:
-            UserError: If `batch_size` is less than 1.
+            UserError: If `batch_size` isn't a whole number from 1 to 65,536.
         """
-        if batch_size < 1:
-            raise UserError(f"A batch needs at least 1 image. Received: batch_size={batch_size}. Give 1 or more.")
-        return -(-len(self) // batch_size)
+        return -(-len(self) // require_whole("batch_size", batch_size, most=MOST_IMAGES_AT_ONCE))
 
     def batches(
         self,
@@ -212,10 +210,9 @@ class ImageSet:
             A set of min(n, len(self)) images.
 
         Raises:
-            UserError: If `n` is less than 1.
+            UserError: If `n` isn't a whole number of at least 1.
         """
-        if n < 1:
-            raise UserError(f"A subset needs at least 1 image. Received: n={n}. Give 1 or more.")
+        n = require_whole("n", n)
         return self.select(stratified.stratified_order(self.labels, seed)[:n])
 
     def fingerprint(self) -> str:

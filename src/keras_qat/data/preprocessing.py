@@ -5,13 +5,15 @@ The modes "caffe" (ResNet V1), "tf" (ResNet V2) and "torch" (DenseNet) are those
 EfficientNet, reads "raw" pixels; "unit" is what most tutorials use.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
 import tensorflow as tf
 
-from keras_qat.errors import UserError
+from keras_qat.errors import MANY, UserError, settle_numbers
+from keras_qat.files import from_json_value
 from keras_qat.types import Normalization
 
 Mode = Literal["caffe", "tf", "torch", "raw", "unit"]
@@ -60,6 +62,11 @@ GRAY_NORMALIZATIONS: Mapping[Mode, Normalization] = {
 OF_CHANNELS: Mapping[int, Mapping[Mode, Normalization]] = {1: GRAY_NORMALIZATIONS, 3: NORMALIZATIONS}
 """What each mode computes, by the number of channels of the network's input."""
 
+_SIDE = re.compile("[0-9]{1,9}")
+
+_MOST_PIXELS = 2**14
+"""The longest side of a prepared image: with 3 channels of float32, such an image takes 3.2 GB."""
+
 MEANINGS: Mapping[Mode, str] = {
     "unit": "x / 255, from 0 to 1: most networks that people train themselves",
     "raw": "x, from 0 to 255: networks that rescale inside, such as EfficientNet, MobileNetV3, ConvNeXt",
@@ -100,6 +107,8 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         """Refuse settings that can't be computed."""
+        sides = (-MANY, _MOST_PIXELS)
+        settle_numbers(self, size=sides, resize=sides)
         if self.mode not in NORMALIZATIONS:
             raise UserError(f"Unknown preprocessing mode. Received: mode={self.mode!r}. Use one of {get_args(Mode)}.")
         if not 1 <= self.size <= self.resize:
@@ -220,15 +229,13 @@ class Preprocessing:
             >>> Preprocessing.from_dict({"mode": "tf", "size": 299, "resize": 342}).resize
             342
         """
-        try:
-            numbers = {name: int(fields[name]) for name in ("size", "resize")}
-            whole, channels = _boolean(fields.get("whole_pixels", False)), int(fields.get("channels", 3))
-            return cls(**{**fields, **numbers, "whole_pixels": whole, "channels": channels})
-        except (KeyError, TypeError, ValueError) as error:
-            raise UserError(
-                f"Can't read the preprocessing. Received: {dict(fields)!r}. Give 'mode', 'size' and 'resize', and "
-                "'whole_pixels' and 'channels' if you like, as Preprocessing.to_dict() writes them."
-            ) from error
+        return from_json_value(
+            cls,
+            fields,
+            problem="Can't read the preprocessing",
+            remedy="Give 'mode', 'size' and 'resize', and 'whole_pixels' and 'channels' if you like, as "
+            "Preprocessing.to_dict() writes them.",
+        )
 
     @classmethod
     def parse(cls, text: str) -> "Preprocessing":
@@ -246,7 +253,7 @@ class Preprocessing:
             True
         """
         mode, *sides = text.removesuffix(f":{_GRAY}").split(":")
-        if len(sides) not in {1, 2} or not all(side.isascii() and side.isdigit() for side in sides):
+        if len(sides) not in {1, 2} or not all(map(_SIDE.fullmatch, sides)):
             raise UserError(
                 f"Can't read the preprocessing. Received: {text!r}. Give MODE:SIZE or MODE:SIZE:RESIZE, such as "
                 f"caffe:224:256, with a mode of {', '.join(get_args(Mode))}; for a network of one channel with "
@@ -273,10 +280,3 @@ def _to_gray(pixels: Any) -> Any:
     """
     red, green, blue = tf.split(pixels, 3, axis=-1)
     return green + _RED * (red - green) + _BLUE * (blue - green)
-
-
-def _boolean(value: Any) -> bool:
-    """`value` if it is a boolean; `bool` would make True of a text such as "false"."""
-    if not isinstance(value, bool):
-        raise TypeError(value)
-    return value

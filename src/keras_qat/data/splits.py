@@ -10,6 +10,9 @@ from keras_qat.data.image_set import ImageSet
 from keras_qat.data.stratified import stratified_cut
 from keras_qat.errors import DataError
 
+FINGERPRINTS = "2"
+"""The version of the fingerprints of images, which a run keeps. Those of version 1 did not read the images."""
+
 _SHARE = 0.1
 """The share of the training images that is held out."""
 
@@ -38,8 +41,9 @@ class Splits:
     class_names: tuple[str, ...]
 
     def fingerprints(self) -> dict[str, str]:
-        """The fingerprint of each set, by its name."""
-        return {name: getattr(self, name).fingerprint() for name in ("train", "selection", "validation")}
+        """The fingerprint of each set, by its name, and the version of the fingerprints."""
+        digests = {name: getattr(self, name).fingerprint() for name in ("train", "selection", "validation")}
+        return {"version": FINGERPRINTS, **digests}
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,8 +10,10 @@ import onnx_ir as ir
 
 from keras_qat.doctor.checks import CHECKS
 from keras_qat.doctor.findings import Finding, Severity, merge
+from keras_qat.errors import StorageError
 from keras_qat.onnx import OnnxFile, read_onnx_file
 from keras_qat.targets import Target, find_targets
+from keras_qat.text import shortened
 from keras_qat.types import OpKind
 
 
@@ -131,7 +133,22 @@ def examine(path: str | Path, targets: Iterable[str | Target] = ()) -> Examinati
     """
     named = find_targets(targets := tuple(targets))
     file = read_onnx_file(path)
-    own = tuple(target for target in named if not targets and target.name == file.target)
+    try:
+        return _judge(file, named, chosen=bool(targets))
+    except Exception as error:
+        # Whatever ONNX's checker accepts, every check must stand. In other files an attribute may be of any type.
+        refusal = file.refusal()
+        if refusal is None:
+            raise
+        raise StorageError(
+            f"The file isn't valid ONNX, and can't be examined: {shortened(refusal)}. Received: {str(path)!r}. "
+            "Export it again; if it was copied, compare the sizes."
+        ) from error
+
+
+def _judge(file: OnnxFile, named: tuple[Target, ...], *, chosen: bool) -> Examination:
+    """The examination for some targets, or if they were not chosen, for the one that the file was written for."""
+    own = tuple(target for target in named if not chosen and target.name == file.target)
     judged = own or named
     symptoms = (
         (name, target.name, symptom)
@@ -139,7 +156,7 @@ def examine(path: str | Path, targets: Iterable[str | Target] = ()) -> Examinati
         for target in judged
         for symptom in check(file, target)
     )
-    return Examination(Path(path), tuple(target.name for target in judged), summarize(file), merge(symptoms))
+    return Examination(file.path, tuple(target.name for target in judged), summarize(file), merge(symptoms))
 
 
 def summarize(file: OnnxFile) -> Summary:
@@ -147,7 +164,7 @@ def summarize(file: OnnxFile) -> Summary:
     graph, model = file.model.graph, file.model
     tensors = [value.const_value for value in graph.initializers.values() if value.const_value is not None]
     return Summary(
-        producer=" ".join(filter(None, (model.producer_name, model.producer_version))) or "unknown",
+        producer=" ".join(str(part) for part in (model.producer_name, model.producer_version) if part) or "unknown",
         opset=file.opset,
         ir_version=int(model.ir_version),
         inputs=_described(value for value in graph.inputs if value.name not in graph.initializers),

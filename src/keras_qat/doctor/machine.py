@@ -1,7 +1,6 @@
 """This machine: hardware, packages, and what each engine can do here. No framework is imported for it."""
 
 import importlib.util
-import json
 import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
@@ -11,6 +10,8 @@ from typing import Any, Literal
 
 from keras_qat import machine
 from keras_qat._version import __version__
+from keras_qat.errors import UserError
+from keras_qat.files import read_json
 from keras_qat.machine import Gpu, first_installed, version_of
 from keras_qat.targets import ENGINES, Engine
 
@@ -126,8 +127,8 @@ def keras_backend() -> str:
         return named
     folder = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
     try:
-        settings = json.loads((folder / "keras.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        settings = read_json(folder / "keras.json")
+    except UserError:
         return "tensorflow"
     return str(settings.get("backend", "tensorflow")) if isinstance(settings, dict) else "tensorflow"
 

@@ -14,9 +14,12 @@ from keras_qat.data import Labelled, Skipped, load_validation
 from keras_qat.errors import DataError, UserError
 from keras_qat.evaluation import options, served_model
 from keras_qat.evaluation.comparison import Comparison, Proportion, compare, proportion
-from keras_qat.evaluation.predictions import Predictions, fixed_batch, predict
+from keras_qat.evaluation.predictions import Predictions, fixed_batch, predict, require_memory
 from keras_qat.runtimes import Runtime
 from keras_qat.text import first_few
+
+_BYTES = 4
+"""Bytes of a number of a prepared image."""
 
 _logger = logging.getLogger(__name__)
 
@@ -108,7 +111,11 @@ def evaluate_file(settings: options.EvaluationSettings) -> Evaluation:
         models: list[served_model.ServedModel] = []
         for path, engine in settings.files:
             model = served_model.open_model(
-                path, engine=engine, threads=settings.threads, preprocessing=settings.preprocessing
+                path,
+                engine=engine,
+                threads=settings.threads,
+                preprocessing=settings.preprocessing,
+                trust=settings.trust,
             )
             stack.callback(model.runtime.close)
             _require_other(model, models)
@@ -182,6 +189,9 @@ def _score(
 ) -> tuple[Predictions, ScoredFile]:
     images = replace(data.images, preprocessing=model.preprocessing)
     size = fixed_batch(model.runtime.inputs) or settings.batch_size
+    # As decoded, as prepared, and as the engine is given them.
+    needed = 3 * _BYTES * min(size, len(images)) * images.preprocessing.size**2 * images.preprocessing.channels
+    require_memory(needed, f"{name} at batch size {size}")
     where = (model.runtime.engine, model.runtime.device)
     _logger.info("Evaluating %s in %s (%s) on %d images of %s.", name, *where, len(images), images.name)
     timed = _TimedRuntime(model.runtime)

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_qat.errors import UserError
+from keras_qat.errors import MOST_IMAGES_AT_ONCE, UserError, require_whole
 from keras_qat.evaluation.predictions import as_input, fixed_batch, random_inputs
 from keras_qat.progress import track
 from keras_qat.runtimes import Runtime, open_runtime
-from keras_qat.text import one_line
+from keras_qat.text import shortened
 
 LATENCY_RUNS = 60
 BENCHMARK_RUNS = 50
@@ -189,6 +189,7 @@ def benchmark_files(
     batch_sizes: Iterable[int] = BATCH_SIZES,
     runs: int = BENCHMARK_RUNS,
     warm_up: int = WARM_UP,
+    trust: bool = False,
 ) -> Benchmark:
     """Open model files and time them side by side on random numbers.
 
@@ -200,11 +201,12 @@ def benchmark_files(
         batch_sizes: The numbers of images in a run.
         runs: The number of timed runs of each file at each batch size.
         warm_up: The number of runs of each before them, which are not timed.
+        trust: Whether code in the files may run, as from `open_runtime`.
 
     Raises:
         StorageError: If a file is missing or cannot be opened.
-        UserError: If `benchmark` raises it, if a file is named twice, or if the engine of a file cannot run here or
-            does not support `threads`.
+        UserError: If `benchmark` raises it, if a file is named twice or is not trusted, or if the engine of a file
+            cannot run here or does not support `threads`.
     """
     if len({Path(path).resolve() for path in paths}) < len(paths):
         raise UserError(
@@ -215,7 +217,7 @@ def benchmark_files(
     with ExitStack() as stack:
         runtimes = {
             name if names.count(name) == 1 else str(path): stack.enter_context(
-                open_runtime(path, engine=engine, threads=threads)
+                open_runtime(path, engine=engine, threads=threads, trust=trust)
             )
             for name, path in zip(names, paths, strict=True)
         }
@@ -239,14 +241,16 @@ def benchmark(
             case, to find out whether its engine accepts the batch size.
 
     Raises:
-        UserError: If there is no model or no batch size, if a number is too small, if random numbers cannot be drawn
-            for an input, or if no model accepts any of the batch sizes.
+        UserError: If there is no model or no batch size, if a number isn't whole or is out of range, if random numbers
+            cannot be drawn for an input, or if no model accepts any of the batch sizes.
     """
-    batches = tuple(dict.fromkeys(batch_sizes))
-    if not runtimes or not batches or min(*batches, runs, warm_up + 1) < 1:
+    sizes = (require_whole("batch_sizes", size, most=MOST_IMAGES_AT_ONCE) for size in batch_sizes)
+    batches = tuple(dict.fromkeys(sizes))
+    runs, warm_up = require_whole("runs", runs), require_whole("warm_up", warm_up, least=0)
+    if not runtimes or not batches:
         raise UserError(
-            "A benchmark needs at least one file, batch sizes and runs of at least 1, and a warm-up of at least 0. "
-            f"Received: {len(runtimes)} files, batch sizes {batches}, {runs} runs, warm-up {warm_up}. Give more."
+            "A benchmark needs at least one file and one batch size. "
+            f"Received: {len(runtimes)} files, batch sizes {batches}. Give more."
         )
     timings: list[Timing] = []
     skipped: list[Skip] = []
@@ -278,8 +282,8 @@ def _why_not(runtime: Runtime, batch: int, inputs: tuple[np.ndarray, ...]) -> st
     try:
         runtime.run(*inputs)
     except Exception as error:  # noqa: BLE001
-        # Each engine raises exceptions of its own, which have no common base class.
-        return one_line(error) or type(error).__name__
+        # The engine's own exception, if it is one, fits into a table without the advice that is around it.
+        return shortened(error.__cause__ or error)
     return None
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from keras_qat.errors import UserError, require_seed
+from keras_qat.errors import MANY, MOST_IMAGES_AT_ONCE, MOST_THREADS, UserError, settle_numbers
 from keras_qat.files import to_json_value
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ class EvaluationSettings:
         compare: another model file, to compare with on the same images.
         compare_engine: the engine that runs the other file. If not given, the file's suffix decides.
         skip_bad: leave out files that are not images or only parts of one, and corrupt records, instead of stopping.
+        trust: let the code in a SavedModel or TensorRT engine run that keras-qat did not write (docs/security.md).
 
     Raises:
         UserError: If a number is out of range, or an engine is given without a file to compare with.
@@ -56,14 +57,11 @@ class EvaluationSettings:
     compare: Path | None = None
     compare_engine: str | None = None
     skip_bad: bool = False
+    trust: bool = False
 
     def __post_init__(self) -> None:
         """Refuse numbers out of range, and an engine that has nothing to run."""
-        for name in ("batch_size", "k", "images"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UserError(f"`{name}` must be at least 1. Received: {value}. Give a larger number.")
-        require_seed(self.seed)
+        settle_numbers(self, batch_size=(1, MOST_IMAGES_AT_ONCE), threads=(1, MOST_THREADS), seed=(0, MANY))
         if self.compare is None and self.compare_engine is not None:
             raise UserError(
                 "There is no file for that engine. "

@@ -3,15 +3,18 @@
 A model file is fed images in its own type and in batches of its own size, or random numbers where no images are needed.
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from keras_qat.errors import DataError, UserError
+from keras_qat.errors import DataError, UserError, require_whole
 from keras_qat.graph import per_class
+from keras_qat.machine import memory
 from keras_qat.progress import track
 from keras_qat.runtimes import Runtime, TensorSpec
+from keras_qat.text import size_text
 from keras_qat.types import UNLABELLED, ScoreMeaning
 
 _DRAWS: Mapping[str, Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]] = {
@@ -21,6 +24,10 @@ _DRAWS: Mapping[str, Callable[[np.random.Generator, tuple[int, ...]], np.ndarray
     "b": lambda random, shape: random.integers(0, 2, shape, np.uint8),
 }
 """{NumPy's kind of dtype: random numbers that every dtype of that kind can hold}."""
+
+
+_WIDEST = 8
+"""Bytes of the widest number that a model reads, for estimates of memory."""
 
 
 def convert(images: np.ndarray, dtype: np.dtype, name: str = "image") -> np.ndarray:
@@ -100,15 +107,41 @@ def random_inputs(
         One array for each input, of its dtype.
 
     Raises:
-        UserError: If a dimension other than the first is dynamic, or if a dtype is neither boolean, integer nor float.
+        UserError: If a dimension other than the first is dynamic, a size is below 1, a dtype is neither boolean,
+            integer nor float, or the numbers would not fit in memory.
 
     Example:
         >>> (image,) = random_inputs([TensorSpec("image", (None, 8, 8, 3), np.dtype("uint8"))], 2)
         >>> image.shape, image.dtype
         ((2, 8, 8, 3), dtype('uint8'))
     """
+    shapes = [tuple(batch if size is None else size for size in spec.shape) for spec in specs]
+    require_memory(sum(2 * _WIDEST * math.prod(shape) for shape in shapes), f"{model} at batch size {batch}")
     random = np.random.default_rng(seed)
     return tuple(_draw(random, spec, batch, model) for spec in specs)
+
+
+def require_memory(needed: int, what: str) -> None:
+    """Refuse arrays that would not fit in memory, before the system ends the process for them.
+
+    Args:
+        needed: number of bytes.
+        what: what they are for, for the error message.
+
+    Raises:
+        UserError: If fewer bytes are available.
+
+    Example:
+        >>> require_memory(2**60, "int8.onnx at batch size 1048576")
+        Traceback (most recent call last):
+        keras_qat.errors.UserError: One batch doesn't fit in memory: it takes 1152921504.6 GB. Received: int8.onnx ...
+    """
+    available = memory().available
+    if needed > available:
+        raise UserError(
+            f"One batch doesn't fit in memory: it takes {size_text(needed)}. Received: {what}, with "
+            f"{size_text(available)} available. Give a smaller batch size."
+        )
 
 
 def _draw(random: np.random.Generator, spec: TensorSpec, batch: int, model: str) -> np.ndarray:
@@ -116,6 +149,11 @@ def _draw(random: np.random.Generator, spec: TensorSpec, batch: int, model: str)
         raise UserError(
             "Only the batch, the first dimension, may be dynamic: random input needs all other sizes. "
             f"Received: {spec} in {model}. Export the model with a fixed input size."
+        )
+    if any(size is not None and size < 1 for size in spec.shape):
+        raise UserError(
+            f"A model that reads nothing can't be run. Received: {spec} in {model}. Export the model with sizes of at "
+            "least 1."
         )
     if spec.dtype.kind not in _DRAWS:
         raise UserError(
@@ -246,10 +284,9 @@ def predict(
 
     Raises:
         DataError: If there are no images, if they do not fit the model, or if the model has several outputs.
-        UserError: If `best` is below 1.
+        UserError: If `best` isn't a whole number of at least 1.
     """
-    if best < 1:
-        raise UserError(f"At least the best class must be kept. Received: best={best}. Give 1 or more.")
+    best = require_whole("best", best)
     classes: list[np.ndarray] = []
     labels: list[np.ndarray] = []
     kept: list[np.ndarray] = []

@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_qat import graph, models, runtimes
 from keras_qat.data import Labelled, Mode, Preprocessing, decode_file
-from keras_qat.errors import DataError, UnsupportedModelError, UserError
+from keras_qat.errors import DataError, UnsupportedModelError, UserError, require_whole
 from keras_qat.evaluation.predictions import class_scores
 from keras_qat.evaluation.single_score import single_score
 from keras_qat.files import FACTS_FILE, to_json_value
@@ -64,7 +64,12 @@ class ServedModel:
 
 
 def open_model(
-    path: Path, *, engine: str | None = None, threads: int | None = None, preprocessing: Preprocessing | None = None
+    path: Path,
+    *,
+    engine: str | None = None,
+    threads: int | None = None,
+    preprocessing: Preprocessing | None = None,
+    trust: bool = False,
 ) -> ServedModel:
     """Open a file and find out how to feed it.
 
@@ -74,15 +79,16 @@ def open_model(
         threads: threads of one inference; the engine chooses if not given.
         preprocessing: how images are prepared; read in or beside the file, or from the first layer of a Keras model,
             if not given.
+        trust: whether code in the file may run, as from `open_runtime`.
 
     Raises:
         StorageError: If the file is missing or corrupt.
         UnsupportedModelError: If it is not a classifier of RGB or gray images, or nothing shows what its single score
             means.
-        UserError: If the engine can't run it, or it is unknown how its images are prepared.
+        UserError: If the engine can't run it, it is not trusted, or it is unknown how its images are prepared.
     """
     with ExitStack() as undo:
-        runtime = undo.enter_context(runtimes.open_runtime(path, engine=engine, threads=threads))
+        runtime = undo.enter_context(runtimes.open_runtime(path, engine=engine, threads=threads, trust=trust))
         _require_classifier(path, runtime)
         facts = _facts(path, given=preprocessing is not None)
         written = None if facts is None or preprocessing is not None else facts.preprocessing
@@ -168,14 +174,13 @@ def rank(scores: np.ndarray, names: tuple[str, ...], k: int) -> tuple[RankedClas
         k: number of classes; all, if there are fewer.
 
     Raises:
-        UserError: If `k` is less than 1.
+        UserError: If `k` isn't a whole number of at least 1.
 
     Example:
         >>> rank(np.array([0.25, 0.75]), ("cat", "dog"), k=1)
         (RankedClass(index=1, name='dog', score=0.75),)
     """
-    if k < 1:
-        raise UserError(f"At least one class must be shown. Received: k={k}. Give 1 or more.")
+    k = require_whole("k", k)
     known = names if len(names) == len(scores) else tuple(map(str, range(len(scores))))
     best = np.argsort(-scores, kind="stable")[:k]
     return tuple(RankedClass(int(i), known[i], float(scores[i])) for i in best)
@@ -189,6 +194,7 @@ def classify(
     preprocessing: Preprocessing | None = None,
     k: int = 5,
     threads: int | None = None,
+    trust: bool = False,
 ) -> Classification:
     """Classify one image.
 
@@ -199,6 +205,7 @@ def classify(
         preprocessing: how the image is prepared; see `open_model` if not given.
         k: number of classes; all, if there are fewer.
         threads: threads of one inference; the engine chooses if not given.
+        trust: whether code in the file may run, as from `open_runtime`.
 
     Returns:
         The best classes.
@@ -209,7 +216,7 @@ def classify(
         UserError: As from `open_model`, or if `k` is less than 1.
     """
     pixels = decode_file(image)
-    model = open_model(file, engine=engine, threads=threads, preprocessing=preprocessing)
+    model = open_model(file, engine=engine, threads=threads, preprocessing=preprocessing, trust=trust)
     with model.runtime as runtime:
         prepared = np.asarray(model.preprocessing.prepare(pixels))[np.newaxis]
         (scores,) = class_scores(runtime, prepared, model.meaning)

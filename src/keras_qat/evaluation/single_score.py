@@ -92,7 +92,7 @@ def single_score(path: Path, runtime: runtimes.Runtime) -> ScoreMeaning:
     """
     meaning: ScoreMeaning | None = None
     if isinstance(runtime, runtimes.KerasRuntime):
-        meaning = graph.score_meaning(graph.trace(runtime.model))
+        meaning = graph.score_meaning(graph.trace(runtime.model, only_run=True))
     elif path.suffix == ".onnx":
         meaning = onnx_score(path)
     if meaning is None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from keras_qat import doctor, files, models, onnx, runtimes, targets, verify
-from keras_qat.errors import StorageError, UserError, require_seed
+from keras_qat.errors import MANY, StorageError, UserError, settle_numbers
 from keras_qat.export.onnx_file import export_onnx
 from keras_qat.export.options import ExportOptions
 
@@ -45,7 +45,7 @@ class ExportSettings:
         """Refuse an unknown target or opset, and an output that can't be one."""
         targets.find_target(self.target)
         onnx.require_opset(self.options.opset, self.options.precision)
-        require_seed(self.seed)
+        settle_numbers(self, seed=(0, MANY))
         if self.form == "onnx" and self.path.suffix != ".onnx":
             raise StorageError(
                 f"The name of an ONNX file ends in .onnx. Received: {str(self.path)!r}. Name the output that way."
@@ -177,7 +177,8 @@ def _saved_model(settings: ExportSettings, model: Any, _: models.ModelFacts | No
     from keras_qat.export.keras_formats import export_saved_model
 
     path = export_saved_model(model, settings.path)
-    return Exported(str(path), "saved-model", None, None, inputs.name, verify.check_saved_model(path, model, inputs))
+    check = verify.check_saved_model(path, model, inputs, trust=True)
+    return Exported(str(path), "saved-model", None, None, inputs.name, check)
 
 
 _WRITERS: Mapping[Form, Callable[[ExportSettings, Any, models.ModelFacts | None, verify.Inputs], Exported]] = {

@@ -67,6 +67,7 @@ def export_saved_model(model: Any, path: str | Path) -> Path:
     # TensorFlow's own function takes a third of the time of Keras's `model.export` for the same file.
     with files.atomic_path(path) as temporary:
         tf.saved_model.save(servable, str(temporary), signatures=servable.serve)
+    files.remember_written(path)
     return path
 
 
@@ -85,7 +86,7 @@ def require_saved_model_place(path: Path) -> None:
         keras_qat.errors.StorageError: Something else is there, which a SavedModel would replace: ...
     """
     if files.is_folder(path):
-        names = {item.name for item in path.iterdir()}
+        names = {item.name for item in path.iterdir() if not files.is_clutter(item.name)}
         others = sorted(names - _OF_A_SAVED_MODEL or (names if "saved_model.pb" not in names else ()))
         if not others:
             return

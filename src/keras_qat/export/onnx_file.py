@@ -60,8 +60,9 @@ def export_onnx(
 
     Raises:
         UnsupportedModelError: If a layer has no converter, or the model has numbers that FP16 can't represent.
-        UserError: If the target, precision or opset is unknown, if they can't be combined, if `metadata` has a key that
-            isn't allowed, or if `normalization` is given and the model doesn't have exactly one image input.
+        UserError: If the target, precision or opset is unknown, if they can't be combined, if the model was quantized
+            for another target, if `metadata` has a key that isn't allowed, or if `normalization` is given and the
+            model doesn't have exactly one image input.
         StorageError: If the file can't be written.
 
     Example:

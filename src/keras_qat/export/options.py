@@ -5,6 +5,7 @@ ONNX is not imported here: the command line reads the options before it loads ON
 
 from dataclasses import dataclass
 
+from keras_qat.errors import settle_numbers
 from keras_qat.types import Precision
 
 
@@ -19,6 +20,9 @@ class ExportOptions:
         embed_preprocessing: write a file that reads uint8 RGB pixels and normalizes them itself. Images are then
             rounded to whole pixels for Keras, too, so that Keras and the file see the same numbers.
 
+    Raises:
+        UserError: If the operator set isn't a whole number.
+
     Example:
         >>> ExportOptions(precision="fp16").opset is None
         True
@@ -27,3 +31,7 @@ class ExportOptions:
     opset: int | None = None
     precision: Precision = "fp32"
     embed_preprocessing: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse an operator set that isn't a number."""
+        settle_numbers(self)

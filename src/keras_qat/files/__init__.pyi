@@ -1,8 +1,10 @@
-from .atomic import atomic_path, commit, require_replaceable
+from .atomic import atomic_path, commit, is_disk_full, require_replaceable
+from .keras_archive import UNPACK_LIMIT, load_keras_file, require_unpackable
 from .ownership import is_marked, locked, mark, remove_own, require_apart, require_own, waiting_lock
 from .paths import (
     FACTS_FILE,
     RUN_MARKER,
+    is_clutter,
     require_engine_model,
     require_image,
     require_model_file,
@@ -14,6 +16,8 @@ from .storage import (
     is_file,
     is_folder,
     is_there,
+    open_file,
+    parse_json,
     read_json,
     read_text,
     require_creatable,
@@ -23,22 +27,30 @@ from .storage import (
     write_json,
     write_text,
 )
+from .trust import remember_written, require_trusted
 from .values import from_json_value, to_json_value
 
 __all__ = [
     "FACTS_FILE",
     "RUN_MARKER",
+    "UNPACK_LIMIT",
     "atomic_path",
     "commit",
     "from_json_value",
+    "is_clutter",
+    "is_disk_full",
     "is_file",
     "is_folder",
     "is_marked",
     "is_there",
+    "load_keras_file",
     "locked",
     "mark",
+    "open_file",
+    "parse_json",
     "read_json",
     "read_text",
+    "remember_written",
     "remove_own",
     "require_apart",
     "require_creatable",
@@ -50,6 +62,8 @@ __all__ = [
     "require_own",
     "require_replaceable",
     "require_space",
+    "require_trusted",
+    "require_unpackable",
     "require_weights",
     "require_writable",
     "to_json",

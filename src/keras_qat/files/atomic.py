@@ -23,7 +23,16 @@ import psutil
 
 from keras_qat.errors import StorageError
 
-_PROCESS = f"{zlib.crc32(platform.node().encode()):08x}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+
+def _host() -> str:
+    """The host, as 8 digits. Containers of one host number their processes each for itself, and are hosts here."""
+    namespace = ""
+    with suppress(OSError):
+        namespace = str(Path("/proc/self/ns/pid").readlink())
+    return f"{zlib.crc32(f'{platform.node()} {namespace}'.encode()):08x}"
+
+
+_PROCESS = f"{_host()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
 """The host, the number and a random name of this process: another one may have its number later."""
 
 _NUMBERS = itertools.count()
@@ -36,6 +45,9 @@ _ABANDONED_S = 24 * 3600
 """The age at which a temporary file of another host is one of a dead process. Its processes can't be seen from here."""
 
 _LONGEST_STEM = 100
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+"""The numbers of errors of a full disk: no space is left on it, or no quota for this user."""
 
 
 @contextmanager
@@ -58,24 +70,43 @@ def atomic_path(path: Path) -> Iterator[Path]:
         >>> target.read_text(), len(list(target.parent.iterdir()))
         ('whole', 1)
     """
-    temporary = _beside(path, f"tmp{path.suffix}")
+    temporary = beside(path, f"tmp{path.suffix}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         require_replaceable(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
         clean_leftovers(path.parent)
         yield temporary
-        if path.is_dir() and not temporary.is_dir():
-            raise IsADirectoryError(errno.EISDIR, "a folder is there, and a file would replace all that it holds")
         commit(temporary, path)
-    except OSError as error:
+    except Exception as error:
+        # TensorFlow reports a full disk by an error of its own.
+        if isinstance(error, StorageError) or not (isinstance(error, OSError) or is_disk_full(error)):
+            raise
         raise StorageError(
-            f"Can't write {path}: {error.strerror or error}. Received: {str(path)!r}. "
+            f"Can't write {path}: {getattr(error, 'strerror', None) or error}. Received: {str(path)!r}. "
             "Choose a folder that you may write to, on a disk with room left."
         ) from error
     finally:
         # Looking at it fails below a file, and for a name that is too long. The error above is the one to report.
-        with suppress(OSError):
+        with suppress(OSError, ValueError):
             _remove(temporary)
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether an error, or one that it came from, says that the disk has no room left, or the user no share of it.
+
+    Operating systems give a number for it. HDF5 and TensorFlow keep only its text, and TensorFlow's
+    `ResourceExhaustedError` is that of a full memory as well.
+
+    Example:
+        >>> is_disk_full(OSError(errno.ENOSPC, "No space left on device")), is_disk_full(MemoryError())
+        (True, False)
+    """
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return True
+    if any(os.strerror(number) in str(error) for number in _FULL):
+        return True
+    source = error.__cause__ or error.__context__
+    return source is not None and is_disk_full(source)
 
 
 def commit(temporary: Path, path: Path) -> None:
@@ -89,16 +120,22 @@ def commit(temporary: Path, path: Path) -> None:
         path: the new path. What is there is replaced.
 
     Raises:
-        OSError: If the system refuses it.
+        OSError: If the system refuses it, or a file would replace a folder.
     """
+    if path.is_dir() and not temporary.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "a folder is there, and a file would replace all that it holds")
     for written in (*temporary.rglob("*"), temporary):
         _sync(written)
     if path.is_dir():
         # A folder can't be replaced in one step: the old one is renamed first. `clean_leftovers` renames it back if
         # the process is killed in between.
-        aside = _beside(path, "old")
+        aside = beside(path, "old")
         path.rename(aside)
-        temporary.rename(path)
+        try:
+            temporary.rename(path)
+        except BaseException:
+            aside.rename(path)
+            raise
         _sync(path.parent)
         shutil.rmtree(aside)
     else:
@@ -118,7 +155,13 @@ def require_replaceable(path: Path) -> None:
         keras_qat.errors.StorageError: An output replaces nothing but a file or folder. ...
     """
     try:
+        # The libraries that write models can't be given another name.
+        str(path).encode()
         mode = path.lstat().st_mode
+    except UnicodeEncodeError as error:
+        raise StorageError(
+            f"The name of an output is text, and this one isn't UTF-8. Received: {str(path)!r}. Name another one."
+        ) from error
     except (FileNotFoundError, NotADirectoryError):
         return
     except (OSError, ValueError) as error:
@@ -134,8 +177,13 @@ def require_replaceable(path: Path) -> None:
     )
 
 
-def _beside(path: Path, ending: str) -> Path:
-    """A hidden name in the same folder that no other process uses."""
+def beside(path: Path, ending: str) -> Path:
+    """A hidden name in the same folder that no other process uses, and that `clean_leftovers` knows.
+
+    Args:
+        path: what the name is made of.
+        ending: "old" for a folder that is set aside; otherwise it begins with "tmp".
+    """
     # The name of a folder that is set aside stays whole, so that it can get it back.
     name = path.name if ending == "old" else path.stem[:_LONGEST_STEM]
     return path.with_name(f".{name}.{_process()}-{next(_NUMBERS)}.{ending}")
@@ -191,15 +239,16 @@ def _sync(path: Path) -> None:
     windows = os.name == "nt"
     if windows and path.is_dir():
         return
-    descriptor = os.open(path, os.O_RDWR if windows else os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        descriptor = os.open(path, os.O_RDWR if windows else os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
     except OSError as error:
-        # Some file systems have no `fsync` of folders.
+        # Some file systems have no `fsync` of folders, and a folder may be writable but not readable.
         if not path.is_dir() or error.errno not in {errno.EINVAL, errno.ENOTSUP, errno.EACCES}:
             raise
-    finally:
-        os.close(descriptor)
 
 
 def _remove(path: Path) -> None:

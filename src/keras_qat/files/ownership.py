@@ -9,7 +9,9 @@ comes second. It is removed while the lock is still held; filelock 4 sees that a
 locks the new one of that name.
 """
 
+import errno
 import json
+import logging
 import os
 import platform
 import shutil
@@ -19,13 +21,16 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from keras_qat._version import __version__
 from keras_qat.errors import StorageError
 from keras_qat.files.atomic import clean_leftovers, is_temporary
-from keras_qat.files.storage import is_folder, write_json
+from keras_qat.files.paths import is_clutter
+from keras_qat.files.storage import is_folder, is_there, write_json
 from keras_qat.text import first_few
+
+_logger = logging.getLogger(__name__)
 
 MARK = ".keras-qat.json"
 """The hidden file that marks a folder whose files keras-qat may replace."""
@@ -56,24 +61,23 @@ def mark(folder: Path, content: str) -> None:
     write_json(folder / MARK, {"content": content, "keras_qat": __version__})
 
 
-def require_own(folder: Path, content: str, *, recognized: Callable[[Path], bool], remedy: str) -> None:
+def require_own(folder: Path, content: str, *, remedy: str) -> None:
     """Refuse a folder that holds files which keras-qat did not write.
 
     Args:
         folder: the folder, which may be missing or empty.
         content: what the folder would hold, such as `"a run"`.
-        recognized: whether a folder without a mark is of an earlier version of keras-qat.
         remedy: the advice of the message.
 
     Raises:
-        StorageError: If the folder holds something, and is neither marked nor recognized.
+        StorageError: If the folder holds something and has no mark.
 
     Example:
         >>> import tempfile
         >>> folder = Path(tempfile.mkdtemp())
-        >>> require_own(folder, "a run", recognized=lambda folder: False, remedy="Name a new folder.")
+        >>> require_own(folder, "a run", remedy="Name a new folder.")
         >>> (folder / "cat.png").touch()
-        >>> require_own(folder, "a run", recognized=lambda folder: False, remedy="Name a new folder.")
+        >>> require_own(folder, "a run", remedy="Name a new folder.")
         Traceback (most recent call last):
         keras_qat.errors.StorageError: The folder is not that of a run, and holds other files: cat.png. ...
     """
@@ -85,7 +89,7 @@ def require_own(folder: Path, content: str, *, recognized: Callable[[Path], bool
         raise StorageError(
             f"The folder can't be read: {error.strerror or error}. Received: {str(folder)!r}. {remedy}"
         ) from error
-    if names and not recognized(folder):
+    if names:
         raise StorageError(
             f"The folder is not that of {content}, and holds other files: {first_few(names)}. "
             f"Received: {str(folder)!r}. {remedy}"
@@ -93,8 +97,8 @@ def require_own(folder: Path, content: str, *, recognized: Callable[[Path], bool
 
 
 def _is_hidden(name: str) -> bool:
-    """Whether a file of that name is the mark, the lock or a temporary file."""
-    return name in {MARK, LOCK} or is_temporary(name)
+    """Whether a file of that name is the mark, the lock, a temporary file, or what a file manager leaves."""
+    return name in {MARK, LOCK} or is_temporary(name) or is_clutter(name)
 
 
 def remove_own(folder: Path, names: Iterable[str]) -> None:
@@ -175,29 +179,37 @@ def locked(folder: Path, work: str) -> Iterator[None]:
         Traceback (most recent call last):
         keras_qat.errors.StorageError: Another process works in this folder: ...
     """
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    made = [path for path in (folder, *folder.parents) if not is_there(path)]
+    lock: BaseFileLock = FileLock(folder / LOCK, thread_local=False)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / LOCK, thread_local=False)
         lock.acquire(blocking=False)
+        if not isinstance(lock, SoftFileLock):  # which holds the process itself, for file systems without `flock`
+            with suppress(OSError):
+                (folder / LOCK).write_text(json.dumps(_this_process(work)), encoding="utf-8")
     except Timeout as error:
         raise StorageError(
             f"Another process works in this folder: {_holder(folder)}. Received: {str(folder)!r}, for {work}. "
             "Wait until it is done, or name another folder."
         ) from error
     except OSError as error:
-        _remove_empty(made)
-        raise StorageError(
-            f"Can't write to the folder: {error.strerror or error}. Received: {str(folder)!r}. Name another folder."
-        ) from error
+        if error.errno not in _NO_LOCKS:
+            _remove_empty(made)
+            raise StorageError(
+                f"The folder can't be locked: {error.strerror or error}. Received: {str(folder / LOCK)!r}. Make the "
+                "folder writable, or remove that file if no process works there."
+            ) from error
+        _logger.warning("%s can't be locked: %s. Start no other command there.", folder, error.strerror or error)
     try:
-        with suppress(OSError):
-            (folder / LOCK).write_text(json.dumps(_this_process(work)), encoding="utf-8")
         clean_leftovers(folder)
         yield
     finally:
         _release(lock)
         _remove_empty(made)
+
+
+_NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP})
+"""The errors of network file systems without locks."""
 
 
 @contextmanager
@@ -216,25 +228,28 @@ def waiting_lock(path: Path, tell: Callable[[str], None]) -> Iterator[None]:
         ...     pass
     """
     lock = FileLock(path.with_name(f".{path.name}.lock"), thread_local=False)
+    waiting = False
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(blocking=False)
     except Timeout:
+        waiting = True
+    except OSError as error:
+        _logger.debug("%s can't be locked: %s", path, error)
+    if waiting:
         tell(f"Another process makes {path}; waiting for it.")
         lock.acquire()
-    except OSError:
-        yield
-        return
     try:
         yield
     finally:
         _release(lock)
 
 
-def _release(lock: FileLock) -> None:
-    # Windows removes no open file: it stays there, and is locked again by the next process.
-    with suppress(OSError):
-        Path(lock.lock_file).unlink()
+def _release(lock: BaseFileLock) -> None:
+    if lock.is_locked:
+        # Windows removes no open file: it stays there, and is locked again by the next process.
+        with suppress(OSError):
+            Path(lock.lock_file).unlink()
     lock.release()
 
 
@@ -258,9 +273,7 @@ def _holder(folder: Path) -> str:
 
 
 def _remove_empty(made: Iterable[Path]) -> None:
-    """Remove the folders that were made for a lock, the inner ones first, if they hold nothing else."""
+    """Remove the folders that were made for a lock, the inner ones first, if they are empty."""
     for path in made:
         with suppress(OSError):
-            if [item.name for item in path.iterdir()] == [LOCK]:
-                (path / LOCK).unlink()
             path.rmdir()

@@ -4,11 +4,11 @@ The command line makes these checks first. What reads a path makes them again, s
 Python.
 """
 
-import zipfile
 from pathlib import Path
 
 from keras_qat.errors import DataError, StorageError, WeightsError
-from keras_qat.files.storage import is_file, is_there
+from keras_qat.files.keras_archive import require_keras_archive
+from keras_qat.files.storage import is_file, is_folder, is_there
 
 RUN_MARKER = "settings.json"
 """The file that marks the folder of a run, there from its start."""
@@ -19,12 +19,32 @@ FACTS_FILE = "preprocessing.json"
 IMAGENET = "imagenet"
 """The name of the weights that Keras downloads."""
 
+_CLUTTER = frozenset({".ds_store", "thumbs.db", "desktop.ini"})
+"""The files in which file managers of macOS and Windows keep how a folder is shown, in lower case."""
+
+_NFS = ".nfs"
+"""So begins what a file on NFS is renamed to that was removed while a process had it open."""
+
+
+def is_clutter(name: str) -> bool:
+    """Whether a file of that name was put there by the operating system, and is part of no folder's contents.
+
+    Args:
+        name: the name of the file, without its folder.
+
+    Example:
+        >>> is_clutter(".DS_Store"), is_clutter(".nfs0000000000000001"), is_clutter("saved_model.pb")
+        (True, True, False)
+    """
+    return name.lower() in _CLUTTER or name.startswith(_NFS)
+
 
 def require_model_file(path: Path) -> None:
     """Refuse a path that can't be a Keras model.
 
     Raises:
-        StorageError: If there is no such file, or it is a `.keras` file but not a zip archive.
+        StorageError: If there is no such file, or it is a `.keras` file but not a zip archive of a model, or unpacks to
+            too much.
 
     Example:
         >>> require_model_file(Path("nowhere.keras"))
@@ -33,26 +53,28 @@ def require_model_file(path: Path) -> None:
     """
     if not is_file(path):
         raise StorageError(f"There is no such model file. Received: {str(path)!r}. Give the path of a .keras file.")
-    if path.suffix.lower() == ".keras" and not zipfile.is_zipfile(path):
-        raise StorageError(
-            f"The file can't be read as a Keras model: it isn't a whole zip archive. Received: {str(path)!r}. "
-            "Save it again with `model.save`, or copy it again."
-        )
+    if path.suffix.lower() == ".keras":
+        require_keras_archive(path)
 
 
 def require_engine_model(path: Path) -> None:
-    """Refuse the path of an engine's file or folder if nothing is there.
+    """Refuse the path of an engine's file or folder if nothing is there, or a device or pipe, which may never end.
 
     Raises:
-        StorageError: If there is neither a file nor a folder at the path.
+        StorageError: If there is neither a regular file nor a folder at the path.
 
     Example:
         >>> require_engine_model(Path("nowhere.engine"))
         Traceback (most recent call last):
         keras_qat.errors.StorageError: There is no model file of that name. ...
     """
-    if not is_there(path):
-        raise StorageError(f"There is no model file of that name. Received: {str(path)!r}. Export or build it first.")
+    if is_file(path) or is_folder(path):
+        return
+    if is_there(path):
+        raise StorageError(
+            f"A model is a regular file or a folder. Received: {str(path)!r}, a pipe or device. Copy it to a file."
+        )
+    raise StorageError(f"There is no model file of that name. Received: {str(path)!r}. Export or build it first.")
 
 
 def require_onnx_file(path: Path) -> None:

@@ -3,6 +3,7 @@ from .kinds import activation_name, kind_of
 from .read import Call, TensorRef, Trace, input_names, trace
 from .registry import register_kind
 from .scores import best_class, classes_of, per_class, score_meaning
+from .soundness import require_finite, require_sound
 
 __all__ = [
     "OUTPUT",
@@ -20,6 +21,8 @@ __all__ = [
     "non_negative_tensors",
     "per_class",
     "register_kind",
+    "require_finite",
+    "require_sound",
     "score_meaning",
     "trace",
 ]

@@ -22,6 +22,7 @@ import keras
 from keras_qat.errors import UnsupportedModelError
 from keras_qat.graph.facts import Graph, Node
 from keras_qat.graph.kinds import activation_name, find_expansion, kind_of
+from keras_qat.graph.soundness import require_sound
 from keras_qat.types import OpKind
 
 
@@ -77,18 +78,21 @@ class Trace:
         return self.calls[node.name].output_shapes[node.outputs.index(tensor)]
 
 
-def trace(model: Any) -> Trace:
+def trace(model: Any, *, only_run: bool = False) -> Trace:
     """Read a Functional or Sequential model.
 
     Args:
         model: a built `keras.Model`. It is not changed.
+        only_run: take a model that can be run but not quantized, since Keras has quantized it itself or weights are not
+            finite. This suits a caller who only looks at the graph.
 
     Returns:
         The graph and the Keras calls of the model.
 
     Raises:
         UnsupportedModelError: If the model, or one nested in it, is subclassed, or is a Sequential that was never
-            built.
+            built; or if `keras.Model.quantize` has changed it.
+        WeightsError: If a weight is NaN or infinite.
 
     Example:
         >>> inputs = keras.Input((8, 8, 3), name="image")
@@ -97,6 +101,8 @@ def trace(model: Any) -> Trace:
         ['image', 'relu']
     """
     functional = _functional(model)
+    if not only_run:
+        require_sound(model)
     scope = flatten(functional)
     namer = _Namer()
     for call in calls_in_order(scope[id(tensor)] for tensor in (*functional.inputs, *functional.outputs)):

@@ -33,6 +33,8 @@ class FakeQuantize(keras.layers.Layer):
         range_mode: how training updates the range a. `"fixed"`: not at all. `"ema"`: by a ← 0.99 a + 0.01 max|x| in
             each training step. `"learned"`: as a weight that the optimizer trains with LSQ's gradient. With
             `trainable=False` the range stays as it is in every mode.
+        target: name of the target whose placement put the layer there; `None` if it isn't known. A model that was
+            quantized for one engine isn't exported for another.
         **kwargs: arguments of `keras.layers.Layer`.
 
     Raises:
@@ -49,6 +51,7 @@ class FakeQuantize(keras.layers.Layer):
         spec: QuantSpec | dict[str, Any],
         amax: float = 1.0,
         range_mode: RangeMode = "fixed",
+        target: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -62,6 +65,7 @@ class FakeQuantize(keras.layers.Layer):
             raise ValueError(f"Unknown range mode of {self.name!r}. Received: {range_mode!r}. Choose one of: {known}.")
         self.spec = spec if isinstance(spec, QuantSpec) else QuantSpec(**spec)
         self.initial_amax = float(amax)
+        self.target = target
         # Without a setter: TensorFlow's tape watches only weights that were created as trainable.
         self._range_mode: RangeMode = range_mode
 
@@ -109,6 +113,7 @@ class FakeQuantize(keras.layers.Layer):
             "spec": asdict(self.spec),
             "amax": self.initial_amax,
             "range_mode": self.range_mode,
+            "target": self.target,
         }
 
 

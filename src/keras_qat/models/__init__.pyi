@@ -1,6 +1,5 @@
 from .file_facts import ModelFacts, read_facts_file, read_model_facts
 from .own_model import input_preprocessing, load_model_file
-from .weights import check_finite
 from .zoo import SEED_MODELS, Builder, ZooEntry, build_model, find, names, register
 
 __all__ = [
@@ -9,7 +8,6 @@ __all__ = [
     "ModelFacts",
     "ZooEntry",
     "build_model",
-    "check_finite",
     "find",
     "input_preprocessing",
     "load_model_file",

@@ -12,7 +12,7 @@ from typing import Any, get_args
 
 from keras_qat.data import Preprocessing
 from keras_qat.errors import UserError
-from keras_qat.files import FACTS_FILE, read_json
+from keras_qat.files import FACTS_FILE, parse_json, read_json
 from keras_qat.onnx import read_onnx_file
 from keras_qat.types import ScoreMeaning
 
@@ -109,10 +109,11 @@ def _from_metadata(path: Path) -> ModelFacts | None:
     metadata = read_onnx_file(path).metadata
     if _PREPROCESSING not in metadata:
         return None
+    name = f"The metadata of {path}"
     try:
-        preprocessing, classes = (json.loads(metadata.get(key, "[]")) for key in (_PREPROCESSING, _CLASSES))
-        scores = json.loads(metadata.get(_SCORES, '"classes"'))
-    except json.JSONDecodeError as error:
+        preprocessing, classes = (parse_json(metadata.get(key, "[]"), name) for key in (_PREPROCESSING, _CLASSES))
+        scores = parse_json(metadata.get(_SCORES, '"classes"'), name)
+    except UserError as error:
         raise _not_understood(path, metadata[_PREPROCESSING]) from error
     return _facts(path, preprocessing, classes, scores)
 

@@ -12,8 +12,8 @@ import keras
 import numpy as np
 
 from keras_qat.data import MEANINGS, OF_CHANNELS, Channels, Preprocessing
-from keras_qat.errors import StorageError, UnsupportedModelError, UserError
-from keras_qat.files import require_model_file
+from keras_qat.errors import UnsupportedModelError, UserError
+from keras_qat.files import load_keras_file, require_model_file
 from keras_qat.graph import Graph, Node, Trace, trace
 from keras_qat.types import OpKind
 
@@ -45,7 +45,8 @@ def load_model_file(path: Path) -> Any:
         The `keras.Model`, not compiled.
 
     Raises:
-        StorageError: If the file does not exist or can't be read as a model.
+        StorageError: If the file does not exist or can't be read as a model: it is damaged, or it unpacks to more than
+            1 GB and to more than 100 times its size. The environment variable KERAS_QAT_UNPACK_LIMIT_GB raises that.
 
     Example:
         >>> load_model_file(Path("nowhere.keras"))
@@ -53,13 +54,7 @@ def load_model_file(path: Path) -> Any:
         keras_qat.errors.StorageError: There is no such model file. ...
     """
     require_model_file(path)
-    try:
-        return keras.saving.load_model(path, compile=False)
-    except Exception as error:  # zip, JSON, HDF5 and unknown layers each fail in their own way.
-        raise StorageError(
-            f"The file can't be read as a Keras model: {' '.join(str(error).split())}. Received: {str(path)!r}. "
-            "Save it again with `model.save`; a model with layers of your own must be read from Python."
-        ) from error
+    return load_keras_file(path)
 
 
 @dataclass(frozen=True)
@@ -112,7 +107,7 @@ def input_preprocessing(
         >>> input_preprocessing(model, "raw:28:32").resize
         32
     """
-    traced = trace(model)
+    traced = trace(model, only_run=True)
     image = _only_image(traced, str(name or model.name))
     first = _first_operations(traced.graph, image.tensor)
     reads_pixels = bool(first) and all(_reads_pixels(traced.calls[node.name].operation) for node in first)

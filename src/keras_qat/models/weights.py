@@ -11,43 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import h5py
-import keras
-import numpy as np
 
-from keras_qat.errors import WeightsError
-from keras_qat.files import require_weights
+from keras_qat.errors import StorageError, WeightsError
+from keras_qat.files import load_keras_file, require_weights
+from keras_qat.text import shortened
 
 _Shapes = Counter[tuple[int, ...]]
 """How often each shape occurs among the weights of a network."""
-
-
-def check_finite(model: Any) -> None:
-    """Refuse a model with NaN or infinity in its weights, before hours are spent on it.
-
-    Args:
-        model: a `keras.Model`.
-
-    Raises:
-        WeightsError: If a weight is not finite; the message names the first such layer.
-
-    Example:
-        >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, name="head")])
-        >>> check_finite(model)
-        >>> _ = model.get_layer("head").bias.assign([np.nan])
-        >>> check_finite(model)
-        Traceback (most recent call last):
-        ...
-        keras_qat.errors.WeightsError: 1 of 1 numbers in head/bias ... not finite...
-    """
-    for layer in model.layers:
-        for weight in layer.weights:
-            values = weight.numpy()
-            bad = int(np.count_nonzero(~np.isfinite(values)))
-            if bad:
-                raise WeightsError(
-                    f"{bad} of {values.size} numbers in {layer.name}/{weight.name} of {model.name} are not "
-                    "finite. Received: NaN or infinity. Give weights of a training that converged."
-                )
 
 
 def load_weights(model: Any, path: Path) -> None:
@@ -106,9 +76,9 @@ def _load_h5(model: Any, path: Path) -> None:
 
 def _load_whole(model: Any, path: Path) -> None:
     try:
-        source = keras.saving.load_model(path, compile=False)
-    except Exception as error:  # zip, JSON, HDF5 and unknown layers each fail in their own way.
-        raise _corrupt(path, error) from error
+        source = load_keras_file(path)
+    except StorageError as error:
+        raise WeightsError(str(error)) from error
     copy_weights(source, model, str(path))
 
 
@@ -150,7 +120,7 @@ def _require_same_shapes(given: _Shapes, model: Any, origin: str) -> None:
 
 def _other_network(origin: str, model: Any, detail: str) -> WeightsError:
     return WeightsError(
-        f"The weights are not those of {model.name}: {' '.join(detail.split())}. Received: {origin}. "
+        f"The weights are not those of {model.name}: {shortened(detail)}. Received: {origin}. "
         f"Give weights of {model.name}, or name the network that they belong to."
     )
 
@@ -158,6 +128,6 @@ def _other_network(origin: str, model: Any, detail: str) -> WeightsError:
 def _corrupt(path: Path, error: Exception) -> WeightsError:
     return WeightsError(
         f"The file can't be read as weights, it is truncated or something else: "
-        f"{' '.join(str(error).split())}. "
+        f"{shortened(error)}. "
         f"Received: {str(path)!r}. Copy or download it again and compare its size with the original."
     )

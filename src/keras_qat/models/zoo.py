@@ -11,7 +11,8 @@ import keras
 
 from keras_qat.data import Preprocessing
 from keras_qat.errors import UserError, WeightsError
-from keras_qat.models.weights import check_finite, copy_weights, load_weights
+from keras_qat.graph import require_finite
+from keras_qat.models.weights import copy_weights, load_weights
 
 SEED_MODELS = ("resnet50", "resnet50v2", "resnet101", "resnet101v2")
 """The networks that the project's own accuracy tables cover."""
@@ -161,7 +162,7 @@ def build_model(entry: ZooEntry, *, weights: str | Path | None, num_classes: int
         _download(entry, model, num_classes)
     else:
         load_weights(model, Path(weights))
-    check_finite(model)
+    require_finite(model)
     return model
 
 

@@ -19,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from keras_qat.errors import UnsupportedModelError
+from keras_qat.errors import UnsupportedModelError, UserError
+from keras_qat.files import parse_json
 from keras_qat.onnx.layout import Layout, Shape, named_shape
 
 _NODES = "keras_qat.nodes"
@@ -235,7 +236,7 @@ def is_helper(node: ir.Node) -> bool:
 def keras_nodes(node: ir.Node) -> tuple[str, ...]:
     """The names of the Keras nodes that `node` stands for; empty if none are recorded."""
     try:
-        names = json.loads(node.metadata_props.get(_NODES, "[]"))
-    except json.JSONDecodeError:
+        names = parse_json(node.metadata_props.get(_NODES, "[]"), _NODES)
+    except UserError:
         return ()
     return tuple(str(name) for name in names) if isinstance(names, list) else ()

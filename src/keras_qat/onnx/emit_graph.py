@@ -7,8 +7,9 @@ from typing import Any, get_args
 import onnx_ir as ir
 
 from keras_qat._version import __version__
-from keras_qat.errors import UserError
+from keras_qat.errors import UserError, require_whole
 from keras_qat.graph import OUTPUT, Trace, trace
+from keras_qat.layers import FakeQuantize
 from keras_qat.onnx import converters as _converters  # noqa: F401  (importing registers the converters)
 from keras_qat.onnx import layout, passes, reader
 from keras_qat.onnx.emission import Emission, Step, find_converter, mark
@@ -57,8 +58,9 @@ def emit(
 
     Raises:
         UnsupportedModelError: If a layer has no converter, or the model has numbers that FP16 can't represent.
-        UserError: If the opset is out of range, if `io_dtype` and `precision` can't be combined, if `metadata` has a
-            key that isn't allowed, or if `normalization` is given and the model hasn't exactly one image input.
+        UserError: If the model was quantized for another target, if the opset is out of range, if `io_dtype` and
+            `precision` can't be combined, if `metadata` has a key that isn't allowed, or if `normalization` is given
+            and the model hasn't exactly one image input.
     """
     opset = require_opset(opset, precision)
     if io_dtype not in get_args(IoDtype) or (io_dtype == "float16" and precision != "fp16"):
@@ -68,6 +70,7 @@ def emit(
         )
     metadata = _require_keys(metadata or {})
     traced = trace(model)
+    _require_target(traced, target)
     emission, inputs, outputs = _emit_nodes(traced, opset)
     graph = ir.Graph(
         inputs=inputs,
@@ -92,6 +95,19 @@ def emit(
     return file
 
 
+def _require_target(traced: Trace, target: Target | None) -> None:
+    """Refuse a model that was quantized for another engine, which would run the file in float or not at all."""
+    operations = (call.operation for call in traced.calls.values())
+    made_for = {str(layer.target) for layer in operations if isinstance(layer, FakeQuantize) and layer.target}
+    if target is not None and made_for - {target.name}:
+        names = " and ".join(sorted(made_for))
+        raise UserError(
+            f"The model was quantized for another engine. Received: target={target.name!r}, and the model "
+            f"{traced.name!r} with the Q/DQ pairs of {names}. Quantize the float model for {target.name}, or export "
+            f"this one for {names}."
+        )
+
+
 def require_opset(opset: int | None, precision: Precision = "fp32") -> int:
     """The operator set of a file.
 
@@ -111,6 +127,7 @@ def require_opset(opset: int | None, precision: Precision = "fp32") -> int:
     default = _DEFAULT_OPSET[precision]
     if opset is None:
         return default
+    opset = require_whole("opset", opset)
     lowest = default if precision == "fp16" else OPSETS[0]
     if not lowest <= opset <= OPSETS[-1]:
         why = "" if precision == "fp32" else " for FP16, since scales in FP16 came with 19"

@@ -153,14 +153,25 @@ def consumers(value: ir.Value, through: Predicate = moves) -> Iterator[ir.Node |
     Yields:
         Each node; `None` where the tensor is an output of the graph.
     """
-    if value.is_graph_output():
-        yield None
-    for use in value.uses():
-        data = use.idx == 0 or use.node.op_type == "Concat"
-        if data and use.node.outputs and through(use.node):
-            yield from consumers(use.node.outputs[0], through)
-        else:
-            yield use.node
+    pending: list[ir.Value | ir.Node | None] = [value]
+    passed: set[ir.Value] = set()
+    # Without recursion, and through each tensor once: a file may have thousands of such nodes in a row, or ever more
+    # paths between them.
+    while pending:
+        item = pending.pop()
+        if not isinstance(item, ir.Value):
+            yield item
+        elif item not in passed:
+            passed.add(item)
+            reads: list[ir.Value | ir.Node | None] = [None] if item.is_graph_output() else []
+            reads += [node.outputs[0] if _passes(node, at, through) else node for node, at in item.uses()]
+            pending.extend(reversed(reads))
+
+
+def _passes(node: ir.Node, index: int, through: Predicate) -> bool:
+    """Whether a walk goes on from an input of a node to its output."""
+    data = index == 0 or node.op_type == "Concat"
+    return data and bool(node.outputs) and through(node)
 
 
 def constant_tensor(value: ir.Value | None) -> ir.TensorProtocol | None:
@@ -178,10 +189,17 @@ def constant_tensor(value: ir.Value | None) -> ir.TensorProtocol | None:
     """
     if value is None:
         return None
-    stored = source(value, lambda node: node.op_type == "Identity")
-    node = stored.producer()
-    if stored.const_value is not None or node is None or node.op_type != "Constant":
-        return stored.const_value
+    return _stored_tensor(source(value, _is_identity))
+
+
+def _is_identity(node: ir.Node) -> bool:
+    return node.op_type == "Identity"
+
+
+def _stored_tensor(value: ir.Value) -> ir.TensorProtocol | None:
+    node = value.producer()
+    if value.const_value is not None or node is None or node.op_type != "Constant":
+        return value.const_value
     # A Constant node has exactly one attribute: `value`, or a list or number such as `value_floats`.
     held = next((attribute.value for attribute in node.attributes.values()), None)
     if isinstance(held, int | float | list | tuple):
@@ -218,9 +236,11 @@ def is_constant(value: ir.Value, through: Predicate = _casts_moves_or_pair) -> b
 
     Args:
         value: the tensor.
-        through: the nodes that may compute it; casts, those that move numbers and Q/DQ pairs if not given.
+        through: the nodes that may compute it, besides Identity; casts, those that move numbers and Q/DQ pairs if not
+            given.
     """
-    return any(constant_tensor(tensor) is not None for tensor in upstream(value, through))
+    passed = upstream(value, lambda node: _is_identity(node) or through(node))
+    return any(_stored_tensor(tensor) is not None for tensor in passed)
 
 
 def pair_above(value: ir.Value) -> ir.Node | None:
@@ -228,12 +248,22 @@ def pair_above(value: ir.Value) -> ir.Node | None:
 
     It is seen through nodes that move numbers, max-pools, and concatenations of which every input has a pair.
     """
-    node = producer(value, _moves_or_max_pools)
-    if node is not None and node.op_type == "Concat":
-        pairs = [pair_above(part) for part in node.inputs if part is not None]
-        return pairs[0] if pairs and all(pairs) else None
-    paired = node is not None and node.op_type == "DequantizeLinear" and input_at(node, 0) is not None
-    return node if paired else None
+    pairs: list[ir.Node] = []
+    pending = [value]
+    passed: set[ir.Value] = set()
+    while pending:
+        tensor = pending.pop()
+        if tensor in passed:
+            continue
+        passed.add(tensor)
+        node = producer(tensor, _moves_or_max_pools)
+        parts = [] if node is None or node.op_type != "Concat" else [part for part in node.inputs if part is not None]
+        pending.extend(reversed(parts))
+        if node is not None and node.op_type == "DequantizeLinear" and input_at(node, 0) is not None:
+            pairs.append(node)
+        elif not parts:
+            return None
+    return pairs[0]
 
 
 def before_pair(value: ir.Value | None) -> ir.Value | None:

@@ -12,7 +12,7 @@ from typing import Literal
 from keras_qat.errors import UserError
 from keras_qat.graph import OUTPUT
 from keras_qat.placement.flow import MOVES_NUMBERS
-from keras_qat.text import first_few
+from keras_qat.text import first_few, markdown_cell, one_line
 from keras_qat.types import BITS, EdgeDecision, Kernel, Placement, QuantizedTensor, QuantSpec, TensorRange
 
 Format = Literal["table", "mermaid", "dot"]
@@ -99,12 +99,7 @@ def table(placement: Placement, ranges: Mapping[str, TensorRange] | None) -> str
         integers = "float" if weight.spec is None else describe_spec(weight.spec)
         rows.append((f"weights of {weight.layer}", integers, "", weight.reason))
     shown = rows if ranges is not None else [(where, integers, reason) for where, integers, _, reason in rows]
-    return "\n".join(f"| {' | '.join(map(_cell, row))} |" for row in shown)
-
-
-def _cell(text: str) -> str:
-    """Text in one line, with the column separator escaped."""
-    return " ".join(text.replace("|", "\\|").split())
+    return "\n".join(f"| {' | '.join(map(markdown_cell, row))} |" for row in shown)
 
 
 def describe_spec(spec: QuantSpec) -> str:
@@ -183,6 +178,7 @@ def picture(placement: Placement, ranges: Mapping[str, TensorRange] | None) -> P
         ranges: from `calibrate`, one for each quantized tensor, to show scales; `None` before calibration.
     """
     kernel_of = {name: kernel for kernel in placement.kernels for name in kernel.nodes}
+    _require_kernels(placement, kernel_of)
     keys = {id(kernel): f"n{i}" for i, kernel in enumerate(placement.kernels)}
     pairs = {tensor.tensor: f"q{i}" for i, tensor in enumerate(placement.tensors)}
     on_grid: set[int] = set()
@@ -191,7 +187,7 @@ def picture(placement: Placement, ranges: Mapping[str, TensorRange] | None) -> P
     arrows: list[Arrow] = []
     drawn: set[str] = set()
     for edge in placement.edges:
-        source = kernel_of[edge.tensor if edge.tensor in kernel_of else edge.tensor.rpartition(":")[0]]
+        source = kernel_of[_producer(edge, kernel_of)]
         sink = None if edge.consumer == OUTPUT else kernel_of[edge.consumer]
         if sink is source:
             continue
@@ -208,6 +204,23 @@ def picture(placement: Placement, ranges: Mapping[str, TensorRange] | None) -> P
     if any(edge.consumer == OUTPUT for edge in placement.edges):
         boxes.append(Box("output", ("output",)))
     return Picture(f"Q/DQ placement for {placement.target}", tuple(boxes), tuple(arrows))
+
+
+def _producer(edge: EdgeDecision, kernel_of: Mapping[str, Kernel]) -> str:
+    """The name of the node that makes an edge's tensor; its outputs after the first are named NODE:1 and so on."""
+    return edge.tensor if edge.tensor in kernel_of else edge.tensor.rpartition(":")[0]
+
+
+def _require_kernels(placement: Placement, kernel_of: Mapping[str, Kernel]) -> None:
+    """Refuse a placement with an edge between nodes that no kernel holds, as a file that was edited may have."""
+    for edge in placement.edges:
+        ends = {edge.tensor: _producer(edge, kernel_of), edge.consumer: edge.consumer}
+        unknown = [name for name, node in ends.items() if node not in kernel_of and name != OUTPUT]
+        if unknown:
+            raise UserError(
+                f"The placement has no kernel with the node of an edge. Received: {unknown[0]!r}, of the edge "
+                f"{edge.tensor!r} → {edge.consumer!r}. Plan it again, or give the placement.json of a run as it was."
+            )
 
 
 def _kernel_box(placement: Placement, kernel: Kernel, key: str) -> Box:
@@ -283,7 +296,7 @@ def mermaid(picture: Picture) -> str:
     """
     lines = [f"accTitle: {picture.title}", *map(_mermaid_node, picture.boxes)]
     for arrow in picture.arrows:
-        lines += [f"%% {' '.join(arrow.tooltip.split())}", f"{arrow.source} --> {arrow.sink}"]
+        lines += [f"%% {one_line(arrow.tooltip)}", f"{arrow.source} --> {arrow.sink}"]
     for flowing, color in _COLORS.items():
         numbers = [str(i) for i, arrow in enumerate(picture.arrows) if arrow.flowing is flowing]
         if numbers:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from keras_qat.errors import UserError
-from keras_qat.files import read_text, write_text
+from keras_qat.files import parse_json, read_text, write_text
 from keras_qat.graph import OUTPUT, Edge, Graph, Node
 from keras_qat.placement.flow import WEIGHTED, Flow
 from keras_qat.placement.rules import Rule, check_keys, matches, rule_from_json, rule_to_json, suggestion
@@ -84,10 +84,7 @@ class Overrides:
         Raises:
             UserError: If the text is not JSON of that form, or has an unknown key, kind or type.
         """
-        try:
-            value = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise UserError(f"The overrides aren't JSON: {error}. Received: {text[:80]!r}. Fix that line.") from error
+        value = parse_json(text, "The text of overrides")
         check_keys(value, {"mode", "rules"}, "The value of overrides")
         rules = value.get("rules", [])
         if not isinstance(rules, list):

@@ -7,14 +7,14 @@ all of them except those that are computed from the others alone.
 
 from collections.abc import Mapping
 
-from keras_qat.errors import UserError
+from keras_qat.errors import UserError, require_whole
 from keras_qat.graph import Edge, Graph, Node, non_negative_tensors
 from keras_qat.placement.edges import EdgePlanner, ask_function
 from keras_qat.placement.flow import MOVES_NUMBERS, WEIGHTED, Flow
 from keras_qat.placement.overrides import LayerRequests, Mode, Overrides, edge_request, read_requests, weight_request
 from keras_qat.placement.rules import Rule
 from keras_qat.targets import Target, find_target
-from keras_qat.types import EdgeDecision, Kernel, OpKind, Placement, QuantizedTensor, QuantSpec, WeightDecision
+from keras_qat.types import BITS, EdgeDecision, Kernel, OpKind, Placement, QuantizedTensor, QuantSpec, WeightDecision
 
 _CHANNEL_AXIS = {OpKind.CONV: 3, OpKind.DEPTHWISE_CONV: 2, OpKind.DENSE: 1}
 """Output-channel axis of the kernel in the Keras layout: (h, w, in, out), (h, w, in, multiplier), (in, out)."""
@@ -33,8 +33,8 @@ def plan(graph: Graph, target: str | Target, *, weight_bits: int = 8, overrides:
         The placement: a decision with a reason for every edge and for every layer with a kernel.
 
     Raises:
-        UserError: If the target is unknown, or a rule matches no layer or sets what none of its layers can have.
-        ValueError: If `weight_bits` is not from 2 to 8.
+        UserError: If the target is unknown, `weight_bits` is not a whole number from 2 to 8, or a rule matches no
+            layer or sets what none of its layers can have.
 
     Example:
         >>> import keras
@@ -45,6 +45,7 @@ def plan(graph: Graph, target: str | Target, *, weight_bits: int = 8, overrides:
         ['image']
     """
     overrides = Overrides() if overrides is None else overrides
+    weight_bits = require_whole("weight_bits", weight_bits, BITS[0], BITS[-1])
     flow = Flow(graph, find_target(target))
     layers = read_requests(flow, overrides.rules)
     weights = decide_weights(flow, layers, overrides.mode, weight_bits)

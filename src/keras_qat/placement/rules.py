@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import keras
 
-from keras_qat.errors import UserError
+from keras_qat.errors import UserError, require_whole
 from keras_qat.graph import Graph, Node
 from keras_qat.text import callable_name, first_few
 from keras_qat.types import BITS, OpKind
@@ -27,6 +27,8 @@ Selector = str | OpKind | type | Callable[[Node], bool]
 
 AsTarget = Literal["target"]
 """What the target's table says."""
+
+_WIDTHS = (BITS[0], BITS[-1])
 
 _SETTINGS = ("inputs", "output", "weights", "weight_bits")
 
@@ -65,6 +67,8 @@ class Rule:
         for name in ("select", "inputs"):
             if isinstance(getattr(self, name), list):
                 object.__setattr__(self, name, tuple(getattr(self, name)))
+        if self.weight_bits is not None:
+            object.__setattr__(self, "weight_bits", require_whole("weight_bits", self.weight_bits, *_WIDTHS))
         problem = _problem(self)
         if problem:
             raise UserError(f"{problem} Received: Rule({self}).")
@@ -112,10 +116,7 @@ def _problem(rule: Rule) -> str | None:
             return "`inputs` must hold numbers of inputs, counted from 0."
         if not indices and not (value is None or isinstance(value, bool) or value == "target"):
             return f"`{name}` must be True, False or 'target'{' or a tuple of indices' if name == 'inputs' else ''}."
-    bits = rule.weight_bits
-    if bits is not None and (type(bits) is not int or bits not in BITS):
-        return "`weight_bits` must be from 2 to 8."
-    return "Float weights have no bits." if bits is not None and rule.weights is False else None
+    return "Float weights have no bits." if rule.weight_bits is not None and rule.weights is False else None
 
 
 def matches(selector: Selector, node: Node) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_qat import evaluation, files, placement
+from keras_qat.text import markdown_cell, markdown_text
 
 HEADER = ("", "alone", "cumulative", "saturated", "range")
 """Of a table of tensors and kernels."""
@@ -44,7 +45,7 @@ def describe_diagnosis(diagnosis: evaluation.Diagnosis, *, worst: int = 10) -> s
     lines = [
         f"The worst {len(shown)} of {counts}, on {diagnosis.images} images:",
         "",
-        *(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows),
+        *(f"| {' | '.join(map(markdown_cell, row))} |" for row in rows),
         "",
         *(["What to try:", "", *_advice_list(advices)] if advices else ["Nothing stands out."]),
     ]
@@ -79,7 +80,8 @@ def _advice_list(advices: Sequence[evaluation.Advice]) -> list[str]:
         lines.append(f"- {remedy}")
         for advice in alike:
             rule = f" In float: `{rule_text(advice)}`" if advice.rule else ""
-            lines.append(f"  - {advice.about or 'The network'}: {advice.finding}{rule}")
+            finding = markdown_text(f"{advice.about or 'The network'}: {advice.finding}")
+            lines.append(f"  - {finding}{rule}")
     return lines
 
 

@@ -1,15 +1,15 @@
 """Reports of runs: the page, or Markdown for a pull request with the table first and the details folded away."""
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from keras_qat.files import write_text
+from keras_qat.files import atomic_path
 from keras_qat.report.diagnosis_text import describe_diagnosis
 from keras_qat.report.in_words import accuracies, interval_text, percent_text, verdict
 from keras_qat.report.page.render import render
 from keras_qat.report.record import Record, RunFiles, chosen_row, environment_facts, setting_facts
 from keras_qat.report.tables import markdown
+from keras_qat.text import markdown_cell, markdown_text
 
 _WORST = 5
 
@@ -27,11 +27,12 @@ def pull_request(files: RunFiles) -> str:
     chosen = chosen_row(record)
     diagnosed = None if chosen is None else files.diagnoses.get(chosen.name)
     sentences = verdict(record, None if diagnosed is None else diagnosed.diagnosis)
-    heading, _, rest = _plain(markdown(record)).partition("\n")
-    parts = [heading, f"**{_plain(sentences[0])}** {_plain(' '.join(sentences[1:]))}".strip(), rest.strip()]
+    heading, _, rest = markdown(record).partition("\n")
+    first, others = markdown_text(sentences[0]), markdown_text(" ".join(sentences[1:]))
+    parts = [heading, f"**{first}** {others}".strip(), rest.strip()]
     parts += _intervals(record)
     if diagnosed is not None and chosen is not None:
-        worst = _plain(describe_diagnosis(diagnosed.diagnosis, worst=_WORST)).strip()
+        worst = describe_diagnosis(diagnosed.diagnosis, worst=_WORST).strip()
         parts.append(_folded(f"Worst layers of {chosen.name}", worst))
     parts.append(_folded("Settings", _two_columns(setting_facts(record.settings))))
     parts.append(_folded("Environment", _two_columns(environment_facts(record.environment))))
@@ -40,7 +41,7 @@ def pull_request(files: RunFiles) -> str:
 
 def _intervals(record: Record) -> list[str]:
     lines = [
-        f"| {_cell(row.variant)} | {row.where} | {percent_text(row.top1.value)} | {interval_text(row.top1)} |"
+        f"| {markdown_cell(row.variant)} | {row.where} | {percent_text(row.top1.value)} | {interval_text(row.top1)} |"
         for row in accuracies(record)
     ]
     header = ["| Top-1 | in | share | 95% interval |", "| --- | --- | --- | --- |"]
@@ -48,22 +49,12 @@ def _intervals(record: Record) -> list[str]:
 
 
 def _two_columns(pairs: Sequence[tuple[str, str]]) -> str:
-    lines = [f"| {_cell(key)} | {_cell(value)} |" for key, value in pairs]
+    lines = [f"| {markdown_cell(key)} | {markdown_cell(value)} |" for key, value in pairs]
     return "\n".join(["|  |  |", "| --- | --- |", *lines])
 
 
 def _folded(summary: str, body: str) -> str:
-    return f"<details><summary>{_plain(summary)}</summary>\n\n{body}\n\n</details>"
-
-
-def _cell(text: str) -> str:
-    return _plain(text).replace("|", "\\|").replace("\n", " ")
-
-
-def _plain(text: str) -> str:
-    """Text with `<` escaped outside of code spans, so that the name of a layer can't start HTML."""
-    parts = re.split(r"(?<![`\\])(`[^`\n]+`)(?!`)", text)
-    return "".join(part if i % 2 else part.replace("<", "&lt;") for i, part in enumerate(parts))
+    return f"<details><summary>{markdown_text(summary)}</summary>\n\n{body}\n\n</details>"
 
 
 def write_page(runs: Sequence[RunFiles], path: Path) -> Path:
@@ -79,7 +70,9 @@ def write_page(runs: Sequence[RunFiles], path: Path) -> Path:
     Raises:
         StorageError: If `path` can't be written.
     """
-    write_text(path, render(runs))
+    # Byte for byte: the page allows its own script by a digest. Control characters do nothing in HTML.
+    with atomic_path(path) as temporary:
+        temporary.write_text(render(runs), encoding="utf-8", errors="backslashreplace")
     return path
 
 

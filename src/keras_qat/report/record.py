@@ -1,6 +1,6 @@
 """The result of a run as one frozen value, from which every report is made, and the results.json that holds it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -119,6 +119,10 @@ def chosen_row(record: Record) -> Row | None:
     return next((row for row in reversed(record.rows) if row.name != BASELINE), None)
 
 
+_LEAST, _MOST = 1e-9, 1e15
+"""The bounds of milliseconds, bytes and numbers of images, within which their ratios are numbers."""
+
+
 def load_record(path: Path) -> Record:
     """The record of a results.json that `keras-qat run` wrote.
 
@@ -127,7 +131,7 @@ def load_record(path: Path) -> Record:
 
     Raises:
         StorageError: If `path` can't be read.
-        UserError: If the file isn't JSON, or doesn't hold a record.
+        UserError: If the file isn't JSON, or doesn't hold a record, or a number of it is impossible.
     """
     value = read_json(path)
     problem = f"{path} doesn't hold the results of a run"
@@ -139,7 +143,19 @@ def load_record(path: Path) -> Record:
     )
     if not record.rows:
         raise UserError(f"{problem}: it has no rows. Received: {str(path)!r}. {remedy}")
+    for name, number in _positive(record):
+        if not _LEAST <= number <= _MOST:
+            raise UserError(f"{problem}: `{name}` must be from {_LEAST:g} to {_MOST:g}. Received: {number}. {remedy}")
     return record
+
+
+def _positive(record: Record) -> Iterator[tuple[str, float]]:
+    """The numbers that texts and charts divide by, with their places in the file."""
+    yield "images", record.images
+    for i, row in enumerate(record.rows):
+        yield f"rows[{i}].size_bytes", row.size_bytes
+        for name in ("keras_latency", "deployed_latency"):
+            yield f"rows[{i}].{name}.median_ms", getattr(row, name).median_ms
 
 
 def setting_facts(settings: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -14,7 +14,7 @@ from keras_qat.evaluation import Benchmark, Classification, Evaluation, Latency,
 from keras_qat.machine import Environment
 from keras_qat.report.in_words import percent_text
 from keras_qat.report.record import Record, Row
-from keras_qat.text import size_text
+from keras_qat.text import markdown_cell, markdown_text, one_line, size_text
 
 
 def _milliseconds(latency: Latency) -> str:
@@ -27,7 +27,7 @@ COLUMNS: tuple[tuple[str, Callable[[Row], str]], ...] = (
     ("Keras latency", lambda row: _milliseconds(row.keras_latency)),
     ("Deployed top-1", lambda row: percent_text(row.deployed_top1)),
     ("Deployed latency", lambda row: _milliseconds(row.deployed_latency)),
-    ("Agreement with float", lambda row: percent_text(row.agreement)),
+    ("Agrees with float", lambda row: percent_text(row.agreement)),
     ("Size", lambda row: size_text(row.size_bytes)),
 )
 
@@ -74,24 +74,24 @@ def footnotes(record: Record) -> tuple[str, ...]:
 def markdown(record: Record) -> str:
     """The results table as Markdown, with its title and footnotes."""
     lines = [
-        f"## {title(record)}",
+        f"## {markdown_text(one_line(title(record)))}",
         "",
         f"| {' | '.join(name for name, _ in COLUMNS)} |",
         f"| {' | '.join('---' for _ in COLUMNS)} |",
-        *(f"| {' | '.join(cell(row) for _, cell in COLUMNS)} |" for row in record.rows),
+        *(f"| {' | '.join(markdown_cell(cell(row)) for _, cell in COLUMNS)} |" for row in record.rows),
         "",
-        *(f"- {note}" for note in footnotes(record)),
+        *(f"- {markdown_text(one_line(note))}" for note in footnotes(record)),
     ]
     return "\n".join(lines) + "\n"
 
 
 def terminal_table(record: Record) -> Table:
     """The results table for the terminal."""
-    table = Table(title=title(record), caption="\n".join(footnotes(record)), caption_justify="left")
+    table = Table(title=Text(title(record)), caption=Text("\n".join(footnotes(record))), caption_justify="left")
     for name, _ in COLUMNS:
-        table.add_column(name, justify="left" if not name else "right")
+        table.add_column(name, justify="left" if not name else "right", overflow="fold")
     for row in record.rows:
-        table.add_row(*(cell(row) for _, cell in COLUMNS))
+        table.add_row(*(Text(cell(row)) for _, cell in COLUMNS))
     return table
 
 
@@ -116,10 +116,10 @@ def benchmark_table(benchmark: Benchmark, environment: Environment) -> Table:
     """
     notes = Text("\n".join(benchmark_notes(benchmark, environment)))
     table = Table(title="Latency", caption=notes, caption_justify="left")
-    table.add_column("Batch", justify="right")
+    table.add_column("Batch", justify="right", overflow="fold")
     table.add_column("File", overflow="fold")
     for name, _ in _BENCHMARK_COLUMNS:
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", overflow="fold")
     cells = {
         (timing.batch, timing.file): tuple(cell(timing) for _, cell in _BENCHMARK_COLUMNS)
         for timing in benchmark.timings
@@ -171,10 +171,11 @@ def evaluation_table(evaluation: Evaluation) -> Table:
     labelled = all(file.top1 is not None for file in evaluation.files)
     shown = [i for i in range(len(_EVALUATION_COLUMNS)) if any(row[i] != _NO_LABELS for row in rows)]
     title = f"{'Accuracy' if labelled else 'Agreement'} on {evaluation.data}"
-    table = Table(title=title, caption=notes, caption_justify="left")
+    table = Table(title=Text(title), caption=notes, caption_justify="left")
     table.add_column("File", overflow="fold")
     for name in (_EVALUATION_COLUMNS[i][0] for i in shown):
-        table.add_column(name.replace("-k", f"-{evaluation.k}"), justify="left" if name == "Engine" else "right")
+        heading = name.replace("-k", f"-{evaluation.k}")
+        table.add_column(heading, justify="left" if name == "Engine" else "right", overflow="fold")
     for file, row in zip(evaluation.files, rows, strict=True):
         table.add_row(Text(file.name), *(Text(row[i]) for i in shown))
     return table
@@ -221,7 +222,7 @@ def classification_table(classification: Classification) -> Table:
     where = Text(f"{Path(classification.file).name} in {classification.engine} ({classification.device})")
     table = Table(title=Text(Path(classification.image).name), caption=where, min_width=len(where))
     for name in ("Class", "Number", "Score"):
-        table.add_column(name, justify="left" if name == "Class" else "right")
+        table.add_column(name, justify="left" if name == "Class" else "right", overflow="fold")
     for ranked in classification.classes:
         table.add_row(Text(ranked.name), str(ranked.index), f"{ranked.score:.4g}")
     return table

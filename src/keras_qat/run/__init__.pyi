@@ -1,5 +1,5 @@
 from .conclude import check_gates
-from .folder import PAGE, RunFolder, option_of, require_file_or_run, require_not_of_run, seed_for
+from .folder import DIAGNOSES, PAGE, RunFolder, option_of, require_file_or_run, require_not_of_run, seed_for
 from .needs import require_files_for
 from .pipeline import quantize_after_training, run, train, train_quantized
 from .settings import OPTIONS, Option, Settings, declared
@@ -7,6 +7,7 @@ from .start import load_saved, open_start
 from .verification import VerificationSettings, verify_files
 
 __all__ = [
+    "DIAGNOSES",
     "OPTIONS",
     "PAGE",
     "Option",

@@ -14,7 +14,7 @@ a folder holds before it loads Keras.
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,9 +24,11 @@ from keras_qat.errors import StorageError, UserError
 from keras_qat.files import (
     FACTS_FILE,
     RUN_MARKER,
+    from_json_value,
     is_file,
     is_folder,
     is_marked,
+    is_there,
     mark,
     read_json,
     remove_own,
@@ -48,6 +50,9 @@ _FINGERPRINTS, _OVERRIDES, _RECIPE = "data.json", "overrides.json", "recipe.json
 _RANGES, _PLACEMENT_TABLE = "ranges.json", "placement.md"
 _WEIGHT_RANGES, _BIAS_CORRECTION = "weight_ranges.json", "bias_correction.json"
 _DIAGNOSIS = "_diagnosis.json"
+
+DIAGNOSES = tuple(f"{variant.lower()}{_DIAGNOSIS}" for variant in (PTQ, QAT))
+"""The files of a run that `keras-qat diagnose` may write."""
 
 PAGE = "report.html"
 """The report of a run in its folder; of several runs, in the folder that holds them."""
@@ -200,7 +205,7 @@ class RunFolder:
             )
         return path
 
-    def require_replaceable(self, settings: Settings) -> None:
+    def require_reusable(self, settings: Settings) -> None:
         """Refuse to replace what is not a run, or is the run of another model, of other data or for another target.
 
         Args:
@@ -210,21 +215,27 @@ class RunFolder:
             StorageError: If the folder holds other files than those of a run, or inputs of this one.
             UserError: If the folder holds such a run.
         """
-        require_own(self.path, "a run", recognized=_is_run, remedy="Name a new or empty folder with --run-folder.")
+        require_own(self.path, "a run", remedy="Name a new or empty folder with --run-folder.")
         require_apart([self.path / name for name in _CLEARED], settings.inputs)
-        earlier = read_json(self.settings_path) if self.settings_path.is_file() else {}
-        wanted = settings.to_dict()
-        # `photos` and `./photos` are the same folder.
+        earlier, wanted = self._earlier_settings(), settings.to_dict()
         differing = [
             f"{name} {earlier[name]!r}, and now {wanted[name]!r}"
             for name in _OF_ONE_RUN
-            if name in earlier and os.path.normpath(str(earlier[name])) != os.path.normpath(wanted[name])
+            if name in earlier and _plain_name(earlier[name]) != _plain_name(wanted[name])
         ]
         if differing:
             raise UserError(
                 f"This folder holds another run, which would be lost. Received: {str(self.path)!r}, made with "
                 f"{'; '.join(differing)}. Name another folder with --run-folder, or move that one away."
             )
+
+    def _earlier_settings(self) -> Mapping[str, Any]:
+        """The settings of the run that is in the folder; empty if there is none, or its settings were damaged."""
+        try:
+            saved = read_json(self.settings_path)
+        except UserError:
+            return {}
+        return saved if isinstance(saved, dict) else {}
 
     # --- reading
 
@@ -373,14 +384,11 @@ class RunFolder:
         return report.write_page([self.read()], self.page_path)
 
 
-def _is_run(folder: Path) -> bool:
-    """Whether a folder without a mark holds a run of an earlier version, as its settings show."""
-    try:
-        settings = read_json(folder / RUN_MARKER)
-        Settings.from_dict(settings)
-    except UserError:
-        return False
-    return set(_OF_ONE_RUN) <= set(settings)
+def _plain_name(value: Any) -> str:
+    """A model, data set or target such that other spellings of the same one are equal."""
+    path = Path(str(value))
+    # `photos`, `./photos` and its absolute path are one folder; `ResNet50` and `resnet50` are one network.
+    return str(path.resolve()) if is_there(path) else os.path.normpath(str(value)).lower()
 
 
 def require_file_or_run(path: Path) -> None:
@@ -402,11 +410,12 @@ def require_file_or_run(path: Path) -> None:
         )
 
 
-def require_not_of_run(path: Path) -> None:
+def require_not_of_run(path: Path, allowed: Container[str] = ()) -> None:
     """Refuse to write what is not a run's result to the path of a run's file.
 
     Args:
         path: path of the file that will be written.
+        allowed: names of files of a run that may be replaced.
 
     Raises:
         StorageError: If it is one of the files of the run whose folder it is in.
@@ -414,7 +423,7 @@ def require_not_of_run(path: Path) -> None:
     if not is_file(path.parent / RUN_MARKER):
         return
     others = (RUN_MARKER, _OVERRIDES, _RANGES, _PLACEMENT_TABLE, placement.PLACEMENT_FILE, FACTS_FILE)
-    if path.name in {*_CLEARED, *others}:
+    if path.name in {*_CLEARED, *others} and path.name not in allowed:
         raise StorageError(
             "A file of a run would be replaced, and its results would be those of another file. Received: "
             f"{str(path)!r}. Name another file with --output."
@@ -451,4 +460,8 @@ def seed_for(path: Path, given: int | None) -> int:
         >>> seed_for(Path("nowhere/qat.onnx"), None), seed_for(Path("nowhere/qat.onnx"), 7)
         (0, 7)
     """
-    return int(option_of(path, "seed") or 0) if given is None else given
+    saved = option_of(path, "seed") if given is None else given
+    if saved is None:
+        return 0
+    problem = f"The {RUN_MARKER} beside {path} doesn't hold a seed"
+    return from_json_value(int, saved, problem=problem, remedy="Correct it, or give the seed.")

@@ -49,7 +49,7 @@ def run(settings: Settings) -> report.Record:
     folder, stages = RunFolder(settings.folder), Stages()
     _check_early(settings)
     with files.locked(folder.path, "a run"):
-        folder.require_replaceable(settings)
+        folder.require_reusable(settings)
         overrides = Overrides() if settings.overrides is None else Overrides.load(settings.overrides)
         with stages.timed("load"):
             start = open_start(settings)
@@ -58,6 +58,8 @@ def run(settings: Settings) -> report.Record:
                 preprocessing, settings.export.embed_preprocessing, start.data.class_names, start.meaning
             )
             _require_trainable(start.model, start.data, settings)
+            images = _calibration_images(start.data.train, settings)
+            calibration.require_variety(x for x, _ in images.arrays(settings.calibration.calibration_batch_size))
             folder.begin(settings)
             folder.write_overrides(overrides)
         with stages.timed("calibrate"):
@@ -119,6 +121,10 @@ def _require_trainable(model: Any, data: Splits, settings: Settings) -> None:
     training.require_probabilities(model, images)
 
 
+def _calibration_images(train: ImageSet, settings: Settings) -> ImageSet:
+    return train.take(settings.calibration.calibration_images, settings.seed)
+
+
 def quantize_after_training(model: Any, placement: Placement, train: ImageSet, settings: Settings) -> Any:
     """Calibrate, insert the fake quantization, and correct weights and biases as the settings say.
 
@@ -134,7 +140,7 @@ def quantize_after_training(model: Any, placement: Placement, train: ImageSet, s
         The quantized model.
     """
     folder, options = RunFolder(settings.folder), settings.calibration
-    images = train.take(options.calibration_images, settings.seed)
+    images = _calibration_images(train, settings)
     if len(images) < options.calibration_images:
         _logger.warning("Calibrating with %d images: the training set has no more.", len(images))
     ranges = _ranges(model, placement, images, settings)

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from keras_qat.calibration import CalibrationOptions
-from keras_qat.errors import UserError
+from keras_qat.errors import MANY, UserError, settle_numbers
 from keras_qat.export import ExportOptions
 from keras_qat.files import from_json_value, to_json_value
+from keras_qat.text import printable
 from keras_qat.training import Distillation, Recipe
 from keras_qat.types import AugmentationName
 
@@ -51,7 +52,7 @@ class Settings:
         skip_diagnosis: leave out the error of each tensor and kernel, which the report shows.
 
     Raises:
-        UserError: If a number is below 1, or an option of a group is refused by that group.
+        UserError: If a number isn't whole or is out of range, or an option of a group is refused by that group.
     """
 
     model: str = "resnet50"
@@ -76,11 +77,8 @@ class Settings:
     skip_diagnosis: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse a number of images below 1."""
-        if self.validation_images is not None and self.validation_images < 1:
-            raise UserError(
-                f"`validation_images` must be at least 1. Received: {self.validation_images}. Give a larger number."
-            )
+        """Refuse a number of images or devices that can't be one."""
+        settle_numbers(self, devices=(0, MANY))
 
     @classmethod
     def of(cls, **options: Any) -> "Settings":
@@ -156,7 +154,7 @@ class Settings:
         """The folder that this run writes to.
 
         It is `run_folder` if that is given. Otherwise its name has the model, the data and the target, and the
-        precision unless that is fp32.
+        precision unless that is fp32. Control characters and bytes that aren't UTF-8 are written out in it.
 
         Example:
             >>> Settings(data="tfds:cars/1.0.0").folder.name
@@ -168,7 +166,9 @@ class Settings:
         # The last part of a path, but all of tfds:NAME/CONFIG:VERSION, since many data sets have the same versions.
         whole = self.data.startswith("tfds:")
         data = re.sub("[/:]", "-", self.data) if whole else Path(self.data).resolve().name
-        return Path(self.output) / f"{self.name}-{data}-{self.target}{precision}"
+        # Libraries that write models can't be given a name that isn't UTF-8.
+        name = printable(f"{self.name}-{data}-{self.target}{precision}")
+        return Path(self.output) / name.replace("\\", "_")
 
     @property
     def model_file(self) -> Path | None:

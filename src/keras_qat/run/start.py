@@ -17,7 +17,7 @@ import platformdirs
 
 from keras_qat import evaluation, export, files, graph, layers, models, training
 from keras_qat.data import Augmentation, ImageSet, Labelled, Preprocessing, Splits, load_data
-from keras_qat.errors import DataError, UnsupportedModelError, UserError
+from keras_qat.errors import DataError, StorageError, UnsupportedModelError, UserError
 from keras_qat.run.folder import RunFolder
 from keras_qat.run.settings import Settings
 from keras_qat.types import ScoreMeaning
@@ -111,10 +111,10 @@ def _digits_baseline(settings: Settings, entry: models.ZooEntry, data: Splits) -
     """A network trained on the embedded digits: from the cache, or trained now and cached."""
     path = cache_path(entry.name, settings.seed)
     with files.waiting_lock(path, _logger.info):
-        if path.exists():
+        if files.is_file(path):
             try:
-                return keras.models.load_model(path, compile=False)
-            except Exception as error:  # noqa: BLE001  (zip, JSON and HDF5 each fail in their own way)
+                return models.load_model_file(path)
+            except StorageError as error:
                 _logger.warning("The cached baseline %s can't be read (%s); training it again.", path, error)
         trained = _train_baseline(settings, entry, data, path)
         export.export_keras(trained, path)
@@ -173,7 +173,6 @@ def _own_start(settings: Settings, path: Path) -> Start:
         )
     model = models.load_model_file(path)
     meaning = _require_float_classifier(model, path)
-    models.check_finite(model)
     num_classes = graph.classes_of(int(model.output_shape[-1]), meaning)
     data = load_splits(settings, models.input_preprocessing(model, settings.preprocessing, path), num_classes)
     if data.train.labelled:
@@ -236,7 +235,15 @@ def load_saved(settings: Settings) -> Splits:
             f"The run's images can't be read. {error} If they were moved, or given relative to another "
             f"folder than {str(Path.cwd())!r}, say where they are now with --data."
         ) from error
-    if folder.fingerprints() not in (None, splits.fingerprints()):
+    saved, current = folder.fingerprints(), splits.fingerprints()
+    if isinstance(saved, dict) and saved.get("version") != current["version"]:
+        raise DataError(
+            "The run was made by an earlier version of keras-qat, which told images apart by their names and sizes: "
+            "whether they are still the same can't be known. Received: fingerprints of version "
+            f"{saved.get('version', '1')!r} in {str(settings.folder)!r}, and {current['version']!r} now. Make the run "
+            "again."
+        )
+    if saved not in (None, current):
         raise DataError(
             "The images aren't those that the run was made with: some were added, removed or changed, and those "
             f"that judge may now be among those that calibrated. Received: {settings.data}, with "

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from keras_qat import data as data_sets
 from keras_qat import models, onnx, placement, runtimes, verify
-from keras_qat.errors import StorageError, UserError, require_seed
+from keras_qat.errors import MANY, StorageError, UserError, settle_numbers
 from keras_qat.files import to_json_value
 from keras_qat.run.folder import RunFolder, require_file_or_run, seed_for
 from keras_qat.types import BASELINE, PTQ, QAT
@@ -53,9 +53,7 @@ class VerificationSettings:
 
     def __post_init__(self) -> None:
         """Refuse numbers out of range, and files that don't go with a folder."""
-        if self.images < 1:
-            raise UserError(f"`images` must be at least 1. Received: {self.images}. Give a larger number.")
-        require_seed(self.seed or 0)
+        settle_numbers(self, seed=(0, MANY))
         if self.path.is_dir() and (self.model is not None or self.placement is not None):
             raise UserError(
                 "The folder of a run has a model for each file, and one placement. "

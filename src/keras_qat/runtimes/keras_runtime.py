@@ -12,11 +12,12 @@ import keras
 import numpy as np
 
 from keras_qat.errors import StorageError, UnsupportedModelError
+from keras_qat.files import load_keras_file, require_model_file, require_trusted
 from keras_qat.runtimes.runtime import Runtime, TensorSpec, import_engine
 from keras_qat.targets import find_engine
+from keras_qat.text import shortened
 
 _SIGNATURE = "serving_default"
-_GRAPHS = ("saved_model.pb", "saved_model.pbtxt")
 
 
 class KerasRuntime(Runtime):
@@ -44,13 +45,8 @@ class KerasRuntime(Runtime):
         Raises:
             StorageError: If Keras can't load a model from the file.
         """
-        try:
-            return cls(keras.models.load_model(path, compile=False))
-        except Exception as error:
-            # Keras's loader passes on whatever the code of any layer raises.
-            raise StorageError(
-                f"Keras can't load the model. Received: {str(path)!r}: {error}. Save it again."
-            ) from error
+        require_model_file(path)
+        return cls(load_keras_file(path))
 
     @property
     def model(self) -> Any:
@@ -68,16 +64,18 @@ class SavedModelRuntime(Runtime):
 
     Args:
         path: the folder.
+        trust: whether the code in the SavedModel may run, even if this tool did not write it.
 
     Raises:
         StorageError: If the folder holds no SavedModel, a corrupt one, or one without a serving signature.
         UnsupportedModelError: If an input or output has no NumPy dtype, or an unknown number of dimensions.
-        UserError: If TensorFlow is not installed.
+        UserError: If the SavedModel is not trusted, or TensorFlow is not installed.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        tf = import_engine(find_engine("tensorflow"))
+    def __init__(self, path: str | Path, *, trust: bool = False) -> None:
         path = Path(path)
+        require_trusted(path, trust=trust)
+        tf = import_engine(find_engine("tensorflow"))
         # The signature alone does not keep the model's variables alive.
         self._model = _load(tf, path)
         self._signature = _signature(self._model, path)
@@ -105,18 +103,12 @@ def _spec(name: str, tensor: Any) -> TensorSpec:
 
 
 def _load(tf: Any, path: Path) -> Any:
-    if not any((path / name).is_file() for name in _GRAPHS):
-        raise StorageError(
-            f"The folder is no SavedModel: it has no saved_model.pb. Received: {str(path)!r}. Give the folder that "
-            "`export_saved_model` or Keras's `model.export` wrote."
-        )
     try:
         return tf.saved_model.load(str(path))
     except Exception as error:
         # The protobuf reader, the checkpoint reader and the graph importer each raise their own exceptions.
         raise StorageError(
-            f"TensorFlow can't load the SavedModel. Received: {str(path)!r}: {' '.join(str(error).split())}. "
-            "Export it again."
+            f"TensorFlow can't load the SavedModel. Received: {str(path)!r}: {shortened(error)}. Export it again."
         ) from error
 
 

@@ -1,6 +1,5 @@
 """ONNX Runtime on the CPU or an NVIDIA GPU."""
 
-import os
 from collections.abc import Mapping
 from contextlib import redirect_stdout
 from io import StringIO
@@ -12,7 +11,7 @@ import onnxruntime
 
 from keras_qat import machine, onnx
 from keras_qat.errors import StorageError, UserError
-from keras_qat.runtimes.runtime import Runtime, TensorSpec
+from keras_qat.runtimes.runtime import RunGraph, Runtime, TensorSpec, threads_or_all
 
 _PROVIDERS: Mapping[str, tuple[str, dict[str, str]]] = {
     "cpu": ("CPUExecutionProvider", {}),
@@ -49,7 +48,7 @@ def open_session(
     """
     provider, settings = _provider(device)
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or os.cpu_count() or 1
+    options.intra_op_num_threads = threads_or_all(threads)
     options.log_severity_level = 3
     # Threads that spin until the next run would slow down others, such as the session that is timed next.
     options.add_session_config_entry("session.force_spinning_stop", "1")
@@ -59,7 +58,8 @@ def open_session(
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     source = model if isinstance(model, bytes) else str(model)
     try:
-        session = onnxruntime.InferenceSession(source, options, providers=[(provider, settings)])
+        # Without this, it prints an error, and tries again on the CPU.
+        session = onnxruntime.InferenceSession(source, options, providers=[(provider, settings)], enable_fallback=0)
     except Exception as error:
         # ONNX Runtime's exceptions have no common base class of their own.
         received = f"{len(source)} bytes" if isinstance(source, bytes) else repr(source)
@@ -78,6 +78,12 @@ def open_session(
     return session
 
 
+def open_graph(content: bytes) -> RunGraph:
+    """Open an ONNX file in memory; see `open_session` for the settings."""
+    session = open_session(content)
+    return lambda inputs: session.run(None, dict(inputs))
+
+
 class OnnxRuntime(Runtime):
     """Runs an ONNX file; see `open_session` for the settings.
 
@@ -92,7 +98,9 @@ class OnnxRuntime(Runtime):
     """
 
     def __init__(self, path: str | Path, *, threads: int | None = None, device: str = "cpu") -> None:
-        threads = threads or os.cpu_count() or 1
+        threads = threads_or_all(threads)
+        # ONNX Runtime would also read external data that are outside of the file's folder, or wait for a pipe.
+        onnx.read_onnx_file(path).require_data()
         self._session = open_session(path, threads=threads, device=device)
         super().__init__(
             f"ONNX Runtime {onnxruntime.__version__}",

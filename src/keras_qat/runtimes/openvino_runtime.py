@@ -1,7 +1,7 @@
 """OpenVINO on the CPU, and its own file format, IR: the graph in `.xml`, the weights in `.bin`."""
 
-import os
 import platform
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +9,9 @@ import numpy as np
 
 from keras_qat import files, machine, onnx, targets
 from keras_qat.errors import StorageError, UserError
-from keras_qat.runtimes.runtime import BuildOptions, Built, Runtime, TensorSpec, import_engine
+from keras_qat.runtimes.runtime import BuildOptions, Built, RunGraph, Runtime, TensorSpec, import_engine, threads_or_all
 
-_IR = ".xml"
+_IR, _WEIGHTS = ".xml", ".bin"
 
 
 class OpenVINORuntime(Runtime):
@@ -32,14 +32,9 @@ class OpenVINORuntime(Runtime):
 
     def __init__(self, path: str | Path, *, threads: int | None = None) -> None:
         openvino = import_engine(targets.find_engine("openvino"))
-        threads = threads or os.cpu_count() or 1
+        threads = threads_or_all(threads)
         core = openvino.Core()
-        config = {
-            "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_NUM_THREADS": threads,
-            "INFERENCE_PRECISION_HINT": "f32",
-        }
-        compiled = core.compile_model(_read(core, Path(path)), "CPU", config)
+        compiled = core.compile_model(_read(core, Path(path)), "CPU", _config(threads))
         super().__init__(
             _version(openvino),
             f"CPU, {threads} threads",
@@ -54,6 +49,23 @@ class OpenVINORuntime(Runtime):
 
     def _close(self) -> None:
         del self._request
+
+
+def open_graph(content: bytes) -> RunGraph:
+    """Open an ONNX file in memory, in the arithmetic of `OpenVINORuntime`."""
+    core = import_engine(targets.find_engine("openvino")).Core()
+    compiled = core.compile_model(core.read_model(content), "CPU", _config(threads_or_all(None)))
+    names = [port.any_name for port in compiled.inputs]
+
+    def run(inputs: Mapping[str, np.ndarray]) -> Sequence[np.ndarray]:
+        results = compiled([inputs[name] for name in names])
+        return [np.array(results[port]) for port in compiled.outputs]
+
+    return run
+
+
+def _config(threads: int) -> dict[str, Any]:
+    return {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
 
 
 def build_ir(source: Path, output: Path, options: BuildOptions) -> Built:
@@ -77,9 +89,9 @@ def build_ir(source: Path, output: Path, options: BuildOptions) -> Built:
         raise UserError(f"OpenVINO's IR is named .xml. Received: {str(output)!r}. Name it {output.stem}.xml.")
     openvino = import_engine(targets.find_engine("openvino"))
     model = _read(openvino.Core(), source)
-    weights = output.with_suffix(".bin")
+    weights = output.with_suffix(_WEIGHTS)
     with files.atomic_path(output) as graph:
-        temporary_weights = graph.with_suffix(".bin")
+        temporary_weights = graph.with_suffix(_WEIGHTS)
         try:
             # The default would round the weights to float16.
             openvino.save_model(model, graph, compress_to_fp16=False)
@@ -112,7 +124,10 @@ def why_saturated() -> str | None:
 def _read(core: Any, path: Path) -> Any:
     if path.suffix != _IR:
         # OpenVINO tries a corrupt file as one of every other kind, and complains of each on the terminal.
-        onnx.read_onnx_file(path)
+        onnx.read_onnx_file(path).require_data()
+    elif files.is_there(path.with_suffix(_WEIGHTS)):
+        # OpenVINO would wait for a pipe.
+        files.require_engine_model(path.with_suffix(_WEIGHTS))
     try:
         return core.read_model(path)
     except RuntimeError as error:

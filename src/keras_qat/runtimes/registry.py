@@ -5,13 +5,14 @@ it can run here and computes them exactly.
 """
 
 import importlib.util
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from keras_qat import files, targets
+from keras_qat import files, onnx, targets
 from keras_qat.errors import StorageError, UserError
 from keras_qat.runtimes import (
     keras_runtime,
@@ -39,8 +40,10 @@ class Adapter:
 
     Args:
         engine: the facts about it.
-        open: opens a path as a runtime; takes `threads`, an int or `None`, if the engine takes threads.
+        open: opens a path as a runtime; takes `threads`, an int or `None`, if the engine takes threads, and `trust`, a
+            bool, if its files run code.
         build: builds a file of the engine from an ONNX file; `None` if the engine runs the ONNX file itself.
+        open_graph: opens an ONNX file in memory, to run it in the engine's arithmetic; `None` if it can't.
         why_unusable: why the engine can't run on this machine although its package is installed, or `None` if it can.
         why_inexact: why it computes INT8 files otherwise than they say on this machine, or `None` if it doesn't.
     """
@@ -48,8 +51,24 @@ class Adapter:
     engine: targets.Engine
     open: Open
     build: Build | None = None
+    open_graph: Callable[[bytes], runtime.RunGraph] | None = None
     why_unusable: Reason = _no_reason
     why_inexact: Reason = _no_reason
+
+    def opened(self, path: Path, *, threads: int | None = None, trust: bool = False) -> runtime.Runtime:
+        """Open a path with those of the options that the engine takes.
+
+        Raises:
+            StorageError: If the engine can't open the file.
+            UserError: If it can't run here, or the file is not trusted.
+        """
+        options = {"threads": threads} if self.engine.takes_threads else {}
+        options |= {"trust": trust} if self.engine.runs_code else {}
+        remedy = "Export or build it again, or name another engine; `keras-qat doctor` examines an ONNX file."
+        with runtime.engine_failure(f"{self.engine.title} can't open the model", str(path), StorageError, remedy):
+            opened = self.open(path, **options)
+        opened.source = str(path)
+        return opened
 
     def why_not(self) -> str | None:
         """Why the engine can't run on this machine, or `None` if it can."""
@@ -72,11 +91,16 @@ ADAPTERS: Mapping[str, Adapter] = {
     adapter.engine.name: adapter
     for adapter in (
         Adapter(targets.find_engine("keras"), keras_runtime.KerasRuntime.load),
-        Adapter(targets.find_engine("onnxruntime"), onnxruntime_runtime.OnnxRuntime),
+        Adapter(
+            targets.find_engine("onnxruntime"),
+            onnxruntime_runtime.OnnxRuntime,
+            open_graph=onnxruntime_runtime.open_graph,
+        ),
         Adapter(
             targets.find_engine("openvino"),
             openvino_runtime.OpenVINORuntime,
             openvino_runtime.build_ir,
+            openvino_runtime.open_graph,
             why_inexact=openvino_runtime.why_saturated,
         ),
         _tensorrt("tensorrt"),
@@ -92,18 +116,22 @@ ADAPTERS: Mapping[str, Adapter] = {
 """The adapter of every engine of `keras_qat.targets`."""
 
 
-def open_runtime(path: str | Path, engine: str | None = None, threads: int | None = None) -> runtime.Runtime:
+def open_runtime(
+    path: str | Path, engine: str | None = None, threads: int | None = None, *, trust: bool = False
+) -> runtime.Runtime:
     """Open a model file, or a SavedModel's folder, in an engine.
 
     Args:
         path: a .keras, .onnx, .xml, .engine or .plan file, or the folder of a SavedModel.
         engine: name of the engine, a key of `ADAPTERS`; chosen by the file if not given.
         threads: threads of one inference, for ONNX Runtime and OpenVINO on the CPU only; all cores if not given.
+        trust: whether code in the file may run, even if this tool did not write it. SavedModels and TensorRT's engines
+            are code; other files are not.
 
     Raises:
         StorageError: If the file is missing, corrupt, or was built by another version of the engine.
         UserError: If the engine is unknown, not installed, can't run here, doesn't open such files, or takes no
-            threads.
+            threads; or if the file is not trusted.
     """
     path = Path(path)
     files.require_engine_model(path)
@@ -116,7 +144,33 @@ def open_runtime(path: str | Path, engine: str | None = None, threads: int | Non
             + ("Name another engine." if adapter.build is None else "Build one: keras-qat build-engine MODEL.onnx")
         )
     _check_threads(chosen, threads)
-    return adapter.open(path, threads=threads) if chosen.takes_threads else adapter.open(path)
+    return adapter.opened(path, threads=threads, trust=trust)
+
+
+def open_graph(content: bytes, target: str | None) -> runtime.RunGraph:
+    """Open an ONNX file in memory, in the arithmetic of the engine that it is for.
+
+    Args:
+        content: the file.
+        target: the file's target; ONNX Runtime runs it if it is `None`, or if its engine can't do that here.
+
+    Returns:
+        A function from {name: array} of all inputs to the outputs, in the order of the file.
+
+    Raises:
+        StorageError: If the engine can't open it.
+    """
+    for name in (*(() if target is None else judges_of(target)), "onnxruntime"):
+        adapter = ADAPTERS[name]
+        if adapter.open_graph is not None and (adapter.why_not() or adapter.why_inexact()) is None:
+            remedy = "Export the file again."
+            with runtime.engine_failure(
+                f"{adapter.engine.title} can't open the model", f"{len(content)} bytes", StorageError, remedy
+            ):
+                return adapter.open_graph(content)
+    raise UserError(
+        "No engine here runs a part of a file. Received: no ONNX Runtime. Install it: pip install onnxruntime"
+    )
 
 
 @dataclass(frozen=True)
@@ -177,6 +231,9 @@ def build_engine(
     output = source.with_suffix(chosen.suffixes[0]) if output is None else Path(output)
     if output.is_dir() or output.resolve() == source.resolve():
         raise StorageError(f"The engine needs a file of its own. Received: {str(output)!r}. Name another output.")
+    # OpenVINO writes its weights beside the graph, and the ONNX file may have its own under the same name.
+    external = [data.path for data in onnx.read_onnx_file(source).external]
+    files.require_apart([output, output.with_suffix(".bin")], external)
     files.require_writable(output.parent)
     start = time.perf_counter()
     built = build(source, output, runtime.BuildOptions(compute_capabilities, batch))
@@ -202,7 +259,7 @@ def _engine_of(path: Path) -> targets.Engine:
         )
     if path.is_dir():
         return able[0]
-    with path.open("rb") as file:
+    with files.open_file(path) as file:
         start = file.read(4)
     return next((engine for engine in able if engine.magic and engine.magic == start), able[0])
 
@@ -216,8 +273,7 @@ def _check_threads(engine: targets.Engine, threads: int | None) -> None:
             f"{engine.title} takes no number of threads for one model. Received: threads={threads}. "
             f"Leave it out, or run the model in {able}."
         )
-    if threads < 1:
-        raise UserError(f"A model needs at least 1 thread. Received: threads={threads}. Give 1 or more.")
+    runtime.threads_or_all(threads)
 
 
 @dataclass(frozen=True)
@@ -233,7 +289,9 @@ class Judge:
     passed_over: tuple[str, ...] = ()
 
     def open(self, path: Path, *, max_batch: int) -> Runtime:
-        """Open an ONNX file. If the engine needs a file of its own, that is built beside the ONNX file.
+        """Open an ONNX file. If the engine needs a file of its own, that is built in a temporary folder.
+
+        A file of the engine that lies beside the ONNX file is the user's, and stays as it is.
 
         Args:
             path: the ONNX file.
@@ -242,9 +300,16 @@ class Judge:
         Raises:
             UserError: As from `open_runtime` and `build_engine`.
         """
-        if path.suffix not in find_engine(self.engine).suffixes:
-            path = build_engine(path, engine=self.engine, batch=BatchRange(max=max_batch)).path
-        return ADAPTERS[self.engine].open(path)
+        adapter = ADAPTERS[self.engine]
+        if path.suffix in adapter.engine.suffixes:
+            return adapter.opened(path)
+        # The engines that have files of their own read them into memory when they are opened.
+        with tempfile.TemporaryDirectory(prefix="keras-qat-engine-") as folder:
+            own = Path(folder) / f"model{adapter.engine.suffixes[0]}"
+            build_engine(path, own, engine=self.engine, batch=BatchRange(max=max_batch))
+            opened = adapter.opened(own, trust=True)
+        opened.source = str(path)
+        return opened
 
     def describe(self, runtime: Runtime) -> str:
         """Which engine judged, and why no better one did, for the report."""

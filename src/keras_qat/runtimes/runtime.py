@@ -1,7 +1,10 @@
 """The contract of all engines: a runtime with named inputs and outputs, and what an engine file is built for."""
 
 import importlib
+import os
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType, TracebackType
@@ -9,8 +12,20 @@ from types import ModuleType, TracebackType
 import numpy as np
 from typing_extensions import Self
 
-from keras_qat.errors import DataError, UserError
+from keras_qat.errors import (
+    MOST_IMAGES_AT_ONCE,
+    MOST_THREADS,
+    DataError,
+    KerasQATError,
+    UserError,
+    require_whole,
+    settle_numbers,
+)
 from keras_qat.targets import Engine
+from keras_qat.text import shortened
+
+RunGraph = Callable[[Mapping[str, np.ndarray]], Sequence[np.ndarray]]
+"""{name: array} of all inputs → the outputs, in the order of the file."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +60,47 @@ class TensorSpec:
         )
 
 
+_RUN_REMEDY = (
+    "Try a smaller batch, close what else needs memory, or name another engine; `keras-qat doctor` examines an ONNX "
+    "file."
+)
+
+
+@contextmanager
+def engine_failure(
+    what: str, source: str, kind: type[UserError], remedy: str, inputs: tuple[np.ndarray, ...] = ()
+) -> Iterator[None]:
+    """Turn whatever an engine raises within the block into an error that users can read.
+
+    Engines raise exceptions of their own, which have no common base class: those of ONNX Runtime derive from
+    `Exception`, OpenVINO's are `RuntimeError`s, TensorFlow has a class for each code.
+
+    Args:
+        what: what failed.
+        source: the file.
+        kind: the class of the error.
+        remedy: what to do.
+        inputs: what the engine was fed.
+
+    Raises:
+        UserError: Of that kind, if the block raises an exception that is not one of keras-qat's own.
+
+    Example:
+        >>> with engine_failure("The engine failed", "int8.onnx", UserError, "Export it again."):
+        ...     raise RuntimeError("no kernel for Conv_3")
+        Traceback (most recent call last):
+        keras_qat.errors.UserError: The engine failed: no kernel for Conv_3. Received: 'int8.onnx'. Export it again.
+    """
+    try:
+        yield
+    except KerasQATError:
+        raise
+    except Exception as error:
+        reason = shortened(error).rstrip(".")
+        fed = f", fed with {', '.join(map(_received, inputs))}" if inputs else ""
+        raise kind(f"{what}: {reason}. Received: {source!r}{fed}. {remedy}") from error
+
+
 class Runtime(ABC):
     """A loaded model that computes arrays from arrays; a context manager that closes itself.
 
@@ -53,7 +109,12 @@ class Runtime(ABC):
         device: where it runs, such as `CPU, 2 threads`.
         inputs: what `run` takes, in order.
         outputs: what `run` returns, in order.
+
+    Attributes:
+        source: the file or folder that was opened, for messages; "the model" if it came from memory.
     """
+
+    source: str = "the model"
 
     def __init__(
         self, engine: str, device: str, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]
@@ -75,7 +136,7 @@ class Runtime(ABC):
 
         Raises:
             DataError: If the number of inputs, a shape or a dtype is wrong.
-            UserError: If the runtime is closed.
+            UserError: If the runtime is closed, or the engine fails, as it does without memory for so large a batch.
         """
         if self._closed:
             raise UserError(f"This model is closed. Received: a run in {self.engine} after close(). Open it again.")
@@ -90,7 +151,8 @@ class Runtime(ABC):
                     f"Input {spec.name!r} doesn't fit the model, which reads {spec}. Received: {_received(array)}. "
                     "Give a NumPy array of that dtype and shape."
                 )
-        return self._run(inputs)
+        with engine_failure(f"{self.engine} failed to run the model", self.source, UserError, _RUN_REMEDY, inputs):
+            return self._run(inputs)
 
     def close(self) -> None:
         """Free what the engine holds. A second call does nothing."""
@@ -124,7 +186,7 @@ class BatchRange:
         max: the largest.
 
     Raises:
-        UserError: If 1 <= min <= opt <= max does not hold.
+        UserError: If a size isn't a whole number, or 1 <= min <= opt <= max does not hold.
 
     Example:
         >>> BatchRange(max=32)
@@ -137,7 +199,9 @@ class BatchRange:
 
     def __post_init__(self) -> None:
         """Check the order of the sizes."""
-        if not 1 <= self.min <= self.opt <= self.max:
+        sizes = (1, MOST_IMAGES_AT_ONCE)
+        settle_numbers(self, min=sizes, opt=sizes, max=sizes)
+        if not self.min <= self.opt <= self.max:
             raise UserError(
                 "Batch sizes must be 1 <= min <= opt <= max. "
                 f"Received: min {self.min}, opt {self.opt}, max {self.max}. Put them in order."
@@ -184,6 +248,22 @@ class Built:
     version: str
     files: tuple[Path, ...]
     warnings: tuple[str, ...]
+
+
+def threads_or_all(threads: int | None) -> int:
+    """The number of threads of one inference.
+
+    Args:
+        threads: the number that the user chose; `None` for all processors.
+
+    Raises:
+        UserError: If it isn't a whole number from 1 to 1024.
+
+    Example:
+        >>> threads_or_all(2)
+        2
+    """
+    return os.cpu_count() or 1 if threads is None else require_whole("threads", threads, most=MOST_THREADS)
 
 
 def import_optional(module: str, *, title: str, install: str) -> ModuleType:

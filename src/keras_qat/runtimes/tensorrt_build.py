@@ -12,9 +12,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from keras_qat import files, targets
+from keras_qat import files, onnx, targets
 from keras_qat.errors import StorageError, UnsupportedModelError, UserError
 from keras_qat.runtimes.runtime import BatchRange, BuildOptions, Built, import_engine
+from keras_qat.text import one_line
 
 _AHEAD_OF_TIME = "tensorrt-rtx"
 """The engine that builds without a GPU."""
@@ -115,6 +116,7 @@ def build_plan(engine: targets.Engine, source: Path, output: Path, options: Buil
             f"Received: compute capability {', '.join(options.compute_capabilities)}. "
             f"Leave it out, or build with --engine {_AHEAD_OF_TIME}."
         )
+    onnx.read_onnx_file(source).require_data()
     trt = import_engine(engine)
     with recorded(trt) as (logger, log):
         plan = _build(engine, trt, logger, source, options)
@@ -125,6 +127,7 @@ def build_plan(engine: targets.Engine, source: Path, output: Path, options: Buil
         )
     with files.atomic_path(output) as temporary:
         temporary.write_bytes(plan)
+    files.remember_written(output)
     return Built(engine_version(engine, trt), (output,), log.warnings())
 
 
@@ -190,7 +193,7 @@ def _set_batch(profile: Any, tensor: Any, batch: BatchRange) -> None:
 
 
 def _parse_failure(engine: targets.Engine, trt: Any, source: Path, errors: list[Any]) -> UserError:
-    messages = "; ".join(" ".join(f"{e.node_operator()} {e.node_name()}: {e.desc()}".split()) for e in errors)
+    messages = "; ".join(one_line(f"{e.node_operator()} {e.node_name()}: {e.desc()}") for e in errors)
     if any(error.code() == trt.ErrorCode.MODEL_DESERIALIZE_FAILED for error in errors):
         return StorageError(f"{str(source)!r} is no valid ONNX file. Received: {messages}. Export it again.")
     return UnsupportedModelError(

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from keras_qat.errors import DataError, StorageError, UnsupportedModelError, UserError
+from keras_qat.files import require_trusted
 from keras_qat.runtimes.runtime import Runtime, TensorSpec, import_engine, import_optional
 from keras_qat.runtimes.tensorrt_build import engine_version, recorded
 from keras_qat.targets import Engine
@@ -34,13 +35,15 @@ class TensorRTRuntime(Runtime):
     Args:
         path: the file, as `build_engine` wrote it.
         engine: TensorRT or TensorRT-RTX, whichever built it.
+        trust: whether the code in the engine may run, even if this tool did not build it.
 
     Raises:
         StorageError: If the file is missing or corrupt, or was built by another version or for another GPU.
-        UserError: If the package is not installed, or there is no usable GPU.
+        UserError: If the engine is not trusted, the package is not installed, or there is no usable GPU.
     """
 
-    def __init__(self, path: str | Path, *, engine: Engine) -> None:
+    def __init__(self, path: str | Path, *, engine: Engine, trust: bool = False) -> None:
+        require_trusted(Path(path), trust=trust)
         trt = import_engine(engine)
         self._engine = _deserialize(trt, engine, Path(path))
         self._memory = DeviceMemory()

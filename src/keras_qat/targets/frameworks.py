@@ -22,4 +22,5 @@ TENSORFLOW = Engine(
     module="tensorflow",
     packages=machine.TENSORFLOW,
     install="'keras-qat[cpu]'",
+    runs_code=True,
 )

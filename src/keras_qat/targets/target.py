@@ -159,6 +159,7 @@ class Engine:
         takes_threads: whether the number of threads can be set for one model.
         ahead_of_time: whether it builds files without the GPU that they are for. TensorRT times kernels on the GPU of
             the machine; TensorRT-RTX chooses them when the file is loaded.
+        runs_code: whether opening its files runs code that is in them, so that they must be trusted.
     """
 
     name: str
@@ -172,6 +173,7 @@ class Engine:
     magic: bytes = b""
     takes_threads: bool = False
     ahead_of_time: bool = False
+    runs_code: bool = False
 
     def accepts(self, path: Path) -> bool:
         """Whether a path is a file of its kind, or a folder if it opens folders."""

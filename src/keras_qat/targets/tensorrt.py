@@ -86,6 +86,7 @@ ENGINE = Engine(
     install="'keras-qat[tensorrt]'",
     needs="gpu",
     magic=b"ftrt",
+    runs_code=True,
 )
 
 RTX_ENGINE = Engine(
@@ -99,4 +100,5 @@ RTX_ENGINE = Engine(
     needs="gpu",
     magic=b"vtrt",
     ahead_of_time=True,
+    runs_code=True,
 )

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from keras_qat.errors import DataError, UserError
-from keras_qat.graph import classes_of, score_meaning, trace
+from keras_qat.graph import classes_of, require_finite, score_meaning, trace
 from keras_qat.training.recipe import Recipe
 from keras_qat.types import UNLABELLED
 
@@ -21,7 +21,6 @@ A label of -1 marks an image without a label."""
 _INFINITE, _UNKNOWN = -1, -2  # tf.data.INFINITE_CARDINALITY, tf.data.UNKNOWN_CARDINALITY
 _CHECKED_IMAGES = 8  # the logits of a single image may look like probabilities by chance
 _NEGATIVE, _SUM_ERROR = 1e-3, 0.25  # tolerances, wide enough for outputs that are themselves quantized
-_NAMED_WEIGHTS = 5  # how many broken weights a message names
 
 _logger = logging.getLogger(__name__)
 
@@ -147,18 +146,17 @@ def require_probabilities(model: keras.Model, images: Any, what: str = "model") 
 
     Raises:
         UserError: If the output isn't one row of finite probabilities per image.
+        WeightsError: If that is since a weight is NaN or infinite.
         UnsupportedModelError: If the output is a single score and the model has no graph that shows its last layer.
     """
     output = model(images[:_CHECKED_IMAGES], training=False)
     rows: Any = _to_numpy(output) if keras.ops.is_tensor(output) else np.zeros(0)
     is_matrix = rows.ndim == 2  # noqa: PLR2004
     if is_matrix and not np.isfinite(rows).all():
-        broken = [w.path for w in model.weights if not np.isfinite(keras.ops.convert_to_numpy(w)).all()]
-        names = ", ".join(broken[:_NAMED_WEIGHTS]) + (", …" if len(broken) > _NAMED_WEIGHTS else "")
-        cause = f"weights that aren't finite: {names}" if broken else "finite weights"
+        require_finite(model)
         raise UserError(
-            f"The {what} gives numbers that aren't finite. Received: {cause}. "
-            + ("Load sound weights." if broken else "Check its ranges, and that the images are finite.")
+            f"The {what} gives numbers that aren't finite. Received: finite weights. Check its ranges, and that the "
+            "images are finite."
         )
     if is_matrix and rows.shape[1] == 1:
         _require_sigmoid(model, what)

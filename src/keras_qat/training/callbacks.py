@@ -1,4 +1,4 @@
-"""The callbacks of training, and the explanation of out-of-memory errors.
+"""The callbacks of training, and the explanation of errors of a full memory or disk.
 
 Callbacks stop on a loss that isn't finite, save the state within an epoch, show progress, and write TensorBoard logs.
 Others, which work with any `fit`, freeze batch norms and ranges in the middle of training: late in training, the noise
@@ -22,8 +22,10 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from keras_qat.errors import UserError
+from keras_qat.errors import KerasQATError, StorageError, UserError
+from keras_qat.files import is_disk_full
 from keras_qat.layers import FakeQuantize
+from keras_qat.text import shortened
 from keras_qat.training.cloning import all_layers
 from keras_qat.training.distiller import Distiller
 from keras_qat.training.optimizers import dump_optimizer, load_optimizer
@@ -245,13 +247,14 @@ def tensorboard_callbacks(folder: Path) -> list[keras.callbacks.Callback]:
 
 @contextmanager
 def memory_explained(batch_size: int | None, accumulate: int = 1) -> Iterator[None]:
-    """Replace an out-of-memory error of any backend by one that says what to do.
+    """Replace an error of any backend about a full memory, or a full disk, by one that says what to do.
 
     Args:
         batch_size: number of images in one step, for the message; `None` if it isn't known.
         accumulate: number of steps whose gradients are averaged.
 
     Raises:
+        StorageError: If a file can't be written in the block since the disk is full, as TensorBoard's may be.
         UserError: If the block runs out of memory. All other errors pass through.
     """
     try:
@@ -259,9 +262,14 @@ def memory_explained(batch_size: int | None, accumulate: int = 1) -> Iterator[No
     except Exception as error:
         # Each backend has its own class of error. To name the classes, all three backends would have to be imported.
         text = f"{type(error).__name__}: {error}"
+        if is_disk_full(error) and not isinstance(error, KerasQATError):
+            raise StorageError(
+                f"A disk is full, so training stopped. Received: {shortened(text)}. Make room on it, and start "
+                "the same run again: it resumes from its last checkpoint."
+            ) from error
         if not isinstance(error, MemoryError) and not any(mark in text for mark in _NO_MEMORY):
             raise
-        received = f"batch_size={batch_size}" if batch_size else text.splitlines()[0][:200]
+        received = f"batch_size={batch_size}" if batch_size else shortened(text)
         raise UserError(
             f"Training ran out of memory. Received: {received}. {smaller_batch(batch_size, accumulate)}"
         ) from error

@@ -23,7 +23,16 @@ import numpy as np
 from keras import ops
 
 from keras_qat.errors import StorageError, UserError
-from keras_qat.files import atomic_path, require_space, to_json_value, write_json
+from keras_qat.files import (
+    atomic_path,
+    is_file,
+    is_there,
+    open_file,
+    parse_json,
+    require_space,
+    to_json_value,
+    write_json,
+)
 from keras_qat.training.optimizers import dump_optimizer, load_optimizer
 from keras_qat.training.recipe import Recipe
 from keras_qat.training.session import Session
@@ -238,7 +247,7 @@ def load_checkpoint(folder: Path, identity: RunIdentity, session: Session) -> Po
         StorageError: If the files can't be read or moved, although they may be intact.
         MemoryError: If the arrays don't fit in memory.
     """
-    if not (folder / LAST).exists():
+    if not is_there(folder / LAST):
         return None
     try:
         position, best_in_memory = _read(folder, identity, session)
@@ -254,11 +263,11 @@ def load_checkpoint(folder: Path, identity: RunIdentity, session: Session) -> Po
 def _read(folder: Path, identity: RunIdentity, session: Session) -> tuple[Position, bool]:
     """Return the position, and whether `session.best` was filled without reading `best.keras`."""
     # The file is opened here, because NumPy leaves a damaged archive open.
-    with _damage_reported(folder / LAST), (folder / LAST).open("rb") as stream, np.load(stream) as file:
+    with _damage_reported(folder / LAST), open_file(folder / LAST) as stream, np.load(stream) as file:
         arrays = {name: file[name] for name in file.files}
     with _damage_reported(folder / LAST):
         # Older checkpoints lack these entries: all their images had labels.
-        state = {"labelled": True, "data": "", **json.loads(str(arrays[_STATE]))}
+        state = {"labelled": True, "data": "", **parse_json(str(arrays[_STATE]), "the state")}
         differing = [name for name, value in identity.to_dict().items() if state[name] != value]
     if differing:
         raise _UnusableError(f"it belongs to another run ({', '.join(differing)} differs)")
@@ -286,7 +295,7 @@ def _load_best(folder: Path, session: Session, position: Position) -> bool:
     if position.step == 0 and best == position.history.last_epoch:
         session.keep_best()
         return True
-    if not (folder / BEST).exists():
+    if not is_file(folder / BEST):
         raise _UnusableError(f"{LAST} is whole, but {BEST} is missing, which held the best epoch ({best})")
     with _damage_reported(folder / BEST, f"{LAST} is whole, but "):
         session.best.load_weights(folder / BEST)

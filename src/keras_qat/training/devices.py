@@ -23,7 +23,7 @@ from typing import Any
 import keras
 
 from keras_qat import layers, machine
-from keras_qat.errors import UserError
+from keras_qat.errors import UserError, require_whole
 from keras_qat.training import callbacks, cloning
 from keras_qat.training.recipe import Recipe
 from keras_qat.types import TrainingPrecision
@@ -112,13 +112,13 @@ def find_devices(count: int, *, kind: str = "GPU") -> tuple[str, ...]:
         kind: `"GPU"`, or `"CPU"` for logical ones.
 
     Raises:
-        UserError: If there are fewer devices, or Keras's backend isn't TensorFlow.
+        UserError: If `count` isn't a whole number, there are fewer devices, or Keras's backend isn't TensorFlow.
 
     Example:
         >>> find_devices(1)
         ()
     """
-    if count == 1:
+    if require_whole("devices", count, least=0) == 1:
         return ()
     if keras.backend.backend() != "tensorflow":
         raise UserError(

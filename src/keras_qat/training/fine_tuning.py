@@ -16,6 +16,7 @@ import keras
 
 from keras_qat.errors import UserError
 from keras_qat.files import locked, require_writable
+from keras_qat.graph import require_sound
 from keras_qat.training import batches, checkpoint, cloning, devices, distiller
 from keras_qat.training.callbacks import tensorboard_callbacks
 from keras_qat.training.checkpoint import EpochRecord
@@ -91,7 +92,8 @@ def fine_tune(
             labels don't match the classes, the recipe needs labels or a teacher that are missing, no weight is
             trainable, the loss isn't finite, or memory doesn't suffice.
         DataError: If the training or the selection data has no batch.
-        UnsupportedModelError: If the model or the teacher can't be cloned.
+        UnsupportedModelError: If the model or the teacher can't be cloned, or `keras.Model.quantize` has changed one.
+        WeightsError: If a weight of the model or the teacher is NaN or infinite.
         StorageError: If `folder` can't be read or written, or its disk is too full. This is checked before the first
             step.
         KeyboardInterrupt: If the run is interrupted. The same call resumes it from the last checkpoint.
@@ -108,6 +110,7 @@ def fine_tune(
     path = None if folder is None else Path(folder)
     if path is not None:
         require_writable(path)
+    require_sound(model)
     teacher = _teacher_for(model, recipe, teacher)
     data = batches.read_data(train, selection, recipe, model, teacher)
     _require_steps(recipe, data.steps)
@@ -162,6 +165,7 @@ def _teacher_for(model: keras.Model, recipe: Recipe, teacher: keras.Model | None
             "The recipe distills, and there is no teacher. Received: teacher=None. Give the float model as `teacher`, "
             "or train on the labels alone with `Recipe(distillation=None)`."
         )
+    require_sound(teacher)
     distiller.require_teacher(model, teacher)
     return teacher
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import keras
 
-from keras_qat.errors import UserError
+from keras_qat.errors import require_whole
 from keras_qat.training import recipe
 
 OPTIMIZERS: Mapping[str, Callable[..., Any]] = MappingProxyType(
@@ -243,5 +243,4 @@ class PiecewiseWithWarmup(keras.optimizers.schedules.LearningRateSchedule):
 
 def _check_at_least_one(**counts: int) -> None:
     for name, count in counts.items():
-        if count < 1:
-            raise UserError(f"`{name}` must be at least 1. Received: {name}={count}. Give a positive integer.")
+        require_whole(name, count)

@@ -4,12 +4,21 @@ Keras is not imported here: the command line reads the options of a recipe befor
 """
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
+from types import NoneType
 from typing import Any, Literal, get_args
 
-from keras_qat.errors import UserError, require_seed
+from keras_qat.errors import (
+    MANY,
+    MOST_IMAGES_AT_ONCE,
+    UserError,
+    is_number,
+    require_number,
+    settle_numbers,
+)
 from keras_qat.types import Monitor, RangeMode, TrainingPrecision
 
 Piece = tuple[float, float]
@@ -57,7 +66,13 @@ class Distillation:
 
     def __post_init__(self) -> None:
         """Refuse numbers that are out of range."""
+        settle_numbers(self)
         if self.features != "auto":
+            if not isinstance(self.features, list | tuple) or not all(isinstance(name, str) for name in self.features):
+                raise UserError(
+                    f"`features` must be names of layers in a list, or 'auto'. Received: {self.features!r}. "
+                    "Give them as ['block1_out', 'block2_out']."
+                )
             names = tuple(self.features)
             object.__setattr__(self, "features", "auto" if names == ("auto",) else names)
         ranges = {
@@ -130,17 +145,13 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Refuse settings that can't be trained with."""
+        settle_numbers(self, batch_size=(1, MOST_IMAGES_AT_ONCE), seed=(0, MANY))
         require_optimizer(self.optimizer)
         # The one write that a frozen value needs: equal schedules become equal values, from text or from JSON's lists.
         parsed = parse_schedule(self.schedule) if isinstance(self.schedule, str) else check_pieces(self.schedule)
         object.__setattr__(self, "schedule", parsed)
         check_learning_rate(self.learning_rate)
         parse_batch_norm(self.batch_norm)
-        for name in ("epochs", "steps_per_epoch", "batch_size", "accumulate", "freeze_ranges_after"):
-            count = getattr(self, name)
-            if count is not None and count < 1:
-                raise UserError(f"`{name}` must be at least 1. Received: {count}. Give a positive integer.")
-        require_seed(self.seed)
         self._require_choices()
         self._require_numbers()
         self._require_effect()
@@ -203,6 +214,11 @@ class Recipe:
         """
         _require_known(cls, settings)
         distillation = settings.get("distillation")
+        if not isinstance(distillation, Mapping | Distillation | NoneType):
+            raise UserError(
+                f"`distillation` of a recipe must be an object or null. Received: {distillation!r}. Give the settings "
+                "of `Distillation` by their names."
+            )
         if isinstance(distillation, Mapping):
             _require_known(Distillation, distillation)
             return cls(**{**settings, "distillation": Distillation(**distillation)})
@@ -211,7 +227,9 @@ class Recipe:
 
 def _require_known(kind: Any, settings: Mapping[str, Any]) -> None:
     known = [field.name for field in fields(kind)]
-    unknown = sorted(set(settings) - set(known))
+    if not isinstance(settings, Mapping):
+        raise UserError(f"A recipe must be an object. Received: {settings!r}. Use some of: {', '.join(known)}.")
+    unknown = sorted(map(str, set(settings) - set(known)))
     if unknown:
         raise UserError(f"Unknown settings in a recipe. Received: {unknown}. Use some of: {', '.join(known)}.")
 
@@ -254,8 +272,7 @@ def check_pieces(pieces: Sequence[Sequence[float]]) -> tuple[Piece, ...]:
     Raises:
         UserError: If there are no pieces, a piece isn't a pair, a multiplier isn't above 0, or the epochs don't ascend.
     """
-    shaped = len(pieces) > 0 and all(len(piece) == 2 for piece in pieces)  # noqa: PLR2004
-    if shaped:
+    if _are_pairs(pieces):
         pairs = tuple((float(multiplier), float(start)) for multiplier, start in pieces)
         finite = all(math.isfinite(number) for pair in pairs for number in pair)
         ascending = pairs[0][1] >= 0 and all(a[1] < b[1] for a, b in pairwise(pairs))
@@ -263,8 +280,16 @@ def check_pieces(pieces: Sequence[Sequence[float]]) -> tuple[Piece, ...]:
             return pairs
     raise UserError(
         "The pieces of a learning-rate schedule must be (multiplier above 0, start epoch) pairs with "
-        f"ascending epochs. Received: {list(pieces)!r}. {_HOW}"
+        f"ascending epochs. Received: {pieces!r}. {_HOW}"
     )
+
+
+def _are_pairs(pieces: Any) -> bool:
+    """Whether a value, of JSON perhaps, is a list of pairs of numbers."""
+    if not isinstance(pieces, list | tuple) or not pieces:
+        return False
+    pairs = all(isinstance(piece, list | tuple) and len(piece) == 2 for piece in pieces)  # noqa: PLR2004
+    return pairs and all(is_number(number) for piece in pieces for number in piece)
 
 
 def check_learning_rate(learning_rate: float) -> None:
@@ -273,14 +298,14 @@ def check_learning_rate(learning_rate: float) -> None:
     Raises:
         UserError: If the rate is not a positive finite number.
     """
-    if not (math.isfinite(learning_rate) and learning_rate > 0):
+    if not 0 < require_number("learning_rate", learning_rate) < math.inf:
         raise UserError(
             f"The learning rate must be a finite number above 0. Received: {learning_rate}. "
             "Fine-tuning usually starts between 1e-5 and 1e-3."
         )
 
 
-_AFTER = "freeze_after="
+_FREEZE_AFTER = re.compile("freeze_after=([0-9]{1,9})")
 
 
 def parse_batch_norm(mode: str) -> int | None:
@@ -295,9 +320,9 @@ def parse_batch_norm(mode: str) -> int | None:
     """
     if mode in ("freeze", "train"):
         return 0 if mode == "freeze" else None
-    count = mode.removeprefix(_AFTER)
-    if mode.startswith(_AFTER) and count.isdecimal() and int(count) > 0:
-        return int(count)
+    match = _FREEZE_AFTER.fullmatch(mode) if isinstance(mode, str) else None
+    if match is not None and (count := int(match[1])) > 0:
+        return count
     raise UserError(
         f"Unknown mode of batch norms. Received: {mode!r}. Use 'freeze', 'train', or 'freeze_after=N' with N from 1."
     )

@@ -48,7 +48,9 @@ def apply_placement(
     require_ranges(placement, ranges)
     _require_same_edges(placement, traced.graph)
     fake_quantize = {
-        t.tensor: FakeQuantize(t.spec, ranges[t.range_of].amax, range_mode, name=fake_quantize_name(t.tensor))
+        t.tensor: FakeQuantize(
+            t.spec, ranges[t.range_of].amax, range_mode, placement.target, name=fake_quantize_name(t.tensor)
+        )
         for t in placement.tensors
     }
     weight_specs = {w.layer: w.spec for w in placement.weights}

@@ -101,7 +101,7 @@ def check_file(case: Case, inputs: Inputs) -> results.FileCheck:
     )
 
 
-def check_saved_model(path: Path, model: Any, inputs: Inputs) -> results.FileCheck:
+def check_saved_model(path: Path, model: Any, inputs: Inputs, *, trust: bool = False) -> results.FileCheck:
     """Check a SavedModel's outputs against those of its Keras model.
 
     Nothing is promised of a quantized one: its signed tensors saturate one step earlier (docs/saved_model.md), and two
@@ -111,12 +111,14 @@ def check_saved_model(path: Path, model: Any, inputs: Inputs) -> results.FileChe
         path: the folder.
         model: the Keras model that it was exported from.
         inputs: what both are fed.
+        trust: whether code in the SavedModel may run, even if this tool did not write it.
 
     Raises:
         StorageError: If the folder can't be read.
+        UserError: If the SavedModel is not trusted.
     """
     with ExitStack() as stack:
-        deployed = stack.enter_context(runtimes.open_runtime(path, "tensorflow"))
+        deployed = stack.enter_context(runtimes.open_runtime(path, "tensorflow", trust=trust))
         simulated = stack.enter_context(runtimes.KerasRuntime(model))
         meaning = graph.score_meaning(graph.trace(model))
         outputs = compare_outputs(_InOrder(deployed, simulated.inputs), simulated, inputs, None, meaning)

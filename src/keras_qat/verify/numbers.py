@@ -36,13 +36,16 @@ import numpy as np
 import onnx_ir as ir
 
 from keras_qat import evaluation, onnx, runtimes
-from keras_qat.errors import DataError, StorageError
+from keras_qat.errors import DataError, StorageError, UserError
 from keras_qat.graph import trace
 from keras_qat.layers import FakeQuantize, scale_of
 from keras_qat.progress import track
+from keras_qat.text import shortened
 
 _NOT_FINITE = "the file gives numbers that aren't finite, or that aren't numbers"
 """Why the error is null in JSON, which has no infinity."""
+
+_REMEDY = "Export it again; `keras-qat doctor` examines it."
 
 _OUTPUT_STEPS = 127
 """Steps in the largest magnitude of an output, for which quantization defines none."""
@@ -147,7 +150,9 @@ def tensor_errors(
             name: evaluation.convert(x, file.inputs[name], name) for name, x in zip(file.inputs, inputs, strict=True)
         }
         fed |= {file.fed_as[name]: q for name, (_, q) in steps.items()}
-        for name, deployed in zip(tallies, session.run(None, fed), strict=True):
+        with runtimes.engine_failure("ONNX Runtime failed to run the file", str(path), UserError, _REMEDY):
+            results = session.run(None, fed)
+        for name, deployed in zip(tallies, results, strict=True):
             if name in steps:
                 tallies[name].add_integers(*steps[name], deployed, allowed[name])
             else:
@@ -217,7 +222,10 @@ class _CutFile:
 
 def _cut(path: str | Path, layers: Collection[str]) -> _CutFile:
     """Cut each pair: Q's integers become an output, what DQ reads becomes an input."""
-    model = onnx.read_onnx_file(path).model
+    file = onnx.read_onnx_file(path)
+    file.require_data()
+    # The cut file is given to the engine as bytes, which have no folder for external data.
+    model = ir.external_data.load_to_model(file.model)
     graph = model.graph
     inputs = {str(v.name): (v.dtype or ir.DataType.FLOAT).numpy() for v in graph.inputs}
     outputs = tuple(str(v.name) for v in graph.outputs)
@@ -240,7 +248,13 @@ def _cut(path: str | Path, layers: Collection[str]) -> _CutFile:
             f"The file {str(path)!r} is of another model. Received: a file without a QuantizeLinear for "
             f"{missing[0]!r}. Export the model again."
         )
-    return _CutFile(ir.to_proto(model).SerializeToString(), inputs, outputs, fed_as, convolutions)
+    try:
+        content = ir.to_proto(model).SerializeToString()
+    except Exception as error:  # onnx-ir and protobuf each fail in their own way, as for 2 GiB or more.
+        raise StorageError(
+            f"The file can't be cut at its Q/DQ pairs: {shortened(error)}. Received: {str(path)!r}. Export it again."
+        ) from error
+    return _CutFile(content, inputs, outputs, fed_as, convolutions)
 
 
 def _biased_above(quantize: ir.Node) -> Iterator[ir.Node]:
@@ -280,8 +294,8 @@ def _bias_step(node: ir.Node) -> np.ndarray | None:
     scales = []
     for index in (0, 1):
         value = onnx.input_at(node, index)
-        dequantize = None if value is None else value.producer()
-        if dequantize is None or dequantize.op_type != "DequantizeLinear":
+        dequantize = None if value is None else onnx.pair_above(value)
+        if dequantize is None:
             return None
         scales.append(onnx.constant_array(onnx.input_at(dequantize, 1)))
     s_x, s_w = scales

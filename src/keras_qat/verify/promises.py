@@ -14,6 +14,9 @@ rounded the other way changes some of them too. Then the file may differ from it
 simulation differs from float.
 """
 
+ATTACH = "Report it with the .onnx file, its .keras model and what `keras-qat verify --json` prints."
+"""The end of a message about a file that isn't right, which is a bug of keras-qat or of the engine."""
+
 _SIGNIFICANCE = 0.01
 """A run fails if its misses have less than this probability at the promised share."""
 
@@ -57,7 +60,7 @@ def tensor_miss(name: str, errors: Iterable[TensorError], *, half: bool = False)
                 f"Received: {100 * error.differing:.2g}% of its numbers differ, by up to {error.worst:.3g} steps "
                 f"({MAX_TENSOR_STEPS:.3g} is allowed); they were carried over a border by up to {error.carried:.3g} "
                 f"steps ({furthest:.3g}), {100 * error.strayed:.2g}% by more than 0.001 ({100 * most:.2g}%). Don't "
-                "deploy it; please report the model."
+                f"deploy it. To go on, keep that tensor in float by a rule in --overrides (docs/overrides.md). {ATTACH}"
             )
     return None
 
@@ -82,7 +85,8 @@ def class_miss(name: str, agreement: float, images: int, keras_agreement: float 
     return (
         f"The deployed {name} file doesn't classify as was simulated. Received: the same class on "
         f"{100 * agreement:.2f}% of {images} images; at least {100 * promised:.1f}% was "
-        "promised. Don't deploy it; please report the model."
+        "promised. Don't deploy it before more images (--validation-images, or --images of verify) say otherwise: if "
+        f"the tensors are right one by one, these are images whose best classes nearly tie. {ATTACH}"
     )
 
 
@@ -108,5 +112,6 @@ def score_miss(name: str, sqnr: float | None, *, half: bool = False) -> str | No
     )
     return (
         f"The deployed {name} file doesn't compute what its Keras model computes. Received: {received}; at least "
-        f"{least:.0f} dB is required. Don't deploy it; please report the model."
+        f"{least:.0f} dB is required. Don't deploy it. The .keras file and the SavedModel are not concerned"
+        f"{'; --precision fp32 rounds less' if half else ''}. {ATTACH}"
     )

@@ -100,7 +100,7 @@ def verification_table(verification: Verification) -> Table:
     table = Table(title="Files against their Keras models", caption=notes, caption_justify="left")
     table.add_column("File", overflow="fold")
     for name, _ in _COLUMNS:
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", overflow="fold")
     for file in verification.files:
         table.add_row(Text(file.name), *(Text(cell(file)) for _, cell in _COLUMNS))
     return table

@@ -12,10 +12,11 @@ import keras
 import numpy as np
 
 from keras_qat import onnx, targets, transform
-from keras_qat.errors import GateMissedError
+from keras_qat.errors import GateMissedError, UserError
 from keras_qat.layers import FakeQuantize, scale_of
 from keras_qat.types import Placement
 from keras_qat.verify import deployed, structure_edges, structure_kernels
+from keras_qat.verify.promises import ATTACH
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def verify_file(
 
     Raises:
         StorageError: If the file can't be read, or was not written by `export_onnx`.
-        UserError: If the target is unknown.
+        UserError: If the target is unknown, or the file was written for another one.
 
     Example:
         >>> import tempfile
@@ -81,6 +82,7 @@ def verify_file(
     """
     file = deployed.read_deployed(path)
     chosen = targets.find_target(placement.target if target is None else target)
+    _require_target(Path(path), file.content.target, chosen.name)
     half = file.content.precision == "fp16"
     scales = {} if model is None else _simulated_scales(placement, model, half=half)
     mismatches = [
@@ -95,6 +97,15 @@ def verify_file(
     return FileVerification(Path(path), len(placement.edges), tuple(mismatches))
 
 
+def _require_target(path: Path, written: str, planned: str) -> None:
+    """Refuse a placement for another engine than the file's; its differences would be taken for a fault of the file."""
+    if written not in {"", planned}:
+        raise UserError(
+            f"The placement is for another engine than the file. Received: a placement for {planned}, and "
+            f"{str(path)!r}, written for {written}. Give the placement.json that was made with the file."
+        )
+
+
 def require_verified(
     path: str | Path, placement: Placement, target: str | targets.Target | None = None, *, model: Any = None
 ) -> None:
@@ -106,7 +117,10 @@ def require_verified(
     """
     miss = verify_file(path, placement, target, model=model).miss
     if miss is not None:
-        raise GateMissedError(f"{miss} Don't deploy it; please report the model.")
+        raise GateMissedError(
+            f"{miss} Don't deploy it. To go on, keep that layer in float by a rule in --overrides (docs/overrides.md). "
+            f"{ATTACH}"
+        )
 
 
 def _simulated_scales(placement: Placement, model: Any, *, half: bool) -> Mapping[str, np.floating[Any]]:

@@ -12,10 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from keras_qat.errors import DataError
+from keras_qat.errors import DataError, UserError
+from keras_qat.files import open_file
+from keras_qat.text import shortened, size_text
 
 _BLOCK = 512
 """The size of a header, in bytes; a header of zeros ends an archive."""
+
+_MOST_BYTES = 2**28
+"""The most bytes of a file that is read into memory, far more than any image of ILSVRC 2012 has."""
 
 
 @dataclass(frozen=True)
@@ -41,13 +46,11 @@ def open_archive(path: Path) -> Iterator["Archive"]:
         DataError: If it can't be opened.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY)
+        file = open_file(path)
     except OSError as error:
         raise archive_error(path, error.strerror or str(error)) from error
-    try:
-        yield Archive(path, descriptor)
-    finally:
-        os.close(descriptor)
+    with file:
+        yield Archive(path, file.fileno())
 
 
 class Archive:
@@ -73,8 +76,10 @@ class Archive:
         """Read the content of a file.
 
         Raises:
-            DataError: If the archive can't be read, or ends within the file.
+            DataError: If the archive can't be read, ends within the file, or the file is too large to be an image.
         """
+        if member.size > _MOST_BYTES:
+            raise archive_error(self.path, f"{member.name} in it has {size_text(member.size)}, and no image has")
         data = self.read(member.offset, member.size)
         if len(data) < member.size:
             raise archive_error(self.path, f"it ends within {member.name}")
@@ -96,8 +101,11 @@ class Archive:
                         yield Member(file_name, window.start + entry.offset_data, entry.size)
                 # `tarfile` takes a broken header, or a file that ends before one, for the end of the archive.
                 end = tar.offset
-        except tarfile.TarError as error:
-            raise archive_error(self.path, f"{name} is truncated or no uncompressed tar ({error})") from error
+        except UserError:
+            raise
+        except Exception as error:  # `tarfile` raises errors of many classes on damaged headers
+            problem = shortened(error)
+            raise archive_error(self.path, f"{name} is truncated or no uncompressed tar ({problem})") from error
         whole = within is not None and end == window.size
         if not whole and window.at(end, _BLOCK) != bytes(_BLOCK):
             raise archive_error(self.path, f"{name} is truncated or corrupt at byte {end}")

@@ -5,11 +5,14 @@ the classes, and `data/ILSVRC2012_validation_ground_truth.txt`, the ILSVRC2012_I
 of the file names.
 """
 
+import gzip
 import io
 import os
+import struct
 import tarfile
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,13 +21,22 @@ from numpy.typing import NDArray
 
 from keras_qat.data.imagenet.archive import Archive, Member, archive_error
 from keras_qat.errors import DataError
+from keras_qat.files import open_file
 from keras_qat.progress import track
+from keras_qat.text import shortened, size_text
 
 TRAIN, VALIDATION = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
 DEVKIT = "ILSVRC2012_devkit_t12.tar.gz"
 
 _META = "ILSVRC2012_devkit_t12/data/meta.mat"
 _ANSWERS = "ILSVRC2012_devkit_t12/data/ILSVRC2012_validation_ground_truth.txt"
+
+_MOST_UNPACKED = 2**28
+"""The most bytes of the development kit, and of the table in it, unpacked: far more than the official one has."""
+
+_TOO_LARGE = f"unpacked, it has more than {size_text(_MOST_UNPACKED)}"
+
+_MAT_HEADER, _MAT_COMPRESSED = 128, 15
 
 _SHOWN = 5
 """The most missing classes that an error message names."""
@@ -111,18 +123,32 @@ def read_devkit(path: Path) -> Devkit:
 def _extract(path: Path, names: Sequence[str]) -> list[bytes]:
     contents: dict[str, bytes] = {}
     try:
-        with tarfile.open(path, "r:gz") as archive:
+        with tarfile.open(fileobj=io.BytesIO(_unpack(path)), mode="r:") as archive:
             for member in archive:
                 name = member.name.removeprefix("./")
                 file = archive.extractfile(member) if name in names else None
                 if file is not None:
                     contents[name] = file.read()
-    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-        raise _unusable(path, str(error)) from error
+    except DataError:
+        raise
+    except Exception as error:  # `tarfile` raises errors of many classes
+        raise _unusable(path, shortened(error)) from error
     lacking = [name for name in names if name not in contents]
     if lacking:
         raise _unusable(path, f"it lacks {', '.join(lacking)}")
     return [contents[name] for name in names]
+
+
+def _unpack(path: Path) -> bytes:
+    """The tar in the gzip file `path`, if it isn't too large."""
+    try:
+        with open_file(path) as compressed, gzip.open(compressed) as file:
+            unpacked = file.read(_MOST_UNPACKED + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise _unusable(path, shortened(error)) from error
+    if len(unpacked) > _MOST_UNPACKED:
+        raise _unusable(path, _TOO_LARGE)
+    return unpacked
 
 
 def _classes(path: Path, meta: bytes) -> Mapping[int, tuple[str, str]]:
@@ -130,6 +156,8 @@ def _classes(path: Path, meta: bytes) -> Mapping[int, tuple[str, str]]:
     # Slow to import, and only this command needs it.
     from scipy.io import loadmat
 
+    if _unpacked_size(meta) > _MOST_UNPACKED:
+        raise _unusable(path, _TOO_LARGE)
     try:
         synsets = np.atleast_1d(loadmat(io.BytesIO(meta), squeeze_me=True)["synsets"])
         leaves = [row for row in synsets if int(row["num_children"]) == 0]
@@ -139,6 +167,26 @@ def _classes(path: Path, meta: bytes) -> Mapping[int, tuple[str, str]]:
     if not classes:
         raise _unusable(path, f"{_META} has no synset without children")
     return classes
+
+
+def _unpacked_size(meta: bytes) -> int:
+    """The size of the compressed elements of a MAT-file of version 5 when they are unpacked, or the limit is passed.
+
+    A header of 128 bytes ends with the order of bytes. Each element has its type and its size before it
+    (https://www.mathworks.com/help/pdf_doc/matlab/matfile_format.pdf).
+    """
+    order = ">" if meta[_MAT_HEADER - 2 : _MAT_HEADER] == b"MI" else "<"
+    position, size = _MAT_HEADER, 0
+    while position + 8 <= len(meta) and size <= _MOST_UNPACKED:
+        kind, length = struct.unpack_from(f"{order}II", meta, position)
+        position += 8
+        if kind == _MAT_COMPRESSED:
+            # A damaged element is the reader's to report.
+            with suppress(zlib.error):
+                element = meta[position : position + length]
+                size += len(zlib.decompressobj().decompress(element, _MOST_UNPACKED + 1))
+        position += length
+    return size
 
 
 def _unusable(path: Path, problem: str) -> DataError:

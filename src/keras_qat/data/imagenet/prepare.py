@@ -20,7 +20,7 @@ from keras_qat.data.imagenet.archive import archive_error, open_archive
 from keras_qat.data.imagenet.shard import Shard, ShardReport, plan_shards, write_shard
 from keras_qat.data.records import record_set
 from keras_qat.data.records import shard_folder as load
-from keras_qat.errors import DataError, StorageError, UserError
+from keras_qat.errors import MOST_THREADS, DataError, StorageError, require_seed, require_whole
 from keras_qat.progress import track
 
 _logger = logging.getLogger(__name__)
@@ -129,19 +129,18 @@ def prepare_imagenet(
 
 
 def _require_numbers(shards: tuple[int, int], workers: int | None, seed: int) -> None:
-    if not all(1 <= count <= _MOST_SHARDS for count in shards):
-        raise UserError(f"There must be from 1 to {_MOST_SHARDS} shards. Received: shards={shards}. Give 1024 and 128.")
-    if workers is not None and workers < 1:
-        raise UserError(f"At least 1 worker is needed. Received: workers={workers}. Give 1 or more.")
-    if seed < 0:
-        raise UserError(f"A seed can't be negative. Received: seed={seed}. Give 0 or more.")
+    for count in shards:
+        require_whole("shards", count, most=_MOST_SHARDS)
+    if workers is not None:
+        require_whole("workers", workers, most=MOST_THREADS)
+    require_seed(seed)
 
 
 def _read_manifest(output: Path, settings: Mapping[str, Any]) -> _Reports:
     """The reports of the shards that an earlier run wrote with the same settings; none for a new folder."""
     path = output / _MANIFEST
     written = load.has_shards(output)
-    if not path.exists():
+    if not files.is_there(path):
         if written:
             raise DataError(
                 f"{output} has shards, but no {_MANIFEST} that says how they were made. Received: {str(output)!r}. "

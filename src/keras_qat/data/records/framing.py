@@ -21,6 +21,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from typing_extensions import Self
 
 from keras_qat.errors import BrokenImageError, DataError
+from keras_qat.files import open_file
 
 ADVICE = "Copy the shard anew from where it came, or write it again."
 """What to do about a bad record."""
@@ -32,6 +33,9 @@ FRAME_BYTES = 16
 _LENGTH = struct.Struct("<Q")
 _CRC = struct.Struct("<I")
 _MASK_DELTA = 0xA282EAD8
+_MOST_BYTES = 2**31 - 1
+"""The most bytes of a message of Protocol Buffers."""
+
 _32_BITS = 0xFFFFFFFF
 
 # The first bytes of a gzip file, and of the usual zlib streams.
@@ -47,10 +51,11 @@ class BinaryWriter(Protocol):
 
 @dataclass(frozen=True)
 class Record:
-    """A record whose checksums are right: its payload and where in the file it begins."""
+    """A record whose checksums are right: where in the file it begins, its payload, and the checksum of that."""
 
     offset: int
     payload: bytes
+    crc: int
 
 
 @dataclass(frozen=True)
@@ -149,14 +154,15 @@ class _Shard:
 
     def __enter__(self) -> Self:
         try:
-            self._descriptor = os.open(self._path, os.O_RDONLY)
+            self._file = open_file(self._path)
         except OSError as error:
             raise _unreadable(self._path, error) from error
+        self._descriptor = self._file.fileno()
         self.size = os.fstat(self._descriptor).st_size
         return self
 
     def __exit__(self, *_: object) -> None:
-        os.close(self._descriptor)
+        self._file.close()
 
     def bytes_at(self, offset: int, count: int) -> bytes:
         """Up to `count` bytes from `offset` on; fewer only at the end of the file."""
@@ -181,12 +187,15 @@ class _Shard:
         end = offset + FRAME_BYTES + length
         if end > self.size:
             return BadRecord(offset, f"the file ends at byte {self.size}, before its end at {end}", None)
+        if length > _MOST_BYTES:
+            return BadRecord(offset, f"it has {length} bytes, and no tf.train.Example has 2 GB", end)
         if len(block) != FRAME_BYTES + length:
             block = self.bytes_at(offset, FRAME_BYTES + length)
         payload, crc = block[_HEADER_BYTES:-4], block[-4:]
-        if masked_crc(payload) != _CRC.unpack(crc)[0]:
+        (checksum,) = _CRC.unpack(crc)
+        if masked_crc(payload) != checksum:
             return BadRecord(offset, "the checksum of its data is wrong", end)
-        return Record(offset, payload)
+        return Record(offset, payload, checksum)
 
 
 def record_error(path: str | Path, offset: int, problem: str) -> BrokenImageError:

@@ -1,7 +1,8 @@
 """The index of a record set: where each record lies and its label, from one reading of all shards.
 
 An index is cached, so that the shards are read through once and not in every run. The file of the cache is named after
-a SHA-256 of the shards' paths, sizes and modification times. Only an index without bad records is cached: shards that
+a SHA-256 of the shards' paths and sizes, and of when they were modified and last changed in any way, which no program
+can set back. Only an index without bad records is cached: shards that
 are copied again, modification times included, are then read again.
 """
 
@@ -22,17 +23,17 @@ from numpy.typing import NDArray
 
 from keras_qat.data.records import framing
 from keras_qat.errors import DataError, StorageError
-from keras_qat.files import atomic_path, waiting_lock
+from keras_qat.files import atomic_path, is_file, open_file, parse_json, waiting_lock
 from keras_qat.progress import track
 
 _logger = logging.getLogger(__name__)
 
 _MOST_READERS = 8
 
-_FORMAT = 2
+_FORMAT = 3
 """Raise it whenever the same shards may give another index."""
 
-_ARRAYS = ("shard", "offset", "length", "label", "synset")
+_ARRAYS = ("shard", "offset", "length", "crc", "label", "synset")
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +45,7 @@ class RecordIndex:
         shard: int32 (n,): the number of the file.
         offset: int64 (n,): where in the file the record begins, in bytes.
         length: int64 (n,): the size of its payload in bytes.
+        crc: uint32 (n,): the checksum of its payload, as the file has it.
         label: int64 (n,): the label as it is written in the record.
         synset: int32 (n,): the index in `synsets`, -1 if a record has none.
         synsets: the WordNet ids, or the words that stand in their place.
@@ -55,6 +57,7 @@ class RecordIndex:
     shard: NDArray[np.int32]
     offset: NDArray[np.int64]
     length: NDArray[np.int64]
+    crc: NDArray[np.uint32]
     label: NDArray[np.int64]
     synset: NDArray[np.int32]
     synsets: tuple[str, ...]
@@ -81,7 +84,7 @@ def cached_index(
     """
     path = (folder or Path(platformdirs.user_cache_path("keras-qat")) / "record-indexes") / f"{_key(paths)}.npz"
     with waiting_lock(path, _logger.info):
-        if not refresh and path.exists():
+        if not refresh and is_file(path):
             try:
                 return _load(path)
             except Exception as error:  # noqa: BLE001 - a damaged file fails in as many ways as its bytes
@@ -97,7 +100,8 @@ def cached_index(
 
 
 def _key(paths: Sequence[Path]) -> str:
-    facts = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
+    states = [(path.resolve(), path.stat()) for path in paths]
+    facts = [(str(path), state.st_size, state.st_mtime_ns, state.st_ctime_ns) for path, state in states]
     return hashlib.sha256(json.dumps([_FORMAT, facts]).encode()).hexdigest()
 
 
@@ -114,8 +118,8 @@ def _save(index: RecordIndex, path: Path) -> None:
 
 def _load(path: Path) -> RecordIndex:
     # Opened here, since `np.load` leaves a damaged file open.
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-        facts = json.loads(str(arrays["facts"]))
+    with open_file(path) as file, np.load(file, allow_pickle=False) as arrays:
+        facts = parse_json(str(arrays["facts"]), "the index")
         return RecordIndex(
             **{name: arrays[name] for name in _ARRAYS},
             layout=facts["layout"],
@@ -154,6 +158,7 @@ def scan_shards(paths: Sequence[Path], description: str) -> RecordIndex:
         shard=np.repeat(np.arange(len(scans), dtype=np.int32), [len(scan.label) for scan in scans]),
         offset=_join(scan.offset for scan in scans),
         length=_join(scan.length for scan in scans),
+        crc=_join(scan.crc for scan in scans).astype(np.uint32),
         label=_join(scan.label for scan in scans),
         # A code of -1 takes the last element, which is -1.
         synset=_join(
@@ -203,6 +208,7 @@ class _ShardScan:
 
     offset: "array[int]" = field(default_factory=_integers)
     length: "array[int]" = field(default_factory=_integers)
+    crc: "array[int]" = field(default_factory=_integers)
     label: "array[int]" = field(default_factory=_integers)
     synset: "array[int]" = field(default_factory=_integers)
     synsets: dict[str, int] = field(default_factory=dict)
@@ -228,6 +234,7 @@ def _scan(path: Path, layout: framing.Layout) -> _ShardScan:
         word, text = (framing.bytes_of(features, name) for name in (layout.synset, layout.text))
         scan.offset.append(record.offset)
         scan.length.append(len(record.payload))
+        scan.crc.append(record.crc)
         scan.label.append(label)
         scan.synset.append(-1 if word is None else synsets.setdefault(word.decode(errors="replace"), len(synsets)))
         if text is not None:

@@ -23,7 +23,7 @@ from keras_qat.data.records.index import RecordIndex
 from keras_qat.data.records.record_set import TRAIN, RecordSet
 from keras_qat.errors import DataError
 
-_MOST_CLASSES = 1_000_000
+MOST_CLASSES = 1_000_000
 
 _SHOWN = 3
 """The most labels and synsets that an error message names."""
@@ -108,7 +108,7 @@ def _by_names(sets: Sequence[RecordSet], names: Sequence[str]) -> Numbering:
 def _by_number(sets: Sequence[RecordSet]) -> Numbering:
     source = sets[0]
     first = _first_label(source)
-    _require_range(source, first, first + _MOST_CLASSES - 1, f"labels count from {first}")
+    _require_range(source, first, first + MOST_CLASSES - 1, f"labels count from {first}")
     last = int(source.index.label.max())
     for records in sets[1:]:
         _require_range(records, first, last, f"the {source.split} records have labels {first} to {last}")

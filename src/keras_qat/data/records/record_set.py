@@ -22,6 +22,10 @@ TRAIN = "train"
 """The split whose labels say which classes there are."""
 
 
+_ARRAYS = ("shard", "offset", "length", "crc")
+"""What a source takes of an index, an entry for each image."""
+
+
 @dataclass(frozen=True, eq=False)
 class RecordSource:
     """Images in the records of shards, decoded when they are read.
@@ -32,6 +36,7 @@ class RecordSource:
         shard: int32 (n,): the index in `paths` of each image's shard.
         offset: int64 (n,): where in the shard its record begins, in bytes.
         length: int64 (n,): the size of the record's payload in bytes.
+        crc: uint32 (n,): the checksum of the record's payload.
     """
 
     paths: tuple[str, ...]
@@ -39,6 +44,7 @@ class RecordSource:
     shard: NDArray[np.int32]
     offset: NDArray[np.int64]
     length: NDArray[np.int64]
+    crc: NDArray[np.uint32]
 
     def __len__(self) -> int:
         """The number of images."""
@@ -46,12 +52,13 @@ class RecordSource:
 
     def select(self, indices: NDArray[np.int64]) -> "RecordSource":
         """The images at `indices`, in that order."""
-        return replace(self, shard=self.shard[indices], offset=self.offset[indices], length=self.length[indices])
+        arrays = {name: getattr(self, name)[indices] for name in _ARRAYS}
+        return replace(self, **arrays)
 
     def fingerprint(self) -> str:
-        """A digest of the shards' names and of where each record lies."""
+        """A digest of the shards' names, of where each record lies, and of its checksum."""
         names = "\n".join(Path(path).name for path in self.paths)
-        return sources.digest(names.encode(), *(array.tobytes() for array in (self.shard, self.offset, self.length)))
+        return sources.digest(names.encode(), *(getattr(self, array).tobytes() for array in _ARRAYS))
 
     def reader(self, skipped: sources.Skipped | None = None) -> Callable[[Any], Any]:
         """A function from an index to the decoded image."""
@@ -106,7 +113,8 @@ class RecordSet:
     def image_set(self, name: str, labels: NDArray[np.int32], preprocessing: Preprocessing) -> ImageSet:
         """The images, with labels that count from 0."""
         index = self.index
-        source = RecordSource(tuple(map(str, self.paths)), self.layout.image, index.shard, index.offset, index.length)
+        arrays = {name: getattr(index, name) for name in _ARRAYS}
+        source = RecordSource(tuple(map(str, self.paths)), self.layout.image, **arrays)
         return ImageSet(name, labels, source, preprocessing)
 
 

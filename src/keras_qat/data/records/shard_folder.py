@@ -10,7 +10,7 @@ from keras_qat.data.preprocessing import Preprocessing
 from keras_qat.data.records import labels, record_set
 from keras_qat.data.splits import Labelled, Splits, hold_out
 from keras_qat.errors import DataError
-from keras_qat.files import read_text
+from keras_qat.files import is_folder, is_there, read_text
 
 # `train-00000-of-01024`; TensorFlow Datasets writes `imagenet2012-train.tfrecord-00000-of-01024`.
 _SHARD = re.compile(r"(?P<stem>.+)-(?P<index>\d{5,})-of-(?P<count>\d{5,})(?P<suffix>(\.tfrecords?)?)")
@@ -131,9 +131,15 @@ def _require_alike(root: Path, train: record_set.RecordSet, validation: record_s
 def _class_names(root: Path) -> tuple[str, ...] | None:
     """The lines of the file of class names that TensorFlow Datasets writes."""
     path = root / "label.labels.txt"
-    if not path.is_file():
+    if not is_there(path, DataError):
         return None
-    return tuple(line.strip() for line in read_text(path).split("\n") if line.strip())
+    names = tuple(line.strip() for line in read_text(path).split("\n") if line.strip())
+    if not 0 < len(names) <= labels.MOST_CLASSES:
+        raise DataError(
+            f"The file of class names has from 1 to {labels.MOST_CLASSES:,} lines. Received: {str(path)!r} with "
+            f"{len(names):,}. Write the name of one class into each line, or remove the file."
+        )
+    return names
 
 
 def shard_name(split: str, index: int, count: int) -> str:
@@ -189,9 +195,9 @@ def find_shards(folder: Path) -> Mapping[str, tuple[Path, ...]]:
 def _list_shards(folder: Path) -> list[tuple[Path, str, re.Match[str]]]:
     """The files that are named as the shards of a known split; those of a TensorFlow checkpoint are not."""
     folders = [folder, *(folder / name for name in _SPLITS)]
-    entries = [entry for place in folders if place.is_dir() for entry in visible(place)]
+    entries = [entry for place in folders if is_folder(place, DataError) for entry in visible(place)]
     return [
         (Path(entry.path), _SPLITS[split["split"]], shard)
         for entry in entries
-        if (shard := _SHARD.fullmatch(entry.name)) and (split := _SPLIT.fullmatch(shard["stem"])) and entry.is_file()
+        if (shard := _SHARD.fullmatch(entry.name)) and (split := _SPLIT.fullmatch(shard["stem"])) and entry.is_file
     ]

@@ -7,6 +7,7 @@ import onnx_ir as ir
 
 from keras_qat import onnx, targets
 from keras_qat.doctor.findings import Severity, Symptom
+from keras_qat.text import shortened
 
 _AGAIN = "Export it again. If it was copied, copy what lies beside it too."
 
@@ -23,9 +24,11 @@ _WIDELY_READ = 21
 
 
 def empty_graph(file: onnx.OnnxFile, _: targets.Target) -> Iterator[Symptom]:
-    """A graph without nodes."""
-    if not len(file.model.graph):
-        yield Symptom(Severity.ERROR, "the graph has no nodes", "it computes nothing", _AGAIN)
+    """A graph without nodes, or without outputs."""
+    graph = file.model.graph
+    lack = next((what for what, there in (("nodes", len(graph)), ("outputs", len(graph.outputs))) if not there), None)
+    if lack is not None:
+        yield Symptom(Severity.ERROR, f"the graph has no {lack}", "it computes nothing", _AGAIN)
 
 
 def missing_data(file: onnx.OnnxFile, _: targets.Target) -> Iterator[Symptom]:
@@ -47,7 +50,7 @@ def invalid_model(file: onnx.OnnxFile, _: targets.Target) -> Iterator[Symptom]:
         return
     refusal = file.refusal()
     if refusal is not None:
-        problem = f"it is not valid ONNX: {' '.join(refusal.split())[:200]}"
+        problem = f"it is not valid ONNX: {shortened(refusal)}"
         yield Symptom(Severity.ERROR, problem, "engines refuse it or guess", _AGAIN)
 
 

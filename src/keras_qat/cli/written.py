@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from keras_qat.errors import StorageError
-from keras_qat.files import is_folder, is_there, require_apart, require_creatable, require_replaceable
+from keras_qat.files import FACTS_FILE, is_folder, is_there, require_apart, require_creatable, require_replaceable
 from keras_qat.run import require_not_of_run
 
 
@@ -23,21 +23,19 @@ class Output:
     """Marks an option as the path of a file that the command writes: `Annotated[Path | None, Output(".json")]`.
 
     Args:
-        suffixes: suffixes that the file may have.
-        of_run: whether the file may be one of a run, as the diagnosis of a run is.
+        suffixes: suffixes that the file may have; "" for none.
+        of_run: names of files of a run that it may replace.
         folder: whether the option may name a folder, too, which the command checks itself.
     """
 
     suffixes: tuple[str, ...]
-    of_run: bool = False
+    of_run: tuple[str, ...] = ()
     folder: bool = False
 
 
 JSON = Output((".json",))
 
-TEXT = Output((".md", ".txt", ".html", ".mmd", ".dot", ".gv", ".json"))
-
-LOG = Output((".log", ".txt"))
+LOG = Output((".log", ".txt", ".out", ""))
 
 _FOLDERS = frozenset({"output", "run_folder"})
 """Options of a group, such as that of `run`, that name folders which are written. `RunFolder` checks those."""
@@ -69,7 +67,8 @@ def with_outputs(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def checked(*arguments: Any, **options: Any) -> None:
         given = signature.bind(*arguments, **options).arguments
-        inputs = [path for name, value in given.items() if name not in outputs for path in _paths(value)]
+        named = [path for name, value in given.items() if name not in outputs for path in _paths(value)]
+        inputs = [part for path in named for part in _with_companions(path)]
         for name, mark in outputs.items():
             if given.get(name) is not None:
                 _require_output(given[name], mark, inputs)
@@ -84,8 +83,7 @@ def with_outputs(command: Callable[..., None]) -> Callable[..., None]:
 def _require_output(path: Path, mark: Output, inputs: list[Path]) -> None:
     require_apart([path], inputs)
     require_replaceable(path)
-    if not mark.of_run:
-        require_not_of_run(path)
+    require_not_of_run(path, mark.of_run)
     if mark.folder:
         return
     if is_folder(path):
@@ -96,6 +94,11 @@ def _require_output(path: Path, mark: Output, inputs: list[Path]) -> None:
             f"{str(path.with_suffix(mark.suffixes[0]))!r}, for example."
         )
     require_creatable(path.parent)
+
+
+def _with_companions(path: Path) -> tuple[Path, ...]:
+    """A path, and what is read beside it: the facts about a model's images, and the weights of an OpenVINO file."""
+    return (path, path.parent / FACTS_FILE, *([path.with_suffix(".bin")] if path.suffix == ".xml" else []))
 
 
 def _paths(value: Any) -> Iterator[Path]:
