@@ -83,7 +83,7 @@ def _tensorrt(name: str) -> Adapter:
         engine,
         partial(tensorrt_runtime.TensorRTRuntime, engine=engine),
         partial(tensorrt_build.build_plan, engine),
-        tensorrt_runtime.why_no_gpu,
+        why_unusable=tensorrt_runtime.why_no_gpu,
     )
 
 
@@ -147,12 +147,12 @@ def open_runtime(
     return adapter.opened(path, threads=threads, trust=trust)
 
 
-def open_graph(content: bytes, target: str | None) -> runtime.RunGraph:
+def open_graph(content: bytes, target: str) -> runtime.RunGraph:
     """Open an ONNX file in memory, in the arithmetic of the engine that it is for.
 
     Args:
         content: the file.
-        target: the file's target; ONNX Runtime runs it if it is `None`, or if its engine can't do that here.
+        target: the file's target; ONNX Runtime runs it if it is "", or if its engine can't do that here.
 
     Returns:
         A function from {name: array} of all inputs to the outputs, in the order of the file.
@@ -160,7 +160,7 @@ def open_graph(content: bytes, target: str | None) -> runtime.RunGraph:
     Raises:
         StorageError: If the engine can't open it.
     """
-    for name in (*(() if target is None else judges_of(target)), "onnxruntime"):
+    for name in (*(judges_of(target) if target else ()), "onnxruntime"):
         adapter = ADAPTERS[name]
         if adapter.open_graph is not None and (adapter.why_not() or adapter.why_inexact()) is None:
             remedy = "Export the file again."

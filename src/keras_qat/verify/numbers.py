@@ -110,7 +110,9 @@ def tensor_errors(
     total: int | None = None,
     normalize: Callable[[np.ndarray], Any] | None = None,
 ) -> tuple[TensorError, ...]:
-    """Compare a file with the Keras model that it was exported from, section by section, in ONNX Runtime.
+    """Compare a file with the Keras model that it was exported from, section by section, in the engine it is for.
+
+    A file for an engine that can't run here, and one for TensorRT, is compared in ONNX Runtime.
 
     Args:
         model: the quantized Keras model, as from `apply_placement`.
@@ -134,7 +136,7 @@ def tensor_errors(
     rounded = [tensor for name in file.fed_as for tensor in (layers[name].input, layers[name].output)]
     simulate = keras.Model(model.inputs, [*model.outputs, *rounded])
     layout = onnx.layout_of(trace(model))
-    session = runtimes.open_session(file.content)
+    run = runtimes.open_graph(file.content, file.target)
     tallies = {name: _Tally() for name in (*file.outputs, *file.fed_as)}
     allowed = {name: _bias_rounding(file, name, layers[name]) for name in file.fed_as}
     for batch, _ in track(batches, "comparing tensors", total):
@@ -150,8 +152,8 @@ def tensor_errors(
             name: evaluation.convert(x, file.inputs[name], name) for name, x in zip(file.inputs, inputs, strict=True)
         }
         fed |= {file.fed_as[name]: q for name, (_, q) in steps.items()}
-        with runtimes.engine_failure("ONNX Runtime failed to run the file", str(path), UserError, _REMEDY):
-            results = session.run(None, fed)
+        with runtimes.engine_failure("The engine failed to run the file", str(path), UserError, _REMEDY):
+            results = run(fed)
         for name, deployed in zip(tallies, results, strict=True):
             if name in steps:
                 tallies[name].add_integers(*steps[name], deployed, allowed[name])
@@ -207,6 +209,7 @@ class _CutFile:
 
     Args:
         content: the file; its outputs are the model's own, then the integers that each Q writes.
+        target: the engine that the file is for; "" for a float file.
         inputs: {name: element type} of the model's own inputs.
         outputs: names of the model's own outputs.
         fed_as: {tensor: the input that its DQ reads}, in the order of the integers among the outputs.
@@ -214,6 +217,7 @@ class _CutFile:
     """
 
     content: bytes
+    target: str
     inputs: dict[str, np.dtype]
     outputs: tuple[str, ...]
     fed_as: dict[str, str]
@@ -254,7 +258,7 @@ def _cut(path: str | Path, layers: Collection[str]) -> _CutFile:
         raise StorageError(
             f"The file can't be cut at its Q/DQ pairs: {shortened(error)}. Received: {str(path)!r}. Export it again."
         ) from error
-    return _CutFile(content, inputs, outputs, fed_as, convolutions)
+    return _CutFile(content, file.target, inputs, outputs, fed_as, convolutions)
 
 
 def _biased_above(quantize: ir.Node) -> Iterator[ir.Node]:
