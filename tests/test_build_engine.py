@@ -4,6 +4,7 @@ import re
 import struct
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,14 +19,19 @@ from keras_qat import apply_placement, calibrate, export_onnx, plan, trace
 from keras_qat.cli.program import app, run_program
 from keras_qat.errors import StorageError, UnsupportedModelError, UserError
 from keras_qat.runtimes import (
+    ADAPTERS,
     BatchRange,
     BuildOptions,
     EngineBuild,
+    Judge,
+    OnnxRuntime,
+    Runtime,
     build_engine,
     build_plan,
     open_runtime,
     why_no_gpu,
 )
+from keras_qat.runtimes.runtime import Built
 from keras_qat.targets import find_engine
 
 _VERSION_AT = 24
@@ -320,3 +326,31 @@ def test_command_refuses_with_exit_code_2(
     assert message.startswith("error:")
     assert said in message
     assert "Traceback" not in message
+
+
+def test_the_engine_that_judges_is_not_built_over_the_users(
+    onnx_files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TensorRT has files of its own, and `x.engine` beside `x.onnx` is what the user built for production."""
+    source = tmp_path / "x.onnx"
+    source.write_bytes(onnx_files["int8"].read_bytes())
+    (tmp_path / "x.engine").write_bytes(b"the user's")
+    built: list[Path] = []
+
+    def build(_: Path, output: Path, options: BuildOptions) -> Built:
+        assert options.batch == BatchRange(max=4)
+        output.write_bytes(b"ours")
+        built.append(output)
+        return Built("0", (output,), ())
+
+    def open_built(path: Path, *, trust: bool) -> Runtime:
+        assert (path.read_bytes(), trust) == (b"ours", True)
+        return OnnxRuntime(source)
+
+    adapter = replace(ADAPTERS["tensorrt"], build=build, open=open_built)
+    monkeypatch.setitem(ADAPTERS, "tensorrt", adapter)
+    with Judge("tensorrt").open(source, max_batch=4) as runtime:
+        assert runtime.source == str(source)
+    assert {path.name: path.read_bytes()[:4] for path in tmp_path.glob("*.engine")} == {"x.engine": b"the "}
+    assert len(built) == 1
+    assert not built[0].parent.exists()

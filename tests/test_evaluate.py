@@ -189,7 +189,7 @@ def test_a_file_and_itself(evaluate: Callable[..., Evaluation], tmp_path: Path, 
 @pytest.mark.parametrize("seed", [-1, 2**31])
 def test_a_seed_out_of_range(evaluate: Callable[..., Evaluation], tmp_path: Path, seed: int) -> None:
     classifier(tmp_path / "model.onnx")
-    with pytest.raises(UserError, match=f"Received: seed={seed}"):
+    with pytest.raises(UserError, match=rf"`seed` must be at .*Received: {seed}\."):
         evaluate(seed=seed)
 
 

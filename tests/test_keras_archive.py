@@ -8,7 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import h5py
 import keras
+import numpy as np
 import pytest
 
 from keras_qat.data import Preprocessing
@@ -143,6 +145,75 @@ def test_an_archive_that_unpacks_to_too_much(saved: Path, tmp_path: Path, monkey
     monkeypatch.setenv(UNPACK_LIMIT, "two")
     with pytest.raises(StorageError, match=f"{UNPACK_LIMIT} must be a number of gigabytes. Received: 'two'"):
         load_model_file(path)
+
+
+def _link_out(file: h5py.File, name: str, secret: Path) -> None:
+    del file[name]
+    file[name] = h5py.ExternalLink(secret, "secret")
+
+
+def _link_in(file: h5py.File, name: str, _: Path) -> None:
+    file[f"{name} of another name"] = file[name]
+    del file[name]
+    file[name] = h5py.SoftLink(f"{name} of another name")
+
+
+def _external(file: h5py.File, name: str, secret: Path) -> None:
+    old = file[name]
+    del file[name]
+    file.create_dataset(name, old.shape, old.dtype, external=[(str(secret), 0, h5py.h5f.UNLIMITED)])
+
+
+def _virtual(file: h5py.File, name: str, secret: Path) -> None:
+    old = file[name]
+    layout = h5py.VirtualLayout(old.shape, old.dtype)
+    layout[:] = h5py.VirtualSource(secret, "secret", old.shape)
+    del file[name]
+    file.create_virtual_dataset(name, layout)
+
+
+def _large(file: h5py.File, name: str, _: Path) -> None:
+    """Numbers that are in no file: HDF5 gives zeros for chunks that were never written."""
+    del file[name]
+    file.create_dataset(name, (10**6, 10**4), "float32", chunks=(1000, 1000))
+
+
+FOREIGN: dict[str, tuple[Callable[[h5py.File, str, Path], None], str]] = {
+    "a link to a file": (_link_out, "is a link"),
+    "a link to a name": (_link_in, "is a link"),
+    "data in a file": (_external, "lies in other"),
+    "data of others": (_virtual, "lies in other"),
+    "data of 40 GB": (_large, r"unpacks to 40\.0 GB"),
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_numbers_of_other_files_are_refused_whatever_keras_does(
+    kind: str, saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file is foreign, and another user's numbers would become weights, which are then exported and published."""
+    change, message = FOREIGN[kind]
+    secret = tmp_path / "secret"
+    with h5py.File(secret, "w") as file:
+        file["secret"] = np.zeros((3, 3, 3, 4), "float32")
+    model = keras.saving.load_model(saved)
+    weights, whole, legacy = tmp_path / "a.weights.h5", tmp_path / "a.keras", tmp_path / "a.h5"
+    model.save_weights(weights)
+    model.save(legacy)
+    for path in (weights, legacy):
+        with h5py.File(path, "r+") as file:
+            kernel = file.visititems(lambda name, item: name if getattr(item, "shape", ()) == (3, 3, 3, 4) else None)
+            change(file, kernel, secret)
+    rewritten(saved, whole, model_weights=weights.read_bytes())
+    monkeypatch.setattr("keras.saving.load_model", lambda *_, **__: pytest.fail("Keras reads it"))
+    monkeypatch.setattr("keras.Model.load_weights", lambda *_, **__: pytest.fail("Keras reads it"))
+    entry = ZooEntry("small", small, Preprocessing("unit", 8, 8))
+    for path in (weights, legacy, whole):
+        with pytest.raises(WeightsError, match=message):
+            build_model(entry, weights=path, num_classes=3, size=8)
+    for path in (legacy, whole):
+        with pytest.raises(StorageError, match=message):
+            load_model_file(path)
 
 
 def test_a_lambda_is_not_run(tmp_path: Path) -> None:

@@ -1,5 +1,5 @@
 from .atomic import atomic_path, commit, is_disk_full, require_replaceable
-from .keras_archive import UNPACK_LIMIT, load_keras_file, require_unpackable
+from .keras_archive import UNPACK_LIMIT, load_keras_file, require_own_numbers, require_unpackable
 from .ownership import is_marked, locked, mark, remove_own, require_apart, require_own, waiting_lock
 from .paths import (
     FACTS_FILE,
@@ -60,6 +60,7 @@ __all__ = [
     "require_no_run_file",
     "require_onnx_file",
     "require_own",
+    "require_own_numbers",
     "require_replaceable",
     "require_space",
     "require_trusted",

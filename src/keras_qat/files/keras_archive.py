@@ -3,12 +3,16 @@
 A `.keras` file is a zip archive of `config.json`, `metadata.json` and `model.weights.h5`. Where the checksum of the
 weights is wrong, Keras reads them without it, so a damaged file would give a model that computes something else.
 Therefore all checksums are compared here first, which takes 0.1 s for 100 MB. HDF5 has none of its own.
+
+An HDF5 file may name others, whose contents its readers give as its own, and data that take more memory than the file.
+Whether Keras refuses such a file depends on its version and on the way that the file is read, so it is refused here.
 """
 
+import io
 import os
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from keras_qat.errors import StorageError
 from keras_qat.text import shortened, size_text
@@ -84,11 +88,51 @@ def require_unpackable(path: Path, members: list[zipfile.ZipInfo]) -> None:
         StorageError: If it unpacks to more than 1 GB, or what the environment variable KERAS_QAT_UNPACK_LIMIT_GB says,
             and to more than 100 times its own size.
     """
+    _require_in_limit(sum(member.file_size for member in members), path.stat().st_size, path)
+
+
+def require_own_numbers(path: Path, content: "Path | BinaryIO | None" = None) -> None:
+    """Refuse an HDF5 file whose numbers are in other files, or take more memory than a model's.
+
+    Args:
+        path: the file, or the archive that holds it.
+        content: the HDF5 file in an archive; that at `path` if not given.
+
+    Raises:
+        StorageError: If a name in it is a link to another name or file, a data set lies in other files, or the data
+            sets have more than 1 GB, or what the environment variable KERAS_QAT_UNPACK_LIMIT_GB says, and more than 100
+            times the size of the file.
+        Exception: Of any class, if it is no HDF5 file, or damaged.
+    """
+    import h5py
+
+    sizes: list[int] = []
+
+    # What these functions return ends the visit. An exception in them is lost in HDF5.
+    def linked(name: str, link: Any) -> str | None:
+        return None if isinstance(link, h5py.HardLink) else f"{name!r} is a link to another name or file"
+
+    def elsewhere(name: str, item: Any) -> str | None:
+        if not isinstance(item, h5py.Dataset):
+            return None
+        sizes.append((item.size or 0) * item.dtype.itemsize)  # The size is `None` where a data set holds nothing.
+        return f"{name!r} lies in other data sets or files" if item.external or item.is_virtual else None
+
+    with h5py.File(path if content is None else content, "r") as file:
+        foreign = file.visititems_links(linked) or file.visititems(elsewhere)
+    if foreign:
+        raise StorageError(
+            f"The file holds numbers that are not its own: {foreign}. Received: {str(path)!r}. Keras writes no such "
+            "file. Save the weights again with `model.save_weights` or `model.save`."
+        )
+    _require_in_limit(sum(sizes), path.stat().st_size, path)
+
+
+def _require_in_limit(unpacked: int, packed: int, path: Path) -> None:
     limit = _limit_gb()
-    unpacked, packed = sum(member.file_size for member in members), path.stat().st_size
     if unpacked > max(limit * 1e9, packed * _LIMIT_RATIO):
         raise StorageError(
-            f"The archive unpacks to {size_text(unpacked)}, {unpacked // max(packed, 1)} times its size, and no model "
+            f"The file unpacks to {size_text(unpacked)}, {unpacked // max(packed, 1)} times its size, and no model "
             f"does. Received: {str(path)!r}. If you trust it, set the environment variable {UNPACK_LIMIT} to the "
             f"number of gigabytes that may be unpacked; it is {limit:g} now."
         )
@@ -108,11 +152,15 @@ def load_keras_file(path: Path) -> Any:
     """
     import keras
 
-    if path.suffix.lower() == ".keras":
+    archive = path.suffix.lower() == ".keras"
+    if archive:
         require_keras_archive(path)
         _require_checksums(path)
     try:
+        _require_own_numbers_of_archive(path) if archive else require_own_numbers(path)
         model = keras.saving.load_model(path, compile=False)
+    except StorageError:
+        raise
     except Exception as error:  # JSON, HDF5, unknown layers and the code of any layer each fail in their own way.
         text = shortened(error, _LONGEST)
         remedy = next((remedy for mark, remedy in _REMEDIES if mark in text), _AGAIN)
@@ -134,6 +182,14 @@ def _require_checksums(path: Path) -> None:
     except Exception as error:  # Each way of compression reports damage by an error of its own.
         problem = f"its {name} is damaged: {shortened(error)}"
         raise _unreadable(path, problem, "Copy or download it again.") from error
+
+
+def _require_own_numbers_of_archive(path: Path) -> None:
+    with zipfile.ZipFile(path) as archive:
+        for name in archive.namelist():
+            if name.endswith(".h5"):
+                # In memory, since HDF5 reads back and forth, for which a packed member is unpacked again and again.
+                require_own_numbers(path, io.BytesIO(archive.read(name)))
 
 
 def _limit_gb() -> float:

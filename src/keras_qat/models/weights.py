@@ -13,7 +13,7 @@ from typing import Any
 import h5py
 
 from keras_qat.errors import StorageError, WeightsError
-from keras_qat.files import load_keras_file, require_weights
+from keras_qat.files import load_keras_file, require_own_numbers, require_weights
 from keras_qat.text import shortened
 
 _Shapes = Counter[tuple[int, ...]]
@@ -60,7 +60,10 @@ def copy_weights(source: Any, model: Any, origin: str) -> None:
 
 def _load_h5(model: Any, path: Path) -> None:
     try:
+        require_own_numbers(path)
         shapes = _file_shapes(path)
+    except StorageError as error:
+        raise WeightsError(str(error)) from error
     except Exception as error:  # HDF5 reports damage as OSError, RuntimeError or UnicodeDecodeError.
         raise _corrupt(path, error) from error
     _require_same_shapes(shapes, model, str(path))
