@@ -20,14 +20,12 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from keras_qat.errors import UnsupportedModelError
+from keras_qat.graph import known_type, register_whole
 from keras_qat.onnx.layout import Layout, Shape, named_shape
 
 _NODES = "keras_qat.nodes"
 _HELPER = "keras_qat.helper"
 """Keys in the metadata of an ONNX node."""
-
-_FORWARD = ("call", "convolution_op")
-"""The methods that define what a layer computes."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +158,8 @@ _CONVERTERS: dict[type, Converter] = {}
 def register_converter(*layer_types: type) -> Callable[[F], F]:
     """Register the decorated function as the converter of these layer types and of subclasses that compute the same.
 
-    A subclass that overrides `call` needs its own converter.
+    A subclass that overrides anything of what its parent computes needs its own converter; without one, its `call` is
+    read.
 
     Example:
         >>> import keras
@@ -177,29 +176,39 @@ def register_converter(*layer_types: type) -> Callable[[F], F]:
     def register(function: F) -> F:
         for layer_type in layer_types:
             _CONVERTERS[layer_type] = function
+            register_whole(layer_type)
         return function
 
     return register
 
 
-def find_converter(layer: Any) -> Converter:
-    """Find the converter of a layer.
+def find_converter(layer: Any, name: str | None = None, unread: str | None = None) -> Converter:
+    """Find the converter of a layer or operation.
+
+    Args:
+        layer: the layer, or an operation of `keras.ops`.
+        name: what a message calls it, such as the path to it in nested models; its name if not given.
+        unread: why its `call` could not be read, if that was tried.
 
     Raises:
         UnsupportedModelError: If no converter is registered for its type.
     """
-    for base in type(layer).__mro__:
-        if base in _CONVERTERS and not _computes_otherwise(type(layer), base):
-            return _CONVERTERS[base]
+    known = known_type(layer, _CONVERTERS)
+    if known is not None:
+        return _CONVERTERS[known]
+    what, type_name = name or layer.name, type(layer).__name__
+    if unread is not None:
+        raise UnsupportedModelError(
+            f"The layer {what!r} can't be exported to ONNX. Received: a {type_name}, for which no converter is "
+            f"registered, and which can't be read either: {unread}. Write its `call` with Keras layers and "
+            "`keras.ops`, without conditions on numbers and without other libraries; or write a converter with "
+            f"`@keras_qat.register_converter({type_name})`; or replace the layer."
+        )
     raise UnsupportedModelError(
-        f"The layer {layer.name!r} can't be exported to ONNX. Received: a {type(layer).__name__}, for which no "
-        "converter is registered. Write one with `@keras_qat.register_converter(YourLayer)`, or replace the layer."
+        f"The {'layer' if isinstance(layer, keras.layers.Layer) else 'operation'} {what!r} can't be exported to ONNX. "
+        f"Received: a {type_name}, for which no converter is registered. Write one with "
+        f"`@keras_qat.register_converter({type_name})`, or replace it."
     )
-
-
-def _computes_otherwise(layer_type: type, base: type) -> bool:
-    """Whether a subclass overrides the forward pass, so that the converter of its base doesn't apply."""
-    return any(getattr(layer_type, name, None) is not getattr(base, name, None) for name in _FORWARD)
 
 
 def mark(node: ir.Node, names: Iterable[str]) -> None:

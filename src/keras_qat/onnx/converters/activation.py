@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 import onnx_ir as ir
+from keras.src.activations.activations import ReLU
 from keras.src.ops import nn, numpy
 
 from keras_qat.errors import UnsupportedModelError
@@ -138,7 +139,7 @@ def convert_leaky_relu(emission: Emission, step: Step) -> ir.Value:
     return emission.op("LeakyRelu", step.inputs, step.name, step.output_shape, alpha=float(step.layer.negative_slope))
 
 
-@register_converter(keras.layers.ReLU)
+@register_converter(keras.layers.ReLU, ReLU)
 def convert_relu(emission: Emission, step: Step) -> ir.Value:
     """Relu; Clip if the layer has a maximum, LeakyRelu if it has a slope."""
     layer = step.layer

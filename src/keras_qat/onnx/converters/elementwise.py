@@ -10,7 +10,7 @@ import onnx_ir as ir
 from keras.src.ops import numpy as operations
 
 from keras_qat.errors import UnsupportedModelError
-from keras_qat.graph import TensorRef
+from keras_qat.graph import TensorRef, lookup
 from keras_qat.onnx.emission import Emission, Step, float_array, register_converter
 from keras_qat.onnx.layout import MATRIX_RANK
 
@@ -66,8 +66,7 @@ def _operand(emission: Emission, step: Step, x: Any, tensors: Iterator[int]) -> 
 @register_converter(*_MERGE_OPERATORS)
 def convert_merge(emission: Emission, step: Step) -> ir.Value:
     """The operator on the first two tensors, then on the result and the third, and so on."""
-    op_type = next(_MERGE_OPERATORS[base] for base in type(step.layer).__mro__ if base in _MERGE_OPERATORS)
-    return _chain(emission, step, op_type)
+    return _chain(emission, step, lookup(step.layer, _MERGE_OPERATORS))
 
 
 @register_converter(keras.layers.Average)
