@@ -253,9 +253,43 @@ def test_what_cannot_be_read_is_named_with_its_path_before_an_image_is_read() ->
     assert "keras.ops" in str(e.value)
 
 
-def test_a_layer_in_training_mode_is_refused() -> None:
-    with pytest.raises(UnsupportedModelError, match=r"'norm' is called with training=True"):
-        trace(network(lambda x: layers.BatchNormalization(name="norm")(x, training=True)))
+class AlwaysTraining(layers.Layer):
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.drop = layers.Dropout(0.5, name="drop")
+
+    def call(self, x: Any) -> Any:
+        return self.drop(x, training=True)
+
+
+def test_a_layer_that_another_calls_in_training_mode_is_refused() -> None:
+    with pytest.raises(UnsupportedModelError, match=r"'dropped/dropped_drop' is called with training=True"):
+        trace(network(AlwaysTraining(name="dropped")))
+
+
+class Dissembles(layers.Layer):
+    def call(self, x: Any) -> Any:
+        return x if keras.utils.is_keras_tensor(x) else x - 0.5
+
+    def compute_output_shape(self, shape: Any) -> Any:
+        return shape
+
+
+class CallsNumPy(layers.Layer):
+    def call(self, x: Any) -> Any:
+        return ops.relu(x) if keras.utils.is_keras_tensor(x) else ops.relu(ops.convert_to_tensor(np.asarray(x)))
+
+    def compute_output_shape(self, shape: Any) -> Any:
+        return shape
+
+
+@pytest.mark.parametrize(("kind", "why"), [(Dissembles, "something else"), (CallsNumPy, "can't be compiled")])
+def test_what_differs_on_numbers_is_not_read(kind: type[layers.Layer], why: str) -> None:
+    """File and simulation are both made from what was read, so that nothing else could tell."""
+    calls = trace(network(kind(name="layer"))).calls
+    assert why in str(calls["layer"].unread)
+    with pytest.raises(UnsupportedModelError, match=f"'layer'.*{why}"):
+        quantize(network(kind(name="layer")), Never(), bias_correction=False)
 
 
 def test_a_mask_is_refused() -> None:

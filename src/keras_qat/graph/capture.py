@@ -1,8 +1,8 @@
 """What the `call` of a layer does: the calls of other layers and of `keras.ops` that it makes on symbolic tensors.
 
-The Python code of the `call` runs once, as in any symbolic call of Keras, with `training=None`. Conditions on shapes
-and settings are decided by it; a condition on numbers can't be, and code outside of Keras can't run: then there is no
-graph to read, and the error says why.
+The Python code of the `call` runs as in `predict`, with `training=False`. Conditions on shapes and settings are decided
+by it; a condition on numbers can't be, and code outside of Keras can't run: then there is no graph to read, and the
+error says why.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -61,7 +61,7 @@ def capture(layer: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Cap
     given = [x for x in keras.tree.flatten((args, dict(kwargs))) if isinstance(x, keras.KerasTensor)]
     with _unchanged(layer):
         try:
-            outputs = _call(layer, layer.call, args, kwargs)
+            outputs = call_at_inference(layer, layer.call, args, kwargs)
         except Exception as error:  # whatever the user's code raises
             raise UnreadableError(
                 f"its call fails on symbolic tensors ({type(error).__name__}: {one_line(error)})"
@@ -73,8 +73,20 @@ def capture(layer: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Cap
     return Captured(nodes, outputs)
 
 
-def _call(layer: Any, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-    """Call `function` as Keras calls the `call` of the layer: with the types of the layer's policy."""
+def call_at_inference(
+    layer: Any, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> Any:
+    """Call `function` as Keras's `predict` calls a layer: with the types of the layer's policy, and not in training.
+
+    Args:
+        layer: the layer.
+        function: its `call`, or a function that runs it.
+        args: the positional arguments.
+        kwargs: the keyword arguments, without `training`.
+
+    Returns:
+        What `function` returns.
+    """
 
     def convert(x: Any) -> Any:
         is_tensor = isinstance(x, keras.KerasTensor) or keras.ops.is_tensor(x)
@@ -84,7 +96,15 @@ def _call(layer: Any, function: Callable[..., Any], args: tuple[Any, ...], kwarg
     with backend.AutocastScope(layer.compute_dtype) if mixed else nullcontext():
         if layer._convert_input_args:  # noqa: SLF001 - Keras's own `__call__` asks it
             args, kwargs = keras.tree.map_structure(convert, (args, dict(kwargs)))
-        return function(*args, **kwargs)
+        says = {"training": False} if layer._call_has_training_arg else {}  # noqa: SLF001
+        context = layer._get_call_context()  # noqa: SLF001 - which sublayers without the argument ask
+        before = context.get_value("training")
+        context.set_value("training", False)
+        try:
+            return function(*args, **kwargs, **says)
+        finally:
+            context.set_value("training", before)
+            layer._maybe_reset_call_context()  # noqa: SLF001
 
 
 def _nodes_behind(outputs: list[Any], given: set[int]) -> tuple[Any, ...]:

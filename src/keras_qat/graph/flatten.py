@@ -7,12 +7,10 @@ backbone for images of any size, called on 224 x 224, has 224 x 224. A call is o
 - of a composite (`kinds.py`): the calls of the small model that it stands for are read;
 - of a layer of a known type, or of an operation of `keras.ops`: it becomes a `FlatCall`;
 - of any other layer: its `call` is run on symbolic tensors and the calls that it makes are read (`capture.py`).
-
-A `Value` is one output of one flat call, since one Keras tensor of a nested model stands for every call of that model.
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,56 +19,16 @@ from keras.src.models.functional import Functional  # has no public name
 from keras.src.ops import core
 
 from keras_qat.errors import UnsupportedModelError
+from keras_qat.graph.calls import FlatCall, Value
 from keras_qat.graph.capture import UnreadableError, capture, names_of_parts
 from keras_qat.graph.kinds import find_expansion, is_known
+from keras_qat.graph.proof import require_the_same
 
 _PASS_ON = (core.ConvertToTensor, core.Cast, core.StopGradient)
 """Operations that change nothing for inference if the type of the tensor stays."""
 
 _RUN = ("__call__", "call", "_run_through_graph", "_standardize_inputs")
 """The methods that define what a model with a graph computes."""
-
-
-@dataclass(frozen=True, eq=False)
-class FlatCall:
-    """One call of a layer or operation, never of a model.
-
-    Args:
-        operation: the layer (or `keras.ops` operation); for an input of the model its InputLayer.
-        args: its positional arguments, with a `Value` for each tensor.
-        kwargs: its keyword arguments, likewise.
-        inputs: the tensors among the arguments, in the order in which Keras lists them.
-        output_shapes: the shape of each output in the Keras layout, `None` for the batch axis.
-        output_dtypes: the type of each output, such as `"float32"`.
-        name: the name that it would get.
-        prefix: names of the models around the call, outermost first, each followed by `_`.
-        path: names of the models and layers around the call, outermost first.
-        unread: why a layer that is not known could not be read either; `None` for any other call.
-    """
-
-    operation: Any
-    args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
-    inputs: tuple["Value", ...]
-    output_shapes: tuple[tuple[int | None, ...], ...]
-    output_dtypes: tuple[str, ...]
-    name: str
-    prefix: str = ""
-    path: tuple[str, ...] = ()
-    unread: str | None = None
-
-
-@dataclass(frozen=True)
-class Value:
-    """One output of a call.
-
-    Args:
-        call: the call that makes it.
-        index: which output of the call, counted from 0.
-    """
-
-    call: FlatCall
-    index: int
 
 
 @dataclass(frozen=True)
@@ -94,14 +52,12 @@ class _Place:
         name: (operation) → the name that its call would get.
         prefix: as in `FlatCall`.
         path: as in `FlatCall`.
-        training: the argument with which the model around the call is called, `False` or `None`.
         read_through: whether the call is made in the `call` of a layer that is read.
     """
 
     name: Callable[[Any], str] = lambda operation: str(operation.name)
     prefix: str = ""
     path: tuple[str, ...] = ()
-    training: bool | None = None
     read_through: bool = False
 
 
@@ -145,8 +101,8 @@ def flatten(model: Any) -> Flat:
         The values of its inputs and outputs, from which `calls_in_order` finds the calls.
 
     Raises:
-        UnsupportedModelError: If a layer is called with `training=True` or reads a mask, or a nested Sequential was
-            never built.
+        UnsupportedModelError: If a layer reads a mask, or is called with `training=True` by the `call` of another, or a
+            nested Sequential was never built.
     """
     reader = _Reader()
     functional = graph_of(model) if isinstance(model, keras.Sequential) else model
@@ -213,12 +169,12 @@ class _Reader:
             return args[0]
         if isinstance(operation, keras.layers.Layer):
             _require_inference(operation, node, kwargs, place)
-            kwargs = _arguments_that_say_something(operation, kwargs, place.training)
+            kwargs = {key: x for key, x in kwargs.items() if key != "training" and (key != "mask" or x is not None)}
         if has_graph(operation):
             inner = graph_of(operation)
             given = _given(inner, args, kwargs)
             if _fits(inner, given):
-                return self.follow(inner, given, _inside(place, operation, kwargs))
+                return self.follow(inner, given, _inside(place, operation))
         model = self._expand(operation, args, kwargs)
         if model is not None:
             composite = replace(place, name=_names_of_composite(operation, place.name(operation)))
@@ -278,11 +234,14 @@ class _Reader:
             name=_names_inside(layer, "" if top else own_name, {id(n.operation) for n in captured.last}),
             prefix=place.prefix,
             path=place.path if top else (*place.path, own_name),
-            training=kwargs.get("training", place.training),
             read_through=True,
         )
         self._follow_nodes(captured.nodes, tensors, inside)
-        return keras.tree.map_structure(lambda t: tensors[id(t)], captured.outputs)
+        outputs = keras.tree.map_structure(lambda t: tensors[id(t)], captured.outputs)
+        if not place.read_through:
+            flat_outputs = keras.tree.flatten(outputs)
+            require_the_same(layer, args, kwargs, [self.value(t) for t in given], [self.value(t) for t in flat_outputs])
+        return outputs
 
 
 def _tensors_of(arguments: Any) -> list[Any]:
@@ -305,11 +264,11 @@ def _output_specs(node: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> l
 def _require_inference(layer: Any, node: Any, kwargs: Mapping[str, Any], place: _Place) -> None:
     """Refuse a call whose result is not what the layer computes at inference from its inputs alone."""
     path = "/".join((*place.path, place.name(layer)))
-    training = kwargs.get("training")
-    if training is not None and not isinstance(training, keras.KerasTensor) and training:
+    # In a functional model Keras replaces the argument by that of `predict`.
+    if place.read_through and kwargs.get("training") not in {None, False}:
         raise UnsupportedModelError(
             f"The layer {path!r} is called with training=True, so that it computes otherwise than at inference. "
-            f"Received: a {type(layer).__name__}. Call it without `training`, or with training=False."
+            f"Received: a {type(layer).__name__}. Pass on the `training` of the layer around it."
         )
     masked = any(getattr(t, "_keras_mask", None) is not None for t in node.arguments.keras_tensors)
     if masked and layer._call_has_mask_arg and not isinstance(layer, keras.layers.BatchNormalization):  # noqa: SLF001
@@ -317,13 +276,6 @@ def _require_inference(layer: Any, node: Any, kwargs: Mapping[str, Any], place: 
             f"The layer {path!r} reads a mask, which no quantized model or file has. Received: a "
             f"{type(layer).__name__} behind a Masking, or behind an Embedding with mask_zero=True. Leave the mask out."
         )
-
-
-def _arguments_that_say_something(layer: Any, kwargs: dict[str, Any], training: bool | None) -> dict[str, Any]:
-    """The keyword arguments without `training` and `mask` where they are `None`, and the model's own `training`."""
-    kept = {key: x for key, x in kwargs.items() if x is not None or key not in {"training", "mask"}}
-    says = training is not None and layer._call_has_training_arg  # noqa: SLF001
-    return {**({"training": training} if says else {}), **kept}
 
 
 def _given(inner: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Any]:
@@ -344,13 +296,12 @@ def _fits(inner: Any, given: list[Any]) -> bool:
     )
 
 
-def _inside(place: _Place, model: Any, kwargs: Mapping[str, Any]) -> _Place:
+def _inside(place: _Place, model: Any) -> _Place:
     """The place of the calls in a nested model."""
-    training = kwargs.get("training", place.training)
     own_name = place.name(model)
     if not place.read_through:
-        return replace(place, prefix=f"{place.prefix}{own_name}_", path=(*place.path, own_name), training=training)
-    return replace(place, name=_names_inside(model, own_name, set()), path=(*place.path, own_name), training=training)
+        return replace(place, prefix=f"{place.prefix}{own_name}_", path=(*place.path, own_name))
+    return replace(place, name=_names_inside(model, own_name, set()), path=(*place.path, own_name))
 
 
 def _names_of_composite(layer: Any, own_name: str) -> Callable[[Any], str]:
@@ -399,32 +350,3 @@ def _snake_case(name: str) -> str:
         ('conv2d', 're_lu')
     """
     return str(keras.src.utils.naming.to_snake_case(name))
-
-
-def calls_in_order(values: Iterable[Value]) -> Iterator[FlatCall]:
-    """The calls that make `values` and everything they need, each once, depth first.
-
-    Args:
-        values: the model's inputs, which puts them first in the order, then its outputs.
-
-    Yields:
-        Each call, after the calls that make its inputs.
-
-    Example:
-        >>> x = keras.Input((4,), name="x")
-        >>> shared = keras.layers.Dense(4)
-        >>> model = keras.Model(x, keras.layers.Add()([shared(keras.layers.ReLU(name="relu")(x)), shared(x)]))
-        >>> [type(call.operation).__name__ for call in calls_in_order([flatten(model).outputs])]
-        ['InputLayer', 'ReLU', 'Dense', 'Dense', 'Add']
-    """
-    seen: set[FlatCall] = set()
-    # An explicit stack: recursion would fail on networks a thousand layers deep.
-    stack = [(value.call, False) for value in reversed(tuple(values))]
-    while stack:
-        call, visited = stack.pop()
-        if visited:
-            yield call
-        elif call not in seen:
-            seen.add(call)
-            stack.append((call, True))
-            stack.extend((value.call, False) for value in reversed(call.inputs))

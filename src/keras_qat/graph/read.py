@@ -15,8 +15,9 @@ from typing import Any
 import keras
 
 from keras_qat.errors import UnsupportedModelError
+from keras_qat.graph.calls import FlatCall, Value, calls_in_order
 from keras_qat.graph.facts import Graph, Node
-from keras_qat.graph.flatten import FlatCall, Value, calls_in_order, flatten
+from keras_qat.graph.flatten import flatten
 from keras_qat.graph.kinds import activation_name, kind_of
 from keras_qat.types import OpKind
 
@@ -92,7 +93,8 @@ def trace(model: Any) -> Trace:
 
     Raises:
         UnsupportedModelError: If the model has no inputs, as a subclass of `keras.Model` that is only Python code; if
-            it is a Sequential that was never built; or if a layer is called with `training=True` or reads a mask.
+            it is a Sequential that was never built; or if a layer reads a mask, or the `call` of another calls it with
+            `training=True`.
 
     Example:
         >>> inputs = keras.Input((8, 8, 3), name="image")
