@@ -64,6 +64,24 @@ class Gain(layers.Layer):
     def call(self, x: Any) -> Any:
         return ops.relu(x) * self.gain
 
+    def compute_output_shape(self, shape: Any) -> Any:
+        return shape
+
+
+class OwnConvolutions(layers.Layer):
+    """Kernels of its own, used in `keras.ops`."""
+
+    def build(self, shape: Any) -> None:
+        self.kernel = self.add_weight(shape=(3, 3, shape[-1], 6), name="kernel")
+        self.depthwise = self.add_weight(shape=(3, 3, 6, 1), name="depthwise")
+        self.matrix = self.add_weight(shape=(6, 4), name="matrix")
+        self.bias = self.add_weight(shape=(6,), name="bias")
+
+    def call(self, x: Any) -> Any:
+        x = ops.relu(ops.conv(x, self.kernel, strides=2, padding="same") + self.bias)
+        x = ops.depthwise_conv(ops.depthwise_conv(x, self.depthwise), self.depthwise, padding="same")
+        return ops.matmul(x, self.matrix)
+
 
 class Block(layers.Layer):
     """Sublayers in attributes and lists, a dropout, a nested layer and an operator."""
@@ -123,6 +141,12 @@ def functional_part(kind: type) -> Any:
     return kind(inner, layers.Conv2D(4, 3, padding="same", name="inner")(inner), name="part")
 
 
+def in_time(layer: Any, x: Any) -> Any:
+    both = ops.concatenate([ops.expand_dims(x, 1), ops.expand_dims(x * 0.5, 1)], 1)
+    made = layers.TimeDistributed(layer, name="steps")(both)
+    return made[:, 0] - made[:, 1] * 2
+
+
 def called_twice(block: Block, x: Any) -> Any:
     return block(block(x)["first"])["sum"]
 
@@ -137,6 +161,9 @@ BODIES: dict[str, Callable[[Any], Any]] = {
     "a functional subclass with its own call": functional_part(Doubled),
     "a functional subclass with its own training": functional_part(Trained),
     "a weight of its own": Gain(name="gain"),
+    "kernels of its own": OwnConvolutions(name="own"),
+    "steps in time": lambda x: in_time(layers.Conv2D(4, 3, name="conv"), x),
+    "a custom layer in time": lambda x: in_time(Gain(name="gain"), x),
     "a block": lambda x: Block(4, name="block")(x)["sum"],
     "a block called twice": lambda x: called_twice(Block(4, name="block"), x),
     "several inputs": lambda x: Branches(name="branches")([x, x * 0.5 - 0.25], scale=ops.relu(x)),
@@ -202,6 +229,17 @@ def test_reading_through_changes_nothing() -> None:
     assert [len(layer._inbound_nodes) for layer in (block, *block._flatten_layers())] == before
     for weight, value in zip(model.weights, weights, strict=True):
         np.testing.assert_array_equal(weight, value)
+
+
+def test_own_kernels_and_steps_in_time_get_integer_weights() -> None:
+    kinds = {node.layer: node.kind for node in trace(network(BODIES["kernels of its own"])).graph.nodes}
+    assert kinds["own_conv"] is OpKind.CONV
+    assert kinds["own_depthwise_conv"] is OpKind.DEPTHWISE_CONV
+    assert kinds["own"] is OpKind.DENSE
+    graph = trace(network(BODIES["kernels of its own"])).graph
+    assert {"own_depthwise_conv", "own_depthwise_conv_2"} <= graph.by_name.keys()
+    steps = trace(network(BODIES["steps in time"])).graph
+    assert [node.name for node in steps.nodes if node.layer == "conv"] == ["conv", "conv#2"]
 
 
 # --- shapes -----------------------------------------------------------------------------------------------------------

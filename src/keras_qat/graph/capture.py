@@ -59,7 +59,7 @@ def capture(layer: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Cap
         ['Relu', 'TrueDivide']
     """
     given = [x for x in keras.tree.flatten((args, dict(kwargs))) if isinstance(x, keras.KerasTensor)]
-    with _unchanged(layer):
+    with unchanged(layer):
         try:
             outputs = call_at_inference(layer, layer.call, args, kwargs)
         except Exception as error:  # whatever the user's code raises
@@ -128,7 +128,7 @@ def _nodes_behind(outputs: list[Any], given: set[int]) -> tuple[Any, ...]:
 
 
 @contextmanager
-def _unchanged(layer: Any) -> Iterator[None]:
+def unchanged(layer: Any) -> Iterator[None]:
     """Take back what symbolic calls in the block record in the layer and its sublayers: `layer.output` is the first."""
     records = [
         (one, name, len(getattr(one, name)))

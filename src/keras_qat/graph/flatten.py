@@ -5,7 +5,8 @@ backbone for images of any size, called on 224 x 224, has 224 x 224. A call is o
 
 - of a nested Functional or Sequential model: its calls are read, once for each call of the model;
 - of a composite (`kinds.py`): the calls of the small model that it stands for are read;
-- of a layer of a known type, or of an operation of `keras.ops`: it becomes a `FlatCall`;
+- of a layer of a known type, or of an operation of `keras.ops`: it becomes a `FlatCall`, that of an operation on a
+  stored kernel one of the layer that does the same (`weighted.py`);
 - of any other layer: its `call` is run on symbolic tensors and the calls that it makes are read (`capture.py`).
 """
 
@@ -23,6 +24,7 @@ from keras_qat.graph.calls import FlatCall, Value
 from keras_qat.graph.capture import UnreadableError, capture, names_of_parts
 from keras_qat.graph.kinds import find_expansion, is_known
 from keras_qat.graph.proof import require_the_same
+from keras_qat.graph.weighted import settings_of, stored_kernel, weighted_layer
 
 _PASS_ON = (core.ConvertToTensor, core.Cast, core.StopGradient)
 """Operations that change nothing for inference if the type of the tensor stays."""
@@ -121,13 +123,14 @@ def flatten(model: Any) -> Flat:
 class _Reader:
     """Follows the calls of a model with new symbolic tensors, and keeps the value of each.
 
-    Each composite layer is expanded once, for all its calls.
+    Each composite layer is expanded once, for all its calls, and one layer stands for all operations on one kernel.
     """
 
     def __init__(self) -> None:
         self._values: dict[int, Value] = {}
         self._tensors: list[Any] = []  # kept alive, since `_values` knows them by `id`
         self._expanded: dict[int, Any] = {}
+        self._weighted_layers: dict[tuple[Any, ...], tuple[Any, Any]] = {}
 
     def value(self, tensor: Any) -> Value:
         """The value of a tensor that this reader made."""
@@ -166,19 +169,13 @@ class _Reader:
         """The outputs of one call."""
         operation = node.operation
         if isinstance(operation, _PASS_ON) and node.arguments.keras_tensors[0].dtype == node.outputs[0].dtype:
-            return args[0]
+            return _tensors_of((args, kwargs))[0]
         if isinstance(operation, keras.layers.Layer):
             _require_inference(operation, node, kwargs, place)
             kwargs = {key: x for key, x in kwargs.items() if key != "training" and (key != "mask" or x is not None)}
-        if has_graph(operation):
-            inner = graph_of(operation)
-            given = _given(inner, args, kwargs)
-            if _fits(inner, given):
-                return self.follow(inner, given, _inside(place, operation))
-        model = self._expand(operation, args, kwargs)
-        if model is not None:
-            composite = replace(place, name=_names_of_composite(operation, place.name(operation)))
-            return self.follow(model, _tensors_of((args, kwargs)), composite)
+        nested = self._nested(operation, args, kwargs, place)
+        if nested is not None:
+            return self.follow(*nested)
         if is_known(operation):
             return self._record(node, args, kwargs, place)
         try:
@@ -186,22 +183,56 @@ class _Reader:
         except UnreadableError as error:
             return self._record(node, args, kwargs, place, unread=str(error))
 
+    def _nested(
+        self, operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any], place: _Place
+    ) -> tuple[Any, list[Any], _Place] | None:
+        """The Functional model to follow instead of a call, its inputs and its place; `None` if there is none."""
+        if has_graph(operation):
+            inner = graph_of(operation)
+            given = _given(inner, args, kwargs)
+            if _fits(inner, given):
+                return inner, given, _inside(place, operation)
+        model = self._expand(operation, args, kwargs)
+        if model is None:
+            return None
+        composite = replace(place, name=_names_of_composite(operation, place.name(operation)))
+        return model, _tensors_of((args, kwargs)), composite
+
+    def _weighted(self, operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The layer that stands for an operation on a stored kernel; `None` for any other operation."""
+        kernel = stored_kernel(operation, args, kwargs)
+        if kernel is None:
+            return None
+        key = (id(kernel), *settings_of(operation))
+        if key not in self._weighted_layers:  # the kernel is kept alive with it
+            self._weighted_layers[key] = kernel, weighted_layer(operation, _tensors_of((args, kwargs))[0], kernel)
+        return self._weighted_layers[key][1]
+
     def _record(
-        self, node: Any, args: tuple[Any, ...], kwargs: dict[str, Any], place: _Place, unread: str | None = None
+        self,
+        node: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        place: _Place,
+        *,
+        unread: str | None = None,
     ) -> Any:
-        operation = node.operation
+        """The outputs of one call of a layer or operation, or of the weighted layer that stands for it."""
         outputs = _output_specs(node, args, kwargs)
+        weighted = self._weighted(node.operation, args, kwargs)
+        if weighted is not None:
+            args, kwargs = tuple(_tensors_of((args, kwargs))), {}
         filled, named = keras.tree.map_structure(
             lambda x: self.value(x) if isinstance(x, keras.KerasTensor) else _constant(x), (args, kwargs)
         )
         call = FlatCall(
-            operation,
+            node.operation if weighted is None else weighted,
             filled,
             named,
             inputs=tuple(map(self.value, _tensors_of((args, kwargs)))),
             output_shapes=tuple(tuple(t.shape) for t in outputs),
             output_dtypes=tuple(str(t.dtype) for t in outputs),
-            name=place.name(operation),
+            name=place.name(node.operation),
             prefix=place.prefix,
             path=place.path,
             unread=unread,
@@ -307,11 +338,15 @@ def _inside(place: _Place, model: Any) -> _Place:
 def _names_of_composite(layer: Any, own_name: str) -> Callable[[Any], str]:
     """Names for the parts of a composite, which mostly begin with the layer's: that name is replaced by `own_name`."""
     before = str(layer.name)
-    if own_name == before:
-        return lambda part: str(part.name)
-    return lambda part: (
-        own_name + part.name[len(before) :] if part.name.startswith(before) else f"{own_name}_{part.name}"
-    )
+
+    def name(part: Any) -> str:
+        if not isinstance(part, keras.layers.Layer):
+            return f"{own_name}_{_snake_case(type(part).__name__)}"
+        if own_name == before:
+            return str(part.name)
+        return own_name + part.name[len(before) :] if part.name.startswith(before) else f"{own_name}_{part.name}"
+
+    return name
 
 
 def _names_inside(owner: Any, own_name: str, last: set[int]) -> Callable[[Any], str]:

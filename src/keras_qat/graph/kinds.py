@@ -16,6 +16,7 @@ from keras.src.applications.convnext import LayerScale  # scales the residual br
 from keras.src.applications.inception_resnet_v2 import CustomScaleLayer  # scales the residual branches of that network
 from keras.src.ops import nn, numpy  # the operations behind `keras.ops` calls in a graph
 
+from keras_qat.graph.capture import unchanged
 from keras_qat.graph.copying import copy_by_settings
 from keras_qat.graph.registry import KINDS, Classifier, known_type, register_kind
 from keras_qat.types import OpKind
@@ -189,8 +190,11 @@ for _type, _kind in _BUILT_IN.items():
     register_kind(_type, _kind)
 
 
-Expansion = Callable[[Any, list[tuple[int | None, ...]]], keras.Model]
-"""(layer, shapes of its inputs) → a Functional model that computes the same, with the layer's weights."""
+Expansion = Callable[[Any, list[tuple[int | None, ...]]], keras.Model | None]
+"""(layer, shapes of its inputs) → a Functional model that computes the same, with the layer's weights.
+
+`None` for inputs of shapes for which there is no such model.
+"""
 
 _EXPANSIONS: dict[type, tuple[Expansion, Callable[[Any], bool]]] = {}
 
@@ -299,3 +303,16 @@ register_composite(keras.layers.Conv2D, keras.layers.DepthwiseConv2D, when=_acti
     expand_inner_activation
 )
 register_composite(keras.layers.Dense, when=_activation_is_unknown)(expand_inner_activation)
+
+
+@register_composite(keras.layers.TimeDistributed)
+def expand_time_distributed(layer: Any, shapes: list[tuple[int | None, ...]]) -> keras.Model | None:
+    """A call of the inner layer for each step in time, which share its weights."""
+    batch, steps, *rest = shapes[0]
+    if steps is None:
+        return None
+    inputs = keras.Input(batch_shape=(batch, steps, *rest))
+    with unchanged(layer):
+        made = [keras.ops.expand_dims(layer.layer(inputs[:, step]), 1) for step in range(steps)]
+        joined = keras.ops.concatenate(made, 1) if steps > 1 else made[0]
+        return keras.Model(inputs, joined, name=f"{layer.name}_composite")
