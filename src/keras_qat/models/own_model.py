@@ -14,7 +14,7 @@ import numpy as np
 from keras_qat.data import MEANINGS, OF_CHANNELS, Channels, Preprocessing
 from keras_qat.errors import StorageError, UnsupportedModelError, UserError
 from keras_qat.files import require_model_file
-from keras_qat.graph import Graph, Node, Trace, trace
+from keras_qat.graph import Graph, Node, Trace, known_type, trace
 from keras_qat.types import OpKind
 
 _API = (
@@ -187,7 +187,8 @@ def _first_operations(graph: Graph, tensor: str) -> Sequence[Node]:
 
 def _reads_pixels(operation: Any) -> bool:
     """Whether the operation brings pixels from 0 to 255, and not numbers from 0 to 1, into a network's range."""
-    return any(kind in _SPANS and _SPANS[kind](operation) <= _SPAN for kind in type(operation).__mro__)
+    kind = known_type(operation, _SPANS)
+    return kind is not None and _SPANS[kind](operation) <= _SPAN
 
 
 def _rescaled(layer: Any) -> float:
