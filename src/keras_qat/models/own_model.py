@@ -1,4 +1,4 @@
-"""A user's model: how to load it from its `.keras` file, and how its images are preprocessed.
+"""A user's model: how to load it from its file, and how its images are preprocessed.
 
 The preprocessing is what the user gives, or what the first layer of the model shows.
 """
@@ -15,6 +15,7 @@ from keras_qat.data import MEANINGS, OF_CHANNELS, Channels, Preprocessing
 from keras_qat.errors import StorageError, UnsupportedModelError, UserError
 from keras_qat.files import require_model_file
 from keras_qat.graph import Graph, Node, Trace, known_type, trace
+from keras_qat.models import old_files
 from keras_qat.types import OpKind
 
 _API = (
@@ -39,13 +40,13 @@ def load_model_file(path: Path) -> Any:
     """Load a Keras model, quantized or not.
 
     Args:
-        path: the .keras file.
+        path: a `.keras` or `.h5` file, which may be of an earlier version of Keras.
 
     Returns:
         The `keras.Model`, not compiled.
 
     Raises:
-        StorageError: If the file does not exist or can't be read as a model.
+        StorageError: If the file does not exist or can't be read as a model, or is the folder of a SavedModel.
 
     Example:
         >>> load_model_file(Path("nowhere.keras"))
@@ -54,7 +55,8 @@ def load_model_file(path: Path) -> Any:
     """
     require_model_file(path)
     try:
-        return keras.saving.load_model(path, compile=False)
+        with old_files.readable_file(path) as readable:
+            return keras.saving.load_model(readable, compile=False, custom_objects=dict(old_files.OLD_CLASSES))
     except Exception as error:  # zip, JSON, HDF5 and unknown layers each fail in their own way.
         raise StorageError(
             f"The file can't be read as a Keras model: {' '.join(str(error).split())}. Received: {str(path)!r}. "
