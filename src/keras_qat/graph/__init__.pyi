@@ -1,10 +1,11 @@
 from .facts import OUTPUT, Edge, Graph, Node, non_negative_tensors
-from .kinds import activation_name, kind_of
+from .kinds import IDENTITY_LAYERS, activation_name, kind_of
 from .read import Call, TensorRef, Trace, input_names, trace
 from .registry import register_kind
 from .scores import best_class, classes_of, per_class, score_meaning
 
 __all__ = [
+    "IDENTITY_LAYERS",
     "OUTPUT",
     "Call",
     "Edge",

@@ -12,7 +12,7 @@ from typing import Any
 import keras
 from keras.src.applications.convnext import LayerScale  # scales the residual branches of that network
 from keras.src.applications.inception_resnet_v2 import CustomScaleLayer  # scales the residual branches of that network
-from keras.src.ops import nn, numpy  # the operations behind `keras.ops` calls in a graph
+from keras.src.ops import core, nn, numpy  # the operations behind `keras.ops` calls in a graph
 
 from keras_qat.graph.registry import KINDS, Classifier, register_kind
 from keras_qat.text import callable_name
@@ -67,51 +67,89 @@ def _mean_kind(operation: Any) -> OpKind:
     return OpKind.AVERAGE_POOL if set(operation.axis or ()) in _HEIGHT_AND_WIDTH else OpKind.OTHER
 
 
-_BUILT_IN: dict[type, OpKind | Classifier] = {
-    keras.layers.InputLayer: OpKind.INPUT,
-    keras.layers.Conv2D: OpKind.CONV,
-    keras.layers.DepthwiseConv2D: OpKind.DEPTHWISE_CONV,
-    keras.layers.Dense: OpKind.DENSE,
-    keras.layers.BatchNormalization: OpKind.BATCH_NORM,
-    keras.layers.Rescaling: OpKind.SCALE,
-    keras.layers.Normalization: OpKind.SCALE,
-    LayerScale: OpKind.SCALE,
-    keras.layers.Activation: _activation_kind,
-    keras.layers.ReLU: _relu_kind,
-    keras.layers.LeakyReLU: OpKind.ACTIVATION,
-    keras.layers.Softmax: OpKind.ACTIVATION,
-    keras.layers.Add: OpKind.ADD,
-    keras.layers.Multiply: OpKind.MULTIPLY,
-    keras.layers.Concatenate: OpKind.CONCAT,
-    keras.layers.MaxPooling2D: OpKind.MAX_POOL,
-    keras.layers.AveragePooling2D: OpKind.AVERAGE_POOL,
-    keras.layers.GlobalAveragePooling2D: OpKind.AVERAGE_POOL,
-    keras.layers.GlobalMaxPooling2D: OpKind.MAX_POOL,
-    keras.layers.ZeroPadding2D: OpKind.ZERO_PAD,
-    keras.layers.Cropping2D: OpKind.RESHAPE,
-    keras.layers.Flatten: OpKind.RESHAPE,
-    keras.layers.Reshape: OpKind.RESHAPE,
-    keras.layers.Permute: OpKind.RESHAPE,
-    keras.layers.Dropout: OpKind.IDENTITY,
-    keras.layers.SpatialDropout2D: OpKind.IDENTITY,
-    numpy.Add: OpKind.ADD,
-    numpy.Multiply: OpKind.MULTIPLY,
-    numpy.Concatenate: OpKind.CONCAT,
-    numpy.Reshape: OpKind.RESHAPE,
-    numpy.Transpose: OpKind.RESHAPE,
-    numpy.GetItem: OpKind.RESHAPE,
-    numpy.Mean: _mean_kind,
-    numpy.Tanh: OpKind.ACTIVATION,
-    nn.Relu: OpKind.RELU,
-    nn.Relu6: OpKind.RELU,
-    nn.Sigmoid: OpKind.ACTIVATION,
-    nn.HardSigmoid: OpKind.ACTIVATION,
-    nn.Silu: OpKind.ACTIVATION,
-    nn.HardSilu: OpKind.ACTIVATION,
-    nn.Gelu: OpKind.ACTIVATION,
-    nn.LeakyRelu: OpKind.ACTIVATION,
-    nn.Softmax: OpKind.ACTIVATION,
-}
+def _up_sampling_kind(layer: Any) -> OpKind:
+    """Repeated pixels are the numbers of the input; interpolated ones are new numbers."""
+    return OpKind.RESIZE if getattr(layer, "interpolation", "nearest") == "nearest" else OpKind.OTHER
+
+
+def _pad_kind(operation: Any) -> OpKind:
+    return OpKind.RESHAPE if operation.mode in {"reflect", "symmetric", "edge"} else OpKind.OTHER
+
+
+IDENTITY_LAYERS = (
+    *(keras.layers.Dropout, keras.layers.SpatialDropout1D, keras.layers.SpatialDropout2D),
+    *(keras.layers.SpatialDropout3D, keras.layers.AlphaDropout, keras.layers.GaussianDropout),
+    *(keras.layers.GaussianNoise, keras.layers.ActivityRegularization, keras.layers.Identity),
+    *(keras.layers.RandomBrightness, keras.layers.RandomColorDegeneration, keras.layers.RandomColorJitter),
+    *(keras.layers.RandomContrast, keras.layers.RandomElasticTransform, keras.layers.RandomErasing),
+    *(keras.layers.RandomFlip, keras.layers.RandomGaussianBlur, keras.layers.RandomGrayscale, keras.layers.RandomHue),
+    *(keras.layers.RandomInvert, keras.layers.RandomPerspective, keras.layers.RandomPosterization),
+    *(keras.layers.RandomRotation, keras.layers.RandomSaturation, keras.layers.RandomSharpness),
+    *(keras.layers.RandomShear, keras.layers.RandomTranslation, keras.layers.RandomZoom),
+    *(keras.layers.AugMix, keras.layers.CutMix, keras.layers.MixUp, keras.layers.RandAugment),
+)
+"""Dropout, noise and augmentation, which at inference pass their input on."""
+
+_KINDS: tuple[tuple[OpKind | Classifier, tuple[type, ...]], ...] = (
+    (OpKind.INPUT, (keras.layers.InputLayer,)),
+    (OpKind.CONV, (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)),
+    (OpKind.DEPTHWISE_CONV, (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)),
+    (
+        OpKind.CONV_TRANSPOSE,
+        (keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose, keras.layers.Conv3DTranspose),
+    ),
+    (OpKind.DENSE, (keras.layers.Dense,)),
+    (OpKind.MATMUL, (numpy.Matmul, numpy.Einsum)),
+    (OpKind.BATCH_NORM, (keras.layers.BatchNormalization,)),
+    (OpKind.SCALE, (keras.layers.Rescaling, keras.layers.Normalization, LayerScale)),
+    (_activation_kind, (keras.layers.Activation,)),
+    (_relu_kind, (keras.layers.ReLU,)),
+    (OpKind.RELU, (nn.Relu, nn.Relu6)),
+    (
+        OpKind.ACTIVATION,
+        (
+            *(keras.layers.LeakyReLU, keras.layers.Softmax, keras.layers.PReLU, keras.layers.ELU, numpy.Tanh),
+            *(nn.Sigmoid, nn.HardSigmoid, nn.Silu, nn.HardSilu, nn.Gelu, nn.LeakyRelu, nn.Softmax, nn.Celu, nn.Elu),
+            *(nn.Selu, nn.Softplus, nn.Softsign, nn.SoftShrink, nn.HardShrink, nn.HardTanh, nn.TanhShrink),
+            *(nn.LogSigmoid, nn.LogSoftmax, nn.SparsePlus, nn.SparseSigmoid, nn.Squareplus, nn.Threshold),
+        ),
+    ),
+    (OpKind.ADD, (keras.layers.Add, numpy.Add)),
+    (OpKind.MULTIPLY, (keras.layers.Multiply, numpy.Multiply)),
+    (OpKind.CONCAT, (keras.layers.Concatenate, numpy.Concatenate)),
+    (
+        OpKind.MAX_POOL,
+        (
+            *(keras.layers.MaxPooling1D, keras.layers.MaxPooling2D, keras.layers.MaxPooling3D, nn.MaxPool),
+            *(keras.layers.GlobalMaxPooling1D, keras.layers.GlobalMaxPooling2D, keras.layers.GlobalMaxPooling3D),
+        ),
+    ),
+    (
+        OpKind.AVERAGE_POOL,
+        (
+            *(keras.layers.AveragePooling1D, keras.layers.AveragePooling2D, keras.layers.AveragePooling3D),
+            *(keras.layers.GlobalAveragePooling1D, keras.layers.GlobalAveragePooling2D),
+            *(keras.layers.GlobalAveragePooling3D, nn.AveragePool),
+        ),
+    ),
+    (_mean_kind, (numpy.Mean,)),
+    (OpKind.ZERO_PAD, (keras.layers.ZeroPadding1D, keras.layers.ZeroPadding2D, keras.layers.ZeroPadding3D)),
+    (_up_sampling_kind, (keras.layers.UpSampling1D, keras.layers.UpSampling2D, keras.layers.UpSampling3D)),
+    (
+        OpKind.RESHAPE,
+        (
+            *(keras.layers.Cropping1D, keras.layers.Cropping2D, keras.layers.Cropping3D, keras.layers.Flatten),
+            *(keras.layers.Reshape, keras.layers.Permute, keras.layers.RepeatVector, numpy.Reshape, numpy.Transpose),
+            *(numpy.GetItem, numpy.Split, numpy.Squeeze, numpy.ExpandDims, numpy.Swapaxes, numpy.Moveaxis),
+            *(numpy.Flip, numpy.Ravel, core.Unstack, nn.DepthToSpace, nn.SpaceToDepth),
+        ),
+    ),
+    (_pad_kind, (numpy.Pad,)),
+    (OpKind.IDENTITY, (*IDENTITY_LAYERS, numpy.Copy, core.StopGradient)),
+)
+"""The kind of each type, or the function that says it for a layer of that type."""
+
+_BUILT_IN: dict[type, OpKind | Classifier] = {layer_type: kind for kind, types in _KINDS for layer_type in types}
 
 for _type, _kind in _BUILT_IN.items():
     register_kind(_type, _kind)
@@ -154,13 +192,21 @@ def find_expansion(layer: Any) -> Expansion | None:
     return expansion if when(layer) else None
 
 
-@register_composite(keras.layers.SeparableConv2D)
+_PARTS: dict[type, tuple[type, type]] = {
+    keras.layers.SeparableConv1D: (keras.layers.DepthwiseConv1D, keras.layers.Conv1D),
+    keras.layers.SeparableConv2D: (keras.layers.DepthwiseConv2D, keras.layers.Conv2D),
+}
+
+
+@register_composite(*_PARTS)
 def expand_separable_conv(layer: Any, shapes: list[tuple[int | None, ...]]) -> keras.Model:
     """A depthwise convolution, and a pointwise one with the layer's name, bias and activation."""
-    depthwise = keras.layers.DepthwiseConv2D(
+    depthwise_type, pointwise_type = _PARTS[type(layer)]
+    reach = (layer.kernel_size[0] - 1) * layer.dilation_rate[0]
+    depthwise = depthwise_type(
         layer.kernel_size,
         strides=layer.strides,
-        padding=layer.padding,
+        padding="valid" if layer.padding == "causal" else layer.padding,
         depth_multiplier=layer.depth_multiplier,
         data_format=layer.data_format,
         dilation_rate=layer.dilation_rate,
@@ -168,7 +214,7 @@ def expand_separable_conv(layer: Any, shapes: list[tuple[int | None, ...]]) -> k
         dtype=layer.dtype_policy,
         name=f"{layer.name}_depthwise",
     )
-    pointwise = keras.layers.Conv2D(
+    pointwise = pointwise_type(
         layer.filters,
         1,
         data_format=layer.data_format,
@@ -178,7 +224,9 @@ def expand_separable_conv(layer: Any, shapes: list[tuple[int | None, ...]]) -> k
         name=layer.name,
     )
     inputs = keras.Input(batch_shape=shapes[0])
-    model = keras.Model(inputs, pointwise(depthwise(inputs)), name=f"{layer.name}_composite")
+    causal = layer.padding == "causal"
+    padded = keras.layers.ZeroPadding1D((reach, 0), name=f"{layer.name}_padding")(inputs) if causal else inputs
+    model = keras.Model(inputs, pointwise(depthwise(padded)), name=f"{layer.name}_composite")
     weights = layer.get_weights()
     depthwise.set_weights(weights[:1])
     pointwise.set_weights(weights[1:])
@@ -198,7 +246,12 @@ def _activation_is_separate(layer: Any) -> bool:
     return layer.activation not in _FUSED
 
 
-@register_composite(keras.layers.Conv2D, keras.layers.DepthwiseConv2D, when=_activation_is_separate)
+@register_composite(
+    *(keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D),
+    *(keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D),
+    *(keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose, keras.layers.Conv3DTranspose),
+    when=_activation_is_separate,
+)
 def expand_inner_activation(layer: Any, shapes: list[tuple[int | None, ...]]) -> keras.Model:
     """A convolution with the layer's name, and its activation as a separate layer."""
     convolution = type(layer).from_config({**layer.get_config(), "activation": None})

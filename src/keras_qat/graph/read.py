@@ -45,12 +45,14 @@ class Call:
         args: its positional arguments, with a `TensorRef` for each tensor.
         kwargs: its keyword arguments, likewise.
         output_shapes: the shape of each output in the Keras layout, `None` for the batch axis.
+        output_dtypes: the dtype of each output, such as "float32".
     """
 
     operation: Any
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
     output_shapes: tuple[tuple[int | None, ...], ...]
+    output_dtypes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,11 @@ class Trace:
         """The shape of a tensor in the Keras layout, `None` for axes of unknown size such as the batch axis."""
         node = self.graph.producer(tensor)
         return self.calls[node.name].output_shapes[node.outputs.index(tensor)]
+
+    def dtype(self, tensor: str) -> str:
+        """The dtype of a tensor, such as "float32"."""
+        node = self.graph.producer(tensor)
+        return self.calls[node.name].output_dtypes[node.outputs.index(tensor)]
 
 
 def trace(model: Any) -> Trace:
@@ -160,6 +167,7 @@ class FlatCall:
         kwargs: its keyword arguments, likewise.
         inputs: the tensors among the arguments, in the order in which Keras lists them.
         output_shapes: the shape of each output in the Keras layout, `None` for the batch axis.
+        output_dtypes: the dtype of each output, such as "float32".
         prefix: names of the models around the call, outermost first, each followed by `_`.
     """
 
@@ -168,6 +176,7 @@ class FlatCall:
     kwargs: Mapping[str, Any]
     inputs: tuple["Value", ...]
     output_shapes: tuple[tuple[int | None, ...], ...]
+    output_dtypes: tuple[str, ...]
     prefix: str
 
 
@@ -201,7 +210,10 @@ def flatten(functional: Any) -> Scope:
         UnsupportedModelError: If a nested model is subclassed, or is a Sequential that was never built.
     """
     scope = {
-        id(tensor): Value(FlatCall(tensor._keras_history.operation, (), {}, (), (tuple(tensor.shape),), ""), 0)  # noqa: SLF001
+        id(tensor): Value(
+            FlatCall(tensor._keras_history.operation, (), {}, (), (tuple(tensor.shape),), (tensor.dtype,), ""),  # noqa: SLF001
+            0,
+        )
         for tensor in functional.inputs
     }
     _Flattener().read(functional, scope, prefix="")
@@ -227,7 +239,8 @@ class _Flattener:
                 continue
             args, kwargs = node.arguments.convert(lambda x: scope[id(x)] if isinstance(x, keras.KerasTensor) else x)
             inputs = tuple(scope[id(tensor)] for tensor in tensors)
-            call = FlatCall(operation, args, kwargs, inputs, tuple(tuple(t.shape) for t in node.outputs), prefix)
+            shapes, dtypes = tuple(tuple(t.shape) for t in node.outputs), tuple(t.dtype for t in node.outputs)
+            call = FlatCall(operation, args, kwargs, inputs, shapes, dtypes, prefix)
             scope.update({id(tensor): Value(call, i) for i, tensor in enumerate(node.outputs)})
 
     def _read_nested(self, model: Any, node: Any, scope: Scope, prefix: str) -> None:
@@ -298,7 +311,10 @@ class _Namer:
 
     def add(self, call: FlatCall) -> None:
         operation, shapes = call.operation, call.output_shapes
+        floating = all(keras.backend.is_float_dtype(dtype) for dtype in call.output_dtypes)
         kind = kind_of(operation, len(call.inputs))
+        if not floating and kind is not OpKind.INPUT:
+            kind = OpKind.OTHER  # A sum or a slice of integers is nothing that an engine quantizes.
         layer = self._layer_name(operation, call.prefix)
         name, number = layer, 1
         while name in self.calls:
@@ -308,8 +324,9 @@ class _Namer:
         args, kwargs = keras.tree.map_structure(self._reference, (call.args, dict(call.kwargs)))
         inputs = tuple(self.tensors[value] for value in call.inputs)
         function = None if kind is OpKind.RELU else getattr(operation, "activation", None)
-        self.nodes.append(Node(name, kind, layer, inputs, outputs, activation_name(function), type(operation)))
-        self.calls[name] = Call(operation, args, kwargs, shapes)
+        activation = activation_name(function)
+        self.nodes.append(Node(name, kind, layer, inputs, outputs, activation, type(operation), floating))
+        self.calls[name] = Call(operation, args, kwargs, shapes, call.output_dtypes)
         self.tensors.update({Value(call, i): output for i, output in enumerate(outputs)})
 
     def _reference(self, argument: Any) -> Any:
