@@ -243,6 +243,41 @@ ROWS: dict[str, Row] = {
         dense_on_a_volume=lambda x: layers.Dense(3)(layers.Conv3D(4, 2)(x)),
     ),
     **_rows(
+        (TOKENS, TOKENS),
+        matmul=lambda a, b: ops.matmul(a, ops.transpose(b, (0, 2, 1))) + ops.matmul(a, _numbers(8, 5)),
+        einsum=lambda a, b: ops.einsum("bth,bsh->bts", a, b),
+        einsum_with_dots=lambda a, b: ops.einsum("...h,hk->...k", a * b, _numbers(8, 3)),
+        einsum_of_one=lambda a, b: ops.einsum("bth->hb", a + b),
+        einsum_of_three=lambda a, b: ops.einsum("bth,bsh,hk->btk", a, b, _numbers(8, 3)),
+        einsum_of_many_axes=lambda a, b: ops.einsum(
+            "bijx,bkx->bkij", ops.reshape(a, (-1, 5, 2, 4)), ops.reshape(b, (-1, 10, 4))
+        ),
+        dot_layer=lambda a, b: layers.Dot(axes=2)([a, b]),
+        dot_layer_normalized=lambda a, b: layers.Dot(axes=(1, 1), normalize=True)([a, b]),
+        dot_of_vectors=lambda a, b: layers.Dot(axes=1)([a[:, 0], b[:, 1]]),
+        tensordot=lambda a, b: ops.tensordot(a, _numbers(5, 8, 3), axes=2) + ops.dot(b[:, 0], _numbers(8, 3)),
+        einsum_dense=lambda a, b: layers.EinsumDense("abc,cde->abde", (None, 2, 3), bias_axes="e")(a + b),
+        einsum_dense_joined=lambda a, b: layers.EinsumDense("abc,bcd->ad", 6, activation="gelu")(a + b),
+        einsum_dense_with_dots=lambda a, b: layers.EinsumDense("...x,xy->...y", 4, bias_axes="y")(a + b),
+        attention=lambda a, b: ops.dot_product_attention(*[ops.reshape(x, (-1, 5, 2, 4)) for x in (a, b, a)]),
+        attention_causal=lambda a, b: ops.dot_product_attention(
+            *[ops.reshape(x, (-1, 5, 2, 4)) for x in (a, b, a)], is_causal=True, scale=0.3
+        ),
+        attention_masked=lambda a, b: ops.dot_product_attention(
+            *[ops.reshape(x, (-1, 5, 2, 4)) for x in (a, b, a)], mask=ops.reshape(a[..., 0] > 0, (-1, 1, 1, 5))
+        ),
+        attention_grouped=lambda a, b: ops.dot_product_attention(
+            ops.reshape(a, (-1, 5, 4, 2)), *[ops.reshape(x, (-1, 5, 2, 4))[..., :2] for x in (b, a)]
+        ),
+        take=lambda a, b: ops.take(a, [2, 0, 2], axis=1) + ops.take(b, np.array([0, 1, 4]), axis=-2),
+        take_along_axis=lambda a, b: ops.take_along_axis(a, ops.argsort(b, axis=1), axis=1),
+        top_k=lambda a, b: ops.add(*[ops.cast(x, "float32") for x in ops.top_k(a + b, 3)]),
+        sorting=lambda a, b: ops.sort(a, axis=1) + ops.cast(ops.argmax(b, axis=-1), "float32")[..., None],
+        argmin=lambda a, b: ops.argmin(a * b, axis=1),
+        one_hot=lambda a, b: ops.one_hot(ops.argmax(a + b, axis=-1), 8, axis=1),
+        triangles=lambda a, b: ops.tril(a) + ops.triu(b, 1) + ops.ones_like(a) + ops.full_like(b, 2.5),
+    ),
+    **_rows(
         (VECTOR,),
         dense_normalized=lambda x: layers.ReLU()(layers.BatchNormalization()(layers.Dense(5)(x))),
         repeated=lambda x: layers.RepeatVector(3)(x),

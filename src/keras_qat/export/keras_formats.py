@@ -151,7 +151,7 @@ class _LoweredFakeQuantize(layers.FakeQuantize):
 
 class _LoweredKernel(layers.WeightQuantized):
     def quantized_kernel(self, kernel: Any) -> Any:
-        """Quantize per channel along the last axis, into which a depthwise kernel's (channels, multiplier) are joined."""
+        """Quantize per channel along the last axis, into which those of a depthwise kernel are joined."""
         reduced = self.kernel_reduce_axes
         order = (*reduced, *(axis for axis in range(len(kernel.shape)) if axis not in reduced))
         amax = tf.reshape(layers.channel_amax(kernel, reduced), (-1,))

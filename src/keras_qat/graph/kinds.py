@@ -6,10 +6,12 @@ its own, such as swish, that doesn't run inside its kernel: ONNX Runtime convolv
 the convolution itself is quantized.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 from keras.src.applications.convnext import LayerScale  # scales the residual branches of that network
 from keras.src.applications.inception_resnet_v2 import CustomScaleLayer  # scales the residual branches of that network
 from keras.src.ops import core, nn, numpy  # the operations behind `keras.ops` calls in a graph
@@ -18,7 +20,7 @@ from keras_qat.graph.registry import KINDS, Classifier, register_kind
 from keras_qat.text import callable_name
 from keras_qat.types import OpKind
 
-_WITH_A_CONSTANT = {OpKind.ADD: OpKind.SCALE, OpKind.MULTIPLY: OpKind.SCALE}
+_WITH_A_CONSTANT = {OpKind.ADD: OpKind.SCALE, OpKind.MULTIPLY: OpKind.SCALE, OpKind.MATMUL: OpKind.OTHER}
 """The kind of an operation on two tensors where one of them is a constant, as in `x * 2`."""
 
 _HEIGHT_AND_WIDTH = ({1, 2}, {-3, -2}, {2, 3}, {-2, -1})
@@ -231,6 +233,54 @@ def expand_separable_conv(layer: Any, shapes: list[tuple[int | None, ...]]) -> k
     depthwise.set_weights(weights[:1])
     pointwise.set_weights(weights[1:])
     return model
+
+
+def _dense_axes(layer: Any) -> tuple[str, str, str] | None:
+    """The letters of an EinsumDense that is a Dense: axes that stay, axes that it sums over, new axes.
+
+    Example:
+        >>> _dense_axes(keras.layers.EinsumDense("abc,cde->abde", (None, 2, 3)))
+        ('ab', 'c', 'de')
+        >>> _dense_axes(keras.layers.EinsumDense("abc,acd->abd", (None, 3))) is None
+        True
+    """
+    given, _, made = layer.equation.replace(" ", "").replace("...", "").partition("->")
+    x, kernel = given.split(",")
+    stays = "".join(c for c in x if c in made and c not in kernel)
+    summed, new = (("".join(c for c in kernel if c in term)) for term in (x, made))
+    ellipsis_is_left = not layer.equation.replace(" ", "").endswith("...")
+    bias_on_new = set(layer.bias_axes or "") <= set(new)
+    plain = x == stays + summed and made == stays + new and not set(summed) & set(made)
+    return (stays, summed, new) if plain and ellipsis_is_left and bias_on_new and summed and new else None
+
+
+def _is_dense(layer: Any) -> bool:
+    return _dense_axes(layer) is not None
+
+
+@register_composite(keras.layers.EinsumDense, when=_is_dense)
+def expand_einsum_dense(layer: Any, shapes: list[tuple[int | None, ...]]) -> keras.Model:
+    """A Dense with the layer's name, between reshapes that join the axes it sums over and part the new ones."""
+    _, summed, new = _dense_axes(layer) or ("", "", "")
+    kernel, *bias = layer.get_weights()
+    letters = layer.equation.replace(" ", "").partition("->")[0].split(",")[1]
+    matrix = kernel.transpose([letters.index(c) for c in summed + new])
+    made = matrix.shape[len(summed) :]
+    units = math.prod(made)
+    kept = [-1 if size is None else size for size in shapes[0][1 : len(shapes[0]) - len(summed)]]
+    dense = keras.layers.Dense(
+        units, activation=layer.activation, use_bias=bool(bias), dtype=layer.dtype_policy, name=layer.name
+    )
+    inputs = keras.Input(batch_shape=shapes[0])
+    x = inputs
+    if len(summed) > 1:
+        x = keras.layers.Reshape((*kept, math.prod(matrix.shape[: len(summed)])), name=f"{layer.name}_join")(x)
+    x = dense(x)
+    if len(new) > 1:
+        x = keras.layers.Reshape((*kept, *made), name=f"{layer.name}_part")(x)
+    weights = [matrix.reshape(-1, units), *(np.broadcast_to(b, made).reshape(units) for b in bias)]
+    dense.set_weights(weights)
+    return keras.Model(inputs, x, name=f"{layer.name}_composite")
 
 
 @register_composite(CustomScaleLayer)

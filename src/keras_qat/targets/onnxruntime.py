@@ -42,6 +42,11 @@ ONNXRUNTIME = Target(
             because="ONNX Runtime's integer Gemm reads quantized tensors and may write float",
             source=_SELECTORS,
         ),
+        OpKind.CONV_TRANSPOSE: OpRule(
+            because="ONNX Runtime has no integer kernel for transposed convolutions", source=_SELECTORS
+        ),
+        OpKind.MATMUL: _INTEGER,
+        OpKind.RESIZE: _INTEGER,
         OpKind.ADD: _INTEGER,
         OpKind.MULTIPLY: _INTEGER,
         OpKind.CONCAT: _INTEGER,
@@ -54,7 +59,7 @@ ONNXRUNTIME = Target(
             source=_SELECTORS,
         ),
     },
-    shares_range=frozenset({OpKind.MAX_POOL}),
+    shares_range=frozenset({OpKind.MAX_POOL, OpKind.RESIZE}),
     int32_dense_bias=True,
     title="ONNX Runtime",
     limits=Limits(

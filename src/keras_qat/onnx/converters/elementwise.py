@@ -236,7 +236,7 @@ def _require_tensors(step: Step) -> None:
 def convert_concatenate(emission: Emission, step: Step) -> ir.Value:
     """Concat of tensors and constants along the axis of the layer."""
     shape, rank = step.output_shape, len(step.output_shape)
-    axis = _STACKED_AXIS[type(step.layer)] if type(step.layer) in _STACKED_AXIS else step.layer.axis
+    axis = _STACKED_AXIS.get(type(step.layer), getattr(step.layer, "axis", 1))
     if axis is None or {len(s) for s in step.input_shapes} != {rank}:
         step.refuse(f"axis={axis}, shapes {list(step.input_shapes)}", "Reshape the tensors to one rank first.")
     leaves = [leaf for leaf in keras.tree.flatten((step.args, dict(step.kwargs))) if leaf is not None]

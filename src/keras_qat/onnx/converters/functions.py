@@ -1,4 +1,4 @@
-"""Functions of one tensor, number by number: roots, exponentials, rounding, comparisons with nothing, casts, clipping."""
+"""Functions of one tensor, number by number: roots, exponentials, rounding, casts, clipping."""
 
 from collections.abc import Callable, Mapping
 

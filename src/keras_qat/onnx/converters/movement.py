@@ -87,8 +87,10 @@ def _target(given: Shape, wanted: Shape) -> list[int] | None:
     """The shape that a Reshape is given: 0 copies a size of the input, -1 stands for what is left.
 
     Example:
-        >>> _target((None, 4, 6), (None, 24)), _target((None, 4, 6), (None, 6)), _target((None, None, 6), (None, None, 2, 3))
-        ([0, 24], [-1, 6], [0, -1, 2, 3])
+        >>> _target((None, 4, 6), (None, 24)), _target((None, 4, 6), (None, 6))
+        ([0, 24], [-1, 6])
+        >>> _target((None, None, 6), (None, None, 2, 3))
+        [0, -1, 2, 3]
     """
     kept = bool(given) and bool(wanted) and given[0] == wanted[0] and not _moves_images(given, wanted)
     target = [0 if kept else -1 if wanted[0] is None else wanted[0]] if wanted else []

@@ -14,7 +14,6 @@ from keras.src.ops import nn
 from keras_qat.graph import TensorRef
 from keras_qat.onnx.emission import Emission, Formula, Step, float_array, register_converter
 
-
 _OPSET_OF_LAYER_NORMALIZATION = 17
 
 
@@ -82,7 +81,7 @@ def convert_layer_norm_operation(emission: Emission, step: Step) -> ir.Value:
 def _layer_norm(
     emission: Emission, step: Step, gamma: np.ndarray | None, beta: np.ndarray | None, epsilon: float | None
 ) -> ir.Value:
-    """The operator where the axes are the last ones, which is faster; an image is transposed to Keras's layout for it."""
+    """The operator where the axes are the last ones, which is faster, in Keras's layout; else its formula."""
     shape, rank, layer = step.output_shape, len(step.output_shape), step.layer
     epsilon = keras.backend.epsilon() if epsilon is None else float(epsilon)
     axes = sorted(axis % rank for axis in ((layer.axis,) if isinstance(layer.axis, int) else layer.axis))
@@ -159,7 +158,7 @@ def convert_group_norm(emission: Emission, step: Step) -> ir.Value:
 
 @register_converter(keras.layers.RMSNormalization, nn.RMSNorm)
 def convert_rms_norm(emission: Emission, step: Step) -> ir.Value:
-    """x / √(mean(x²) + ε), times the learned scale."""
+    """Divide by √(mean(x²) + ε), and multiply by the learned scale."""
     layer, rank = step.layer, len(step.output_shape)
     scale = layer.scale if isinstance(layer, keras.layers.Layer) else step.arguments.get("scale")
     if isinstance(scale, TensorRef):
@@ -177,7 +176,7 @@ def convert_rms_norm(emission: Emission, step: Step) -> ir.Value:
 
 @register_converter(keras.layers.UnitNormalization, nn.Normalize)
 def convert_unit_norm(emission: Emission, step: Step) -> ir.Value:
-    """x over its norm along axes, which counts as ε if it is smaller."""
+    """Divide by the norm along axes, which counts as ε if it is smaller."""
     layer, rank = step.layer, len(step.output_shape)
     order = getattr(layer, "order", 2)
     if order not in {1, 2}:

@@ -1,4 +1,4 @@
-"""Reductions over axes, such as `keras.ops.mean(x, axis=(1, 2))`, and what is computed from them: norms, softmax sums."""
+"""Reductions over axes, such as `keras.ops.mean(x, axis=(1, 2))`, and what is computed from them: norms and moments."""
 
 from collections.abc import Mapping
 from typing import Any

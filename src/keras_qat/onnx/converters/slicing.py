@@ -13,7 +13,6 @@ from keras_qat.graph import TensorRef
 from keras_qat.onnx.converters.movement import in_keras_layout
 from keras_qat.onnx.emission import Emission, Step, register_converter
 
-
 _END = np.iinfo(np.int64).max
 """The end of a slice that reaches the end of its axis."""
 
@@ -33,7 +32,7 @@ def pad(emission: Emission, step: Step, pads: Pads, mode: str = "constant", valu
     return emission.op("Pad", inputs, step.name, step.output_shape, **attributes)
 
 
-def _spatial(emission: Emission, step: Step, amounts: Any) -> Pads:
+def _spatial(step: Step, amounts: Any) -> Pads:
     """Amounts for the axes of an image's pixels, as amounts for all axes; 1-D layers have no data_format."""
     pairs = [tuple(pair) for pair in amounts]
     last = getattr(step.layer, "data_format", "channels_last") == "channels_last"
@@ -44,7 +43,7 @@ def _spatial(emission: Emission, step: Step, amounts: Any) -> Pads:
 def convert_zero_padding(emission: Emission, step: Step) -> ir.Value:
     """Pad with zeros."""
     padding = step.layer.padding
-    return pad(emission, step, _spatial(emission, step, (padding,) if isinstance(padding[0], int) else padding))
+    return pad(emission, step, _spatial(step, (padding,) if isinstance(padding[0], int) else padding))
 
 
 _MODES: Mapping[str, str] = {"constant": "constant", "reflect": "reflect", "edge": "edge"}
@@ -102,8 +101,8 @@ def convert_pad_images(emission: Emission, step: Step) -> ir.Value:
         before = total - after if before is None else before
         amounts.append((before, total - before))
     if pads:
-        return pad(emission, step, _spatial(emission, step, amounts))
-    return crop(emission, step, _spatial(emission, step, amounts))
+        return pad(emission, step, _spatial(step, amounts))
+    return crop(emission, step, _spatial(step, amounts))
 
 
 def crop(emission: Emission, step: Step, cuts: Pads) -> ir.Value:
@@ -126,7 +125,7 @@ def crop(emission: Emission, step: Step, cuts: Pads) -> ir.Value:
 def convert_cropping(emission: Emission, step: Step) -> ir.Value:
     """Slice of the axes of the pixels."""
     cropping = step.layer.cropping
-    return crop(emission, step, _spatial(emission, step, (cropping,) if isinstance(cropping[0], int) else cropping))
+    return crop(emission, step, _spatial(step, (cropping,) if isinstance(cropping[0], int) else cropping))
 
 
 @register_converter(operations.GetItem)
@@ -216,7 +215,7 @@ def convert_slice(emission: Emission, step: Step) -> ir.Value:
 @register_converter(operations.Split, operations.ArraySplit, operations.Hsplit, operations.Vsplit, operations.Dsplit)
 def convert_split(emission: Emission, step: Step) -> tuple[ir.Value, ...]:
     """A Slice for each part: past a Slice, not past a Split, ONNX Runtime moves the Q/DQ pair to its reader."""
-    axis = _SPLIT_AXIS[type(step.layer)] if type(step.layer) in _SPLIT_AXIS else step.layer.axis
+    axis = _SPLIT_AXIS.get(type(step.layer), getattr(step.layer, "axis", 1))
     rank = len(step.input_shapes[0])
     sizes = [shape[axis] for shape in step.output_shapes]
     if None in sizes:
