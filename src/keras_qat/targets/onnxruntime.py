@@ -42,9 +42,7 @@ ONNXRUNTIME = Target(
             because="ONNX Runtime's integer Gemm reads quantized tensors and may write float",
             source=_SELECTORS,
         ),
-        OpKind.CONV_TRANSPOSE: OpRule(
-            because="ONNX Runtime has no integer kernel for transposed convolutions", source=_SELECTORS
-        ),
+        OpKind.CONV_TRANSPOSE: _WEIGHTED,
         OpKind.MATMUL: _INTEGER,
         OpKind.RESIZE: _INTEGER,
         OpKind.ADD: _INTEGER,
@@ -61,6 +59,7 @@ ONNXRUNTIME = Target(
     },
     shares_range=frozenset({OpKind.MAX_POOL, OpKind.RESIZE}),
     int32_dense_bias=True,
+    convolves_transposed=True,
     title="ONNX Runtime",
     limits=Limits(
         relu_wants_lowest=True,

@@ -14,7 +14,7 @@ from keras.src.ops import nn
 from keras.src.ops import numpy as operations
 
 from keras_qat.onnx.emission import Emission, Step, register_converter
-from keras_qat.onnx.layout import MATRIX_RANK, Shape
+from keras_qat.onnx.layout import MATRIX_RANK, Shape, spatial_axes
 
 
 @register_converter(keras.layers.Flatten)
@@ -146,7 +146,22 @@ def _transpose(emission: Emission, step: Step, axes: Sequence[int]) -> ir.Value:
 
 @register_converter(nn.DepthToSpace, nn.SpaceToDepth)
 def convert_blocks(emission: Emission, step: Step) -> ir.Value:
-    """DepthToSpace, or SpaceToDepth."""
+    """Reshape, Transpose and Reshape, which engines run on integers; of an open size DepthToSpace or SpaceToDepth."""
+    size, layout = step.layer.block_size, emission.layout
+    shapes = [layout.shape(shape)[1:] for shape in (step.input_shapes[0], step.output_shape)]
+    (channels, *given), (made, *wanted) = ([n for n in shape if isinstance(n, int)] for shape in shapes)
+    if len(given) == len(wanted) == len(spatial_axes(len(step.output_shape))):
+        deep = type(step.layer) is nn.DepthToSpace
+        apart = (size, size, made, *given) if deep else (channels, wanted[0], size, wanted[1], size)
+        order = (0, 3, 4, 1, 5, 2) if deep else (0, 3, 5, 1, 2, 4)
+        x = step.inputs[0]
+        for suffix, sizes in (("apart", apart), ("together", (made, *wanted))):
+            constant = emission.constant(f"{step.name}/{suffix}_shape", [0, *sizes], np.int64)
+            x = emission.op("Reshape", [x, constant], f"{step.name}/{suffix}")
+            if suffix == "apart":
+                x = emission.op("Transpose", [x], step.name, perm=list(order))
+        x.shape = ir.Shape(layout.shape(step.output_shape))
+        return x
     op_type = type(step.layer).__name__
     mode: dict[str, Any] = {"mode": "DCR"} if type(step.layer) is nn.DepthToSpace else {}
     return emission.op(op_type, step.inputs, step.name, step.output_shape, blocksize=step.layer.block_size, **mode)
