@@ -278,6 +278,30 @@ ROWS: dict[str, Row] = {
         triangles=lambda a, b: ops.tril(a) + ops.triu(b, 1) + ops.ones_like(a) + ops.full_like(b, 2.5),
     ),
     **_rows(
+        (SERIES,),
+        lstm=lambda x: layers.LSTM(6)(x),
+        lstm_sequence=lambda x: layers.LSTM(6, return_sequences=True, return_state=True, use_bias=False)(x),
+        lstm_backwards=lambda x: layers.LSTM(6, return_sequences=True, go_backwards=True, unroll=True)(x),
+        lstm_hard=lambda x: layers.LSTM(6, activation="relu", recurrent_activation="hard_sigmoid")(x / 9),
+        lstm_continued=lambda x: layers.LSTM(6)(x, initial_state=layers.LSTM(6, return_state=True)(x)[1:]),
+        lstm_of_a_convolution=lambda x: layers.LSTM(6)(layers.Conv1D(5, 3)(x)),
+        gru=lambda x: layers.GRU(6, return_sequences=True)(x),
+        gru_reset_before=lambda x: layers.GRU(6, reset_after=False, return_state=True)(x),
+        simple_rnn=lambda x: layers.SimpleRNN(6)(x),
+        bidirectional=lambda x: layers.Bidirectional(layers.LSTM(6))(x),
+        bidirectional_sequence=lambda x: layers.Bidirectional(layers.GRU(6, return_sequences=True), merge_mode="ave")(
+            x
+        ),
+        bidirectional_states=lambda x: layers.Bidirectional(layers.LSTM(3, return_state=True), merge_mode=None)(x),
+        conv_lstm1d=lambda x: layers.ConvLSTM1D(3, 2)(layers.Reshape((3, 4, 4))(x)),
+    ),
+    **_rows(
+        (VOLUME,),
+        conv_lstm=lambda x: layers.ConvLSTM2D(3, 3, padding="same")(x),
+        conv_lstm_sequence=lambda x: layers.ConvLSTM2D(3, 2, return_sequences=True, return_state=True)(x),
+        conv_lstm_of_a_volume=lambda x: layers.ConvLSTM2D(3, 2, go_backwards=True)(layers.Conv3D(2, 2)(x)),
+    ),
+    **_rows(
         (VECTOR,),
         dense_normalized=lambda x: layers.ReLU()(layers.BatchNormalization()(layers.Dense(5)(x))),
         repeated=lambda x: layers.RepeatVector(3)(x),

@@ -6,8 +6,8 @@ u = s q + r of the output is
     y[s q + r] = Σ_j w[s j + ρ] · x[q + d - j],    d = ⌊(r + b) / s⌋,   ρ = (r + b) mod s
 
 so the pixels of one phase r are a convolution with every s-th weight. All phases together are one convolution with s
-so the pixels of one phase r are a convolution with every s-th weight. All phases together are one convolution with s
-integers and scales of the weights stay as they are, and so does every sum, but for zeros that are added to it.
+times as many output channels, whose pixels are then interleaved (Shi et al. 2016, https://arxiv.org/abs/1609.05158).
+The integers and scales of the weights stay as they are, and so does every sum, but for zeros that are added to it.
 """
 
 import itertools
@@ -102,7 +102,7 @@ def _axis(k: int, stride: int, before: int, given: int, kept: int) -> _Axis | No
 
 def _tail(node: ir.Node) -> ir.Node:
     """The activation that alone reads a node's output, or else the node."""
-    uses = node.outputs[0].uses()
+    uses = list(node.outputs[0].uses())
     return uses[0].node if len(uses) == 1 and uses[0].node.op_type in _ACTIVATIONS else node
 
 
@@ -135,9 +135,9 @@ def _replace(graph: ir.Graph, node: ir.Node, axes: tuple[_Axis, ...]) -> None:
         },
         name=node.name,
     )
-    conv.outputs[0].name, conv.outputs[0].dtype = f"{node.name}/phases", node.outputs[0].dtype
+    conv.outputs[0].name, weights.outputs[0].name = f"{node.name}/phases", f"{weights.name}/output"
+    conv.outputs[0].dtype = weights.outputs[0].dtype = ir.DataType.FLOAT
     conv.outputs[0].shape = ir.Shape([batch, *made])
-    weights.outputs[0].name, weights.outputs[0].dtype = f"{weights.name}/output", ir.DataType.FLOAT
     for one in (weights, conv):
         mark(one, names)
     tail = _tail(node)
@@ -161,13 +161,17 @@ def _kernel(q: np.ndarray, axes: tuple[_Axis, ...]) -> np.ndarray:
     """The integers (in, out, …) as (phases · out, in, …), with zeros where a phase has no weight."""
     channels, made, *_ = q.shape
     size = [len(axis.taps[0]) for axis in axes]
-    kernel = np.zeros((*(axis.stride for axis in axes), made, channels, *size), q.dtype)
-    for phase in itertools.product(*(range(axis.stride) for axis in axes)):
+    strides = [axis.stride for axis in axes]
+    weights = q.transpose(*range(2, q.ndim), 1, 0)
+    kernel = np.zeros((*strides, *size, made, channels), q.dtype)
+    for phase in itertools.product(*map(range, strides)):
         for place in itertools.product(*map(range, size)):
             taps = tuple(axis.taps[r][i] for axis, r, i in zip(axes, phase, place, strict=True))
             if min(taps) >= 0:
-                kernel[(*phase, slice(None), slice(None), *place)] = q[(slice(None), slice(None), *taps)].T
-    return kernel.reshape(-1, channels, *size)
+                kernel[phase + place] = weights[taps]
+    count = len(axes)
+    in_front = (*range(count), 2 * count, 2 * count + 1, *range(count, 2 * count))
+    return np.ascontiguousarray(kernel.transpose(in_front)).reshape(-1, channels, *size)
 
 
 def _interleave(graph: ir.Graph, name: str, x: ir.Value, channels: int, axes: tuple[_Axis, ...]) -> list[ir.Node]:
