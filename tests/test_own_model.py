@@ -166,5 +166,5 @@ def test_a_model_without_a_graph() -> None:
         def call(self, x: Any) -> Any:
             return x
 
-    with pytest.raises(UnsupportedModelError, match="Only Functional and Sequential models"):
+    with pytest.raises(UnsupportedModelError, match="Only models with inputs have a graph"):
         input_preprocessing(Coded(), "unit:16")

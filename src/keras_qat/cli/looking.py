@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 from rich.table import Table
 
-from keras_qat import calibration, doctor, graph, models, placement, report, run, targets
+from keras_qat import calibration, doctor, graph, models, onnx, placement, report, run, targets
 from keras_qat.cli.outputs import JSON, TEXT
 from keras_qat.cli.shared import AtLeastOne, Json, require_all, show
 from keras_qat.errors import GateMissedError, StorageError, UserError
@@ -146,6 +146,7 @@ def explain_command(
     rules = None if overrides is None else placement.Overrides.load(overrides)
     known = None if ranges is None else calibration.Ranges.load(ranges)
     network = _network(model) if file is None else models.load_model_file(file)
+    onnx.require_exportable(network)
     planned = placement.plan(graph.trace(network).graph, target, overrides=rules)
     # This also refuses the ranges of another model, so the text is made for JSON, too.
     text = placement.explain(planned, format=form, ranges=known) + "\n"

@@ -1,7 +1,8 @@
+from .copying import copy_by_settings, layer_settings
 from .facts import OUTPUT, Edge, Graph, Node, non_negative_tensors
 from .kinds import IDENTITY_LAYERS, activation_name, kind_of
 from .read import Call, TensorRef, Trace, input_names, trace
-from .registry import register_kind
+from .registry import known_type, lookup, register_kind, register_like, register_whole
 from .scores import best_class, classes_of, per_class, score_meaning
 
 __all__ = [
@@ -16,11 +17,17 @@ __all__ = [
     "activation_name",
     "best_class",
     "classes_of",
+    "copy_by_settings",
     "input_names",
     "kind_of",
+    "known_type",
+    "layer_settings",
+    "lookup",
     "non_negative_tensors",
     "per_class",
     "register_kind",
+    "register_like",
+    "register_whole",
     "score_meaning",
     "trace",
 ]

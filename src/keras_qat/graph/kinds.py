@@ -7,17 +7,20 @@ the convolution itself is quantized.
 """
 
 import math
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
+from keras.src.activations.activations import ReLU  # the operation behind `keras.activations.relu`
 from keras.src.applications.convnext import LayerScale  # scales the residual branches of that network
 from keras.src.applications.inception_resnet_v2 import CustomScaleLayer  # scales the residual branches of that network
 from keras.src.ops import core, nn, numpy  # the operations behind `keras.ops` calls in a graph
 
-from keras_qat.graph.registry import KINDS, Classifier, register_kind
-from keras_qat.text import callable_name
+from keras_qat.graph.capture import unchanged
+from keras_qat.graph.copying import copy_by_settings
+from keras_qat.graph.registry import KINDS, Classifier, known_type, register_kind
 from keras_qat.types import OpKind
 
 _WITH_A_CONSTANT = {OpKind.ADD: OpKind.SCALE, OpKind.MULTIPLY: OpKind.SCALE, OpKind.MATMUL: OpKind.OTHER}
@@ -28,7 +31,7 @@ _HEIGHT_AND_WIDTH = ({1, 2}, {-3, -2}, {2, 3}, {-2, -1})
 
 
 def kind_of(operation: Any, tensors: int = 2) -> OpKind:
-    """The kind of a layer or operation; `OpKind.OTHER` if neither its type nor a base class is registered.
+    """The kind of a layer or operation; `OpKind.OTHER` if nothing is known of it.
 
     Args:
         operation: a layer, or an operation of `keras.ops`.
@@ -38,25 +41,89 @@ def kind_of(operation: Any, tensors: int = 2) -> OpKind:
         >>> kind_of(keras.layers.ReLU()), kind_of(keras.layers.ReLU(negative_slope=0.1))
         (<OpKind.RELU: 'relu'>, <OpKind.ACTIVATION: 'activation'>)
     """
-    for base in type(operation).__mro__:
-        if base in KINDS:
-            kind = KINDS[base](operation)
-            return _WITH_A_CONSTANT.get(kind, kind) if tensors == 1 else kind
-    return OpKind.OTHER
+    kind = _known_kind(operation)
+    if kind is None:
+        return OpKind.OTHER
+    return _WITH_A_CONSTANT.get(kind, kind) if tensors == 1 else kind
+
+
+def is_known(operation: Any) -> bool:
+    """Whether a layer or operation is one node of a graph; otherwise its `call` is read.
+
+    Example:
+        >>> is_known(keras.layers.Activation("relu")), is_known(keras.layers.Activation(lambda x: x - 1))
+        (True, False)
+    """
+    return not isinstance(operation, keras.layers.Layer) or _known_kind(operation) is not None
+
+
+def _known_kind(operation: Any) -> OpKind | None:
+    known = known_type(operation, KINDS)
+    return None if known is None else KINDS[known](operation)
+
+
+_ACTIVATIONS: dict[Any, str] = {
+    function: name
+    for name in sorted(dir(keras.activations), reverse=True)  # of two names for one function, "silu" and not "swish"
+    if name not in {"deserialize", "get", "serialize"} and callable(function := getattr(keras.activations, name))
+}
+"""The name of each activation function of Keras, by the function."""
+
+_SAME_IN_TENSORFLOW = ("elu", "relu", "relu6", "selu", "sigmoid", "silu", "softmax", "softplus", "softsign", "tanh")
+"""Functions of `tf.nn` that compute what Keras's function of that name does, with the arguments' defaults."""
+
+_RELU_FUNCTIONS = frozenset({"relu", "relu6"})
 
 
 def activation_name(function: Any) -> str | None:
-    """The name of a layer's own activation function; `None` for no activation or the linear one."""
+    """The name of a layer's own activation function.
+
+    Args:
+        function: the function, or another callable.
+
+    Returns:
+        For a function of Keras, or one of TensorFlow that computes the same, its name in `keras.activations`; for any
+        other callable its name with a dot, which is no name of a Keras function; `None` for no activation or the linear
+        one.
+
+    Example:
+        >>> def relu(x):
+        ...     return x - 1
+        >>> activation_name(keras.activations.relu), activation_name(relu), activation_name(None)
+        ('relu', 'keras_qat.graph.kinds.relu', None)
+    """
     if function is None or function is keras.activations.linear:
         return None
-    return callable_name(function)
+    return _keras_name(function) or _dotted_name(function)
 
 
-def _activation_kind(layer: Any) -> OpKind:
+def _keras_name(function: Any) -> str | None:
+    try:
+        known = _ACTIVATIONS.get(function)
+    except TypeError:  # a callable that can't be hashed
+        return None
+    tensorflow = sys.modules.get("tensorflow")
+    if known is not None or tensorflow is None:
+        return known
+    return next((name for name in _SAME_IN_TENSORFLOW if function is getattr(tensorflow.nn, name, None)), None)
+
+
+def _dotted_name(function: Any) -> str:
+    named = function if hasattr(function, "__qualname__") else type(function)
+    return f"{named.__module__}.{named.__qualname__}"
+
+
+def _has_known_activation(layer: Any) -> bool:
+    return layer.activation is None or _keras_name(layer.activation) is not None
+
+
+def _activation_kind(layer: Any) -> OpKind | None:
+    if not _has_known_activation(layer):
+        return None
     name = activation_name(layer.activation)
     if name is None:
         return OpKind.IDENTITY
-    return OpKind.RELU if name in {"relu", "relu6"} else OpKind.ACTIVATION
+    return OpKind.RELU if name in _RELU_FUNCTIONS else OpKind.ACTIVATION
 
 
 def _relu_kind(layer: Any) -> OpKind:
@@ -105,7 +172,7 @@ _KINDS: tuple[tuple[OpKind | Classifier, tuple[type, ...]], ...] = (
     (OpKind.BATCH_NORM, (keras.layers.BatchNormalization,)),
     (OpKind.SCALE, (keras.layers.Rescaling, keras.layers.Normalization, LayerScale)),
     (_activation_kind, (keras.layers.Activation,)),
-    (_relu_kind, (keras.layers.ReLU,)),
+    (_relu_kind, (keras.layers.ReLU, ReLU)),
     (OpKind.RELU, (nn.Relu, nn.Relu6)),
     (
         OpKind.ACTIVATION,
@@ -148,6 +215,13 @@ _KINDS: tuple[tuple[OpKind | Classifier, tuple[type, ...]], ...] = (
     ),
     (_pad_kind, (numpy.Pad,)),
     (OpKind.IDENTITY, (*IDENTITY_LAYERS, numpy.Copy, core.StopGradient)),
+    (
+        OpKind.OTHER,
+        (
+            *(keras.layers.Subtract, keras.layers.Maximum, keras.layers.Minimum, keras.layers.Average),
+            *(keras.layers.LayerNormalization,),
+        ),
+    ),
 )
 """The kind of each type, or the function that says it for a layer of that type."""
 
@@ -157,8 +231,11 @@ for _type, _kind in _BUILT_IN.items():
     register_kind(_type, _kind)
 
 
-Expansion = Callable[[Any, list[tuple[int | None, ...]]], keras.Model]
-"""(layer, shapes of its inputs) → a Functional model that computes the same, with the layer's weights."""
+Expansion = Callable[[Any, list[tuple[int | None, ...]]], keras.Model | None]
+"""(layer, shapes of its inputs) → a Functional model that computes the same, with the layer's weights.
+
+`None` for inputs of shapes for which there is no such model.
+"""
 
 _EXPANSIONS: dict[type, tuple[Expansion, Callable[[Any], bool]]] = {}
 
@@ -171,7 +248,7 @@ def _always(_: Any) -> bool:
 
 
 def register_composite(*layer_types: type, when: Callable[[Any], bool] = _always) -> Callable[[Expansion], Expansion]:
-    """Decorate the function that expands layers of exactly these types; a subclass may compute something else.
+    """Decorate the function that expands layers of these types, and of subclasses that compute the same.
 
     Args:
         layer_types: layer types, such as `keras.layers.SeparableConv2D`.
@@ -190,7 +267,10 @@ def register_composite(*layer_types: type, when: Callable[[Any], bool] = _always
 
 def find_expansion(layer: Any) -> Expansion | None:
     """The function that expands a layer; `None` for a layer that is a single operation."""
-    expansion, when = _EXPANSIONS.get(type(layer), (None, _always))
+    known = known_type(layer, _EXPANSIONS)
+    if known is None:
+        return None
+    expansion, when = _EXPANSIONS[known]
     return expansion if when(layer) else None
 
 
@@ -296,25 +376,45 @@ def _activation_is_separate(layer: Any) -> bool:
     return layer.activation not in _FUSED
 
 
-@register_composite(
-    *(keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D),
-    *(keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D),
-    *(keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose, keras.layers.Conv3DTranspose),
-    when=_activation_is_separate,
-)
+def _activation_is_unknown(layer: Any) -> bool:
+    return not _has_known_activation(layer)
+
+
 def expand_inner_activation(layer: Any, shapes: list[tuple[int | None, ...]]) -> keras.Model:
-    """A convolution with the layer's name, and its activation as a separate layer."""
-    convolution = type(layer).from_config({**layer.get_config(), "activation": None})
+    """A weighted layer with the layer's name, and its activation as a separate layer."""
+    weighted = copy_by_settings(layer, known_type(layer, _EXPANSIONS), activation=None)
     function = layer.activation
     is_layer = isinstance(function, keras.layers.Layer)
     activation = (
-        type(function).from_config(function.get_config())
+        copy_by_settings(function)
         if is_layer
         else keras.layers.Activation(function, dtype=layer.dtype_policy, name=f"{layer.name}_activation")
     )
     inputs = keras.Input(batch_shape=shapes[0])
-    model = keras.Model(inputs, activation(convolution(inputs)), name=f"{layer.name}_composite")
-    convolution.set_weights(layer.get_weights()[: len(convolution.weights)])
+    model = keras.Model(inputs, activation(weighted(inputs)), name=f"{layer.name}_composite")
+    weighted.set_weights(layer.get_weights()[: len(weighted.weights)])
     if is_layer and function.weights:  # such as those of a PReLU
         activation.set_weights(function.get_weights())
     return model
+
+
+register_composite(
+    *(keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D),
+    *(keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D),
+    *(keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose, keras.layers.Conv3DTranspose),
+    when=_activation_is_separate,
+)(expand_inner_activation)
+register_composite(keras.layers.Dense, when=_activation_is_unknown)(expand_inner_activation)
+
+
+@register_composite(keras.layers.TimeDistributed)
+def expand_time_distributed(layer: Any, shapes: list[tuple[int | None, ...]]) -> keras.Model | None:
+    """A call of the inner layer for each step in time, which share its weights."""
+    batch, steps, *rest = shapes[0]
+    if steps is None:
+        return None
+    inputs = keras.Input(batch_shape=(batch, steps, *rest))
+    with unchanged(layer):
+        made = [keras.ops.expand_dims(layer.layer(inputs[:, step]), 1) for step in range(steps)]
+        joined = keras.ops.concatenate(made, 1) if steps > 1 else made[0]
+        return keras.Model(inputs, joined, name=f"{layer.name}_composite")

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from keras_qat.errors import UnsupportedModelError
-from keras_qat.graph import register_kind
+from keras_qat.graph import known_type, layer_settings, register_kind, register_like
 from keras_qat.layers.arithmetic import SMALLEST_AMAX, fake_quantize, fake_quantize_kernel, fake_quantize_learned
 from keras_qat.types import OpKind, QuantSpec, RangeMode
 
@@ -296,6 +296,9 @@ _QUANTIZED: dict[type, type] = {
 }
 """The quantized layer type that replaces each float layer type."""
 
+for _float_type, _quantized_type in _QUANTIZED.items():
+    register_like(_quantized_type, _float_type)
+
 
 def register_quantized_layer(float_type: type, quantized_type: type) -> None:
     """Let `quantized_type` replace `float_type` in quantized models.
@@ -305,6 +308,7 @@ def register_quantized_layer(float_type: type, quantized_type: type) -> None:
         quantized_type: a subclass of it that accepts a `weight_spec` and has the same weights in the same order.
     """
     _QUANTIZED[float_type] = quantized_type
+    register_like(quantized_type, float_type)
 
 
 def quantized_layer(layer: Any, spec: QuantSpec, name: str) -> Any:
@@ -319,17 +323,19 @@ def quantized_layer(layer: Any, spec: QuantSpec, name: str) -> Any:
         The layer, not built yet.
 
     Raises:
-        UnsupportedModelError: If no quantized layer is registered for exactly the type of `layer`.
+        UnsupportedModelError: If no quantized layer is registered for the type of `layer` or for a parent that
+            computes the same.
 
     Example:
         >>> quantized_layer(keras.layers.Dense(2), QuantSpec(narrow=True, axis=1), "dense")
         <QuantizedDense name=dense, built=False>
     """
-    quantized_type = _QUANTIZED.get(type(layer))
-    if quantized_type is None:
+    float_type = known_type(layer, _QUANTIZED)
+    if float_type is None:
         known = ", ".join(sorted(t.__name__ for t in _QUANTIZED))
         raise UnsupportedModelError(
             f"No quantized layer stands in for {layer.name!r}. Received: a {type(layer).__name__}; known are {known}. "
             "Register one with `keras_qat.layers.register_quantized_layer(float_type, quantized_type)`."
         )
-    return quantized_type.from_config({**layer.get_config(), "name": name, "weight_spec": spec})  # type: ignore[attr-defined]
+    settings = layer_settings(layer, float_type)
+    return _QUANTIZED[float_type].from_config({**settings, "name": name, "weight_spec": spec})  # type: ignore[attr-defined]

@@ -20,7 +20,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from keras_qat.errors import UnsupportedModelError
-from keras_qat.graph import TensorRef
+from keras_qat.graph import TensorRef, known_type, register_whole
 from keras_qat.onnx.layout import Layout, Shape, named_shape
 
 _NODES = "keras_qat.nodes"
@@ -29,9 +29,6 @@ _HELPER = "keras_qat.helper"
 
 _AXES_ARE_AN_INPUT = {"ReduceSum": 13}
 """The opset from which the axes of a Reduce operator are an input; 18 for the others."""
-
-_FORWARD = ("call", "convolution_op")
-"""The methods that define what a layer computes."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +43,8 @@ class Step:
         output_shape: the Keras shape of its first output.
         output_shapes: the Keras shapes of all its outputs.
         dtype: the element type of its first output in the file.
+        path: what messages call the layer; its name if not given.
+        unread: why the `call` of an unknown layer could not be read, if that was tried.
         args: the positional arguments of the call, with a `TensorRef` for each tensor.
         kwargs: the keyword arguments, likewise.
     """
@@ -59,6 +58,8 @@ class Step:
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     output_shapes: tuple[Shape, ...] = ()
     dtype: ir.DataType = ir.DataType.FLOAT
+    path: str | None = None
+    unread: str | None = None
 
     @property
     def arguments(self) -> Mapping[str, Any]:
@@ -295,7 +296,8 @@ _READS_INTEGERS: set[Converter] = set()
 def register_converter(*layer_types: type, integers: bool = False) -> Callable[[F], F]:
     """Register the decorated function as the converter of these layer types and of subclasses that compute the same.
 
-    A subclass that overrides `call` needs its own converter.
+    A subclass that overrides anything of what its parent computes needs its own converter; without one, its `call` is
+    read.
 
     Args:
         *layer_types: types of layers, or classes of `keras.ops` operations.
@@ -317,6 +319,7 @@ def register_converter(*layer_types: type, integers: bool = False) -> Callable[[
     def register(function: F) -> F:
         for layer_type in layer_types:
             _CONVERTERS[layer_type] = function
+            register_whole(layer_type)
         if integers:
             _READS_INTEGERS.add(function)
         return function
@@ -324,18 +327,32 @@ def register_converter(*layer_types: type, integers: bool = False) -> Callable[[
     return register
 
 
-def find_converter(layer: Any) -> Converter:
-    """Find the converter of a layer.
+def find_converter(layer: Any, name: str | None = None, unread: str | None = None) -> Converter:
+    """Find the converter of a layer or operation.
+
+    Args:
+        layer: the layer, or an operation of `keras.ops`.
+        name: what a message calls it, such as the path to it in nested models; its name if not given.
+        unread: why its `call` could not be read, if that was tried.
 
     Raises:
         UnsupportedModelError: If no converter is registered for its type.
     """
-    for base in type(layer).__mro__:
-        if base in _CONVERTERS and not _computes_otherwise(type(layer), base):
-            return _CONVERTERS[base]
+    known = known_type(layer, _CONVERTERS)
+    if known is not None:
+        return _CONVERTERS[known]
+    what, type_name = name or layer.name, type(layer).__name__
+    if unread is not None:
+        raise UnsupportedModelError(
+            f"The layer {what!r} can't be exported to ONNX. Received: a {type_name}, for which no converter is "
+            f"registered, and which can't be read either: {unread}. Write its `call` with Keras layers and "
+            "`keras.ops`, without conditions on numbers and without other libraries; or write a converter with "
+            f"`@keras_qat.register_converter({type_name})`; or replace the layer."
+        )
     raise UnsupportedModelError(
-        f"The layer {layer.name!r} can't be exported to ONNX. Received: a {type(layer).__name__}, for which no "
-        "converter is registered. Write one with `@keras_qat.register_converter(YourLayer)`, or replace the layer."
+        f"The {'layer' if isinstance(layer, keras.layers.Layer) else 'operation'} {what!r} can't be exported to ONNX. "
+        f"Received: a {type_name}, for which no converter is registered. Write one with "
+        f"`@keras_qat.register_converter({type_name})`, or replace it."
     )
 
 
@@ -352,7 +369,7 @@ def convert(emission: Emission, step: Step) -> tuple[ir.Value, ...]:
     Raises:
         UnsupportedModelError: If there is no converter for the layer, or it refuses the layer's configuration.
     """
-    converter = find_converter(step.layer)
+    converter = find_converter(step.layer, step.path, step.unread)
     emission.dtype = step.dtype
     if step.dtype is ir.DataType.FLOAT and converter not in _READS_INTEGERS:
         inputs = (
@@ -362,11 +379,6 @@ def convert(emission: Emission, step: Step) -> tuple[ir.Value, ...]:
     converted = converter(emission, step)
     emission.dtype = ir.DataType.FLOAT
     return converted if isinstance(converted, tuple) else (converted,)
-
-
-def _computes_otherwise(layer_type: type, base: type) -> bool:
-    """Whether a subclass overrides the forward pass, so that the converter of its base doesn't apply."""
-    return any(getattr(layer_type, name, None) is not getattr(base, name, None) for name in _FORWARD)
 
 
 def mark(node: ir.Node, names: Iterable[str]) -> None:

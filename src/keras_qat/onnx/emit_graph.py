@@ -11,7 +11,7 @@ from keras_qat.errors import UserError
 from keras_qat.graph import OUTPUT, Trace, trace
 from keras_qat.onnx import converters as _converters  # noqa: F401  (importing registers the converters)
 from keras_qat.onnx import layout, passes, reader
-from keras_qat.onnx.emission import Emission, Step, convert, file_dtype, input_dtype, mark
+from keras_qat.onnx.emission import Emission, Step, convert, file_dtype, find_converter, input_dtype, mark
 from keras_qat.targets import Target
 from keras_qat.types import IoDtype, Normalization, OpKind, Precision
 
@@ -92,6 +92,30 @@ def emit(
     return file
 
 
+def require_exportable(model: Any) -> None:
+    """Refuse a model that can't be exported, before it is calibrated or trained for that.
+
+    Every layer and operation is converted, at the latest opset; the result is dropped.
+
+    Args:
+        model: a model that `trace` reads. It is not changed.
+
+    Raises:
+        UnsupportedModelError: If a layer can be neither exported nor read, or its settings can't be exported. The
+            message names it, with the nested models and layers around it.
+
+    Example:
+        >>> import keras
+        >>> x = keras.Input((4,), name="x")
+        >>> require_exportable(keras.Model(x, keras.layers.Dense(2)(x)))
+    """
+    traced = trace(model)
+    calls = [traced.calls[node.name] for node in traced.graph.nodes if node.kind is not OpKind.INPUT]
+    for call in calls:
+        find_converter(call.operation, "/".join(call.path), call.unread)
+    _emit_nodes(traced, OPSETS[-1])
+
+
 def require_opset(opset: int | None, precision: Precision = "fp32") -> int:
     """The operator set of a file.
 
@@ -164,6 +188,8 @@ def _emit_nodes(traced: Trace, opset: int) -> tuple[Emission, list[ir.Value], li
             kwargs=call.kwargs,
             output_shapes=call.output_shapes,
             dtype=file_dtype(call.output_dtypes[0]),
+            path="/".join(call.path) or None,
+            unread=call.unread,
         )
         with _marking(emission, node.name):
             converted = convert(emission, step)

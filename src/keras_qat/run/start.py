@@ -15,7 +15,7 @@ from typing import Any
 import keras
 import platformdirs
 
-from keras_qat import evaluation, export, files, graph, layers, models, training
+from keras_qat import evaluation, export, files, graph, layers, models, onnx, training
 from keras_qat.data import Augmentation, ImageSet, Labelled, Preprocessing, Splits, load_data
 from keras_qat.errors import DataError, UnsupportedModelError, UserError
 from keras_qat.run.folder import RunFolder
@@ -174,6 +174,7 @@ def _own_start(settings: Settings, path: Path) -> Start:
     model = models.load_model_file(path)
     meaning = _require_float_classifier(model, path)
     models.check_finite(model)
+    onnx.require_exportable(model)
     num_classes = graph.classes_of(int(model.output_shape[-1]), meaning)
     data = load_splits(settings, models.input_preprocessing(model, settings.preprocessing, path), num_classes)
     if data.train.labelled:

@@ -1,11 +1,10 @@
 """Activations: as layers, inside other layers, and as operations of `keras.ops`.
 
-One table holds their formulas, and others say which function, operation or layer of Keras computes which formula, by
-the object itself: a function of the user's own that is called `relu` is none of these.
+One table holds their formulas, by the names of Keras's functions: `activation_name` knows these by the object, so that
+a function of the user's own that is called `relu` is none of them.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
 import keras
@@ -15,7 +14,8 @@ from keras.src.activations import activations  # the operations behind `keras.ac
 from keras.src.ops import nn, numpy
 
 from keras_qat.errors import UnsupportedModelError
-from keras_qat.onnx.emission import Emission, Formula, Step, find_converter, float_array, register_converter
+from keras_qat.graph import activation_name, lookup
+from keras_qat.onnx.emission import Emission, Formula, Step, float_array, register_converter
 from keras_qat.onnx.layout import Shape
 
 Emit = Callable[..., ir.Value]
@@ -224,39 +224,13 @@ _FUNCTIONS: dict[str, Emit] = {
 }
 """The formula of each activation, by its name in `keras.activations`."""
 
-_IN_OPS = {"exponential": "exp"}
-"""Where an activation has another name in `keras.ops`."""
-
-
-def _objects() -> dict[Any, tuple[str, Emit]]:
-    """The functions of Keras that compute each formula, in `keras.activations` and in `keras.ops`."""
-    found = {}
-    for name, emit in _FUNCTIONS.items():
-        for module, known_as in ((keras.activations, name), (keras.ops, _IN_OPS.get(name, name))):
-            function = getattr(module, known_as, None)
-            if function is not None:
-                # `keras.ops.gelu` is the approximate one by default.
-                exact = emit if not (name == "gelu" and module is keras.ops) else _approximate_gelu
-                found[function] = (name, exact)
-    return found
-
-
-def _approximate_gelu(f: Formula, x: ir.Value) -> ir.Value:
-    return _gelu(f, x, approximate=True)
-
-
-_BY_FUNCTION: Mapping[Any, tuple[str, Emit]] = _objects()
-
-ACTIVATION_FUNCTIONS = frozenset(_BY_FUNCTION)
-"""The functions of Keras that the `activation` of a layer may be."""
-
 
 def emit_activation(emission: Emission, function: Any, x: ir.Value, step: Step, name: str | None = None) -> ir.Value:
     """Add an activation that reads `x`.
 
     Args:
         emission: the emission to add it to.
-        function: the Keras activation, a function or a layer; `None` or linear adds nothing.
+        function: the Keras activation; `None` or linear adds nothing.
         x: its input.
         step: the layer that it belongs to.
         name: the name of the node; `<layer>/<activation>` if not given.
@@ -267,23 +241,16 @@ def emit_activation(emission: Emission, function: Any, x: ir.Value, step: Step, 
     Raises:
         UnsupportedModelError: If the activation isn't in the table.
     """
-    if function is None or function is keras.activations.linear:
+    known = activation_name(function)
+    if known is None:
         return x
-    if isinstance(function, keras.Operation):
-        shapes = (step.output_shape,)
-        inner = replace(
-            step, name=name or f"{step.name}/{function.name}", layer=function, inputs=(x,), input_shapes=shapes
-        )
-        made = find_converter(function)(emission, inner)
-        return made[0] if isinstance(made, tuple) else made
-    if function not in _BY_FUNCTION:
+    if known not in _FUNCTIONS:
         raise UnsupportedModelError(
-            f"The activation of layer {step.layer.name!r} can't be exported. Received: {function!r}. "
+            f"The activation of layer {step.layer.name!r} can't be exported. Received: {known!r}. "
             f"Known are those of `keras.activations`: {', '.join(sorted(_FUNCTIONS))}. Put another behind the layer as "
             "a layer of its own, written with `keras.ops`."
         )
-    known, emit = _BY_FUNCTION[function]
-    return emit(emission.formula(step, name or f"{step.name}/{known}"), x)
+    return _FUNCTIONS[known](emission.formula(step, name or f"{step.name}/{known}"), x)
 
 
 @register_converter(keras.layers.Activation)
@@ -333,8 +300,7 @@ _OPERATIONS: Mapping[type, tuple[Emit, tuple[str, ...]]] = {
 @register_converter(*_OPERATIONS)
 def convert_activation_operation(emission: Emission, step: Step) -> ir.Value:
     """The formula of the layer or operation, with its parameters."""
-    kind = next(base for base in type(step.layer).__mro__ if base in _OPERATIONS)
-    emit, parameters = _OPERATIONS[kind]
+    emit, parameters = lookup(step.layer, _OPERATIONS)
     return emit(emission.formula(step), step.inputs[0], **{name: getattr(step.layer, name) for name in parameters})
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 from keras.src.ops import numpy as operations
 
-from keras_qat.graph import TensorRef
+from keras_qat.graph import TensorRef, lookup
 from keras_qat.onnx.emission import Emission, Formula, Step, register_converter
 from keras_qat.onnx.layout import MATRIX_RANK, Shape
 
@@ -180,8 +180,7 @@ def convert_where(emission: Emission, step: Step) -> ir.Value:
 @register_converter(*_MERGE_OPERATORS)
 def convert_merge(emission: Emission, step: Step) -> ir.Value:
     """The operator on the first two tensors, then on the result and the third, and so on."""
-    op_type = next(_MERGE_OPERATORS[base] for base in type(step.layer).__mro__ if base in _MERGE_OPERATORS)
-    return _chain(emission, step, op_type)
+    return _chain(emission, step, lookup(step.layer, _MERGE_OPERATORS))
 
 
 @register_converter(keras.layers.Average)

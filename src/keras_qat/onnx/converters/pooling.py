@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 from keras.src.ops import nn
 
+from keras_qat.graph import lookup
 from keras_qat.onnx.emission import Emission, Step, register_converter
 from keras_qat.onnx.layout import Shape, spatial_axes
 
@@ -81,7 +82,7 @@ _UNCOUNTED: Mapping[str, dict[str, Any]] = {"AveragePool": {"count_include_pad":
 def convert_pool(emission: Emission, step: Step) -> ir.Value:
     """MaxPool or AveragePool."""
     layer, spatial = step.layer, emission.layout.spatial(step.input_shapes[0])
-    op_type = next(_POOLS[base] for base in type(layer).__mro__ if base in _POOLS)
+    op_type = lookup(layer, _POOLS)
     size, strides = (
         (n,) * len(spatial) if isinstance(n, int) else tuple(n)
         for n in (layer.pool_size, layer.pool_size if layer.strides is None else layer.strides)
@@ -111,7 +112,7 @@ _GLOBAL_POOLS: Mapping[type, tuple[str, str]] = {
 def convert_global_pool(emission: Emission, step: Step) -> ir.Value:
     """GlobalAveragePool or GlobalMaxPool, squeezed unless `keepdims`."""
     layer, rank = step.layer, len(step.input_shapes[0])
-    pool, reduction = next(_GLOBAL_POOLS[base] for base in type(layer).__mro__ if base in _GLOBAL_POOLS)
+    pool, reduction = lookup(layer, _GLOBAL_POOLS)
     if len(step.inputs) != 1:
         step.refuse("a mask", "Pool the sequence without `Masking` before it.")
     if rank in emission.layout.ranks:
@@ -156,7 +157,7 @@ def convert_adaptive_pool(emission: Emission, step: Step) -> ir.Value:
     Number i of m outputs pools the inputs from ⌊i n / m⌋ to ⌈(i + 1) n / m⌉ - 1.
     """
     layer, spatial = step.layer, emission.layout.spatial(step.input_shapes[0])
-    op_type = next(_ADAPTIVE[base] for base in type(layer).__mro__ if base in _ADAPTIVE)
+    op_type = lookup(layer, _ADAPTIVE)
     wanted = (layer.output_size,) * len(spatial) if isinstance(layer.output_size, int) else tuple(layer.output_size)
     known = [n for n in spatial if n is not None]
     if len(known) < len(spatial):

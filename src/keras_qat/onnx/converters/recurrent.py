@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import onnx_ir as ir
 
-from keras_qat.graph import TensorRef
+from keras_qat.graph import TensorRef, known_type, lookup
 from keras_qat.onnx.converters.activation import emit_activation
 from keras_qat.onnx.converters.pooling import window_attributes
 from keras_qat.onnx.emission import Emission, Step, float_array, register_converter
@@ -94,7 +94,7 @@ def _run(emission: Emission, step: Step, layer: Any, name: str, states: Sequence
     Returns:
         Its outputs (batch, time, units) in the order of time, and its last states (batch, units).
     """
-    kind = next(_CELLS[base] for base in type(layer).__mro__ if base in _CELLS)
+    kind = lookup(layer, _CELLS)
     cell, units = layer.cell, layer.cell.units
     x = emission.to_keras_layout(step.inputs[0], step.input_shapes[0], name)
     x = emission.op("Transpose", [x], f"{name}/time_first", perm=[1, 0, 2])
@@ -171,7 +171,7 @@ _MERGES: Mapping[str, Callable[[Emission, ir.Value, ir.Value, str], ir.Value]] =
 def convert_bidirectional(emission: Emission, step: Step) -> tuple[ir.Value, ...]:
     """One operator for each direction, and their outputs merged."""
     layer, forward, backward = step.layer, step.layer.forward_layer, step.layer.backward_layer
-    if not all(any(base in _CELLS for base in type(part).__mro__) for part in (forward, backward)):
+    if None in (known_type(forward, _CELLS), known_type(backward, _CELLS)):
         step.refuse(f"a {type(forward).__name__} inside", "Wrap an LSTM, a GRU or a SimpleRNN.")
     states = _initial_states(step)
     half = len(states) // 2

@@ -9,6 +9,7 @@ from keras_qat.onnx.passes import (
     half_precision,
     pads_and_strides,
     quantize_dense_bias,
+    share_constants,
     subpixel,
 )
 from keras_qat.targets import Target
@@ -34,7 +35,7 @@ def passes_for(
 
     Example:
         >>> [type(one_pass).__name__ for one_pass in passes_for(None)]
-        ['FoldAffine', 'MergePadding', 'RemoveUnusedNodesPass']
+        ['FoldAffine', 'MergePadding', 'RemoveUnusedNodesPass', 'ShareConstants']
     """
     folds = (fold_affine.FoldAffine(), pads_and_strides.MergePadding())
     head = () if normalization is None else (embed_normalization.EmbedNormalization(normalization),)
@@ -45,9 +46,10 @@ def passes_for(
             half_precision.HalfScales(),
             RemoveUnusedNodesPass(),
             half_precision.HalfPrecision(io_dtype),
+            share_constants.ShareConstants(),
             *head,
         )
     bias = (quantize_dense_bias.QuantizeDenseBias(),) if target is not None and target.int32_dense_bias else ()
     strides = (pads_and_strides.PoolStrides(),) if target is not None and target.pools_strides else ()
     phases = (subpixel.SubPixel(),) if target is not None and target.convolves_transposed else ()
-    return (*folds, *phases, *bias, *strides, RemoveUnusedNodesPass(), *head)
+    return (*folds, *phases, *bias, *strides, RemoveUnusedNodesPass(), share_constants.ShareConstants(), *head)
