@@ -229,7 +229,11 @@ def test_activation_inside_a_layer_is_recorded(layer: keras.layers.Layer, inner:
         (layers.DepthwiseConv2D(3), OpKind.DEPTHWISE_CONV),
         (layers.GlobalMaxPooling2D(), OpKind.MAX_POOL),
         (layers.Concatenate(), OpKind.CONCAT),
-        (layers.UpSampling2D(), OpKind.OTHER),
+        (layers.UpSampling2D(), OpKind.RESIZE),
+        (layers.UpSampling2D(interpolation="bilinear"), OpKind.OTHER),
+        (layers.Conv1D(2, 3), OpKind.CONV),
+        (layers.Conv2DTranspose(2, 3), OpKind.CONV_TRANSPOSE),
+        (layers.GaussianNoise(0.1), OpKind.IDENTITY),
     ],
 )
 def test_kind_of_layer(layer: keras.layers.Layer, kind: OpKind) -> None:

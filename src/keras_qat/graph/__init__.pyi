@@ -1,11 +1,12 @@
 from .copying import copy_by_settings, layer_settings
 from .facts import OUTPUT, Edge, Graph, Node, non_negative_tensors
-from .kinds import activation_name, kind_of
+from .kinds import IDENTITY_LAYERS, activation_name, kind_of
 from .read import Call, TensorRef, Trace, input_names, trace
 from .registry import known_type, lookup, plain_type, register_kind, register_like, register_whole
 from .scores import best_class, classes_of, per_class, score_meaning
 
 __all__ = [
+    "IDENTITY_LAYERS",
     "OUTPUT",
     "Call",
     "Edge",

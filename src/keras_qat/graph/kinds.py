@@ -6,22 +6,24 @@ its own, such as swish, that doesn't run inside its kernel: ONNX Runtime convolv
 the convolution itself is quantized.
 """
 
+import math
 import sys
 from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 from keras.src.activations.activations import ReLU  # the operation behind `keras.activations.relu`
 from keras.src.applications.convnext import LayerScale  # scales the residual branches of that network
 from keras.src.applications.inception_resnet_v2 import CustomScaleLayer  # scales the residual branches of that network
-from keras.src.ops import nn, numpy  # the operations behind `keras.ops` calls in a graph
+from keras.src.ops import core, nn, numpy  # the operations behind `keras.ops` calls in a graph
 
 from keras_qat.graph.capture import unchanged
 from keras_qat.graph.copying import copy_by_settings
 from keras_qat.graph.registry import KINDS, Classifier, known_type, register_kind
 from keras_qat.types import OpKind
 
-_WITH_A_CONSTANT = {OpKind.ADD: OpKind.SCALE, OpKind.MULTIPLY: OpKind.SCALE}
+_WITH_A_CONSTANT = {OpKind.ADD: OpKind.SCALE, OpKind.MULTIPLY: OpKind.SCALE, OpKind.MATMUL: OpKind.OTHER}
 """The kind of an operation on two tensors where one of them is a constant, as in `x * 2`."""
 
 _HEIGHT_AND_WIDTH = ({1, 2}, {-3, -2}, {2, 3}, {-2, -1})
@@ -134,57 +136,96 @@ def _mean_kind(operation: Any) -> OpKind:
     return OpKind.AVERAGE_POOL if set(operation.axis or ()) in _HEIGHT_AND_WIDTH else OpKind.OTHER
 
 
-_BUILT_IN: dict[type, OpKind | Classifier] = {
-    keras.layers.InputLayer: OpKind.INPUT,
-    keras.layers.Conv2D: OpKind.CONV,
-    keras.layers.DepthwiseConv2D: OpKind.DEPTHWISE_CONV,
-    keras.layers.Dense: OpKind.DENSE,
-    keras.layers.BatchNormalization: OpKind.BATCH_NORM,
-    keras.layers.Rescaling: OpKind.SCALE,
-    keras.layers.Normalization: OpKind.SCALE,
-    LayerScale: OpKind.SCALE,
-    keras.layers.Activation: _activation_kind,
-    keras.layers.ReLU: _relu_kind,
-    keras.layers.LeakyReLU: OpKind.ACTIVATION,
-    keras.layers.Softmax: OpKind.ACTIVATION,
-    keras.layers.Add: OpKind.ADD,
-    keras.layers.Multiply: OpKind.MULTIPLY,
-    keras.layers.Concatenate: OpKind.CONCAT,
-    keras.layers.MaxPooling2D: OpKind.MAX_POOL,
-    keras.layers.AveragePooling2D: OpKind.AVERAGE_POOL,
-    keras.layers.GlobalAveragePooling2D: OpKind.AVERAGE_POOL,
-    keras.layers.GlobalMaxPooling2D: OpKind.MAX_POOL,
-    keras.layers.ZeroPadding2D: OpKind.ZERO_PAD,
-    keras.layers.Cropping2D: OpKind.RESHAPE,
-    keras.layers.Flatten: OpKind.RESHAPE,
-    keras.layers.Reshape: OpKind.RESHAPE,
-    keras.layers.Permute: OpKind.RESHAPE,
-    keras.layers.Subtract: OpKind.OTHER,
-    keras.layers.Maximum: OpKind.OTHER,
-    keras.layers.Minimum: OpKind.OTHER,
-    keras.layers.Average: OpKind.OTHER,
-    keras.layers.LayerNormalization: OpKind.OTHER,
-    keras.layers.Dropout: OpKind.IDENTITY,
-    keras.layers.SpatialDropout2D: OpKind.IDENTITY,
-    numpy.Add: OpKind.ADD,
-    numpy.Multiply: OpKind.MULTIPLY,
-    numpy.Concatenate: OpKind.CONCAT,
-    numpy.Reshape: OpKind.RESHAPE,
-    numpy.Transpose: OpKind.RESHAPE,
-    numpy.GetItem: OpKind.RESHAPE,
-    numpy.Mean: _mean_kind,
-    numpy.Tanh: OpKind.ACTIVATION,
-    ReLU: _relu_kind,
-    nn.Relu: OpKind.RELU,
-    nn.Relu6: OpKind.RELU,
-    nn.Sigmoid: OpKind.ACTIVATION,
-    nn.HardSigmoid: OpKind.ACTIVATION,
-    nn.Silu: OpKind.ACTIVATION,
-    nn.HardSilu: OpKind.ACTIVATION,
-    nn.Gelu: OpKind.ACTIVATION,
-    nn.LeakyRelu: OpKind.ACTIVATION,
-    nn.Softmax: OpKind.ACTIVATION,
-}
+def _up_sampling_kind(layer: Any) -> OpKind:
+    """Repeated pixels are the numbers of the input; interpolated ones are new numbers."""
+    return OpKind.RESIZE if getattr(layer, "interpolation", "nearest") == "nearest" else OpKind.OTHER
+
+
+def _pad_kind(operation: Any) -> OpKind:
+    return OpKind.RESHAPE if operation.mode in {"reflect", "symmetric", "edge"} else OpKind.OTHER
+
+
+IDENTITY_LAYERS = (
+    *(keras.layers.Dropout, keras.layers.SpatialDropout1D, keras.layers.SpatialDropout2D),
+    *(keras.layers.SpatialDropout3D, keras.layers.AlphaDropout, keras.layers.GaussianDropout),
+    *(keras.layers.GaussianNoise, keras.layers.ActivityRegularization, keras.layers.Identity),
+    *(keras.layers.RandomBrightness, keras.layers.RandomColorDegeneration, keras.layers.RandomColorJitter),
+    *(keras.layers.RandomContrast, keras.layers.RandomElasticTransform, keras.layers.RandomErasing),
+    *(keras.layers.RandomFlip, keras.layers.RandomGaussianBlur, keras.layers.RandomGrayscale, keras.layers.RandomHue),
+    *(keras.layers.RandomInvert, keras.layers.RandomPerspective, keras.layers.RandomPosterization),
+    *(keras.layers.RandomRotation, keras.layers.RandomSaturation, keras.layers.RandomSharpness),
+    *(keras.layers.RandomShear, keras.layers.RandomTranslation, keras.layers.RandomZoom),
+    *(keras.layers.AugMix, keras.layers.CutMix, keras.layers.MixUp, keras.layers.RandAugment),
+)
+"""Dropout, noise and augmentation, which at inference pass their input on."""
+
+_KINDS: tuple[tuple[OpKind | Classifier, tuple[type, ...]], ...] = (
+    (OpKind.INPUT, (keras.layers.InputLayer,)),
+    (OpKind.CONV, (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)),
+    (OpKind.DEPTHWISE_CONV, (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)),
+    (
+        OpKind.CONV_TRANSPOSE,
+        (keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose, keras.layers.Conv3DTranspose),
+    ),
+    (OpKind.DENSE, (keras.layers.Dense,)),
+    (OpKind.MATMUL, (numpy.Matmul, numpy.Einsum)),
+    (OpKind.BATCH_NORM, (keras.layers.BatchNormalization,)),
+    (OpKind.SCALE, (keras.layers.Rescaling, keras.layers.Normalization, LayerScale)),
+    (_activation_kind, (keras.layers.Activation,)),
+    (_relu_kind, (keras.layers.ReLU, ReLU)),
+    (OpKind.RELU, (nn.Relu, nn.Relu6)),
+    (
+        OpKind.ACTIVATION,
+        (
+            *(keras.layers.LeakyReLU, keras.layers.Softmax, keras.layers.PReLU, keras.layers.ELU, numpy.Tanh),
+            *(nn.Sigmoid, nn.HardSigmoid, nn.Silu, nn.HardSilu, nn.Gelu, nn.LeakyRelu, nn.Softmax, nn.Celu, nn.Elu),
+            *(nn.Selu, nn.Softplus, nn.Softsign, nn.SoftShrink, nn.HardShrink, nn.HardTanh, nn.TanhShrink),
+            *(nn.LogSigmoid, nn.LogSoftmax, nn.SparsePlus, nn.SparseSigmoid, nn.Squareplus, nn.Threshold),
+        ),
+    ),
+    (OpKind.ADD, (keras.layers.Add, numpy.Add)),
+    (OpKind.MULTIPLY, (keras.layers.Multiply, numpy.Multiply)),
+    (OpKind.CONCAT, (keras.layers.Concatenate, numpy.Concatenate)),
+    (
+        OpKind.MAX_POOL,
+        (
+            *(keras.layers.MaxPooling1D, keras.layers.MaxPooling2D, keras.layers.MaxPooling3D, nn.MaxPool),
+            *(keras.layers.GlobalMaxPooling1D, keras.layers.GlobalMaxPooling2D, keras.layers.GlobalMaxPooling3D),
+        ),
+    ),
+    (
+        OpKind.AVERAGE_POOL,
+        (
+            *(keras.layers.AveragePooling1D, keras.layers.AveragePooling2D, keras.layers.AveragePooling3D),
+            *(keras.layers.GlobalAveragePooling1D, keras.layers.GlobalAveragePooling2D),
+            *(keras.layers.GlobalAveragePooling3D, nn.AveragePool),
+        ),
+    ),
+    (_mean_kind, (numpy.Mean,)),
+    (OpKind.ZERO_PAD, (keras.layers.ZeroPadding1D, keras.layers.ZeroPadding2D, keras.layers.ZeroPadding3D)),
+    (_up_sampling_kind, (keras.layers.UpSampling1D, keras.layers.UpSampling2D, keras.layers.UpSampling3D)),
+    (
+        OpKind.RESHAPE,
+        (
+            *(keras.layers.Cropping1D, keras.layers.Cropping2D, keras.layers.Cropping3D, keras.layers.Flatten),
+            *(keras.layers.Reshape, keras.layers.Permute, keras.layers.RepeatVector, numpy.Reshape, numpy.Transpose),
+            *(numpy.GetItem, numpy.Split, numpy.Squeeze, numpy.ExpandDims, numpy.Swapaxes, numpy.Moveaxis),
+            *(numpy.Flip, numpy.Ravel, core.Unstack, nn.DepthToSpace, nn.SpaceToDepth),
+        ),
+    ),
+    (_pad_kind, (numpy.Pad,)),
+    (OpKind.IDENTITY, (*IDENTITY_LAYERS, numpy.Copy, core.StopGradient)),
+    (
+        OpKind.OTHER,
+        (
+            *(keras.layers.Subtract, keras.layers.Maximum, keras.layers.Minimum, keras.layers.Average),
+            *(keras.layers.LayerNormalization,),
+        ),
+    ),
+)
+"""The kind of each type, or the function that says it for a layer of that type."""
+
+_BUILT_IN: dict[type, OpKind | Classifier] = {layer_type: kind for kind, types in _KINDS for layer_type in types}
 
 for _type, _kind in _BUILT_IN.items():
     register_kind(_type, _kind)
@@ -233,13 +274,21 @@ def find_expansion(layer: Any) -> Expansion | None:
     return expansion if when(layer) else None
 
 
-@register_composite(keras.layers.SeparableConv2D)
+_PARTS: dict[type, tuple[type, type]] = {
+    keras.layers.SeparableConv1D: (keras.layers.DepthwiseConv1D, keras.layers.Conv1D),
+    keras.layers.SeparableConv2D: (keras.layers.DepthwiseConv2D, keras.layers.Conv2D),
+}
+
+
+@register_composite(*_PARTS)
 def expand_separable_conv(layer: Any, shapes: list[tuple[int | None, ...]]) -> keras.Model:
     """A depthwise convolution, and a pointwise one with the layer's name, bias and activation."""
-    depthwise = keras.layers.DepthwiseConv2D(
+    depthwise_type, pointwise_type = _PARTS[type(layer)]
+    reach = (layer.kernel_size[0] - 1) * layer.dilation_rate[0]
+    depthwise = depthwise_type(
         layer.kernel_size,
         strides=layer.strides,
-        padding=layer.padding,
+        padding="valid" if layer.padding == "causal" else layer.padding,
         depth_multiplier=layer.depth_multiplier,
         data_format=layer.data_format,
         dilation_rate=layer.dilation_rate,
@@ -247,7 +296,7 @@ def expand_separable_conv(layer: Any, shapes: list[tuple[int | None, ...]]) -> k
         dtype=layer.dtype_policy,
         name=f"{layer.name}_depthwise",
     )
-    pointwise = keras.layers.Conv2D(
+    pointwise = pointwise_type(
         layer.filters,
         1,
         data_format=layer.data_format,
@@ -257,11 +306,61 @@ def expand_separable_conv(layer: Any, shapes: list[tuple[int | None, ...]]) -> k
         name=layer.name,
     )
     inputs = keras.Input(batch_shape=shapes[0])
-    model = keras.Model(inputs, pointwise(depthwise(inputs)), name=f"{layer.name}_composite")
+    causal = layer.padding == "causal"
+    padded = keras.layers.ZeroPadding1D((reach, 0), name=f"{layer.name}_padding")(inputs) if causal else inputs
+    model = keras.Model(inputs, pointwise(depthwise(padded)), name=f"{layer.name}_composite")
     weights = layer.get_weights()
     depthwise.set_weights(weights[:1])
     pointwise.set_weights(weights[1:])
     return model
+
+
+def _dense_axes(layer: Any) -> tuple[str, str, str] | None:
+    """The letters of an EinsumDense that is a Dense: axes that stay, axes that it sums over, new axes.
+
+    Example:
+        >>> _dense_axes(keras.layers.EinsumDense("abc,cde->abde", (None, 2, 3)))
+        ('ab', 'c', 'de')
+        >>> _dense_axes(keras.layers.EinsumDense("abc,acd->abd", (None, 3))) is None
+        True
+    """
+    given, _, made = layer.equation.replace(" ", "").replace("...", "").partition("->")
+    x, kernel = given.split(",")
+    stays = "".join(c for c in x if c in made and c not in kernel)
+    summed, new = (("".join(c for c in kernel if c in term)) for term in (x, made))
+    ellipsis_is_left = not layer.equation.replace(" ", "").endswith("...")
+    bias_on_new = set(layer.bias_axes or "") <= set(new)
+    plain = x == stays + summed and made == stays + new and not set(summed) & set(made)
+    return (stays, summed, new) if plain and ellipsis_is_left and bias_on_new and summed and new else None
+
+
+def _is_dense(layer: Any) -> bool:
+    return _dense_axes(layer) is not None
+
+
+@register_composite(keras.layers.EinsumDense, when=_is_dense)
+def expand_einsum_dense(layer: Any, shapes: list[tuple[int | None, ...]]) -> keras.Model:
+    """A Dense with the layer's name, between reshapes that join the axes it sums over and part the new ones."""
+    _, summed, new = _dense_axes(layer) or ("", "", "")
+    kernel, *bias = layer.get_weights()
+    letters = layer.equation.replace(" ", "").partition("->")[0].split(",")[1]
+    matrix = kernel.transpose([letters.index(c) for c in summed + new])
+    made = matrix.shape[len(summed) :]
+    units = math.prod(made)
+    kept = [-1 if size is None else size for size in shapes[0][1 : len(shapes[0]) - len(summed)]]
+    dense = keras.layers.Dense(
+        units, activation=layer.activation, use_bias=bool(bias), dtype=layer.dtype_policy, name=layer.name
+    )
+    inputs = keras.Input(batch_shape=shapes[0])
+    x = inputs
+    if len(summed) > 1:
+        x = keras.layers.Reshape((*kept, math.prod(matrix.shape[: len(summed)])), name=f"{layer.name}_join")(x)
+    x = dense(x)
+    if len(new) > 1:
+        x = keras.layers.Reshape((*kept, *made), name=f"{layer.name}_part")(x)
+    weights = [matrix.reshape(-1, units), *(np.broadcast_to(b, made).reshape(units) for b in bias)]
+    dense.set_weights(weights)
+    return keras.Model(inputs, x, name=f"{layer.name}_composite")
 
 
 @register_composite(CustomScaleLayer)
@@ -299,9 +398,12 @@ def expand_inner_activation(layer: Any, shapes: list[tuple[int | None, ...]]) ->
     return model
 
 
-register_composite(keras.layers.Conv2D, keras.layers.DepthwiseConv2D, when=_activation_is_separate)(
-    expand_inner_activation
-)
+register_composite(
+    *(keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D),
+    *(keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D),
+    *(keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose, keras.layers.Conv3DTranspose),
+    when=_activation_is_separate,
+)(expand_inner_activation)
 register_composite(keras.layers.Dense, when=_activation_is_unknown)(expand_inner_activation)
 
 

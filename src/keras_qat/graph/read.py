@@ -79,6 +79,11 @@ class Trace:
         node = self.graph.producer(tensor)
         return self.calls[node.name].output_shapes[node.outputs.index(tensor)]
 
+    def dtype(self, tensor: str) -> str:
+        """The dtype of a tensor, such as "float32"."""
+        node = self.graph.producer(tensor)
+        return self.calls[node.name].output_dtypes[node.outputs.index(tensor)]
+
 
 def trace(model: Any) -> Trace:
     """Read a Keras model that has inputs.
@@ -159,7 +164,10 @@ class _Namer:
 
     def add(self, call: FlatCall) -> None:
         operation, shapes = call.operation, call.output_shapes
+        floating = all(keras.backend.is_float_dtype(dtype) for dtype in call.output_dtypes)
         kind = kind_of(operation, len(call.inputs))
+        if not floating and kind is not OpKind.INPUT:
+            kind = OpKind.OTHER  # A sum or a slice of integers is nothing that an engine quantizes.
         layer = self._layer_name(call)
         name, number = layer, 1
         while name in self.calls:
@@ -169,7 +177,8 @@ class _Namer:
         args, kwargs = keras.tree.map_structure(self._reference, (call.args, dict(call.kwargs)))
         inputs = tuple(self.tensors[value] for value in call.inputs)
         function = None if kind is OpKind.RELU else getattr(operation, "activation", None)
-        self.nodes.append(Node(name, kind, layer, inputs, outputs, activation_name(function), type(operation)))
+        activation = activation_name(function)
+        self.nodes.append(Node(name, kind, layer, inputs, outputs, activation, type(operation), floating))
         path = (*call.path, layer)
         self.calls[name] = Call(operation, args, kwargs, shapes, call.output_dtypes, path, call.unread)
         self.tensors.update({Value(call, i): output for i, output in enumerate(outputs)})

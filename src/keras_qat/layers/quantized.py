@@ -147,37 +147,126 @@ class WeightQuantized:
         return {**config, "weight_spec": asdict(self.weight_spec)}
 
 
-@keras.saving.register_keras_serializable(package="keras_qat")
-class QuantizedConv2D(WeightQuantized, keras.layers.Conv2D):
-    """`keras.layers.Conv2D` with per-output-channel fake-quantized weights."""
-
-    kernel_reduce_axes = (0, 1, 2)
+class _ConvolutionQuantized(WeightQuantized):
+    """A convolution, whose kernel is (…, in, out)."""
 
     def convolution_op(self, inputs: Any, kernel: Any) -> Any:
         """Convolve with the rounded kernel."""
-        return super().convolution_op(inputs, keras.ops.cast(self.quantized_kernel(kernel), self.compute_dtype))
+        rounded = keras.ops.cast(self.quantized_kernel(kernel), self.compute_dtype)  # type: ignore[attr-defined]
+        return super().convolution_op(inputs, rounded)  # type: ignore[misc]
 
 
 @keras.saving.register_keras_serializable(package="keras_qat")
-class QuantizedDepthwiseConv2D(WeightQuantized, keras.layers.DepthwiseConv2D):
-    """`keras.layers.DepthwiseConv2D` with per-output-channel fake-quantized weights."""
+class QuantizedConv1D(_ConvolutionQuantized, keras.layers.Conv1D):
+    """`keras.layers.Conv1D` with per-output-channel fake-quantized weights."""
 
     kernel_reduce_axes = (0, 1)
 
     def call(self, inputs: Any) -> Any:
-        """Convolve each channel with its rounded kernel."""
-        outputs = keras.ops.depthwise_conv(
-            inputs,
+        """Convolve with the rounded kernel; Keras's own `call` of this layer doesn't use `convolution_op`."""
+        causal = self.padding == "causal"
+        outputs = keras.ops.conv(
+            keras.ops.pad(inputs, self._compute_causal_padding()) if causal else inputs,
             keras.ops.cast(self.quantized_kernel(self.kernel), self.compute_dtype),
-            strides=self.strides,
-            padding=self.padding,
+            strides=list(self.strides),
+            padding="valid" if causal else self.padding,
             dilation_rate=self.dilation_rate,
             data_format=self.data_format,
         )
-        if self.use_bias:
-            last = self.data_format == "channels_last"
-            outputs = outputs + (self.bias if last else keras.ops.reshape(self.bias, (1, -1, 1, 1)))
-        return outputs if self.activation is None else self.activation(outputs)
+        return _with_bias_and_activation(self, outputs)
+
+
+@keras.saving.register_keras_serializable(package="keras_qat")
+class QuantizedConv2D(_ConvolutionQuantized, keras.layers.Conv2D):
+    """`keras.layers.Conv2D` with per-output-channel fake-quantized weights."""
+
+    kernel_reduce_axes = (0, 1, 2)
+
+
+@keras.saving.register_keras_serializable(package="keras_qat")
+class QuantizedConv3D(_ConvolutionQuantized, keras.layers.Conv3D):
+    """`keras.layers.Conv3D` with per-output-channel fake-quantized weights."""
+
+    kernel_reduce_axes = (0, 1, 2, 3)
+
+
+def _with_bias_and_activation(layer: Any, outputs: Any) -> Any:
+    """What a convolution does behind its products."""
+    if layer.use_bias:
+        last = layer.data_format == "channels_last"
+        bias = layer.bias if last else keras.ops.reshape(layer.bias, (1, -1, *[1] * layer.rank))
+        outputs = outputs + bias
+    return outputs if layer.activation is None else layer.activation(outputs)
+
+
+class _DepthwiseQuantized(WeightQuantized):
+    """A depthwise convolution, whose kernel is (…, in, multiplier)."""
+
+    def call(self, inputs: Any) -> Any:
+        """Convolve each channel with its rounded kernel."""
+        layer: Any = self
+        outputs = keras.ops.depthwise_conv(
+            inputs,
+            keras.ops.cast(self.quantized_kernel(layer.kernel), layer.compute_dtype),
+            strides=layer.strides,
+            padding=layer.padding,
+            dilation_rate=layer.dilation_rate,
+            data_format=layer.data_format,
+        )
+        return _with_bias_and_activation(self, outputs)
+
+
+@keras.saving.register_keras_serializable(package="keras_qat")
+class QuantizedDepthwiseConv1D(_DepthwiseQuantized, keras.layers.DepthwiseConv1D):
+    """`keras.layers.DepthwiseConv1D` with per-output-channel fake-quantized weights."""
+
+    kernel_reduce_axes = (0,)
+
+
+@keras.saving.register_keras_serializable(package="keras_qat")
+class QuantizedDepthwiseConv2D(_DepthwiseQuantized, keras.layers.DepthwiseConv2D):
+    """`keras.layers.DepthwiseConv2D` with per-output-channel fake-quantized weights."""
+
+    kernel_reduce_axes = (0, 1)
+
+
+class _TransposeQuantized(WeightQuantized):
+    """A transposed convolution, whose kernel is (…, out, in)."""
+
+    def call(self, inputs: Any) -> Any:
+        """Convolve with the rounded kernel."""
+        layer: Any = self
+        outputs = keras.ops.conv_transpose(
+            inputs,
+            keras.ops.cast(self.quantized_kernel(layer.kernel), layer.compute_dtype),
+            strides=list(layer.strides),
+            padding=layer.padding,
+            output_padding=layer.output_padding,
+            dilation_rate=layer.dilation_rate,
+            data_format=layer.data_format,
+        )
+        return _with_bias_and_activation(self, outputs)
+
+
+@keras.saving.register_keras_serializable(package="keras_qat")
+class QuantizedConv1DTranspose(_TransposeQuantized, keras.layers.Conv1DTranspose):
+    """`keras.layers.Conv1DTranspose` with per-output-channel fake-quantized weights."""
+
+    kernel_reduce_axes = (0, 2)
+
+
+@keras.saving.register_keras_serializable(package="keras_qat")
+class QuantizedConv2DTranspose(_TransposeQuantized, keras.layers.Conv2DTranspose):
+    """`keras.layers.Conv2DTranspose` with per-output-channel fake-quantized weights."""
+
+    kernel_reduce_axes = (0, 1, 3)
+
+
+@keras.saving.register_keras_serializable(package="keras_qat")
+class QuantizedConv3DTranspose(_TransposeQuantized, keras.layers.Conv3DTranspose):
+    """`keras.layers.Conv3DTranspose` with per-output-channel fake-quantized weights."""
+
+    kernel_reduce_axes = (0, 1, 2, 4)
 
 
 @keras.saving.register_keras_serializable(package="keras_qat")
@@ -195,7 +284,13 @@ class QuantizedDense(WeightQuantized, keras.layers.Dense):
 
 
 _QUANTIZED: dict[type, type] = {
+    keras.layers.Conv1D: QuantizedConv1D,
     keras.layers.Conv2D: QuantizedConv2D,
+    keras.layers.Conv3D: QuantizedConv3D,
+    keras.layers.Conv1DTranspose: QuantizedConv1DTranspose,
+    keras.layers.Conv2DTranspose: QuantizedConv2DTranspose,
+    keras.layers.Conv3DTranspose: QuantizedConv3DTranspose,
+    keras.layers.DepthwiseConv1D: QuantizedDepthwiseConv1D,
     keras.layers.DepthwiseConv2D: QuantizedDepthwiseConv2D,
     keras.layers.Dense: QuantizedDense,
 }

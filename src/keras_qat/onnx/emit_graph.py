@@ -11,7 +11,7 @@ from keras_qat.errors import UserError
 from keras_qat.graph import OUTPUT, Trace, trace
 from keras_qat.onnx import converters as _converters  # noqa: F401  (importing registers the converters)
 from keras_qat.onnx import layout, passes, reader
-from keras_qat.onnx.emission import Emission, Step, find_converter, mark
+from keras_qat.onnx.emission import Emission, Step, convert, file_dtype, find_converter, input_dtype, mark
 from keras_qat.targets import Target
 from keras_qat.types import IoDtype, Normalization, OpKind, Precision
 
@@ -170,9 +170,12 @@ def _emit_nodes(traced: Trace, opset: int) -> tuple[Emission, list[ir.Value], li
         call = traced.calls[node.name]
         shape = call.output_shapes[0]
         if node.kind is OpKind.INPUT:
-            value = ir.val(emission.unique(node.name), ir.DataType.FLOAT, layout.named_shape(shape))
+            dtype = input_dtype(traced.dtype(node.outputs[0]))
+            value = ir.val(emission.unique(node.name), dtype, layout.named_shape(shape))
             inputs.append(value)
             with _marking(emission, node.name):
+                if dtype.is_floating_point():
+                    value = emission.cast(value, ir.DataType.FLOAT, node.name, shape)
                 values[node.outputs[0]] = emission.to_file_layout(value, shape, node.name)
             continue
         step = Step(
@@ -183,10 +186,14 @@ def _emit_nodes(traced: Trace, opset: int) -> tuple[Emission, list[ir.Value], li
             output_shape=shape,
             args=call.args,
             kwargs=call.kwargs,
+            output_shapes=call.output_shapes,
+            dtype=file_dtype(call.output_dtypes[0]),
+            path="/".join(call.path) or None,
+            unread=call.unread,
         )
         with _marking(emission, node.name):
-            converted = find_converter(call.operation, "/".join(call.path), call.unread)(emission, step)
-        values.update(zip(node.outputs, converted if isinstance(converted, tuple) else (converted,), strict=True))
+            converted = convert(emission, step)
+        values.update(zip(node.outputs, converted, strict=True))
     outputs: list[ir.Value] = []
     for name in traced.graph.outputs:
         with _marking(emission, OUTPUT):
@@ -197,7 +204,20 @@ def _emit_nodes(traced: Trace, opset: int) -> tuple[Emission, list[ir.Value], li
         if value.name in {o.name for o in outputs}:
             value.name = emission.unique(f"{name}_again")
         outputs.append(value)
+    if not emission.batch_is_kept:
+        _unname_batches(emission)
     return emission, inputs, outputs
+
+
+def _unname_batches(emission: Emission) -> None:
+    """Leave the first axis of every computed tensor open.
+
+    Where frames became images, "batch" would name two sizes, and ONNX Runtime gives tensors of one named size one
+    buffer.
+    """
+    for value in (output for node in emission.tape.nodes for output in node.outputs):
+        if value.shape is not None:
+            value.shape = ir.Shape([None if size == layout.BATCH else size for size in value.shape])
 
 
 @contextmanager

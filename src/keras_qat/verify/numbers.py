@@ -203,7 +203,7 @@ def _integers(x_hat: np.ndarray, layer: FakeQuantize, layout: onnx.Layout) -> np
     """The stored integers of a fake-quantized tensor, in the file's layout."""
     s = np.asarray(keras.ops.convert_to_numpy(scale_of(layer.amax, layer.spec)))
     q = (np.round(x_hat / s) + layer.spec.zero_point).astype(layer.spec.storage)
-    return np.ascontiguousarray(q.transpose(layout.to_file)) if layout.moves(q.ndim) else q
+    return np.ascontiguousarray(q.transpose(layout.to_file(q.ndim)))
 
 
 def _output_steps(deployed: np.ndarray, simulated: np.ndarray) -> np.ndarray:

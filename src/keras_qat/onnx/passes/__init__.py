@@ -10,6 +10,7 @@ from keras_qat.onnx.passes import (
     pads_and_strides,
     quantize_dense_bias,
     share_constants,
+    subpixel,
 )
 from keras_qat.targets import Target
 from keras_qat.types import IoDtype, Normalization, Precision
@@ -50,4 +51,5 @@ def passes_for(
         )
     bias = (quantize_dense_bias.QuantizeDenseBias(),) if target is not None and target.int32_dense_bias else ()
     strides = (pads_and_strides.PoolStrides(),) if target is not None and target.pools_strides else ()
-    return (*folds, *bias, *strides, RemoveUnusedNodesPass(), share_constants.ShareConstants(), *head)
+    phases = (subpixel.SubPixel(),) if target is not None and target.convolves_transposed else ()
+    return (*folds, *phases, *bias, *strides, RemoveUnusedNodesPass(), share_constants.ShareConstants(), *head)
