@@ -254,13 +254,14 @@ def test_a_model_of_any_size_has_the_shapes_of_its_call() -> None:
     assert traced.shape("conv#2") == (2, 3, 5, 4)
 
 
-def test_a_shared_kernel_is_stored_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("filters", [2, 24])
+def test_a_shared_kernel_is_stored_once(filters: int, tmp_path: Path) -> None:
     image = keras.Input((16, 16, 3), name="image")
-    head = layers.Conv2D(24, 3, padding="same", name="head")
+    head = layers.Conv2D(filters, 3, padding="same", name="head")
     model = keras.Model(image, [head(image), head(layers.MaxPooling2D()(image)), head(image * 0.5)])
     export_onnx(model, tmp_path / "float.onnx")
     kernels = [t for t in onnx.load(tmp_path / "float.onnx").graph.initializer if len(t.dims) == 4]
-    assert [list(kernel.dims) for kernel in kernels] == [[24, 3, 3, 3]]
+    assert [list(kernel.dims) for kernel in kernels] == [[filters, 3, 3, 3]]
 
 
 # --- what is refused --------------------------------------------------------------------------------------------------
