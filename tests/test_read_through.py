@@ -16,6 +16,8 @@ import pytest
 from keras_qat import export_onnx, quantize
 from keras_qat.errors import UnsupportedModelError
 from keras_qat.graph import Graph, non_negative_tensors, trace
+from keras_qat.graph.kinds import _BUILT_IN, _EXPANSIONS
+from keras_qat.onnx.emission import _CONVERTERS
 from keras_qat.types import OpKind
 
 layers, ops = keras.layers, keras.ops
@@ -254,6 +256,14 @@ def test_own_kernels_and_steps_in_time_get_integer_weights() -> None:
     assert {"own_depthwise_conv", "own_depthwise_conv_2"} <= graph.by_name.keys()
     steps = trace(network(BODIES["steps in time"])).graph
     assert [node.name for node in steps.nodes if node.layer == "conv"] == ["conv", "conv#2"]
+
+
+def test_every_layer_with_a_converter_is_one_node_before_the_converters_are_imported() -> None:
+    """Otherwise a layer would be read through, or not, depending on what was imported."""
+    with_converter = {
+        kind for kind in _CONVERTERS if issubclass(kind, layers.Layer) and kind.__module__[:6] == "keras."
+    }
+    assert with_converter - _EXPANSIONS.keys() <= _BUILT_IN.keys()
 
 
 # --- shapes -----------------------------------------------------------------------------------------------------------

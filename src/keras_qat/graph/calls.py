@@ -61,10 +61,11 @@ def calls_in_order(values: Iterable[Value], known: Iterable[Value] = ()) -> Iter
         Each call, after the calls that make its inputs.
 
     Example:
+        >>> import keras
+        >>> from keras_qat.graph.flatten import flatten
         >>> x = keras.Input((4,), name="x")
         >>> shared = keras.layers.Dense(4)
         >>> model = keras.Model(x, keras.layers.Add()([shared(keras.layers.ReLU(name="relu")(x)), shared(x)]))
-        >>> from keras_qat.graph.flatten import flatten
         >>> [type(call.operation).__name__ for call in calls_in_order([flatten(model).outputs])]
         ['InputLayer', 'ReLU', 'Dense', 'Dense', 'Add']
     """

@@ -220,6 +220,17 @@ _KINDS: tuple[tuple[OpKind | Classifier, tuple[type, ...]], ...] = (
         (
             *(keras.layers.Subtract, keras.layers.Maximum, keras.layers.Minimum, keras.layers.Average),
             *(keras.layers.LayerNormalization,),
+            *(
+                keras.layers.AdaptiveAveragePooling1D,
+                keras.layers.AdaptiveAveragePooling2D,
+                keras.layers.AdaptiveAveragePooling3D,
+            ),
+            *(keras.layers.AdaptiveMaxPooling1D, keras.layers.AdaptiveMaxPooling2D, keras.layers.AdaptiveMaxPooling3D),
+            *(keras.layers.Bidirectional, keras.layers.CenterCrop, keras.layers.ConvLSTM1D),
+            *(keras.layers.ConvLSTM2D, keras.layers.ConvLSTM3D, keras.layers.Dot),
+            *(keras.layers.Embedding, keras.layers.GRU, keras.layers.GroupNormalization),
+            *(keras.layers.LSTM, keras.layers.RMSNormalization, keras.layers.RandomCrop),
+            *(keras.layers.Resizing, keras.layers.SimpleRNN, keras.layers.UnitNormalization),
         ),
     ),
 )

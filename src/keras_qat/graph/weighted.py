@@ -87,8 +87,8 @@ def weighted_layer(operation: Any, x: Any, kernel: Any) -> keras.layers.Layer | 
         the operands isn't float32.
 
     Example:
-        >>> weighted_layer(numpy.Matmul(), keras.KerasTensor((None, 4)), np.ones((4, 2), "float32")).kernel.shape
-        (4, 2)
+        >>> weighted_layer(numpy.Matmul(), keras.KerasTensor((None, 4)), np.ones((4, 2), "float32")).units
+        2
     """
     numbers = np.asarray(keras.ops.convert_to_numpy(kernel))
     layer: Any = _REWRITES[type(operation)](operation, numbers)
