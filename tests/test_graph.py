@@ -366,6 +366,18 @@ def test_clipped_and_plain_relu_are_non_negative_but_leaky_is_not() -> None:
     assert non_negative_tensors(trace(keras.Model(inputs, outputs)).graph) == {"plain", "six"}
 
 
+def test_a_registered_layer_of_the_user_may_go_on_after_its_activation() -> None:
+    class Offset(layers.Dense):
+        def call(self, x: keras.KerasTensor) -> keras.KerasTensor:
+            return super().call(x) - 1.0
+
+    register_kind(Offset, OpKind.DENSE)
+    inputs = keras.Input((4,), name="image")
+    graph = trace(keras.Model(inputs, Offset(2, activation="relu", name="offset")(inputs))).graph
+    assert graph.by_name["offset"].kind is OpKind.DENSE
+    assert non_negative_tensors(graph) == frozenset()
+
+
 def test_sole_consumer() -> None:
     inputs = keras.Input((4,), name="image")
     a, b = layers.ReLU(name="a")(inputs), layers.ReLU(name="b")(inputs)

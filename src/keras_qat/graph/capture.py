@@ -65,13 +65,23 @@ def capture(layer: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Cap
             outputs = call_at_inference(layer, layer.call, args, kwargs)
         except Exception as error:  # whatever the user's code raises
             raise UnreadableError(
-                f"its call fails on symbolic tensors ({type(error).__name__}: {one_line(error)})"
+                f"its call fails on symbolic tensors ({type(error).__name__}: {one_line(error)}){_hint(error, given)}"
             ) from error
         flat = keras.tree.flatten(outputs)
         if not all(isinstance(tensor, keras.KerasTensor) for tensor in flat):
             raise UnreadableError("an output of its call is not a symbolic tensor")
         nodes = _nodes_behind(flat, {id(tensor) for tensor in given})
     return Captured(nodes, outputs)
+
+
+def _hint(error: Exception, given: list[Any]) -> str:
+    """What to try where the code computes with a size that is open."""
+    if "None" not in str(error) or not any(None in tensor.shape for tensor in given):
+        return ""
+    return (
+        "; an open size is None there, the batch too: where the code computes with it, fix it by a model around, "
+        "`x = keras.Input(batch_shape=(1, …)); keras.Model(x, model(x))`"
+    )
 
 
 def call_at_inference(

@@ -20,7 +20,7 @@ from keras.src.ops import core, nn, numpy  # the operations behind `keras.ops` c
 
 from keras_qat.graph.capture import unchanged
 from keras_qat.graph.copying import copy_by_settings
-from keras_qat.graph.registry import KINDS, Classifier, known_type, register_kind
+from keras_qat.graph.registry import KINDS, Classifier, known_type, plain_type, register_kind
 from keras_qat.types import OpKind
 
 _WITH_A_CONSTANT = {OpKind.ADD: OpKind.SCALE, OpKind.MULTIPLY: OpKind.SCALE, OpKind.MATMUL: OpKind.OTHER}
@@ -95,6 +95,30 @@ def activation_name(function: Any) -> str | None:
     if function is None or function is keras.activations.linear:
         return None
     return _keras_name(function) or _dotted_name(function)
+
+
+def last_activation(operation: Any) -> str | None:
+    """The name of the activation with which a layer ends.
+
+    Args:
+        operation: a layer, or an operation of `keras.ops`.
+
+    Returns:
+        As `activation_name`. For a layer that isn't one of Keras's or of keras-qat, which may go on after its
+        activation, the name of its class with a dot.
+
+    Example:
+        >>> last_activation(keras.layers.Dense(2, activation="relu"))
+        'relu'
+    """
+    function, kind = getattr(operation, "activation", None), plain_type(operation)
+    if function is None or kind.__module__.partition(".")[0] in _ENDS_IN_ACTIVATION:
+        return activation_name(function)
+    return _dotted_name(kind)
+
+
+_ENDS_IN_ACTIVATION = frozenset({"keras", "keras_qat"})
+"""The packages whose layers compute nothing after their activation."""
 
 
 def _keras_name(function: Any) -> str | None:

@@ -18,7 +18,7 @@ from keras_qat.errors import UnsupportedModelError
 from keras_qat.graph.calls import FlatCall, Value, calls_in_order
 from keras_qat.graph.facts import Graph, Node
 from keras_qat.graph.flatten import flatten
-from keras_qat.graph.kinds import activation_name, kind_of
+from keras_qat.graph.kinds import kind_of, last_activation
 from keras_qat.types import OpKind
 
 
@@ -176,8 +176,7 @@ class _Namer:
         outputs = tuple(name if i == 0 else f"{name}:{i}" for i in range(len(shapes)))
         args, kwargs = keras.tree.map_structure(self._reference, (call.args, dict(call.kwargs)))
         inputs = tuple(self.tensors[value] for value in call.inputs)
-        function = None if kind is OpKind.RELU else getattr(operation, "activation", None)
-        activation = activation_name(function)
+        activation = None if kind is OpKind.RELU else last_activation(operation)
         self.nodes.append(Node(name, kind, layer, inputs, outputs, activation, type(operation), floating))
         path = (*call.path, layer)
         self.calls[name] = Call(operation, args, kwargs, shapes, call.output_dtypes, path, call.unread)
