@@ -356,6 +356,17 @@ def find_converter(layer: Any, name: str | None = None, unread: str | None = Non
     )
 
 
+def has_converter(layer_type: type) -> bool:
+    """Whether a converter is registered for exactly this type of layer or operation.
+
+    Example:
+        >>> import keras
+        >>> has_converter(keras.layers.TextVectorization)
+        False
+    """
+    return layer_type in _CONVERTERS
+
+
 def convert(emission: Emission, step: Step) -> tuple[ir.Value, ...]:
     """Add the nodes of one step.
 
