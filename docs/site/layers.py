@@ -57,7 +57,7 @@ _COMPOSITES: Mapping[str, str] = {
 }
 
 _READ = (
-    *("AdditiveAttention", "Attention", "GroupQueryAttention", "Lambda", "MultiHeadAttention", "Pipeline"),
+    *("Attention", "GroupQueryAttention", "Lambda", "MultiHeadAttention", "Pipeline"),
     *("SpectralNormalization",),
 )
 """Layers of Keras that are read through."""
