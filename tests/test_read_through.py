@@ -28,6 +28,19 @@ def relu(x: Any) -> Any:
     return ops.relu(x) - 0.5
 
 
+class LearnedScale(layers.Layer):
+    """A weight on the left of an operator, and a reshape with the open batch size."""
+
+    def build(self, shape: Any) -> None:
+        self.scale = self.add_weight(shape=(shape[-1],), initializer="random_normal", name="scale")
+
+    def call(self, x: Any) -> Any:
+        batch, height, width, channels = ops.shape(x)
+        rows = ops.reshape(1.0 - self.scale * x, (batch, height * width, channels))
+        rows = ops.reshape(self.scale + rows, (batch, -1, 2 * channels))
+        return ops.reshape(rows, (-1, height, width, channels))
+
+
 class ShiftedReLU(layers.ReLU):
     def call(self, inputs: Any) -> Any:
         return super().call(inputs) - 0.5
@@ -160,6 +173,7 @@ BODIES: dict[str, Callable[[Any], Any]] = {
     "a subclass with its own arguments": DepthwiseOfOldFiles(3, groups=1, name="depthwise"),
     "a functional subclass with its own call": functional_part(Doubled),
     "a functional subclass with its own training": functional_part(Trained),
+    "a weight on the left": LearnedScale(name="scale"),
     "a weight of its own": Gain(name="gain"),
     "kernels of its own": OwnConvolutions(name="own"),
     "steps in time": lambda x: in_time(layers.Conv2D(4, 3, name="conv"), x),
@@ -254,13 +268,14 @@ def test_a_model_of_any_size_has_the_shapes_of_its_call() -> None:
     assert traced.shape("conv#2") == (2, 3, 5, 4)
 
 
-def test_a_shared_kernel_is_stored_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("filters", [2, 24])
+def test_a_shared_kernel_is_stored_once(filters: int, tmp_path: Path) -> None:
     image = keras.Input((16, 16, 3), name="image")
-    head = layers.Conv2D(24, 3, padding="same", name="head")
+    head = layers.Conv2D(filters, 3, padding="same", name="head")
     model = keras.Model(image, [head(image), head(layers.MaxPooling2D()(image)), head(image * 0.5)])
     export_onnx(model, tmp_path / "float.onnx")
     kernels = [t for t in onnx.load(tmp_path / "float.onnx").graph.initializer if len(t.dims) == 4]
-    assert [list(kernel.dims) for kernel in kernels] == [[24, 3, 3, 3]]
+    assert [list(kernel.dims) for kernel in kernels] == [[filters, 3, 3, 3]]
 
 
 # --- what is refused --------------------------------------------------------------------------------------------------

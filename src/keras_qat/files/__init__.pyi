@@ -3,6 +3,7 @@ from .ownership import is_marked, locked, mark, remove_own, require_apart, requi
 from .paths import (
     FACTS_FILE,
     RUN_MARKER,
+    is_model_path,
     require_engine_model,
     require_image,
     require_model_file,
@@ -34,6 +35,7 @@ __all__ = [
     "is_file",
     "is_folder",
     "is_marked",
+    "is_model_path",
     "is_there",
     "locked",
     "mark",

@@ -12,6 +12,7 @@ from typing import Any
 
 import keras
 from keras.src import backend
+from keras.src.backend.common.variables import Variable  # the class that has the operators of every backend's weights
 
 from keras_qat.text import one_line
 
@@ -59,7 +60,7 @@ def capture(layer: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Cap
         ['Relu', 'TrueDivide']
     """
     given = [x for x in keras.tree.flatten((args, dict(kwargs))) if isinstance(x, keras.KerasTensor)]
-    with unchanged(layer):
+    with unchanged(layer), _symbolic_operators():
         try:
             outputs = call_at_inference(layer, layer.call, args, kwargs)
         except Exception as error:  # whatever the user's code raises
@@ -105,6 +106,43 @@ def call_at_inference(
         finally:
             context.set_value("training", before)
             layer._maybe_reset_call_context()  # noqa: SLF001
+
+
+_OPERATORS: Mapping[str, Callable[..., Any]] = {
+    "__add__": keras.ops.add,
+    "__sub__": keras.ops.subtract,
+    "__mul__": keras.ops.multiply,
+    "__truediv__": keras.ops.true_divide,
+    "__floordiv__": keras.ops.floor_divide,
+    "__mod__": keras.ops.mod,
+    "__pow__": keras.ops.power,
+    "__matmul__": keras.ops.matmul,
+}
+"""What each operator with a weight on its left side computes."""
+
+
+@contextmanager
+def _symbolic_operators() -> Iterator[None]:
+    """Let the operators of weights take symbolic tensors in the block, as in `self.scale * x`.
+
+    Keras's own pass on to the backend, which refuses symbolic tensors; for all else they stay what they are.
+    """
+    before = {name: getattr(Variable, name) for name in _OPERATORS}
+
+    def operator(name: str) -> Callable[..., Any]:
+        def compute(self: Any, other: Any) -> Any:
+            symbolic = isinstance(other, keras.KerasTensor)
+            return _OPERATORS[name](self, other) if symbolic else before[name](self, other)
+
+        return compute
+
+    try:
+        for name in _OPERATORS:
+            setattr(Variable, name, operator(name))
+        yield
+    finally:
+        for name, method in before.items():
+            setattr(Variable, name, method)
 
 
 def _nodes_behind(outputs: list[Any], given: set[int]) -> tuple[Any, ...]:

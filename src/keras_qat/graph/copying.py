@@ -4,9 +4,11 @@ Keras copies a layer by its configuration, in which every function, regularizer 
 those back that are registered. A user's own are rarely registered, so the copy is given the objects themselves.
 """
 
+from inspect import Parameter, signature
 from typing import Any
 
 import keras
+from keras.src.utils.python_utils import is_default  # marks the `get_config` that a class didn't define
 
 
 def layer_settings(layer: Any, layer_type: type | None = None) -> dict[str, Any]:
@@ -32,7 +34,7 @@ def layer_settings(layer: Any, layer_type: type | None = None) -> dict[str, Any]
     # `get_config` reads a stand-in that has a function of Keras in place of each, which Keras can serialize.
     bare = object.__new__(wanted)
     vars(bare).update({**vars(layer), **dict.fromkeys(held, keras.activations.linear)})
-    config: dict[str, Any] = wanted.get_config(bare)
+    config: dict[str, Any] = _common_settings(layer) if _has_no_settings(wanted) else wanted.get_config(bare)
     objects = {key: held[key] for key in config if key in held}
     policy = {"dtype": layer.dtype_policy} if "dtype" in config else {}
     return {**config, **objects, **policy}
@@ -55,6 +57,16 @@ def copy_by_settings(layer: Any, layer_type: type | None = None, **changed: Any)
     """
     wanted: Any = type(layer) if layer_type is None else layer_type
     return wanted.from_config({**layer_settings(layer, wanted), **changed})
+
+
+def _has_no_settings(layer_type: Any) -> bool:
+    """Whether a class takes the arguments of every layer only; Keras refuses some of those in its automatic configs."""
+    parameters = list(signature(layer_type.__init__).parameters.values())[1:]
+    return [parameter.kind for parameter in parameters] == [Parameter.VAR_KEYWORD] and is_default(layer_type.get_config)
+
+
+def _common_settings(layer: Any) -> dict[str, Any]:
+    return {"name": layer.name, "trainable": layer.trainable, "dtype": layer.dtype_policy}
 
 
 def _is_code(value: Any) -> bool:

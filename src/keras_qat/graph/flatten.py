@@ -11,14 +11,16 @@ backbone for images of any size, called on 224 x 224, has 224 x 224. A call is o
 """
 
 import inspect
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
 from keras.src.models.functional import Functional  # has no public name
-from keras.src.ops import core
+from keras.src.ops import core, numpy
 
 from keras_qat.errors import UnsupportedModelError
 from keras_qat.graph import attention as _attention  # noqa: F401  (importing registers its composites)
@@ -221,17 +223,21 @@ class _Reader:
     ) -> Any:
         """The outputs of one call of a layer or operation, or of the weighted layer that stands for it."""
         outputs = _output_specs(node, args, kwargs)
+        given = _tensors_of((args, kwargs))
+        operation = node.operation
+        if isinstance(operation, numpy.Reshape):
+            operation, outputs = _with_sizes(operation, given[0], outputs)
         weighted = self._weighted(node.operation, args, kwargs)
         if weighted is not None:
-            args, kwargs = tuple(_tensors_of((args, kwargs))), {}
+            args, kwargs = tuple(given), {}
         filled, named = keras.tree.map_structure(
             lambda x: self.value(x) if isinstance(x, keras.KerasTensor) else _constant(x), (args, kwargs)
         )
         call = FlatCall(
-            node.operation if weighted is None else weighted,
+            weighted or operation,
             filled,
             named,
-            inputs=tuple(map(self.value, _tensors_of((args, kwargs)))),
+            inputs=tuple(map(self.value, given)),
             output_shapes=tuple(tuple(t.shape) for t in outputs),
             output_dtypes=tuple(str(t.dtype) for t in outputs),
             name=place.name(node.operation),
@@ -299,6 +305,19 @@ def _output_specs(node: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> l
     if all(a.shape == b.shape and a.dtype == b.dtype for a, b in zip(before, given, strict=True)):
         return list(node.outputs)
     return list(keras.tree.flatten(node.operation.compute_output_spec(*args, **kwargs)))
+
+
+def _with_sizes(operation: Any, x: Any, outputs: list[Any]) -> tuple[Any, list[Any]]:
+    """A reshape that runs, and its output: only symbolic calls take `None` for the batch, with or without a -1."""
+    wanted = tuple(operation.newshape)
+    if None not in wanted:
+        return operation, outputs
+    if wanted[0] is None and None not in (*x.shape[1:], *wanted[1:]):
+        rest = math.prod(x.shape[1:]) // math.prod(size for size in wanted[1:] if size != -1)
+        wanted = (None, *(rest if size == -1 else size for size in wanted[1:]))
+    runnable = copy(operation)
+    runnable.newshape = tuple(-1 if size is None else size for size in wanted)
+    return runnable, [keras.KerasTensor(wanted, x.dtype)]
 
 
 def _require_inference(layer: Any, node: Any, kwargs: Mapping[str, Any], place: _Place) -> None:

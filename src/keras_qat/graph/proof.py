@@ -56,7 +56,12 @@ def require_the_same(
         if any(None in symbol.shape[1:] for symbol in symbols):
             return  # the size that was tried need not be one that the layer takes
         raise UnreadableError(f"its call fails on numbers ({type(error).__name__}: {one_line(error)})") from error
-    found = _compute(outputs, dict(zip(inputs, (numbers[id(symbol)] for symbol in symbols), strict=True)))
+    try:
+        found = _compute(outputs, dict(zip(inputs, (numbers[id(symbol)] for symbol in symbols), strict=True)))
+    except Exception as error:  # an operation that takes symbolic tensors of an open size, and no others
+        raise UnreadableError(
+            f"what its call does fails on numbers ({type(error).__name__}: {one_line(error)})"
+        ) from error
     for one, other in zip(expected, found, strict=True):
         _require_close(*(np.asarray(keras.ops.convert_to_numpy(x)) for x in (one, other)))
     _proven[layer].add(shapes)

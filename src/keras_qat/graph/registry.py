@@ -110,6 +110,21 @@ def lookup(operation: Any, table: Mapping[type, T]) -> T:
     return table[known]
 
 
+def plain_type(layer: Any) -> type:
+    """The registered type of a layer, which is a parent of its own type if that computes the same; else its own type.
+
+    Example:
+        >>> class Plain:
+        ...     pass
+        >>> class Named(Plain):
+        ...     pass
+        >>> register_kind(Plain, OpKind.OTHER)
+        >>> plain_type(Named()).__name__
+        'Plain'
+    """
+    return known_type(layer, KINDS) or type(layer)
+
+
 def known_type(operation: Any, table: Mapping[type, T]) -> type | None:
     """The type in a table whose entry holds for a layer or operation.
 

@@ -1,4 +1,4 @@
-"""A user's model: how to load it from its `.keras` file, and how its images are preprocessed.
+"""A user's model: how to load it from its file, and how its images are preprocessed.
 
 The preprocessing is what the user gives, or what the first layer of the model shows.
 """
@@ -14,7 +14,8 @@ import numpy as np
 from keras_qat.data import MEANINGS, OF_CHANNELS, Channels, Preprocessing
 from keras_qat.errors import StorageError, UnsupportedModelError, UserError
 from keras_qat.files import require_model_file
-from keras_qat.graph import Graph, Node, Trace, trace
+from keras_qat.graph import Graph, Node, Trace, known_type, trace
+from keras_qat.models import old_files
 from keras_qat.types import OpKind
 
 _API = (
@@ -39,13 +40,13 @@ def load_model_file(path: Path) -> Any:
     """Load a Keras model, quantized or not.
 
     Args:
-        path: the .keras file.
+        path: a `.keras` or `.h5` file, which may be of an earlier version of Keras.
 
     Returns:
         The `keras.Model`, not compiled.
 
     Raises:
-        StorageError: If the file does not exist or can't be read as a model.
+        StorageError: If the file does not exist or can't be read as a model, or is the folder of a SavedModel.
 
     Example:
         >>> load_model_file(Path("nowhere.keras"))
@@ -54,7 +55,8 @@ def load_model_file(path: Path) -> Any:
     """
     require_model_file(path)
     try:
-        return keras.saving.load_model(path, compile=False)
+        with old_files.readable_file(path) as readable:
+            return keras.saving.load_model(readable, compile=False, custom_objects=dict(old_files.OLD_CLASSES))
     except Exception as error:  # zip, JSON, HDF5 and unknown layers each fail in their own way.
         raise StorageError(
             f"The file can't be read as a Keras model: {' '.join(str(error).split())}. Received: {str(path)!r}. "
@@ -187,7 +189,8 @@ def _first_operations(graph: Graph, tensor: str) -> Sequence[Node]:
 
 def _reads_pixels(operation: Any) -> bool:
     """Whether the operation brings pixels from 0 to 255, and not numbers from 0 to 1, into a network's range."""
-    return any(kind in _SPANS and _SPANS[kind](operation) <= _SPAN for kind in type(operation).__mro__)
+    kind = known_type(operation, _SPANS)
+    return kind is not None and _SPANS[kind](operation) <= _SPAN
 
 
 def _rescaled(layer: Any) -> float:

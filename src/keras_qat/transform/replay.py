@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from keras_qat.errors import UnsupportedModelError
-from keras_qat.graph import Edge, TensorRef, Trace, copy_by_settings, layer_settings
+from keras_qat.graph import Edge, TensorRef, Trace, copy_by_settings, layer_settings, plain_type
 from keras_qat.text import one_line
 from keras_qat.types import OpKind
 
@@ -19,9 +19,11 @@ EdgeFunction = Callable[[Edge, Any], Any]
 
 
 def copy_layer(name: str, layer: Any) -> Any:
-    """A new layer of the same type and settings, without the weights.
+    """A new layer that computes the same, with the same settings, without the weights.
 
     Functions and regularizers among the settings are shared with the copy, not serialized: they needn't be registered.
+    A subclass that computes what a registered type computes becomes a layer of that type, so that the copy needs
+    neither its `__init__` nor its `get_config`.
 
     Args:
         name: name of the new layer.
@@ -43,7 +45,7 @@ def copy_layer(name: str, layer: Any) -> Any:
         operation.name = name
         return operation
     try:
-        return copy_by_settings(layer, name=name)
+        return copy_by_settings(layer, plain_type(layer), name=name)
     except Exception as error:  # whatever the class of the user raises
         raise UnsupportedModelError(
             f"The layer {layer.name!r} can't be copied, since it can't be made from its own configuration: "
@@ -150,10 +152,11 @@ class LayerCopy:
     """
 
     def __init__(self, layer: Any, name: str, *, linear: bool = False, weights_of: Any = None) -> None:
-        config = {**layer_settings(layer), "name": name}
+        kind: Any = plain_type(layer)
+        config = {**layer_settings(layer, kind), "name": name}
         if linear and "activation" in config:
             config["activation"] = None
-        self._copy, self._linear = type(layer).from_config(config), linear
+        self._copy, self._linear = kind.from_config(config), linear
         self._source, self._loaded = layer if weights_of is None else weights_of, False
 
     def __call__(self, x: Any) -> Any:

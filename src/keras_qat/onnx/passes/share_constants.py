@@ -1,12 +1,14 @@
 """One constant in place of several equal ones: a layer that is called five times has its kernel in the file once."""
 
+import re
+
 import numpy as np
 import onnx_ir as ir
 
 from keras_qat.onnx.passes.editing import array_of
 
 _LEAST_BYTES = 1024
-"""Smaller constants stay apart: they cost nothing, and their names say what they belong to."""
+"""Smaller constants of different layers stay apart: they cost nothing, and their names say what they belong to."""
 
 _HEAD = 16
 """The number of elements by which constants that differ are told apart quickly."""
@@ -20,11 +22,13 @@ class ShareConstants(ir.passes.InPlacePass):
         graph, modified = model.graph, False
         kept: dict[tuple[object, ...], list[ir.Value]] = {}
         for value in tuple(graph.initializers.values()):
-            if value.const_value is None or value.const_value.nbytes < _LEAST_BYTES or value.name is None:
+            if value.const_value is None or value.name is None:
                 continue
-            array = array_of(value)
+            name = _layer_constant(value.name)
+            array, large = array_of(value), value.const_value.nbytes >= _LEAST_BYTES
             alike = kept.setdefault((value.const_value.dtype, array.shape, array.reshape(-1)[:_HEAD].tobytes()), [])
-            first = next((one for one in alike if np.array_equal(array_of(one), array)), None)
+            candidates = alike if large else [one for one in alike if _layer_constant(one.name) == name]
+            first = next((one for one in candidates if np.array_equal(array_of(one), array)), None)
             if first is None:
                 alike.append(value)
                 continue
@@ -32,3 +36,13 @@ class ShareConstants(ir.passes.InPlacePass):
             graph.initializers.pop(value.name)
             modified = True
         return ir.passes.PassResult(model, modified)
+
+
+def _layer_constant(name: str | None) -> str:
+    """The name of a constant without the number of the call: `head#2/kernel` is the `head/kernel` of the same layer.
+
+    Example:
+        >>> _layer_constant("head#2/kernel")
+        'head/kernel'
+    """
+    return re.sub(r"#\d+", "", name or "")
