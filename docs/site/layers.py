@@ -57,7 +57,7 @@ _COMPOSITES: Mapping[str, str] = {
 }
 
 _READ = (
-    *("Attention", "GroupQueryAttention", "Lambda", "MultiHeadAttention", "Pipeline"),
+    *("AdditiveAttention", "Attention", "GroupQueryAttention", "Lambda", "MultiHeadAttention", "Pipeline"),
     *("SpectralNormalization",),
 )
 """Layers of Keras that are read through."""
