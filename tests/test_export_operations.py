@@ -48,6 +48,7 @@ ROWS: dict[str, Row] = {
         prelu=lambda x: layers.PReLU()(x),
         prelu_shared=lambda x: layers.PReLU(shared_axes=[1, 2])(x),
         elu_alpha=lambda x: layers.ELU(0.3)(x),
+        celu_alpha=lambda x: ops.celu(x, 0.3),
         gelu_approximate=lambda x: ops.gelu(x, approximate=True),
         relu_slope_and_maximum=lambda x: layers.ReLU(1.0, negative_slope=0.2, threshold=0.3)(x),
         relu_slope_and_ceiling=lambda x: layers.ReLU(1.0, negative_slope=0.2)(x),
@@ -269,6 +270,9 @@ ROWS: dict[str, Row] = {
         attention_grouped=lambda a, b: ops.dot_product_attention(
             ops.reshape(a, (-1, 5, 4, 2)), *[ops.reshape(x, (-1, 5, 2, 4))[..., :2] for x in (b, a)]
         ),
+        attention_layer=lambda a, b: layers.MultiHeadAttention(2, 4)(a, b, use_causal_mask=True),
+        attention_layer_of_groups=lambda a, b: layers.GroupQueryAttention(4, 4, 2)(a, b),
+        attention_of_keras=lambda a, b: layers.Attention()([a, b]),
         take=lambda a, b: ops.take(a, [2, 0, 2], axis=1) + ops.take(b, np.array([0, 1, 4]), axis=-2),
         take_along_axis=lambda a, b: ops.take_along_axis(a, ops.argsort(b, axis=1), axis=1),
         top_k=lambda a, b: ops.add(*[ops.cast(x, "float32") for x in ops.top_k(a + b, 3)]),
@@ -359,3 +363,43 @@ def check_float_file(model: keras.Model, folder: Path) -> None:
 @pytest.mark.parametrize("row", ROWS)
 def test_float_file_is_what_keras_computes(row: str, tmp_path: Path) -> None:
     check_float_file(build(*ROWS[row]), tmp_path)
+
+
+OTHER_FORMS: dict[str, dict[str, Any]] = {
+    "opset 13": {"opset": 13},
+    "opset 21": {"opset": 21},
+    "fp16": {"precision": "fp16"},
+}
+ROWS_OF_OTHER_FORMS = (
+    *("reductions", "moments", "truths", "layer_norm", "layer_norm_of_height", "group_norm", "resizing_larger"),
+    *("indexing", "casts", "integers", "attention_causal", "triangles", "top_k", "lstm_sequence", "celu_alpha"),
+)
+
+
+@pytest.mark.parametrize("form", OTHER_FORMS)
+@pytest.mark.parametrize("row", ROWS_OF_OTHER_FORMS)
+def test_other_opsets_and_half_precision(row: str, form: str, tmp_path: Path) -> None:
+    model = build(*ROWS[row])
+    inputs = draw(model)
+    path = export_onnx(model, tmp_path / "model.onnx", **OTHER_FORMS[form])
+    onnx.checker.check_model(onnx.load(path), full_check=True)
+    half = form == "fp16"
+    for y, made in zip(
+        keras.tree.flatten(model.predict_on_batch(inputs)), run_file(path, inputs, optimize=not half), strict=True
+    ):
+        # A number that lies at the border of two integers may fall on either side in half precision.
+        assert np.median(np.abs(made - y)) <= (2e-2 if half else 1e-4) * np.abs(y).max()
+
+
+def test_input_types_are_kept(tmp_path: Path) -> None:
+    inputs = [keras.Input((4, 4, 3), dtype=dtype, name=dtype) for dtype in ("uint8", "float16", "int32")]
+    pixels, half, index = inputs
+    merged = layers.Concatenate()(
+        [layers.Rescaling(1 / 255)(pixels), ops.cast(half, "float32"), ops.cast(index, "float32")]
+    )
+    model = keras.Model(inputs, layers.Conv2D(2, 3)(merged))
+    path = export_onnx(model, tmp_path / "model.onnx")
+    rng = np.random.default_rng(0)
+    x = [rng.integers(0, 9, (2, 4, 4, 3)).astype(t.dtype) for t in inputs]
+    (made,) = run_file(path, x)
+    np.testing.assert_allclose(made, model.predict_on_batch(x), rtol=1e-4, atol=1e-5)

@@ -40,6 +40,12 @@ def _attention(x: Any) -> Any:
     return layers.Dense(3)(layers.GlobalAveragePooling1D()(layers.Add()([out, tokens])))
 
 
+def _attention_layer(x: Any) -> Any:
+    tokens = ops.reshape(layers.Conv2D(8, 2, strides=2, activation="relu")(x), (-1, 30, 8))
+    mixed = layers.Add()([layers.MultiHeadAttention(2, 4)(tokens, tokens), tokens])
+    return layers.Dense(3)(layers.GlobalAveragePooling1D()(layers.LayerNormalization()(mixed)))
+
+
 ROWS: dict[str, tuple[Callable[[Any], Any], tuple[int, ...]]] = {
     "series": (
         lambda x: layers.Dense(3)(
@@ -119,6 +125,7 @@ ROWS: dict[str, tuple[Callable[[Any], Any], tuple[int, ...]]] = {
         VECTOR,
     ),
     "attention": (_attention, IMAGE),
+    "attention_layer": (_attention_layer, IMAGE),
     "depth_to_space": (
         lambda x: layers.Conv2D(4, 1)(ops.depth_to_space(layers.Conv2D(8, 3, activation="relu")(x), 2)),
         IMAGE,

@@ -2,7 +2,7 @@ from .copying import copy_by_settings, layer_settings
 from .facts import OUTPUT, Edge, Graph, Node, non_negative_tensors
 from .kinds import IDENTITY_LAYERS, activation_name, kind_of
 from .read import Call, TensorRef, Trace, input_names, trace
-from .registry import known_type, lookup, plain_type, register_kind, register_like, register_whole
+from .registry import is_registered, known_type, lookup, plain_type, register_kind, register_like, register_whole
 from .scores import best_class, classes_of, per_class, score_meaning
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "classes_of",
     "copy_by_settings",
     "input_names",
+    "is_registered",
     "kind_of",
     "known_type",
     "layer_settings",

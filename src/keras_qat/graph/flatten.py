@@ -10,6 +10,7 @@ backbone for images of any size, called on 224 x 224, has 224 x 224. A call is o
 - of any other layer: its `call` is run on symbolic tensors and the calls that it makes are read (`capture.py`).
 """
 
+import inspect
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -22,6 +23,7 @@ from keras.src.models.functional import Functional  # has no public name
 from keras.src.ops import core, numpy
 
 from keras_qat.errors import UnsupportedModelError
+from keras_qat.graph import attention as _attention  # noqa: F401  (importing registers its composites)
 from keras_qat.graph.calls import FlatCall, Value
 from keras_qat.graph.capture import UnreadableError, capture, names_of_parts
 from keras_qat.graph.kinds import find_expansion, is_known
@@ -252,7 +254,8 @@ class _Reader:
             return None
         if id(operation) not in self._expanded:
             shapes = [tuple(tensor.shape) for tensor in _tensors_of((args, kwargs))]
-            self._expanded[id(operation)] = expand(operation, shapes)
+            named = () if isinstance(operation, keras.layers.Layer) else (_by_name(operation, args, kwargs),)
+            self._expanded[id(operation)] = expand(operation, shapes, *named)
         return self._expanded[id(operation)]
 
     def read(
@@ -279,6 +282,12 @@ class _Reader:
             flat_outputs = keras.tree.flatten(outputs)
             require_the_same(layer, args, kwargs, [self.value(t) for t in given], [self.value(t) for t in flat_outputs])
         return outputs
+
+
+def _by_name(operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Mapping[str, Any]:
+    """The arguments of a call of an operation by the names of its parameters, weights as numbers."""
+    bound = inspect.signature(operation.call).bind(*args, **kwargs).arguments
+    return {name: _constant(argument) for name, argument in bound.items()}
 
 
 def _tensors_of(arguments: Any) -> list[Any]:

@@ -6,13 +6,11 @@ its own, such as swish, that doesn't run inside its kernel: ONNX Runtime convolv
 the convolution itself is quantized.
 """
 
-import math
 import sys
 from collections.abc import Callable
 from typing import Any
 
 import keras
-import numpy as np
 from keras.src.activations.activations import ReLU  # the operation behind `keras.activations.relu`
 from keras.src.applications.convnext import LayerScale  # scales the residual branches of that network
 from keras.src.applications.inception_resnet_v2 import CustomScaleLayer  # scales the residual branches of that network
@@ -266,10 +264,11 @@ for _type, _kind in _BUILT_IN.items():
     register_kind(_type, _kind)
 
 
-Expansion = Callable[[Any, list[tuple[int | None, ...]]], keras.Model | None]
+Expansion = Callable[..., keras.Model | None]
 """(layer, shapes of its inputs) → a Functional model that computes the same, with the layer's weights.
 
-`None` for inputs of shapes for which there is no such model.
+For an operation of `keras.ops`: (operation, shapes of its inputs, arguments of the call by name). The inputs of the
+model are the tensors of the call in their order. `None` where there is no such model.
 """
 
 _EXPANSIONS: dict[type, tuple[Expansion, Callable[[Any], bool]]] = {}
@@ -348,54 +347,6 @@ def expand_separable_conv(layer: Any, shapes: list[tuple[int | None, ...]]) -> k
     depthwise.set_weights(weights[:1])
     pointwise.set_weights(weights[1:])
     return model
-
-
-def _dense_axes(layer: Any) -> tuple[str, str, str] | None:
-    """The letters of an EinsumDense that is a Dense: axes that stay, axes that it sums over, new axes.
-
-    Example:
-        >>> _dense_axes(keras.layers.EinsumDense("abc,cde->abde", (None, 2, 3)))
-        ('ab', 'c', 'de')
-        >>> _dense_axes(keras.layers.EinsumDense("abc,acd->abd", (None, 3))) is None
-        True
-    """
-    given, _, made = layer.equation.replace(" ", "").replace("...", "").partition("->")
-    x, kernel = given.split(",")
-    stays = "".join(c for c in x if c in made and c not in kernel)
-    summed, new = (("".join(c for c in kernel if c in term)) for term in (x, made))
-    ellipsis_is_left = not layer.equation.replace(" ", "").endswith("...")
-    bias_on_new = set(layer.bias_axes or "") <= set(new)
-    plain = x == stays + summed and made == stays + new and not set(summed) & set(made)
-    return (stays, summed, new) if plain and ellipsis_is_left and bias_on_new and summed and new else None
-
-
-def _is_dense(layer: Any) -> bool:
-    return _dense_axes(layer) is not None
-
-
-@register_composite(keras.layers.EinsumDense, when=_is_dense)
-def expand_einsum_dense(layer: Any, shapes: list[tuple[int | None, ...]]) -> keras.Model:
-    """A Dense with the layer's name, between reshapes that join the axes it sums over and part the new ones."""
-    _, summed, new = _dense_axes(layer) or ("", "", "")
-    kernel, *bias = layer.get_weights()
-    letters = layer.equation.replace(" ", "").partition("->")[0].split(",")[1]
-    matrix = kernel.transpose([letters.index(c) for c in summed + new])
-    made = matrix.shape[len(summed) :]
-    units = math.prod(made)
-    kept = [-1 if size is None else size for size in shapes[0][1 : len(shapes[0]) - len(summed)]]
-    dense = keras.layers.Dense(
-        units, activation=layer.activation, use_bias=bool(bias), dtype=layer.dtype_policy, name=layer.name
-    )
-    inputs = keras.Input(batch_shape=shapes[0])
-    x = inputs
-    if len(summed) > 1:
-        x = keras.layers.Reshape((*kept, math.prod(matrix.shape[: len(summed)])), name=f"{layer.name}_join")(x)
-    x = dense(x)
-    if len(new) > 1:
-        x = keras.layers.Reshape((*kept, *made), name=f"{layer.name}_part")(x)
-    weights = [matrix.reshape(-1, units), *(np.broadcast_to(b, made).reshape(units) for b in bias)]
-    dense.set_weights(weights)
-    return keras.Model(inputs, x, name=f"{layer.name}_composite")
 
 
 @register_composite(CustomScaleLayer)

@@ -58,6 +58,16 @@ def register_kind(layer_type: type, kind: OpKind | Classifier) -> None:
     KINDS[layer_type] = kind if callable(kind) and not isinstance(kind, OpKind) else lambda _: OpKind(kind)
 
 
+def is_registered(layer_type: type) -> bool:
+    """Whether exactly this type has a kind.
+
+    Example:
+        >>> is_registered(int)
+        False
+    """
+    return layer_type in KINDS
+
+
 def register_like(layer_type: type, model_type: type) -> None:
     """Register a layer type whose kind is that of another, which may be registered later.
 

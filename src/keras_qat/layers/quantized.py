@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from keras_qat.errors import UnsupportedModelError
-from keras_qat.graph import known_type, layer_settings, register_kind, register_like
+from keras_qat.graph import is_registered, known_type, layer_settings, register_kind, register_like
 from keras_qat.layers.arithmetic import SMALLEST_AMAX, fake_quantize, fake_quantize_kernel, fake_quantize_learned
 from keras_qat.types import OpKind, QuantSpec, RangeMode
 
@@ -303,10 +303,16 @@ for _float_type, _quantized_type in _QUANTIZED.items():
 def register_quantized_layer(float_type: type, quantized_type: type) -> None:
     """Let `quantized_type` replace `float_type` in quantized models.
 
+    A float type without a registered kind gets that of its parent, as a subclass of `keras.layers.Dense` does: the
+    layer is one node, and isn't read through.
+
     Args:
         float_type: a layer type with a kernel.
         quantized_type: a subclass of it that accepts a `weight_spec` and has the same weights in the same order.
     """
+    parent = next((base for base in float_type.__mro__ if base in _QUANTIZED), None)
+    if parent is not None and not is_registered(float_type):
+        register_like(float_type, parent)
     _QUANTIZED[float_type] = quantized_type
     register_like(quantized_type, float_type)
 

@@ -288,7 +288,8 @@ Converter = Callable[[Emission, Step], ir.Value | tuple[ir.Value, ...]]
 
 F = TypeVar("F", bound=Converter)
 
-_CONVERTERS: dict[type, Converter] = {}
+CONVERTERS: dict[type, Converter] = {}
+"""The converter of each type of layer or operation; complete once `keras_qat.onnx.converters` is imported."""
 
 _READS_INTEGERS: set[Converter] = set()
 
@@ -318,7 +319,7 @@ def register_converter(*layer_types: type, integers: bool = False) -> Callable[[
 
     def register(function: F) -> F:
         for layer_type in layer_types:
-            _CONVERTERS[layer_type] = function
+            CONVERTERS[layer_type] = function
             register_whole(layer_type)
         if integers:
             _READS_INTEGERS.add(function)
@@ -338,9 +339,9 @@ def find_converter(layer: Any, name: str | None = None, unread: str | None = Non
     Raises:
         UnsupportedModelError: If no converter is registered for its type.
     """
-    known = known_type(layer, _CONVERTERS)
+    known = known_type(layer, CONVERTERS)
     if known is not None:
-        return _CONVERTERS[known]
+        return CONVERTERS[known]
     what, type_name = name or layer.name, type(layer).__name__
     if unread is not None:
         raise UnsupportedModelError(

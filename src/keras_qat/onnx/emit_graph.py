@@ -11,7 +11,7 @@ from keras_qat.errors import UserError
 from keras_qat.graph import OUTPUT, Trace, trace
 from keras_qat.onnx import converters as _converters  # noqa: F401  (importing registers the converters)
 from keras_qat.onnx import layout, passes, reader
-from keras_qat.onnx.emission import Emission, Step, convert, file_dtype, find_converter, input_dtype, mark
+from keras_qat.onnx.emission import CONVERTERS, Emission, Step, convert, file_dtype, find_converter, input_dtype, mark
 from keras_qat.targets import Target
 from keras_qat.types import IoDtype, Normalization, OpKind, Precision
 
@@ -90,6 +90,17 @@ def emit(
     for one_pass in passes.passes_for(target, precision, io_dtype, normalization):
         one_pass(file)
     return file
+
+
+def has_converter(layer_type: type) -> bool:
+    """Whether a converter is registered for exactly this type of layer or operation.
+
+    Example:
+        >>> import keras
+        >>> has_converter(keras.layers.Conv2D), has_converter(keras.layers.TextVectorization)
+        (True, False)
+    """
+    return layer_type in CONVERTERS
 
 
 def require_exportable(model: Any) -> None:

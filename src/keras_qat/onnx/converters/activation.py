@@ -83,7 +83,8 @@ def _elu(f: Formula, x: ir.Value, alpha: float = 1.0) -> ir.Value:
 
 
 def _celu(f: Formula, x: ir.Value, alpha: float = 1.0) -> ir.Value:
-    return f.last("Celu", x, alpha=float(alpha))
+    """α · Elu(x / α): ONNX's Celu has no FP16 form."""
+    return f.last("Elu", x, alpha=1.0) if alpha == 1 else f.last("Mul", f("Elu", f("Div", x, alpha)), alpha)
 
 
 def _softmax(op_type: str) -> Emit:

@@ -126,10 +126,14 @@ def _top(emission: Emission, step: Step, k: int | None, *, axis: int, largest: b
 
 @register_converter(operations.Tril, operations.Triu)
 def convert_triangle(emission: Emission, step: Step) -> ir.Value:
-    """Trilu of the last two Keras axes."""
-    k = emission.constant(f"{step.name}/k", step.layer.k, np.int64)
-    upper = int(type(step.layer) is operations.Triu)
-    return _finish(emission, step, emission.op("Trilu", [in_keras_layout(emission, step), k], step.name, upper=upper))
+    """Where, by a triangle of truth values over the last two Keras axes."""
+    sizes = [size for size in step.output_shape[-2:] if size is not None]
+    if len(sizes) < len(step.output_shape[-2:]):
+        step.refuse("axes of unknown size", "Give the model a fixed input shape.")
+    cut = np.tril if type(step.layer) is operations.Tril else np.triu
+    triangle = emission.constant(f"{step.name}/triangle", cut(np.ones(sizes), step.layer.k), np.bool_)
+    zero = emission.constant(f"{step.name}/zero", 0, step.dtype.numpy())
+    return _finish(emission, step, emission.op("Where", [triangle, in_keras_layout(emission, step), zero], step.name))
 
 
 @register_converter(operations.ZerosLike, operations.OnesLike, operations.FullLike, integers=True)

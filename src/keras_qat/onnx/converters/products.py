@@ -200,8 +200,8 @@ def convert_dot_layer(emission: Emission, step: Step) -> ir.Value:
     return _finish(emission, step, value)
 
 
-_LARGE = float(np.finfo(np.float32).max) * -0.7
-"""What Keras puts in place of a masked score."""
+_MASKED = -6e4
+"""What stands in place of a masked score: FP16 holds it, and its weight is 0 beside any other score."""
 
 
 @register_converter(nn.DotProductAttention, integers=True)
@@ -218,9 +218,9 @@ def convert_attention(emission: Emission, step: Step) -> ir.Value:
     scores = emission.op("Mul", [scores, emission.constant(f"{name}/scale", scale, np.float32)], f"{name}/scaled")
     if given.get("bias") is not None:
         scores = emission.op("Add", [scores, _operand(emission, step, given["bias"])[0]], f"{name}/biased")
-    large = emission.constant(f"{name}/large", _LARGE, np.float32)
+    masked = emission.constant(f"{name}/masked_score", _MASKED, np.float32)
     for mask in _masks(emission, step, (q[1][1], k[1][1])):
-        scores = emission.op("Where", [mask, scores, large], f"{name}/masked")
+        scores = emission.op("Where", [mask, scores, masked], f"{name}/masked")
     weights = emission.op("Softmax", [scores], f"{name}/softmax", axis=-1)
     shape = (q[1][0], q[1][2], q[1][1], k[1][1])
     return _finish(emission, step, contract(emission, name, [(weights, shape), v], ["bnts", "bsnh"], "btnh"))
