@@ -186,6 +186,7 @@ def test_layer_with_two_outputs_names_the_second() -> None:
         def call(self, x: keras.KerasTensor) -> tuple[keras.KerasTensor, keras.KerasTensor]:
             return x[:, :2], x[:, 2:]
 
+    register_kind(Halves, OpKind.OTHER)
     inputs = keras.Input((4,), name="image")
     first, second = Halves(name="halves")(inputs)
     graph = trace(keras.Model(inputs, layers.Add(name="add")([second, first]))).graph
@@ -228,7 +229,11 @@ def test_activation_inside_a_layer_is_recorded(layer: keras.layers.Layer, inner:
         (layers.DepthwiseConv2D(3), OpKind.DEPTHWISE_CONV),
         (layers.GlobalMaxPooling2D(), OpKind.MAX_POOL),
         (layers.Concatenate(), OpKind.CONCAT),
-        (layers.UpSampling2D(), OpKind.OTHER),
+        (layers.UpSampling2D(), OpKind.RESIZE),
+        (layers.UpSampling2D(interpolation="bilinear"), OpKind.OTHER),
+        (layers.Conv1D(2, 3), OpKind.CONV),
+        (layers.Conv2DTranspose(2, 3), OpKind.CONV_TRANSPOSE),
+        (layers.GaussianNoise(0.1), OpKind.IDENTITY),
     ],
 )
 def test_kind_of_layer(layer: keras.layers.Layer, kind: OpKind) -> None:
@@ -292,11 +297,11 @@ def test_unbuilt_sequential_is_refused_with_the_remedy() -> None:
         trace(keras.Sequential([layers.Dense(2)], name="chain"))
 
 
-def test_subclassed_model_inside_a_functional_one_is_refused() -> None:
+def test_subclassed_model_inside_a_functional_one_is_read_through() -> None:
     """Otherwise the layers of the nested model would silently stay float."""
     inputs = keras.Input((4,))
-    with pytest.raises(UnsupportedModelError, match="Subclassed"):
-        trace(keras.Model(inputs, Subclassed(name="mine")(inputs)))
+    graph = trace(keras.Model(inputs, Subclassed(name="mine")(inputs))).graph
+    assert [(node.name, node.kind) for node in graph.nodes[1:]] == [("mine_dense", OpKind.DENSE)]
 
 
 def test_an_object_that_is_not_a_model_is_refused() -> None:
@@ -359,6 +364,18 @@ def test_clipped_and_plain_relu_are_non_negative_but_leaky_is_not() -> None:
         layers.LeakyReLU(name="leaky2")(inputs),
     ]
     assert non_negative_tensors(trace(keras.Model(inputs, outputs)).graph) == {"plain", "six"}
+
+
+def test_a_registered_layer_of_the_user_may_go_on_after_its_activation() -> None:
+    class Offset(layers.Dense):
+        def call(self, x: keras.KerasTensor) -> keras.KerasTensor:
+            return super().call(x) - 1.0
+
+    register_kind(Offset, OpKind.DENSE)
+    inputs = keras.Input((4,), name="image")
+    graph = trace(keras.Model(inputs, Offset(2, activation="relu", name="offset")(inputs))).graph
+    assert graph.by_name["offset"].kind is OpKind.DENSE
+    assert non_negative_tensors(graph) == frozenset()
 
 
 def test_sole_consumer() -> None:

@@ -385,14 +385,17 @@ def test_quantized_layer_keeps_config_and_leaves_the_float_layer_alone(case: str
 
 
 class MyConv(keras.layers.Conv2D):
-    """A user's subclass, which may compute something else than a convolution."""
+    """A user's subclass, which computes something else than a convolution."""
+
+    def convolution_op(self, inputs: Any, kernel: Any) -> Any:
+        return super().convolution_op(inputs, kernel - 1.0)
 
 
 class MyQuantizedConv(QuantizedConv2D):
     """The quantized layer that the user registers for it."""
 
 
-def test_subclass_must_be_registered() -> None:
+def test_subclass_that_computes_otherwise_must_be_registered() -> None:
     layer = MyConv(2, 3, name="mine")
     with pytest.raises(UnsupportedModelError, match=r"'mine'.*a MyConv.*Conv2D.*register_quantized_layer"):
         quantized_layer(layer, WEIGHTS, "mine")

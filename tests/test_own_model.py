@@ -1,15 +1,19 @@
 """What a user's own model reads: said, seen from its first layer, or asked for."""
 
+import json
 import re
+import zipfile
+from pathlib import Path
 from typing import Any
 
+import h5py
 import keras
 import numpy as np
 import pytest
 
 from keras_qat.data import Preprocessing
-from keras_qat.errors import UnsupportedModelError, UserError
-from keras_qat.models import input_preprocessing
+from keras_qat.errors import StorageError, UnsupportedModelError, UserError
+from keras_qat.models import input_preprocessing, load_model_file
 
 layers = keras.layers
 
@@ -166,5 +170,52 @@ def test_a_model_without_a_graph() -> None:
         def call(self, x: Any) -> Any:
             return x
 
-    with pytest.raises(UnsupportedModelError, match="Only Functional and Sequential models"):
+    with pytest.raises(UnsupportedModelError, match="Only models with inputs have a graph"):
         input_preprocessing(Coded(), "unit:16")
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+def with_groups(config: str | bytes) -> str:
+    """The description of a model with the argument that depthwise convolutions had in earlier versions of Keras."""
+    described = json.loads(config)
+    for layer in described["config"]["layers"]:
+        if layer["class_name"] == "DepthwiseConv2D":
+            layer["config"]["groups"] = 1
+    return json.dumps(described)
+
+
+def saved_by_an_earlier_keras(model: keras.Model, path: Path) -> Path:
+    model.save(path)
+    if path.suffix == ".h5":
+        with h5py.File(path, "r+") as file:
+            file.attrs["model_config"] = with_groups(file.attrs["model_config"])
+        return path
+    with zipfile.ZipFile(path) as archive:
+        content = {name: archive.read(name) for name in archive.namelist()}
+    content["config.json"] = with_groups(content["config.json"]).encode()
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in content.items():
+            archive.writestr(name, data)
+    return path
+
+
+@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
+@pytest.mark.parametrize("name", ["old.keras", "old.h5"])
+def test_a_file_of_an_earlier_keras_is_read(name: str, tmp_path: Path) -> None:
+    model = sequential(layers.DepthwiseConv2D(3))
+    path = saved_by_an_earlier_keras(model, tmp_path / name)
+    with pytest.raises(TypeError, match=r"groups|could not be deserialized"):
+        keras.saving.load_model(path, compile=False)
+    found = load_model_file(path)
+    assert [type(layer) for layer in found.layers] == [type(layer) for layer in model.layers]
+    image = np.ones((1, 16, 16, 3), "float32")
+    np.testing.assert_array_equal(np.asarray(found(image)), np.asarray(model(image)))
+    assert [item.name for item in tmp_path.iterdir()] == [name]
+
+
+def test_a_saved_model_is_refused_with_the_way(tmp_path: Path) -> None:
+    (tmp_path / "saved_model.pb").touch()
+    with pytest.raises(StorageError, match=r"A SavedModel has .* no layers.*Received: .*model\.save\('my\.keras'\)"):
+        load_model_file(tmp_path)

@@ -165,3 +165,16 @@ def test_file_of_another_model_is_refused(exported: Exported, tmp_path: Path) ->
     other = export_onnx(keras.Model(x, keras.layers.Conv2D(2, 3)(x)), tmp_path / "other.onnx")
     with pytest.raises(StorageError, match="of another model"):
         tensor_errors(exported.model, other, exported.batches())
+
+
+def test_a_dictionary_of_inputs_goes_by_name(tmp_path: Path) -> None:
+    left, right = keras.Input((4, 4, 2), name="left"), keras.Input((4, 4, 2), name="right")
+    conv = keras.layers.Conv2D(3, 3, name="conv")
+    model = keras.Model({"left": left, "right": right}, conv(keras.layers.Subtract()([left, right])))
+    random = np.random.default_rng(0)
+    images = {name: random.normal(size=(8, 4, 4, 2)).astype("float32") for name in ("right", "left")}
+    placement = plan(trace(model).graph, "tensorrt")
+    quantized = apply_placement(model, placement, calibrate(model, placement, [images]))
+    path = export_onnx(quantized, tmp_path / "model.onnx", target="tensorrt")
+    errors = tensor_errors(quantized, path, [(images, None)])
+    assert max(error.worst for error in errors) <= 1

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from keras_qat import graph, transform
+from keras_qat import graph, onnx, transform
 from keras_qat.calibration import measure, methods, repair
 from keras_qat.calibration.kernel_ranges import WeightRanges, choose_weight_ranges, find_weight_method
 from keras_qat.calibration.ranges import Ranges
@@ -65,7 +65,8 @@ def quantize(
     Raises:
         DataError: If there are no images, if they do not fit the model, or if they can be read only once and bias
             correction is on.
-        UnsupportedModelError: If a layer cannot be quantized or an activation is not finite. It is named.
+        UnsupportedModelError: If a layer can't be read, quantized or exported, which is found before an image is read,
+            or if an activation is not finite. It is named.
         UserError: If there is no such target or method.
 
     Example:
@@ -85,6 +86,7 @@ def quantize(
             "The images are read twice, for the ranges and for the biases, and these can be read only once. "
             f"Received: {type(batches).__name__}. Give an array, a list or a dataset, or `bias_correction=False`."
         )
+    onnx.require_exportable(model)
     placement = plan(graph.trace(model).graph, target, overrides=overrides)
     ranges = measure.calibrate(model, placement, batches, method=method, images=images)
     correction = batches if bias_correction else None

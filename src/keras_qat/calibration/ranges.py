@@ -11,6 +11,7 @@ import hashlib
 import json
 import logging
 import math
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -249,7 +250,12 @@ def ranges_key(model: Any, placement: Placement, data_description: Any, method: 
     Returns:
         64 hexadecimal digits.
     """
-    config = {key: value for key, value in model.get_config().items() if key != "name"}
+    try:
+        config: Any = {key: value for key, value in model.get_config().items() if key != "name"}
+    except Exception:  # noqa: BLE001 - code of the user's own, which Keras can't serialize, raises anything
+        config = (
+            uuid.uuid4().hex
+        )  # nothing tells such a model from another, so its ranges are never taken from the cache
     recipe = {
         "model": [type(model).__name__, config],
         "weights": digest(keras.ops.convert_to_numpy(weight) for weight in model.weights),

@@ -14,11 +14,20 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 from rich.table import Table
 
-from keras_qat import calibration, doctor, graph, models, placement, report, run, targets
+from keras_qat import calibration, doctor, graph, models, onnx, placement, report, run, targets
 from keras_qat.cli.shared import AtLeastOne, Json, require_all, show
 from keras_qat.cli.written import JSON, Output
 from keras_qat.errors import GateMissedError, StorageError, UserError
-from keras_qat.files import is_file, is_folder, read_text, require_model_file, to_json, write_json, write_text
+from keras_qat.files import (
+    is_file,
+    is_folder,
+    is_model_path,
+    read_text,
+    require_model_file,
+    to_json,
+    write_json,
+    write_text,
+)
 from keras_qat.progress import CONSOLE
 from keras_qat.text import printable
 
@@ -128,7 +137,7 @@ def explain_command(
         keras-qat explain mine.keras --target onnxruntime --format dot --output placement.dot
 
     Args:
-        model: Name of a network, such as resnet50 or resnet101v2, or the path of a .keras file.
+        model: Name of a network, such as resnet50 or resnet101v2, or the path of a .keras or .h5 file.
         target: The engine to deploy to: onnxruntime, openvino or tensorrt.
         form: The format: a Markdown table, a Mermaid flowchart, which GitHub draws, or Graphviz DOT.
         overrides: A JSON file of rules that change the target's placement (docs/overrides.md).
@@ -138,7 +147,7 @@ def explain_command(
     """
     if as_json and form != "table":
         raise UserError(f"JSON is a format of its own. Received: --json with --format {form}. Drop one of the two.")
-    file = Path(model) if Path(model).suffix.lower() == ".keras" else None
+    file = Path(model) if is_model_path(Path(model)) else None
     require_all(
         (require_model_file, file),
         (targets.find_target, target),
@@ -149,6 +158,7 @@ def explain_command(
     rules = None if overrides is None else placement.Overrides.load(overrides)
     known = None if ranges is None else calibration.Ranges.load(ranges)
     network = _network(model) if file is None else models.load_model_file(file)
+    onnx.require_exportable(network)
     planned = placement.plan(graph.trace(network).graph, target, overrides=rules)
     # This also refuses the ranges of another model, so the text is made for JSON, too.
     text = placement.explain(planned, format=form, ranges=known) + "\n"

@@ -106,15 +106,17 @@ def quantize_command(
         keras-qat quantize my.keras --data photos/ --target tensorrt --preprocessing unit:96
 
     Args:
-        model: The .keras file.
+        model: The .keras or .h5 file.
         data: The images: a folder of images, of CLASS/IMAGE, or of train/CLASS/IMAGE and val/CLASS/IMAGE, a folder of
             TFRecord shards, tfds:NAME, or digits.
         options: How the model is quantized, and where the files go.
         as_json: Print JSON instead of the table.
     """
-    if model.suffix.lower() != ".keras":
+    if not files.is_model_path(model):
+        if files.is_folder(model):
+            files.require_model_file(model)
         raise UserError(
-            f"A model is quantized from its .keras file. Received: {str(model)!r}. Save it with "
+            f"A model is quantized from its .keras or .h5 file. Received: {str(model)!r}. Save it with "
             "`model.save('my.keras')`; networks by name, such as resnet50, go with `keras-qat run`."
         )
     settings = runs.Settings.of(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_qat import files, graph, layers, transform
@@ -151,8 +152,11 @@ class _LoweredFakeQuantize(layers.FakeQuantize):
 
 class _LoweredKernel(layers.WeightQuantized):
     def quantized_kernel(self, kernel: Any) -> Any:
-        """Quantize per channel along one axis, into which a depthwise kernel's (channels, multiplier) are joined."""
-        amax = tf.reshape(layers.channel_amax(kernel, self.kernel_reduce_axes), (-1,))
-        flat = tf.reshape(kernel, (*kernel.shape[: len(self.kernel_reduce_axes)], amax.shape[0]))
-        quantized = _quantize_and_dequantize(flat, amax, self.weight_spec, axis=len(self.kernel_reduce_axes))
-        return tf.reshape(quantized, kernel.shape)
+        """Quantize per channel along the last axis, into which those of a depthwise kernel are joined."""
+        reduced = self.kernel_reduce_axes
+        order = (*reduced, *(axis for axis in range(len(kernel.shape)) if axis not in reduced))
+        amax = tf.reshape(layers.channel_amax(kernel, reduced), (-1,))
+        last = tf.transpose(kernel, order)
+        flat = tf.reshape(last, (*last.shape[: len(reduced)], amax.shape[0]))
+        quantized = _quantize_and_dequantize(flat, amax, self.weight_spec, axis=len(reduced))
+        return tf.transpose(tf.reshape(quantized, last.shape), np.argsort(order))

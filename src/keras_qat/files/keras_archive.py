@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from keras_qat.errors import StorageError
+from keras_qat.files import old_models
 from keras_qat.text import shortened, size_text
 
 UNPACK_LIMIT = "KERAS_QAT_UNPACK_LIMIT_GB"
@@ -158,7 +159,8 @@ def load_keras_file(path: Path) -> Any:
         _require_checksums(path)
     try:
         _require_own_numbers_of_archive(path) if archive else require_own_numbers(path)
-        model = keras.saving.load_model(path, compile=False)
+        with old_models.readable_file(path) as readable:
+            model = keras.saving.load_model(readable, compile=False, custom_objects=dict(old_models.OLD_CLASSES))
     except StorageError:
         raise
     except Exception as error:  # JSON, HDF5, unknown layers and the code of any layer each fail in their own way.

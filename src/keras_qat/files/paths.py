@@ -39,18 +39,40 @@ def is_clutter(name: str) -> bool:
     return name.lower() in _CLUTTER or name.startswith(_NFS)
 
 
+_MODEL_SUFFIXES = frozenset({".keras", ".h5", ".hdf5"})
+
+_SAVED_MODEL = "saved_model.pb"
+"""The file by which TensorFlow knows the folder of a SavedModel."""
+
+
+def is_model_path(path: Path) -> bool:
+    """Whether a path has the suffix of a file in which Keras saves whole models.
+
+    Example:
+        >>> is_model_path(Path("mine.keras")), is_model_path(Path("mine.h5")), is_model_path(Path("resnet50"))
+        (True, True, False)
+    """
+    return path.suffix.lower() in _MODEL_SUFFIXES
+
+
 def require_model_file(path: Path) -> None:
     """Refuse a path that can't be a Keras model.
 
     Raises:
-        StorageError: If there is no such file, or it is a `.keras` file but not a zip archive of a model, or unpacks to
-            too much.
+        StorageError: If there is no such file, if it is the folder of a SavedModel, or if it is a `.keras` file but not
+            a zip archive of a model, or unpacks to too much.
 
     Example:
         >>> require_model_file(Path("nowhere.keras"))
         Traceback (most recent call last):
         keras_qat.errors.StorageError: There is no such model file. ...
     """
+    if is_file(path / _SAVED_MODEL):
+        raise StorageError(
+            "A SavedModel has compiled functions and no layers that could be quantized. "
+            f"Received: {str(path)!r}. Build or load the model in Python as when it was saved, and save it with "
+            "`model.save('my.keras')`."
+        )
     if not is_file(path):
         raise StorageError(f"There is no such model file. Received: {str(path)!r}. Give the path of a .keras file.")
     if path.suffix.lower() == ".keras":

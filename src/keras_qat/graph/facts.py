@@ -16,7 +16,9 @@ OUTPUT = "/output"
 
 _NON_NEGATIVE_ACTIVATIONS = frozenset({"relu", "relu6", "sigmoid", "hard_sigmoid", "softmax", "softplus"})
 
-_ENDS_IN_ACTIVATION = frozenset({OpKind.CONV, OpKind.DEPTHWISE_CONV, OpKind.DENSE, OpKind.ACTIVATION})
+_ENDS_IN_ACTIVATION = frozenset(
+    {OpKind.CONV, OpKind.DEPTHWISE_CONV, OpKind.CONV_TRANSPOSE, OpKind.DENSE, OpKind.ACTIVATION}
+)
 """Kinds whose activation is the last thing they compute; a custom layer may go on after its activation."""
 
 _KEEPS_SIGN = frozenset(
@@ -27,6 +29,7 @@ _KEEPS_SIGN = frozenset(
         OpKind.MAX_POOL,
         OpKind.AVERAGE_POOL,
         OpKind.ZERO_PAD,
+        OpKind.RESIZE,
         OpKind.RESHAPE,
         OpKind.IDENTITY,
     }
@@ -46,6 +49,7 @@ class Node:
         outputs: the names of the tensors it makes.
         activation: name of the layer's own activation function, as in `Conv2D(activation="relu")`; `None` for none.
         layer_type: the class of the layer; `None` in a graph built by hand.
+        floating: whether it makes floating-point numbers; integers and truth values are never quantized.
     """
 
     name: str
@@ -55,6 +59,7 @@ class Node:
     outputs: tuple[str, ...]
     activation: str | None = None
     layer_type: type | None = None
+    floating: bool = True
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,6 @@
 """Reading a Keras model: `trace` gives its frozen graph, and for each node the Keras call behind it.
 
-Nested Functional and Sequential models are flattened: a call of a nested model becomes the calls inside it, once for
-each time the model is called. Composite layers are replaced by the small models they stand for (`composites.py`). A
-subclassed model, whose forward pass is Python code, has no graph to read and is refused.
-
-Since one Keras tensor of a nested model stands for every call of that model, a tensor is represented by a `Value` here:
-one output of one flat call.
+`flatten.py` reads the calls, and this module orders and names them.
 
 Nodes are in depth-first order from the outputs, arguments from left to right, inputs first. Keras's own order goes by
 the distance from the output, which a FakeQuantize layer on one branch changes. In this order a layer put on an edge
@@ -13,15 +8,17 @@ changes nothing for the others, so the second call of a shared layer stays the s
 in the quantized one and in its file. For the same reason flat calls are ordered: a quantized model is flat.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import keras
 
 from keras_qat.errors import UnsupportedModelError
+from keras_qat.graph.calls import FlatCall, Value, calls_in_order
 from keras_qat.graph.facts import Graph, Node
-from keras_qat.graph.kinds import activation_name, find_expansion, kind_of
+from keras_qat.graph.flatten import flatten
+from keras_qat.graph.kinds import kind_of, last_activation
 from keras_qat.graph.soundness import require_sound
 from keras_qat.types import OpKind
 
@@ -46,12 +43,18 @@ class Call:
         args: its positional arguments, with a `TensorRef` for each tensor.
         kwargs: its keyword arguments, likewise.
         output_shapes: the shape of each output in the Keras layout, `None` for the batch axis.
+        output_dtypes: the type of each output, such as `"float32"`; that of a model's input is the type of its images.
+        path: names of the nested models and layers around the call, outermost first, and of what is called.
+        unread: why a layer that nobody registered couldn't be read either; `None` for any other call.
     """
 
     operation: Any
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
     output_shapes: tuple[tuple[int | None, ...], ...]
+    output_dtypes: tuple[str, ...] = ("float32",)
+    path: tuple[str, ...] = ()
+    unread: str | None = None
 
 
 @dataclass(frozen=True)
@@ -77,21 +80,29 @@ class Trace:
         node = self.graph.producer(tensor)
         return self.calls[node.name].output_shapes[node.outputs.index(tensor)]
 
+    def dtype(self, tensor: str) -> str:
+        """The dtype of a tensor, such as "float32"."""
+        node = self.graph.producer(tensor)
+        return self.calls[node.name].output_dtypes[node.outputs.index(tensor)]
+
 
 def trace(model: Any, *, only_run: bool = False) -> Trace:
-    """Read a Functional or Sequential model.
+    """Read a Keras model that has inputs.
 
     Args:
-        model: a built `keras.Model`. It is not changed.
+        model: a Functional or Sequential `keras.Model`, built, or a subclass of one. It is not changed.
         only_run: take a model that can be run but not quantized, since Keras has quantized it itself or weights are not
             finite. This suits a caller who only looks at the graph.
 
     Returns:
-        The graph and the Keras calls of the model.
+        The graph and the Keras calls of the model. A layer that nobody registered, such as one of your own, is replaced
+        by the layers and `keras.ops` that its `call` uses; where that fails the layer is a node of kind `OTHER`, which
+        `require_exportable` refuses.
 
     Raises:
-        UnsupportedModelError: If the model, or one nested in it, is subclassed, or is a Sequential that was never
-            built; or if `keras.Model.quantize` has changed it.
+        UnsupportedModelError: If the model has no inputs, as a subclass of `keras.Model` that is only Python code; if
+            it is a Sequential that was never built; if a layer reads a mask, or the `call` of another calls it with
+            `training=True`; or if `keras.Model.quantize` has changed it.
         WeightsError: If a weight is NaN or infinite.
 
     Example:
@@ -100,43 +111,35 @@ def trace(model: Any, *, only_run: bool = False) -> Trace:
         >>> [node.name for node in trace(model).graph.nodes]
         ['image', 'relu']
     """
-    functional = _functional(model)
+    _require_inputs(model)
     if not only_run:
         require_sound(model)
-    scope = flatten(functional)
+    flat = flatten(model)
     namer = _Namer()
-    for call in calls_in_order(scope[id(tensor)] for tensor in (*functional.inputs, *functional.outputs)):
+    for call in calls_in_order(keras.tree.flatten((flat.inputs, flat.outputs))):
         namer.add(call)
 
-    def reference(tensor: Any) -> TensorRef:
-        return TensorRef(namer.tensors[scope[id(tensor)]])
+    def reference(value: Value) -> TensorRef:
+        return TensorRef(namer.tensors[value])
 
+    outputs = keras.tree.map_structure(reference, flat.outputs)
     return Trace(
         name=model.name,
-        graph=Graph(tuple(namer.nodes), tuple(reference(tensor).name for tensor in functional.outputs)),
+        graph=Graph(tuple(namer.nodes), tuple(ref.name for ref in keras.tree.flatten(outputs))),
         calls=dict(namer.calls),
-        inputs=keras.tree.map_structure(reference, functional.input),
-        outputs=keras.tree.map_structure(reference, functional.output),
+        inputs=keras.tree.map_structure(reference, flat.inputs),
+        outputs=outputs,
     )
 
 
-def _functional(model: Any) -> Any:
-    """The Functional model behind `model`; raises as `trace` does."""
-    if isinstance(model, keras.Sequential):
-        if not model.built or model._functional is None:  # noqa: SLF001
-            raise UnsupportedModelError(
-                f"The Sequential model {model.name!r} has no input shape yet. Received: an unbuilt model. "
-                "Give it a `keras.Input` as its first layer, or call `model.build(input_shape)`."
-            )
-        return model._functional  # noqa: SLF001
-    if not hasattr(model, "_nodes_by_depth"):
-        raise UnsupportedModelError(
-            "Only Functional and Sequential models have a graph to quantize. "
-            f"Received: {type(model).__name__} (model {getattr(model, 'name', model)!r}), whose forward pass is "
-            "Python code. Rebuild it with the functional API: `x = keras.Input(shape); "
-            "keras.Model(x, your_layers(x))`."
-        )
-    return model
+def _require_inputs(model: Any) -> None:
+    if isinstance(model, keras.Sequential) or hasattr(model, "_inputs_struct"):
+        return
+    raise UnsupportedModelError(
+        "Only models with inputs have a graph to quantize: Functional and Sequential ones. "
+        f"Received: {type(model).__name__} (model {getattr(model, 'name', model)!r}), whose forward pass is "
+        "Python code. Call it within the functional API: `x = keras.Input(shape); keras.Model(x, your_model(x))`."
+    )
 
 
 def input_names(model: Any) -> tuple[str, ...]:
@@ -156,143 +159,6 @@ def input_names(model: Any) -> tuple[str, ...]:
     return tuple(tensor._keras_history.operation.name for tensor in model.inputs)  # noqa: SLF001
 
 
-@dataclass(frozen=True, eq=False)
-class FlatCall:
-    """One call of a layer or operation, never of a model.
-
-    Args:
-        operation: the layer (or `keras.ops` operation); for an input of the model its InputLayer.
-        args: its positional arguments, with a `Value` for each tensor.
-        kwargs: its keyword arguments, likewise.
-        inputs: the tensors among the arguments, in the order in which Keras lists them.
-        output_shapes: the shape of each output in the Keras layout, `None` for the batch axis.
-        prefix: names of the models around the call, outermost first, each followed by `_`.
-    """
-
-    operation: Any
-    args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
-    inputs: tuple["Value", ...]
-    output_shapes: tuple[tuple[int | None, ...], ...]
-    prefix: str
-
-
-@dataclass(frozen=True)
-class Value:
-    """One output of a call.
-
-    Args:
-        call: the call that makes it.
-        index: which output of the call, counted from 0.
-    """
-
-    call: FlatCall
-    index: int
-
-
-Scope = dict[int, Value]
-"""The values of a model's Keras tensors in one call of the model, by the `id` of the Keras tensor."""
-
-
-def flatten(functional: Any) -> Scope:
-    """Read the calls of a Functional model and of the models nested in it.
-
-    Args:
-        functional: the model. It is not changed.
-
-    Returns:
-        The value of each Keras tensor of the model.
-
-    Raises:
-        UnsupportedModelError: If a nested model is subclassed, or is a Sequential that was never built.
-    """
-    scope = {
-        id(tensor): Value(FlatCall(tensor._keras_history.operation, (), {}, (), (tuple(tensor.shape),), ""), 0)  # noqa: SLF001
-        for tensor in functional.inputs
-    }
-    _Flattener().read(functional, scope, prefix="")
-    return scope
-
-
-class _Flattener:
-    """Reads the calls of a model; each composite layer is expanded once, for all its calls."""
-
-    def __init__(self) -> None:
-        self._expanded: dict[int, Any] = {}
-
-    def read(self, functional: Any, scope: Scope, prefix: str) -> None:
-        """Add the values of all tensors of a model to `scope`, which holds those of its inputs."""
-        by_depth = functional._nodes_by_depth  # noqa: SLF001
-        for node in (node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth]):
-            if node.is_input or all(id(tensor) in scope for tensor in node.outputs):
-                continue
-            operation, tensors = node.operation, node.arguments.keras_tensors
-            nested = operation if isinstance(operation, keras.Model) else self._expand(operation, tensors)
-            if nested is not None:
-                self._read_nested(nested, node, scope, prefix)
-                continue
-            args, kwargs = node.arguments.convert(lambda x: scope[id(x)] if isinstance(x, keras.KerasTensor) else x)
-            inputs = tuple(scope[id(tensor)] for tensor in tensors)
-            call = FlatCall(operation, args, kwargs, inputs, tuple(tuple(t.shape) for t in node.outputs), prefix)
-            scope.update({id(tensor): Value(call, i) for i, tensor in enumerate(node.outputs)})
-
-    def _read_nested(self, model: Any, node: Any, scope: Scope, prefix: str) -> None:
-        inner = _functional(model)
-        inner_scope = {id(t): scope[id(given)] for t, given in zip(inner.inputs, _given(node, inner), strict=True)}
-        self.read(inner, inner_scope, prefix=f"{prefix}{model.name}_")
-        scope.update({id(t): inner_scope[id(made)] for t, made in zip(node.outputs, inner.outputs, strict=True)})
-
-    def _expand(self, operation: Any, tensors: list[Any]) -> Any:
-        """The model that a composite layer stands for; `None` for any other layer."""
-        expand = find_expansion(operation)
-        if expand is None:
-            return None
-        if id(operation) not in self._expanded:
-            self._expanded[id(operation)] = expand(operation, [tuple(t.shape) for t in tensors])
-        return self._expanded[id(operation)]
-
-
-def _given(node: Any, inner: Any) -> list[Any]:
-    """The tensors that a call of a model passes for `inner.inputs`; a dictionary goes by key or by input name."""
-    arguments = (*node.arguments.args, *node.arguments.kwargs.values())
-    wanted = inner._inputs_struct  # noqa: SLF001
-    if not isinstance(arguments[0], dict):
-        return list(node.arguments.keras_tensors)
-    if isinstance(wanted, dict):
-        return list(keras.tree.flatten({key: arguments[0][key] for key in wanted}))
-    return [arguments[0][tensor.name] for tensor in inner.inputs]
-
-
-def calls_in_order(values: Iterable[Value]) -> Iterator[FlatCall]:
-    """The calls that make `values` and everything they need, each once, depth first.
-
-    Args:
-        values: the model's inputs, which puts them first in the order, then its outputs.
-
-    Yields:
-        Each call, after the calls that make its inputs.
-
-    Example:
-        >>> x = keras.Input((4,), name="x")
-        >>> shared = keras.layers.Dense(4)
-        >>> model = keras.Model(x, keras.layers.Add()([shared(keras.layers.ReLU(name="relu")(x)), shared(x)]))
-        >>> scope = flatten(model)
-        >>> [type(call.operation).__name__ for call in calls_in_order([scope[id(model.outputs[0])]])]
-        ['InputLayer', 'ReLU', 'Dense', 'Dense', 'Add']
-    """
-    seen: set[FlatCall] = set()
-    # An explicit stack: recursion would fail on networks a thousand layers deep.
-    stack = [(value.call, False) for value in reversed(tuple(values))]
-    while stack:
-        call, visited = stack.pop()
-        if visited:
-            yield call
-        elif call not in seen:
-            seen.add(call)
-            stack.append((call, True))
-            stack.extend((value.call, False) for value in reversed(call.inputs))
-
-
 class _Namer:
     """Names calls and their tensors, in the order in which they are added."""
 
@@ -304,8 +170,11 @@ class _Namer:
 
     def add(self, call: FlatCall) -> None:
         operation, shapes = call.operation, call.output_shapes
+        floating = all(keras.backend.is_float_dtype(dtype) for dtype in call.output_dtypes)
         kind = kind_of(operation, len(call.inputs))
-        layer = self._layer_name(operation, call.prefix)
+        if not floating and kind is not OpKind.INPUT:
+            kind = OpKind.OTHER  # A sum or a slice of integers is nothing that an engine quantizes.
+        layer = self._layer_name(call)
         name, number = layer, 1
         while name in self.calls:
             number += 1
@@ -313,22 +182,24 @@ class _Namer:
         outputs = tuple(name if i == 0 else f"{name}:{i}" for i in range(len(shapes)))
         args, kwargs = keras.tree.map_structure(self._reference, (call.args, dict(call.kwargs)))
         inputs = tuple(self.tensors[value] for value in call.inputs)
-        function = None if kind is OpKind.RELU else getattr(operation, "activation", None)
-        self.nodes.append(Node(name, kind, layer, inputs, outputs, activation_name(function), type(operation)))
-        self.calls[name] = Call(operation, args, kwargs, shapes)
+        activation = None if kind is OpKind.RELU else last_activation(operation)
+        self.nodes.append(Node(name, kind, layer, inputs, outputs, activation, type(operation), floating))
+        path = (*call.path, layer)
+        self.calls[name] = Call(operation, args, kwargs, shapes, call.output_dtypes, path, call.unread)
         self.tensors.update({Value(call, i): output for i, output in enumerate(outputs)})
 
     def _reference(self, argument: Any) -> Any:
         return TensorRef(self.tensors[argument]) if isinstance(argument, Value) else argument
 
-    def _layer_name(self, operation: Any, prefix: str) -> str:
-        """The layer's own name, preceded by that of its nested model where another layer has taken the name."""
-        if id(operation) not in self._layer_names:
+    def _layer_name(self, call: FlatCall) -> str:
+        """The name of the call, preceded by that of its nested model where another layer has taken the name."""
+        key = id(call.operation)
+        if key not in self._layer_names:
             taken = set(self._layer_names.values())
-            name = operation.name if operation.name not in taken else f"{prefix}{operation.name}"
+            name = call.name if call.name not in taken else f"{call.prefix}{call.name}"
             number = 1
             while name in taken:
                 number += 1
-                name = f"{prefix}{operation.name}_{number}"
-            self._layer_names[id(operation)] = name
-        return self._layer_names[id(operation)]
+                name = f"{call.prefix}{call.name}_{number}"
+            self._layer_names[key] = name
+        return self._layer_names[key]

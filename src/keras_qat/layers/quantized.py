@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from keras_qat.errors import UnsupportedModelError
-from keras_qat.graph import register_kind
+from keras_qat.graph import is_registered, known_type, layer_settings, register_kind, register_like
 from keras_qat.layers.arithmetic import SMALLEST_AMAX, fake_quantize, fake_quantize_kernel, fake_quantize_learned
 from keras_qat.types import OpKind, QuantSpec, RangeMode
 
@@ -152,37 +152,126 @@ class WeightQuantized:
         return {**config, "weight_spec": asdict(self.weight_spec)}
 
 
-@keras.saving.register_keras_serializable(package="keras_qat")
-class QuantizedConv2D(WeightQuantized, keras.layers.Conv2D):
-    """`keras.layers.Conv2D` with per-output-channel fake-quantized weights."""
-
-    kernel_reduce_axes = (0, 1, 2)
+class _ConvolutionQuantized(WeightQuantized):
+    """A convolution, whose kernel is (…, in, out)."""
 
     def convolution_op(self, inputs: Any, kernel: Any) -> Any:
         """Convolve with the rounded kernel."""
-        return super().convolution_op(inputs, keras.ops.cast(self.quantized_kernel(kernel), self.compute_dtype))
+        rounded = keras.ops.cast(self.quantized_kernel(kernel), self.compute_dtype)  # type: ignore[attr-defined]
+        return super().convolution_op(inputs, rounded)  # type: ignore[misc]
 
 
 @keras.saving.register_keras_serializable(package="keras_qat")
-class QuantizedDepthwiseConv2D(WeightQuantized, keras.layers.DepthwiseConv2D):
-    """`keras.layers.DepthwiseConv2D` with per-output-channel fake-quantized weights."""
+class QuantizedConv1D(_ConvolutionQuantized, keras.layers.Conv1D):
+    """`keras.layers.Conv1D` with per-output-channel fake-quantized weights."""
 
     kernel_reduce_axes = (0, 1)
 
     def call(self, inputs: Any) -> Any:
-        """Convolve each channel with its rounded kernel."""
-        outputs = keras.ops.depthwise_conv(
-            inputs,
+        """Convolve with the rounded kernel; Keras's own `call` of this layer doesn't use `convolution_op`."""
+        causal = self.padding == "causal"
+        outputs = keras.ops.conv(
+            keras.ops.pad(inputs, self._compute_causal_padding()) if causal else inputs,
             keras.ops.cast(self.quantized_kernel(self.kernel), self.compute_dtype),
-            strides=self.strides,
-            padding=self.padding,
+            strides=list(self.strides),
+            padding="valid" if causal else self.padding,
             dilation_rate=self.dilation_rate,
             data_format=self.data_format,
         )
-        if self.use_bias:
-            last = self.data_format == "channels_last"
-            outputs = outputs + (self.bias if last else keras.ops.reshape(self.bias, (1, -1, 1, 1)))
-        return outputs if self.activation is None else self.activation(outputs)
+        return _with_bias_and_activation(self, outputs)
+
+
+@keras.saving.register_keras_serializable(package="keras_qat")
+class QuantizedConv2D(_ConvolutionQuantized, keras.layers.Conv2D):
+    """`keras.layers.Conv2D` with per-output-channel fake-quantized weights."""
+
+    kernel_reduce_axes = (0, 1, 2)
+
+
+@keras.saving.register_keras_serializable(package="keras_qat")
+class QuantizedConv3D(_ConvolutionQuantized, keras.layers.Conv3D):
+    """`keras.layers.Conv3D` with per-output-channel fake-quantized weights."""
+
+    kernel_reduce_axes = (0, 1, 2, 3)
+
+
+def _with_bias_and_activation(layer: Any, outputs: Any) -> Any:
+    """What a convolution does behind its products."""
+    if layer.use_bias:
+        last = layer.data_format == "channels_last"
+        bias = layer.bias if last else keras.ops.reshape(layer.bias, (1, -1, *[1] * layer.rank))
+        outputs = outputs + bias
+    return outputs if layer.activation is None else layer.activation(outputs)
+
+
+class _DepthwiseQuantized(WeightQuantized):
+    """A depthwise convolution, whose kernel is (…, in, multiplier)."""
+
+    def call(self, inputs: Any) -> Any:
+        """Convolve each channel with its rounded kernel."""
+        layer: Any = self
+        outputs = keras.ops.depthwise_conv(
+            inputs,
+            keras.ops.cast(self.quantized_kernel(layer.kernel), layer.compute_dtype),
+            strides=layer.strides,
+            padding=layer.padding,
+            dilation_rate=layer.dilation_rate,
+            data_format=layer.data_format,
+        )
+        return _with_bias_and_activation(self, outputs)
+
+
+@keras.saving.register_keras_serializable(package="keras_qat")
+class QuantizedDepthwiseConv1D(_DepthwiseQuantized, keras.layers.DepthwiseConv1D):
+    """`keras.layers.DepthwiseConv1D` with per-output-channel fake-quantized weights."""
+
+    kernel_reduce_axes = (0,)
+
+
+@keras.saving.register_keras_serializable(package="keras_qat")
+class QuantizedDepthwiseConv2D(_DepthwiseQuantized, keras.layers.DepthwiseConv2D):
+    """`keras.layers.DepthwiseConv2D` with per-output-channel fake-quantized weights."""
+
+    kernel_reduce_axes = (0, 1)
+
+
+class _TransposeQuantized(WeightQuantized):
+    """A transposed convolution, whose kernel is (…, out, in)."""
+
+    def call(self, inputs: Any) -> Any:
+        """Convolve with the rounded kernel."""
+        layer: Any = self
+        outputs = keras.ops.conv_transpose(
+            inputs,
+            keras.ops.cast(self.quantized_kernel(layer.kernel), layer.compute_dtype),
+            strides=list(layer.strides),
+            padding=layer.padding,
+            output_padding=layer.output_padding,
+            dilation_rate=layer.dilation_rate,
+            data_format=layer.data_format,
+        )
+        return _with_bias_and_activation(self, outputs)
+
+
+@keras.saving.register_keras_serializable(package="keras_qat")
+class QuantizedConv1DTranspose(_TransposeQuantized, keras.layers.Conv1DTranspose):
+    """`keras.layers.Conv1DTranspose` with per-output-channel fake-quantized weights."""
+
+    kernel_reduce_axes = (0, 2)
+
+
+@keras.saving.register_keras_serializable(package="keras_qat")
+class QuantizedConv2DTranspose(_TransposeQuantized, keras.layers.Conv2DTranspose):
+    """`keras.layers.Conv2DTranspose` with per-output-channel fake-quantized weights."""
+
+    kernel_reduce_axes = (0, 1, 3)
+
+
+@keras.saving.register_keras_serializable(package="keras_qat")
+class QuantizedConv3DTranspose(_TransposeQuantized, keras.layers.Conv3DTranspose):
+    """`keras.layers.Conv3DTranspose` with per-output-channel fake-quantized weights."""
+
+    kernel_reduce_axes = (0, 1, 2, 4)
 
 
 @keras.saving.register_keras_serializable(package="keras_qat")
@@ -200,21 +289,37 @@ class QuantizedDense(WeightQuantized, keras.layers.Dense):
 
 
 _QUANTIZED: dict[type, type] = {
+    keras.layers.Conv1D: QuantizedConv1D,
     keras.layers.Conv2D: QuantizedConv2D,
+    keras.layers.Conv3D: QuantizedConv3D,
+    keras.layers.Conv1DTranspose: QuantizedConv1DTranspose,
+    keras.layers.Conv2DTranspose: QuantizedConv2DTranspose,
+    keras.layers.Conv3DTranspose: QuantizedConv3DTranspose,
+    keras.layers.DepthwiseConv1D: QuantizedDepthwiseConv1D,
     keras.layers.DepthwiseConv2D: QuantizedDepthwiseConv2D,
     keras.layers.Dense: QuantizedDense,
 }
 """The quantized layer type that replaces each float layer type."""
 
+for _float_type, _quantized_type in _QUANTIZED.items():
+    register_like(_quantized_type, _float_type)
+
 
 def register_quantized_layer(float_type: type, quantized_type: type) -> None:
     """Let `quantized_type` replace `float_type` in quantized models.
+
+    A float type without a registered kind gets that of its parent, as a subclass of `keras.layers.Dense` does: the
+    layer is one node, and isn't read through.
 
     Args:
         float_type: a layer type with a kernel.
         quantized_type: a subclass of it that accepts a `weight_spec` and has the same weights in the same order.
     """
+    parent = next((base for base in float_type.__mro__ if base in _QUANTIZED), None)
+    if parent is not None and not is_registered(float_type):
+        register_like(float_type, parent)
     _QUANTIZED[float_type] = quantized_type
+    register_like(quantized_type, float_type)
 
 
 def quantized_layer(layer: Any, spec: QuantSpec, name: str) -> Any:
@@ -229,17 +334,19 @@ def quantized_layer(layer: Any, spec: QuantSpec, name: str) -> Any:
         The layer, not built yet.
 
     Raises:
-        UnsupportedModelError: If no quantized layer is registered for exactly the type of `layer`.
+        UnsupportedModelError: If no quantized layer is registered for the type of `layer` or for a parent that
+            computes the same.
 
     Example:
         >>> quantized_layer(keras.layers.Dense(2), QuantSpec(narrow=True, axis=1), "dense")
         <QuantizedDense name=dense, built=False>
     """
-    quantized_type = _QUANTIZED.get(type(layer))
-    if quantized_type is None:
+    float_type = known_type(layer, _QUANTIZED)
+    if float_type is None:
         known = ", ".join(sorted(t.__name__ for t in _QUANTIZED))
         raise UnsupportedModelError(
             f"No quantized layer stands in for {layer.name!r}. Received: a {type(layer).__name__}; known are {known}. "
             "Register one with `keras_qat.layers.register_quantized_layer(float_type, quantized_type)`."
         )
-    return quantized_type.from_config({**layer.get_config(), "name": name, "weight_spec": spec})  # type: ignore[attr-defined]
+    settings = layer_settings(layer, float_type)
+    return _QUANTIZED[float_type].from_config({**settings, "name": name, "weight_spec": spec})  # type: ignore[attr-defined]

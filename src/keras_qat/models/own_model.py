@@ -1,4 +1,4 @@
-"""A user's model: how to load it from its `.keras` file, and how its images are preprocessed.
+"""A user's model: how to load it from its file, and how its images are preprocessed.
 
 The preprocessing is what the user gives, or what the first layer of the model shows.
 """
@@ -14,7 +14,7 @@ import numpy as np
 from keras_qat.data import MEANINGS, OF_CHANNELS, Channels, Preprocessing
 from keras_qat.errors import UnsupportedModelError, UserError
 from keras_qat.files import load_keras_file, require_model_file
-from keras_qat.graph import Graph, Node, Trace, trace
+from keras_qat.graph import Graph, Node, Trace, known_type, trace
 from keras_qat.types import OpKind
 
 _API = (
@@ -39,14 +39,15 @@ def load_model_file(path: Path) -> Any:
     """Load a Keras model, quantized or not.
 
     Args:
-        path: the .keras file.
+        path: a `.keras` or `.h5` file, which may be of an earlier version of Keras.
 
     Returns:
         The `keras.Model`, not compiled.
 
     Raises:
-        StorageError: If the file does not exist or can't be read as a model: it is damaged, or it unpacks to more than
-            1 GB and to more than 100 times its size. The environment variable KERAS_QAT_UNPACK_LIMIT_GB raises that.
+        StorageError: If the file does not exist, is the folder of a SavedModel, or can't be read as a model: it is
+            damaged, or it unpacks to more than 1 GB and to more than 100 times its size. The environment variable
+            KERAS_QAT_UNPACK_LIMIT_GB raises that.
 
     Example:
         >>> load_model_file(Path("nowhere.keras"))
@@ -182,7 +183,8 @@ def _first_operations(graph: Graph, tensor: str) -> Sequence[Node]:
 
 def _reads_pixels(operation: Any) -> bool:
     """Whether the operation brings pixels from 0 to 255, and not numbers from 0 to 1, into a network's range."""
-    return any(kind in _SPANS and _SPANS[kind](operation) <= _SPAN for kind in type(operation).__mro__)
+    kind = known_type(operation, _SPANS)
+    return kind is not None and _SPANS[kind](operation) <= _SPAN
 
 
 def _rescaled(layer: Any) -> float:

@@ -1,6 +1,6 @@
 from .converters.convolution import emit_kernel
 from .emission import Emission, Step, is_helper, keras_nodes, register_converter
-from .emit_graph import emit, require_opset
+from .emit_graph import emit, has_converter, require_exportable, require_opset
 from .layout import Layout, layout_of
 from .passes.half_precision import half_scale
 from .reader import PRECISION_KEY, OnnxFile, read_onnx_file
@@ -46,6 +46,7 @@ __all__ = [
     "emit_kernel",
     "fused_output",
     "half_scale",
+    "has_converter",
     "input_at",
     "is_constant",
     "is_helper",
@@ -59,6 +60,7 @@ __all__ = [
     "quantizers",
     "read_onnx_file",
     "register_converter",
+    "require_exportable",
     "require_opset",
     "source",
     "upstream",

@@ -11,8 +11,8 @@ which names Keras nodes.
 import inspect
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import Any, NoReturn, TypeVar
 
 import keras
 import numpy as np
@@ -21,14 +21,15 @@ import onnx_ir as ir
 
 from keras_qat.errors import UnsupportedModelError, UserError
 from keras_qat.files import parse_json
+from keras_qat.graph import TensorRef, known_type, register_whole
 from keras_qat.onnx.layout import Layout, Shape, named_shape
 
 _NODES = "keras_qat.nodes"
 _HELPER = "keras_qat.helper"
 """Keys in the metadata of an ONNX node."""
 
-_FORWARD = ("call", "convolution_op")
-"""The methods that define what a layer computes."""
+_AXES_ARE_AN_INPUT = {"ReduceSum": 13}
+"""The opset from which the axes of a Reduce operator are an input; 18 for the others."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,10 @@ class Step:
         inputs: the ONNX values that it reads.
         input_shapes: their Keras shapes, `None` for the batch axis.
         output_shape: the Keras shape of its first output.
+        output_shapes: the Keras shapes of all its outputs.
+        dtype: the element type of its first output in the file.
+        path: what messages call the layer; its name if not given.
+        unread: why the `call` of an unknown layer could not be read, if that was tried.
         args: the positional arguments of the call, with a `TensorRef` for each tensor.
         kwargs: the keyword arguments, likewise.
     """
@@ -52,11 +57,35 @@ class Step:
     output_shape: Shape
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
+    output_shapes: tuple[Shape, ...] = ()
+    dtype: ir.DataType = ir.DataType.FLOAT
+    path: str | None = None
+    unread: str | None = None
 
     @property
     def arguments(self) -> Mapping[str, Any]:
         """The arguments of the call by the names of the parameters of `layer.call`."""
         return inspect.signature(self.layer.call).bind(*self.args, **self.kwargs).arguments
+
+    def operand(self, ref: TensorRef) -> tuple[ir.Value, Shape]:
+        """The value and the Keras shape of a tensor among the arguments."""
+        leaves = keras.tree.flatten((self.args, dict(self.kwargs)))
+        index = [leaf.name for leaf in leaves if isinstance(leaf, TensorRef)].index(ref.name)
+        return self.inputs[index], self.input_shapes[index]
+
+    def refuse(self, received: str, advice: str) -> NoReturn:
+        """Refuse the step.
+
+        Args:
+            received: what of its configuration can't be exported.
+            advice: what to do instead, a sentence.
+
+        Raises:
+            UnsupportedModelError: Always.
+        """
+        raise UnsupportedModelError(
+            f"{self.name!r} can't be exported. Received: a {type(self.layer).__name__} with {received}. {advice}"
+        )
 
 
 class Emission:
@@ -65,11 +94,16 @@ class Emission:
     Args:
         opset: the ONNX operator set of the nodes.
         layout: the layout of the Keras model's images.
+
+    `dtype` is the element type of nodes whose converter names none: that of the output of the current step.
+    `batch_is_kept` is `False` from the first step on that moves numbers between the images of a batch.
     """
 
     def __init__(self, opset: int, layout: Layout) -> None:
         self.opset = opset
         self.layout = layout
+        self.dtype = ir.DataType.FLOAT
+        self.batch_is_kept = True
         self.tape = ir.tape.Tape()
         self._names: set[str] = set()
 
@@ -79,7 +113,7 @@ class Emission:
         inputs: Sequence[ir.Value | None],
         name: str,
         shape: Shape | None = None,
-        dtype: ir.DataType = ir.DataType.FLOAT,
+        dtype: ir.DataType | None = None,
         **attributes: Any,
     ) -> ir.Value:
         """Add one node.
@@ -89,14 +123,14 @@ class Emission:
             inputs: the values that it reads, `None` for an optional input that is left out.
             name: the name of the node; if it is taken, a number is appended.
             shape: the Keras shape of the output, to annotate it.
-            dtype: the element type of the output.
+            dtype: the element type of the output; that of the step if not given.
             **attributes: the attributes of the operator.
 
         Returns:
             The output of the node.
         """
         unique = self.unique(name)
-        output = ir.val(f"{unique}/output", dtype, None if shape is None else self.layout.shape(shape))
+        output = ir.val(f"{unique}/output", dtype or self.dtype, None if shape is None else self.layout.shape(shape))
         return self.tape.op(op_type, inputs, attributes, name=unique, output=output)
 
     def constant(self, name: str, array: npt.ArrayLike, dtype: npt.DTypeLike | None = None) -> ir.Value:
@@ -115,20 +149,100 @@ class Emission:
         self._names.add(unique)
         return unique
 
+    def cast(self, value: ir.Value, dtype: ir.DataType, name: str, shape: Shape | None = None) -> ir.Value:
+        """The value in an element type; itself if it has that type."""
+        if value.dtype is dtype:
+            return value
+        return self.op("Cast", [value], f"{name}/cast", shape, dtype, to=int(dtype))
+
     def to_file_layout(self, value: ir.Value, shape: Shape, name: str) -> ir.Value:
         """Transpose a value from Keras's layout to the file's, if it is an image, and annotate its Keras shape."""
         value.shape = ir.Shape(named_shape(shape))
         if not self.layout.moves(len(shape)):
             return value
-        return self.op("Transpose", [value], f"{name}/to_nchw", shape, perm=list(self.layout.to_file))
+        perm = list(self.layout.to_file(len(shape)))
+        return self.op("Transpose", [value], f"{name}/to_nchw", shape, value.dtype, perm=perm)
 
     def to_keras_layout(self, value: ir.Value, shape: Shape, name: str) -> ir.Value:
         """Transpose a value of that Keras shape from the file's layout to Keras's, if it is an image."""
         if not self.layout.moves(len(shape)):
             return value
-        transposed = self.op("Transpose", [value], f"{name}/to_nhwc", perm=list(self.layout.to_keras))
+        perm = list(self.layout.to_keras(len(shape)))
+        transposed = self.op("Transpose", [value], f"{name}/to_nhwc", dtype=value.dtype, perm=perm)
         transposed.shape = ir.Shape(named_shape(shape))
         return transposed
+
+    def reduce(
+        self, op_type: str, x: ir.Value, axes: Sequence[int], name: str, shape: Shape | None, *, keepdims: bool
+    ) -> ir.Value:
+        """Add a Reduce operator over axes of the value as it is; their place in the operator depends on the opset."""
+        if self.opset >= _AXES_ARE_AN_INPUT.get(op_type, 18):
+            constant = self.constant(f"{name}/axes", list(axes), np.int64)
+            return self.op(op_type, [x, constant], name, shape, x.dtype, keepdims=int(keepdims))
+        return self.op(op_type, [x], name, shape, x.dtype, keepdims=int(keepdims), axes=list(axes))
+
+    def ops(
+        self,
+        op_type: str,
+        inputs: Sequence[ir.Value | None],
+        name: str,
+        dtypes: Sequence[ir.DataType],
+        **attributes: Any,
+    ) -> tuple[ir.Value, ...]:
+        """Add a node with several outputs, of these element types."""
+        unique = self.unique(name)
+        outputs = [ir.val(f"{unique}/output_{i}", dtype) for i, dtype in enumerate(dtypes)]
+        self.tape.op_multi_out(op_type, inputs, attributes, name=unique, outputs=outputs)
+        return tuple(outputs)
+
+    def formula(self, step: Step, name: str | None = None, shape: Shape | None = None) -> "Formula":
+        """A formula of several operators that computes the step, or a part of it that has another name or shape."""
+        return Formula(self, step.name if name is None else name, step.output_shape if shape is None else shape)
+
+
+@dataclass(frozen=True)
+class Formula:
+    """Adds the operators of a formula, elementwise ones on tensors of one shape.
+
+    Args:
+        emission: where they are added.
+        name: the name of the operator that ends the formula, and the beginning of the names of the others.
+        shape: the Keras shape of every result; `None` if they differ.
+
+    Example:
+        >>> emission = Emission(17, Layout())
+        >>> x = ir.val("x", ir.DataType.FLOAT, ["batch", 3])
+        >>> f = Formula(emission, "mish", (None, 3))
+        >>> f.last("Mul", x, f("Tanh", f("Softplus", x))).name
+        'mish/output'
+        >>> [node.name for node in emission.tape.nodes]
+        ['mish/Softplus', 'mish/Tanh', 'mish']
+    """
+
+    emission: Emission
+    name: str
+    shape: Shape | None
+
+    def __call__(self, op_type: str, *operands: ir.Value | float | np.ndarray, **attributes: Any) -> ir.Value:
+        """Add an operator; numbers among its operands become constants of the type of its first tensor."""
+        return self._add(op_type, operands, f"{self.name}/{op_type}", attributes)
+
+    def last(self, op_type: str, *operands: ir.Value | float | np.ndarray, **attributes: Any) -> ir.Value:
+        """Add the operator that ends the formula."""
+        return self._add(op_type, operands, self.name, attributes)
+
+    def _add(
+        self, op_type: str, operands: tuple[ir.Value | float | np.ndarray, ...], name: str, attributes: dict[str, Any]
+    ) -> ir.Value:
+        types = [operand.dtype for operand in operands if isinstance(operand, ir.Value) and operand.dtype is not None]
+        dtype = next((t for t in types if t is not ir.DataType.BOOL), self.emission.dtype)
+        values = [
+            operand
+            if isinstance(operand, ir.Value)
+            else self.emission.constant(f"{self.name}/{index}", operand, dtype.numpy())
+            for index, operand in enumerate(operands)
+        ]
+        return self.emission.op(op_type, values, name, self.shape, attributes.pop("dtype", dtype), **attributes)
 
 
 def unique_name(name: str, taken: Collection[str]) -> str:
@@ -150,18 +264,47 @@ def float_array(variable: Any) -> np.ndarray:
     return np.asarray(keras.ops.convert_to_numpy(variable), dtype=np.float32)
 
 
+def file_dtype(dtype: str) -> ir.DataType:
+    """The element type in the file of a Keras dtype: every floating-point number is float32 there.
+
+    Example:
+        >>> file_dtype("float16"), file_dtype("uint8")
+        (FLOAT, UINT8)
+    """
+    return ir.DataType.FLOAT if keras.backend.is_float_dtype(dtype) else input_dtype(dtype)
+
+
+def input_dtype(dtype: str) -> ir.DataType:
+    """The element type of an input of the file that has that Keras dtype.
+
+    Example:
+        >>> input_dtype("float16"), input_dtype("float32")
+        (FLOAT16, FLOAT)
+    """
+    return ir.DataType.BFLOAT16 if dtype == "bfloat16" else ir.DataType.from_numpy(np.dtype(dtype))
+
+
 Converter = Callable[[Emission, Step], ir.Value | tuple[ir.Value, ...]]
 """Adds the nodes of one step and returns its output value, or a tuple of values in the order of the Keras outputs."""
 
 F = TypeVar("F", bound=Converter)
 
-_CONVERTERS: dict[type, Converter] = {}
+CONVERTERS: dict[type, Converter] = {}
+"""The converter of each type of layer or operation; complete once `keras_qat.onnx.converters` is imported."""
+
+_READS_INTEGERS: set[Converter] = set()
 
 
-def register_converter(*layer_types: type) -> Callable[[F], F]:
+def register_converter(*layer_types: type, integers: bool = False) -> Callable[[F], F]:
     """Register the decorated function as the converter of these layer types and of subclasses that compute the same.
 
-    A subclass that overrides `call` needs its own converter.
+    A subclass that overrides anything of what its parent computes needs its own converter; without one, its `call` is
+    read.
+
+    Args:
+        *layer_types: types of layers, or classes of `keras.ops` operations.
+        integers: whether the converter wants integer inputs as they are, such as indices. Otherwise they are cast to
+            float32 where the layer makes floating-point numbers.
 
     Example:
         >>> import keras
@@ -177,30 +320,67 @@ def register_converter(*layer_types: type) -> Callable[[F], F]:
 
     def register(function: F) -> F:
         for layer_type in layer_types:
-            _CONVERTERS[layer_type] = function
+            CONVERTERS[layer_type] = function
+            register_whole(layer_type)
+        if integers:
+            _READS_INTEGERS.add(function)
         return function
 
     return register
 
 
-def find_converter(layer: Any) -> Converter:
-    """Find the converter of a layer.
+def find_converter(layer: Any, name: str | None = None, unread: str | None = None) -> Converter:
+    """Find the converter of a layer or operation.
+
+    Args:
+        layer: the layer, or an operation of `keras.ops`.
+        name: what a message calls it, such as the path to it in nested models; its name if not given.
+        unread: why its `call` could not be read, if that was tried.
 
     Raises:
         UnsupportedModelError: If no converter is registered for its type.
     """
-    for base in type(layer).__mro__:
-        if base in _CONVERTERS and not _computes_otherwise(type(layer), base):
-            return _CONVERTERS[base]
+    known = known_type(layer, CONVERTERS)
+    if known is not None:
+        return CONVERTERS[known]
+    what, type_name = name or layer.name, type(layer).__name__
+    if unread is not None:
+        raise UnsupportedModelError(
+            f"The layer {what!r} can't be exported to ONNX. Received: a {type_name}, for which no converter is "
+            f"registered, and which can't be read either: {unread}. Write its `call` with Keras layers and "
+            "`keras.ops`, without conditions on numbers and without other libraries; or write a converter with "
+            f"`@keras_qat.register_converter({type_name})`; or replace the layer."
+        )
     raise UnsupportedModelError(
-        f"The layer {layer.name!r} can't be exported to ONNX. Received: a {type(layer).__name__}, for which no "
-        "converter is registered. Write one with `@keras_qat.register_converter(YourLayer)`, or replace the layer."
+        f"The {'layer' if isinstance(layer, keras.layers.Layer) else 'operation'} {what!r} can't be exported to ONNX. "
+        f"Received: a {type_name}, for which no converter is registered. Write one with "
+        f"`@keras_qat.register_converter({type_name})`, or replace it."
     )
 
 
-def _computes_otherwise(layer_type: type, base: type) -> bool:
-    """Whether a subclass overrides the forward pass, so that the converter of its base doesn't apply."""
-    return any(getattr(layer_type, name, None) is not getattr(base, name, None) for name in _FORWARD)
+def convert(emission: Emission, step: Step) -> tuple[ir.Value, ...]:
+    """Add the nodes of one step.
+
+    Args:
+        emission: where they are added.
+        step: the Keras call.
+
+    Returns:
+        The values in the order of the Keras outputs.
+
+    Raises:
+        UnsupportedModelError: If there is no converter for the layer, or it refuses the layer's configuration.
+    """
+    converter = find_converter(step.layer, step.path, step.unread)
+    emission.dtype = step.dtype
+    if step.dtype is ir.DataType.FLOAT and converter not in _READS_INTEGERS:
+        inputs = (
+            emission.cast(x, step.dtype, step.name, s) for x, s in zip(step.inputs, step.input_shapes, strict=True)
+        )
+        step = replace(step, inputs=tuple(inputs))
+    converted = converter(emission, step)
+    emission.dtype = ir.DataType.FLOAT
+    return converted if isinstance(converted, tuple) else (converted,)
 
 
 def mark(node: ir.Node, names: Iterable[str]) -> None:

@@ -12,7 +12,7 @@ from keras_qat.graph import OUTPUT, Trace, trace
 from keras_qat.layers import FakeQuantize
 from keras_qat.onnx import converters as _converters  # noqa: F401  (importing registers the converters)
 from keras_qat.onnx import layout, passes, reader
-from keras_qat.onnx.emission import Emission, Step, find_converter, mark
+from keras_qat.onnx.emission import CONVERTERS, Emission, Step, convert, file_dtype, find_converter, input_dtype, mark
 from keras_qat.targets import Target
 from keras_qat.types import IoDtype, Normalization, OpKind, Precision
 
@@ -108,6 +108,41 @@ def _require_target(traced: Trace, target: Target | None) -> None:
         )
 
 
+def has_converter(layer_type: type) -> bool:
+    """Whether a converter is registered for exactly this type of layer or operation.
+
+    Example:
+        >>> import keras
+        >>> has_converter(keras.layers.Conv2D), has_converter(keras.layers.TextVectorization)
+        (True, False)
+    """
+    return layer_type in CONVERTERS
+
+
+def require_exportable(model: Any) -> None:
+    """Refuse a model that can't be exported, before it is calibrated or trained for that.
+
+    Every layer and operation is converted, at the latest opset; the result is dropped.
+
+    Args:
+        model: a model that `trace` reads. It is not changed.
+
+    Raises:
+        UnsupportedModelError: If a layer can be neither exported nor read, or its settings can't be exported. The
+            message names it, with the nested models and layers around it.
+
+    Example:
+        >>> import keras
+        >>> x = keras.Input((4,), name="x")
+        >>> require_exportable(keras.Model(x, keras.layers.Dense(2)(x)))
+    """
+    traced = trace(model)
+    calls = [traced.calls[node.name] for node in traced.graph.nodes if node.kind is not OpKind.INPUT]
+    for call in calls:
+        find_converter(call.operation, "/".join(call.path), call.unread)
+    _emit_nodes(traced, OPSETS[-1])
+
+
 def require_opset(opset: int | None, precision: Precision = "fp32") -> int:
     """The operator set of a file.
 
@@ -163,9 +198,12 @@ def _emit_nodes(traced: Trace, opset: int) -> tuple[Emission, list[ir.Value], li
         call = traced.calls[node.name]
         shape = call.output_shapes[0]
         if node.kind is OpKind.INPUT:
-            value = ir.val(emission.unique(node.name), ir.DataType.FLOAT, layout.named_shape(shape))
+            dtype = input_dtype(traced.dtype(node.outputs[0]))
+            value = ir.val(emission.unique(node.name), dtype, layout.named_shape(shape))
             inputs.append(value)
             with _marking(emission, node.name):
+                if dtype.is_floating_point():
+                    value = emission.cast(value, ir.DataType.FLOAT, node.name, shape)
                 values[node.outputs[0]] = emission.to_file_layout(value, shape, node.name)
             continue
         step = Step(
@@ -176,10 +214,14 @@ def _emit_nodes(traced: Trace, opset: int) -> tuple[Emission, list[ir.Value], li
             output_shape=shape,
             args=call.args,
             kwargs=call.kwargs,
+            output_shapes=call.output_shapes,
+            dtype=file_dtype(call.output_dtypes[0]),
+            path="/".join(call.path) or None,
+            unread=call.unread,
         )
         with _marking(emission, node.name):
-            converted = find_converter(call.operation)(emission, step)
-        values.update(zip(node.outputs, converted if isinstance(converted, tuple) else (converted,), strict=True))
+            converted = convert(emission, step)
+        values.update(zip(node.outputs, converted, strict=True))
     outputs: list[ir.Value] = []
     for name in traced.graph.outputs:
         with _marking(emission, OUTPUT):
@@ -190,7 +232,20 @@ def _emit_nodes(traced: Trace, opset: int) -> tuple[Emission, list[ir.Value], li
         if value.name in {o.name for o in outputs}:
             value.name = emission.unique(f"{name}_again")
         outputs.append(value)
+    if not emission.batch_is_kept:
+        _unname_batches(emission)
     return emission, inputs, outputs
+
+
+def _unname_batches(emission: Emission) -> None:
+    """Leave the first axis of every computed tensor open.
+
+    Where frames became images, "batch" would name two sizes, and ONNX Runtime gives tensors of one named size one
+    buffer.
+    """
+    for value in (output for node in emission.tape.nodes for output in node.outputs):
+        if value.shape is not None:
+            value.shape = ir.Shape([None if size == layout.BATCH else size for size in value.shape])
 
 
 @contextmanager

@@ -68,7 +68,7 @@ class EdgePlanner:
 
     def _wanted(self, edge: Edge) -> Request | None:
         """The request to quantize this edge, of the user or the target's table; `None` where there is none."""
-        if edge.consumer == OUTPUT or self.flow.internal(edge):
+        if edge.consumer == OUTPUT or self.flow.internal(edge) or not self.graph.producer(edge.tensor).floating:
             return None
         request = self.asked.get(edge)
         if request is not None and request.value != "target":
@@ -149,6 +149,8 @@ class EdgePlanner:
             return f"already quantized at {earlier.tensor!r}: {producer.kind} only moves numbers"
         if edge.consumer == OUTPUT:
             return "the model's output stays float"
+        if not self.graph.producer(edge.tensor).floating:
+            return f"{edge.tensor!r} holds integers already"
         if self.flow.internal(edge):
             return f"fused: {self.flow.groups[edge.consumer]} run as one kernel"
         downstream = None if wanted is None else self._float_downstream(edge, wanted)

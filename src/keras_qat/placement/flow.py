@@ -14,7 +14,7 @@ from keras_qat.graph import OUTPUT, Edge, Graph, Node
 from keras_qat.targets import Target
 from keras_qat.types import OpKind
 
-WEIGHTED = frozenset({OpKind.CONV, OpKind.DEPTHWISE_CONV, OpKind.DENSE})
+WEIGHTED = frozenset({OpKind.CONV, OpKind.DEPTHWISE_CONV, OpKind.CONV_TRANSPOSE, OpKind.DENSE})
 """Kinds of layers with a kernel."""
 
 MOVES_NUMBERS = frozenset({OpKind.ZERO_PAD, OpKind.RESHAPE, OpKind.IDENTITY})
@@ -114,7 +114,8 @@ class Flow:
         """The edges with the same numbers one step downstream; none if the consumer computes new ones."""
         if not self.moves(edge.consumer):
             return ()
-        return self.graph.consumers(self.graph.by_name[edge.consumer].outputs[0])
+        outputs = self.graph.by_name[edge.consumer].outputs
+        return tuple(reader for tensor in outputs for reader in self.graph.consumers(tensor))
 
     def readers(self, edge: Edge) -> tuple[Edge, ...]:
         """The edge itself, and all edges downstream that carry the same numbers."""

@@ -251,6 +251,8 @@ def no_pair(flow: Flow, edge: Edge) -> str | None:
             f"No pair can stand between {edge.tensor!r} and {edge.consumer!r}: {flow.groups[edge.consumer]} run as one "
             "kernel. Set `inputs` of its first layer, or `output` for what leaves it."
         )
+    if not flow.graph.producer(edge.tensor).floating:
+        return f"No pair can stand between {edge.tensor!r} and {edge.consumer!r}: the tensor holds integers already."
     if any(reader.consumer == OUTPUT for reader in flow.readers(edge)):
         return f"No pair can stand between {edge.tensor!r} and {edge.consumer!r}: the model's output stays float."
     return None

@@ -7,6 +7,8 @@ all of them except those that are computed from the others alone.
 
 from collections.abc import Mapping
 
+import keras
+
 from keras_qat.errors import UserError, require_whole
 from keras_qat.graph import Edge, Graph, Node, non_negative_tensors
 from keras_qat.placement.edges import EdgePlanner, ask_function
@@ -16,8 +18,17 @@ from keras_qat.placement.rules import Rule
 from keras_qat.targets import Target, find_target
 from keras_qat.types import BITS, EdgeDecision, Kernel, OpKind, Placement, QuantizedTensor, QuantSpec, WeightDecision
 
-_CHANNEL_AXIS = {OpKind.CONV: 3, OpKind.DEPTHWISE_CONV: 2, OpKind.DENSE: 1}
-"""Output-channel axis of the kernel in the Keras layout: (h, w, in, out), (h, w, in, multiplier), (in, out)."""
+_CHANNEL_AXIS = {OpKind.CONV: 3, OpKind.DEPTHWISE_CONV: 2, OpKind.CONV_TRANSPOSE: 2, OpKind.DENSE: 1}
+"""Output-channel axis of the kernel in the Keras layout of an image.
+
+That is (h, w, in, out), (h, w, in, multiplier), (h, w, out, in), and (in, out).
+"""
+
+_MORE_AXES: Mapping[type | None, int] = {
+    **dict.fromkeys((keras.layers.Conv1D, keras.layers.DepthwiseConv1D, keras.layers.Conv1DTranspose), -1),
+    **dict.fromkeys((keras.layers.Conv3D, keras.layers.Conv3DTranspose), 1),
+}
+"""How many axes more than an image's the kernels of these layers have."""
 
 
 def plan(graph: Graph, target: str | Target, *, weight_bits: int = 8, overrides: Overrides | None = None) -> Placement:
@@ -100,7 +111,8 @@ def _decide(
     width = weight_bits if bits is None else bits.value
     if bits is not None and bits != request:
         reason = f"{reason}; {bits.reason}"
-    return WeightDecision(node.layer, QuantSpec(bits=width, narrow=True, axis=_CHANNEL_AXIS[node.kind]), reason)
+    axis = _CHANNEL_AXIS[node.kind] + _MORE_AXES.get(node.layer_type, 0)
+    return WeightDecision(node.layer, QuantSpec(bits=width, narrow=True, axis=axis), reason)
 
 
 def require_weights(flow: Flow, rules: tuple[Rule, ...], weights: tuple[WeightDecision, ...]) -> None:

@@ -92,6 +92,7 @@ def train(settings: Settings) -> report.Record:
     with files.locked(folder.path, "training"):
         with stages.timed("load"):
             variants = Variants(folder.model(BASELINE), folder.model(PTQ), folder.placement())
+            onnx.require_exportable(variants.ptq)
             data, facts = load_saved(settings), folder.facts()
             _require_trainable(variants.baseline, data, settings)
             calibration.require_made_of(graph.trace(variants.baseline), graph.trace(variants.ptq))

@@ -15,7 +15,7 @@ from typing import Any
 from keras_qat.calibration import CalibrationOptions
 from keras_qat.errors import MANY, UserError, settle_numbers
 from keras_qat.export import ExportOptions
-from keras_qat.files import from_json_value, to_json_value
+from keras_qat.files import from_json_value, is_model_path, to_json_value
 from keras_qat.text import printable
 from keras_qat.training import Distillation, Recipe
 from keras_qat.types import AugmentationName
@@ -172,9 +172,9 @@ class Settings:
 
     @property
     def model_file(self) -> Path | None:
-        """The .keras file of the model; `None` for a network by name."""
+        """The .keras or .h5 file of the model; `None` for a network by name."""
         path = Path(self.model)
-        return path if path.suffix.lower() == ".keras" else None
+        return path if is_model_path(path) else None
 
     @property
     def inputs(self) -> tuple[Path, ...]:

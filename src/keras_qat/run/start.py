@@ -15,7 +15,7 @@ from typing import Any
 import keras
 import platformdirs
 
-from keras_qat import evaluation, export, files, graph, layers, models, training
+from keras_qat import evaluation, export, files, graph, layers, models, onnx, training
 from keras_qat.data import Augmentation, ImageSet, Labelled, Preprocessing, Splits, load_data
 from keras_qat.errors import DataError, StorageError, UnsupportedModelError, UserError
 from keras_qat.run.folder import RunFolder
@@ -173,6 +173,7 @@ def _own_start(settings: Settings, path: Path) -> Start:
         )
     model = models.load_model_file(path)
     meaning = _require_float_classifier(model, path)
+    onnx.require_exportable(model)
     num_classes = graph.classes_of(int(model.output_shape[-1]), meaning)
     data = load_splits(settings, models.input_preprocessing(model, settings.preprocessing, path), num_classes)
     if data.train.labelled:

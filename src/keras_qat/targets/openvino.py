@@ -37,6 +37,11 @@ OPENVINO = Target(
         OpKind.CONV: _WEIGHTED,
         OpKind.DEPTHWISE_CONV: _WEIGHTED,
         OpKind.DENSE: _WEIGHTED,
+        OpKind.CONV_TRANSPOSE: _WEIGHTED,
+        OpKind.MATMUL: OpRule(
+            Inputs.ALL, because="OpenVINO multiplies matrices of integers and dequantizes the product", source=_LPT
+        ),
+        OpKind.RESIZE: _PRECISION_PRESERVED,
         OpKind.ADD: OpRule(
             Inputs.ALL_BUT_FUSED_CONV,
             because="OpenVINO adds a quantized residual input inside the other branch's convolution",
@@ -57,7 +62,7 @@ OPENVINO = Target(
             source=_LPT,
         ),
     },
-    shares_range=frozenset({OpKind.MAX_POOL, OpKind.CONCAT}),
+    shares_range=frozenset({OpKind.MAX_POOL, OpKind.CONCAT, OpKind.RESIZE}),
     pools_strides=True,
     title="OpenVINO",
     limits=Limits(

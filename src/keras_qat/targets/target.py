@@ -100,6 +100,8 @@ class Target:
         shares_range: kinds whose quantized inputs and output must have one scale.
         int32_dense_bias: whether the bias of a quantized Dense is stored as int32 behind a DequantizeLinear.
         pools_strides: whether the stride of quantized 1x1 convolutions is taken out into a max-pool of single pixels.
+        convolves_transposed: whether a quantized transposed convolution is computed as a convolution whose output
+            channels are pixels, for an engine with integer kernels for convolutions only.
         title: the engine as its makers write it; the name if not given.
         limits: what the engine's reader of ONNX files can't do.
         judges: names of the engines that may judge its files, best first. A Q/DQ file means the same in ONNX Runtime,
@@ -114,6 +116,7 @@ class Target:
     shares_range: frozenset[OpKind] = field(default=frozenset())
     int32_dense_bias: bool = False
     pools_strides: bool = False
+    convolves_transposed: bool = False
     title: str = ""
     limits: Limits = Limits()
     judges: tuple[str, ...] = ("onnxruntime",)

@@ -35,6 +35,13 @@ TENSORRT = Target(
         OpKind.CONV: _WEIGHTED,
         OpKind.DEPTHWISE_CONV: _WEIGHTED,
         OpKind.DENSE: _WEIGHTED,
+        OpKind.CONV_TRANSPOSE: _WEIGHTED,
+        OpKind.MATMUL: OpRule(
+            Inputs.ALL, because="TensorRT multiplies matrices in INT8 when both are quantized", source=_PLACEMENT
+        ),
+        OpKind.RESIZE: OpRule(
+            because="repeated pixels are quantized where the next layer reads them", source=_PROPAGATION
+        ),
         OpKind.ADD: OpRule(
             Inputs.ALL_BUT_FUSED_CONV,
             because="a quantized residual input lets TensorRT fuse the addition into the other branch's convolution",

@@ -8,8 +8,11 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_qat import transform
 from keras_qat.errors import UnsupportedModelError
+from keras_qat.graph import layer_settings, plain_type, trace
 from keras_qat.layers import FakeQuantize
+from keras_qat.text import one_line
 from keras_qat.types import RangeMode
 
 
@@ -23,7 +26,7 @@ def clone(model: keras.Model, *, precision: str = "float32", range_mode: RangeMo
         range_mode: the range mode of all `FakeQuantize` layers of the copy.
 
     Raises:
-        UnsupportedModelError: If Keras can't clone the model, for example a subclass without a graph.
+        UnsupportedModelError: If the model can't be copied, for example a subclass without a graph.
 
     Example:
         >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
@@ -31,20 +34,40 @@ def clone(model: keras.Model, *, precision: str = "float32", range_mode: RangeMo
         (3, False)
     """
     require_graph(model)
+    copier = _copier(model, precision, range_mode)
     try:
-        copy = keras.models.clone_model(model, clone_function=_copier(model, precision, range_mode), recursive=True)
-        copy.set_weights(model.get_weights())
-    except (ValueError, TypeError, NotImplementedError) as error:
-        raise _unsupported(model, str(error)) from error
+        copy = _copy_layer_by_layer(model, copier)
+    except Exception:  # noqa: BLE001 - a layer that isn't made from its own configuration raises anything
+        copy = _copy_as_read(model, copier)
+    for layer in all_layers(copy):
+        if isinstance(layer, FakeQuantize):
+            layer.amax.trainable = layer.trainable and layer.range_mode == "learned"
+    return copy
+
+
+def _copy_layer_by_layer(model: keras.Model, copier: Callable[..., Any]) -> keras.Model:
+    """A copy with the model's own layers, nested as they are."""
+    copy = keras.models.clone_model(model, clone_function=copier, recursive=True)
+    copy.set_weights(model.get_weights())
     for source, target in zip(all_layers(model), all_layers(copy), strict=True):
         # Outer layers come first: setting their flag sets those of their inner layers, which are corrected next.
         target.trainable = source.trainable
     for source, target in zip(model.weights, copy.weights, strict=True):
         target.trainable = source.trainable
-    for layer in all_layers(copy):
-        if isinstance(layer, FakeQuantize):
-            layer.amax.trainable = layer.trainable and layer.range_mode == "learned"
     return copy
+
+
+def _copy_as_read(model: keras.Model, copier: Callable[..., Any]) -> keras.Model:
+    """A flat copy, in which the layers of the user's own are replaced by what their `call` uses."""
+
+    def copy_layer(name: str, layer: Any) -> Any:
+        is_layer = isinstance(layer, keras.layers.Layer)
+        return copier(layer, name) if is_layer else transform.copy_layer(name, layer)
+
+    try:
+        return transform.rebuild(trace(model), copy_layer)
+    except Exception as error:
+        raise _unsupported(model, one_line(error)) from error
 
 
 def require_graph(model: keras.Model) -> None:
@@ -60,21 +83,25 @@ def require_graph(model: keras.Model) -> None:
 
 def _unsupported(model: keras.Model, why: str) -> UnsupportedModelError:
     return UnsupportedModelError(
-        f"Keras can't clone the model to train a copy of it: {why}. Received: {type(model).__name__} {model.name!r}. "
-        "Use a functional or Sequential model whose layers all have `get_config`."
+        f"The model can't be copied, to train the copy: {why}. Received: {type(model).__name__} {model.name!r}. "
+        "Use a functional or Sequential model whose layers have a `get_config`, or a `call` of Keras layers and "
+        "`keras.ops`."
     )
 
 
-def _copier(model: keras.Model, precision: str, range_mode: RangeMode) -> Callable[[Any], Any]:
+def _copier(model: keras.Model, precision: str, range_mode: RangeMode) -> Callable[..., Any]:
     outputs = list(_output_layers(model))
 
-    def copy(layer: Any) -> Any:
-        config = layer.get_config()
+    def copy(layer: Any, name: str | None = None) -> Any:
+        kind: Any = plain_type(layer)
+        config = layer.get_config() if isinstance(layer, keras.Model) else layer_settings(layer, kind)
+        if name is not None:
+            config["name"] = name
         if isinstance(layer, FakeQuantize):
             config["range_mode"] = range_mode
         if precision != "float32" and "dtype" in config and not any(layer is output for output in outputs):
             config["dtype"] = precision
-        return type(layer).from_config(config)
+        return kind.from_config(config)
 
     return copy
 
@@ -116,7 +143,7 @@ def _settings(layer: Any) -> str:
         return ""  # its layers are hashed one by one
     try:
         config = layer.get_config()
-    except NotImplementedError:  # cloning refuses such a layer, with a better message
+    except Exception:  # noqa: BLE001 - functions of the user's own, which Keras can't serialize, raise anything
         return ""
     return json.dumps(_nameless(config), sort_keys=True, default=_plain)
 

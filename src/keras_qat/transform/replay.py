@@ -6,7 +6,9 @@ from typing import Any
 
 import keras
 
-from keras_qat.graph import Edge, TensorRef, Trace
+from keras_qat.errors import UnsupportedModelError
+from keras_qat.graph import Edge, TensorRef, Trace, copy_by_settings, layer_settings, plain_type
+from keras_qat.text import one_line
 from keras_qat.types import OpKind
 
 LayerFunction = Callable[[str, Any], Any]
@@ -17,7 +19,11 @@ EdgeFunction = Callable[[Edge, Any], Any]
 
 
 def copy_layer(name: str, layer: Any) -> Any:
-    """A new layer of the same type and configuration, without the weights.
+    """A new layer that computes the same, with the same settings, without the weights.
+
+    Functions and regularizers among the settings are shared with the copy, not serialized: they needn't be registered.
+    A subclass that computes what a registered type computes becomes a layer of that type, so that the copy needs
+    neither its `__init__` nor its `get_config`.
 
     Args:
         name: name of the new layer.
@@ -26,6 +32,9 @@ def copy_layer(name: str, layer: Any) -> Any:
     Returns:
         The layer, not built yet; for an operation a copy that is not part of any model.
 
+    Raises:
+        UnsupportedModelError: If the layer can't be made from its own configuration.
+
     Example:
         >>> copy_layer("copy", keras.layers.Dense(2))
         <Dense name=copy, built=False>
@@ -33,8 +42,16 @@ def copy_layer(name: str, layer: Any) -> Any:
     if not isinstance(layer, keras.layers.Layer):
         operation = copy(layer)
         operation._inbound_nodes, operation._outbound_nodes = [], []  # noqa: SLF001
+        operation.name = name
         return operation
-    return type(layer).from_config({**layer.get_config(), "name": name})
+    try:
+        return copy_by_settings(layer, plain_type(layer), name=name)
+    except Exception as error:  # whatever the class of the user raises
+        raise UnsupportedModelError(
+            f"The layer {layer.name!r} can't be copied, since it can't be made from its own configuration: "
+            f"{one_line(error)}. Received: a {type(layer).__name__}. Give the class a `get_config` with the arguments "
+            "of its `__init__`; or register neither a kind nor a converter for it, and its `call` is read instead."
+        ) from error
 
 
 def rebuild(
@@ -135,10 +152,11 @@ class LayerCopy:
     """
 
     def __init__(self, layer: Any, name: str, *, linear: bool = False, weights_of: Any = None) -> None:
-        config = {**layer.get_config(), "name": name}
+        kind: Any = plain_type(layer)
+        config = {**layer_settings(layer, kind), "name": name}
         if linear and "activation" in config:
             config["activation"] = None
-        self._copy, self._linear = type(layer).from_config(config), linear
+        self._copy, self._linear = kind.from_config(config), linear
         self._source, self._loaded = layer if weights_of is None else weights_of, False
 
     def __call__(self, x: Any) -> Any:

@@ -26,7 +26,7 @@ tensor where it happens.
 """
 
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ import onnx_ir as ir
 
 from keras_qat import evaluation, onnx, runtimes
 from keras_qat.errors import DataError, StorageError, UserError
-from keras_qat.graph import trace
+from keras_qat.graph import input_names, trace
 from keras_qat.layers import FakeQuantize, scale_of
 from keras_qat.progress import track
 from keras_qat.text import shortened
@@ -118,8 +118,8 @@ def tensor_errors(
         model: the quantized Keras model, as from `apply_placement`.
         path: its ONNX file.
         batches: (inputs, labels); inputs is an array, float32 (batch, height, width, channels), or for a model with
-            several inputs a list of arrays. A few dozen images are enough. A batch is held with all its activations,
-            so it should be small.
+            several inputs a list of arrays, or a dictionary by the names of the inputs. A few dozen images are enough.
+            A batch is held with all its activations, so it should be small.
         total: number of batches, for the progress bar.
         normalize: for a file that normalizes its images itself, whose batches are whole pixels, 0 to 255: computes
             what the Keras model is fed instead, such as `Preprocessing.normalize`.
@@ -140,7 +140,7 @@ def tensor_errors(
     tallies = {name: _Tally() for name in (*file.outputs, *file.fed_as)}
     allowed = {name: _bias_rounding(file, name, layers[name]) for name in file.fed_as}
     for batch, _ in track(batches, "comparing tensors", total):
-        inputs = [np.asarray(x) for x in (batch if isinstance(batch, list | tuple) else [batch])]
+        inputs = [np.asarray(x) for x in _in_order(batch, input_names(model))]
         normalized = inputs if normalize is None else [np.asarray(normalize(x)) for x in inputs]
         made = [np.asarray(x) for x in keras.tree.flatten(simulate.predict_on_batch(normalized))]
         simulated = dict(zip(file.outputs, made[: len(file.outputs)], strict=True))
@@ -163,6 +163,13 @@ def tensor_errors(
         raise DataError("There is nothing to compare on. Received: 0 images. Give at least one batch.")
     in_order = (*file.fed_as, *file.outputs)
     return tuple(tallies[name].error(name) for name in in_order)
+
+
+def _in_order(batch: Any, names: Sequence[str]) -> Sequence[Any]:
+    """The arrays of a batch in the order of the model's inputs."""
+    if isinstance(batch, Mapping):
+        return [batch[name] for name in names]
+    return batch if isinstance(batch, list | tuple) else [batch]
 
 
 @dataclass
@@ -315,9 +322,8 @@ def _in_steps(
     s = np.asarray(keras.ops.convert_to_numpy(scale_of(layer.amax, layer.spec)))
     ratio = x / s + layer.spec.zero_point
     q = (np.round(x_hat / s) + layer.spec.zero_point).astype(layer.spec.storage)
-    if layout.moves(q.ndim):
-        ratio, q = ratio.transpose(layout.to_file), np.ascontiguousarray(q.transpose(layout.to_file))
-    return ratio, q
+    order = layout.to_file(q.ndim)
+    return ratio.transpose(order), np.ascontiguousarray(q.transpose(order))
 
 
 def _output_steps(deployed: np.ndarray, simulated: np.ndarray) -> np.ndarray:

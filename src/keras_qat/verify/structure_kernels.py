@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import onnx_ir as ir
 
-from keras_qat.onnx import constant_array, constant_tensor, input_at, keras_nodes
+from keras_qat.onnx import constant_array, constant_tensor, input_at, keras_nodes, moves, producer
 from keras_qat.targets import Target
 from keras_qat.types import Placement, QuantSpec, WeightDecision
 from keras_qat.verify.deployed import FILE, DeployedFile, Mismatch
@@ -89,7 +89,7 @@ def _integer_problems(dequantize: ir.Node, spec: QuantSpec, axis: int) -> Iterat
 
 def _bias_problems(gemm: ir.Node) -> Iterator[str]:
     """A bias in integers must have the scale of the products that it is added to."""
-    nodes = [None if value is None else value.producer() for value in gemm.inputs[:3]]
+    nodes = [None if value is None else producer(value, moves) for value in gemm.inputs[:3]]
     s_x, s_w, s_b = (None if node is None else constant_array(input_at(node, 1)) for node in nodes)
     if s_x is None or s_w is None or s_b is None or not np.allclose(s_b, s_x.astype(float) * s_w, rtol=1e-6, atol=0):
         yield "the scale of its int32 bias should be that of its input times that of its weights"

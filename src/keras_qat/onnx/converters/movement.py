@@ -1,6 +1,6 @@
-"""What moves numbers without changing them: padding, cropping, slices, reshape, transpose, dropout at inference.
+"""What moves numbers without changing them and keeps all of them: reshape, transpose, new axes, blocks to channels.
 
-Each group has the layers of Keras and the operations of `keras.ops`, such as `x[:, 1:]`.
+Each group has the layers of Keras and the operations of `keras.ops`.
 """
 
 import math
@@ -10,74 +10,101 @@ from typing import Any
 import keras
 import numpy as np
 import onnx_ir as ir
+from keras.src.ops import nn
 from keras.src.ops import numpy as operations
 
-from keras_qat.errors import UnsupportedModelError
 from keras_qat.onnx.emission import Emission, Step, register_converter
-from keras_qat.onnx.layout import HEIGHT_AND_WIDTH, MATRIX_RANK
-
-_END = np.iinfo(np.int64).max
-"""The end of a slice that reaches the end of its axis."""
-
-
-@register_converter(keras.layers.Dropout, keras.layers.SpatialDropout2D)
-def convert_dropout(emission: Emission, step: Step) -> ir.Value:  # noqa: ARG001
-    """No node: at inference dropout passes its input on."""
-    return step.inputs[0]
-
-
-@register_converter(keras.layers.ZeroPadding2D)
-def convert_zero_padding(emission: Emission, step: Step) -> ir.Value:
-    """Pad with zeros; the padding pass merges it into the window behind it."""
-    (top, bottom), (left, right) = step.layer.padding
-    pads = emission.constant(f"{step.name}/pads", [0, 0, top, left, 0, 0, bottom, right], np.int64)
-    return emission.op("Pad", [step.inputs[0], pads], step.name, step.output_shape)
+from keras_qat.onnx.layout import MATRIX_RANK, Shape, spatial_axes
 
 
 @register_converter(keras.layers.Flatten)
 def convert_flatten(emission: Emission, step: Step) -> ir.Value:
     """Reshape to a matrix; if the layer is channels_first, Keras moves the channels to the end before."""
-    x, rank = _in_keras_layout(emission, step), len(step.input_shapes[0])
+    x, rank = in_keras_layout(emission, step), len(step.input_shapes[0])
     if step.layer.data_format == "channels_first" and rank > MATRIX_RANK:
         x = emission.op("Transpose", [x], f"{step.name}/channels_last", perm=[0, *range(2, rank), 1])
-    return _reshape(emission, step, x)
+    return reshape(emission, step, x, step.input_shapes[0])
 
 
-@register_converter(keras.layers.Reshape, operations.Reshape, operations.Squeeze, operations.ExpandDims)
+@register_converter(keras.layers.Reshape, operations.Reshape, operations.Ravel)
 def convert_reshape(emission: Emission, step: Step) -> ir.Value:
     """Reshape to the shape of the output, in Keras's order of numbers."""
-    return _reshape(emission, step, _in_keras_layout(emission, step))
+    return reshape(emission, step, in_keras_layout(emission, step), step.input_shapes[0])
 
 
-def _in_keras_layout(emission: Emission, step: Step) -> ir.Value:
+@register_converter(operations.Squeeze, operations.ExpandDims)
+def convert_new_axes(emission: Emission, step: Step) -> ir.Value:
+    """Unsqueeze or Squeeze of Keras's axes."""
+    given, wanted, axis = step.input_shapes[0], step.output_shape, step.layer.axis
+    rank = max(len(given), len(wanted))
+    axes = (
+        [i for i, size in enumerate(given) if size == 1]
+        if axis is None
+        else [a % rank for a in ((axis,) if isinstance(axis, int) else axis)]
+    )
+    op_type = "Unsqueeze" if type(step.layer) is operations.ExpandDims else "Squeeze"
+    constant = emission.constant(f"{step.name}/axes", sorted(axes), np.int64)
+    value = emission.op(op_type, [in_keras_layout(emission, step), constant], step.name)
+    return emission.to_file_layout(value, wanted, step.name)
+
+
+@register_converter(keras.layers.RepeatVector)
+def convert_repeat_vector(emission: Emission, step: Step) -> ir.Value:
+    """Unsqueeze and Expand: the vector of each image, n times."""
+    axes, target = (
+        emission.constant(f"{step.name}/{name}", array, np.int64)
+        for name, array in (("axes", [1]), ("shape", [1, step.layer.n, 1]))
+    )
+    row = emission.op("Unsqueeze", [step.inputs[0], axes], f"{step.name}/row")
+    return emission.to_file_layout(emission.op("Expand", [row, target], step.name), step.output_shape, step.name)
+
+
+def in_keras_layout(emission: Emission, step: Step) -> ir.Value:
     """The first input in Keras's layout."""
     return emission.to_keras_layout(step.inputs[0], step.input_shapes[0], step.name)
 
 
-def _reshape(emission: Emission, step: Step, x: ir.Value, *, sliced: bool = False) -> ir.Value:
-    """Give `x`, in Keras's layout, the output shape of the step.
+def reshape(emission: Emission, step: Step, x: ir.Value, given: Shape) -> ir.Value:
+    """Give `x`, in Keras's layout and of shape `given`, the output shape of the step.
 
-    Args:
-        emission: the emission to add the node to.
-        step: the layer or operation.
-        x: the value to reshape.
-        sliced: whether `x` has fewer numbers than the input of the step.
+    Numbers may move between the images of a batch, as where the frames of a video become a batch of images.
 
     Raises:
-        UnsupportedModelError: If several sizes are unknown, or numbers would move between the images of a batch.
+        UnsupportedModelError: If several sizes are unknown.
     """
-    given, wanted = step.input_shapes[0], step.output_shape
-    sizes = [[size for size in shape[1:] if size is not None] for shape in (given, wanted)]
-    known = len(sizes[0]) + len(sizes[1]) == len(given) + len(wanted) - 2
-    moves = not wanted or given[0] != wanted[0] or (known and not sliced and math.prod(sizes[0]) != math.prod(sizes[1]))
-    if moves or wanted[1:].count(None) > 1:
-        raise UnsupportedModelError(
-            f"The reshape {step.name!r} can't be exported. Received: {given} to {wanted}. "
-            "Keep the batch axis as it is, and leave at most one other size open."
+    target = _target(given, step.output_shape)
+    if target is None:
+        step.refuse(
+            f"{given} to {step.output_shape}", "Leave at most one size open beside the batch, and keep the batch axis."
         )
-    target = [0, *(-1 if size is None else size for size in wanted[1:])]
+    if target[:1] == [-1]:
+        emission.batch_is_kept = False
     value = emission.op("Reshape", [x, emission.constant(f"{step.name}/shape", target, np.int64)], step.name)
-    return emission.to_file_layout(value, wanted, step.name)
+    return emission.to_file_layout(value, step.output_shape, step.name)
+
+
+def _target(given: Shape, wanted: Shape) -> list[int] | None:
+    """The shape that a Reshape is given: 0 copies a size of the input, -1 stands for what is left.
+
+    Example:
+        >>> _target((None, 4, 6), (None, 24)), _target((None, 4, 6), (None, 6))
+        ([0, 24], [-1, 6])
+        >>> _target((None, None, 6), (None, None, 2, 3))
+        [0, -1, 2, 3]
+    """
+    kept = bool(given) and bool(wanted) and given[0] == wanted[0] and not _moves_images(given, wanted)
+    target = [0 if kept else -1 if wanted[0] is None else wanted[0]] if wanted else []
+    target += [-1 if size is None else size for size in wanted[1:]]
+    if target.count(-1) > 1:
+        target = [0 if n == -1 and given[i : i + 1] == (None,) else n for i, n in enumerate(target)]
+    return target if target.count(-1) <= 1 else None
+
+
+def _moves_images(given: Shape, wanted: Shape) -> bool:
+    """Whether an image of the output has another number of numbers; `False` if that is unknown."""
+    if None in given[1:] or None in wanted[1:]:
+        return False
+    return math.prod(n or 0 for n in given[1:]) != math.prod(n or 0 for n in wanted[1:])
 
 
 @register_converter(keras.layers.Permute)
@@ -93,69 +120,48 @@ def convert_transpose(emission: Emission, step: Step) -> ir.Value:
     return _transpose(emission, step, range(rank)[::-1] if step.layer.axes is None else step.layer.axes)
 
 
+@register_converter(operations.Swapaxes, operations.Moveaxis)
+def convert_moveaxis(emission: Emission, step: Step) -> ir.Value:
+    """Transpose of Keras's axes, found by moving those of an array."""
+    layer, axes = step.layer, np.arange(len(step.output_shape))
+    moved = (
+        np.swapaxes(_labelled(axes), layer.axis1, layer.axis2)
+        if type(layer) is operations.Swapaxes
+        else np.moveaxis(_labelled(axes), layer.source, layer.destination)
+    )
+    return _transpose(emission, step, [size - 1 for size in moved.shape])
+
+
+def _labelled(axes: np.ndarray) -> np.ndarray:
+    """An array whose axis i has the size i + 1, which tells where it went."""
+    return np.broadcast_to(np.zeros(()), tuple(axes + 1))
+
+
 def _transpose(emission: Emission, step: Step, axes: Sequence[int]) -> ir.Value:
     """Put Keras's axes into the order `axes`."""
     permutation = [axis % len(axes) for axis in axes]
-    value = emission.op("Transpose", [_in_keras_layout(emission, step)], step.name, perm=permutation)
+    value = emission.op("Transpose", [in_keras_layout(emission, step)], step.name, perm=permutation)
     return emission.to_file_layout(value, step.output_shape, step.name)
 
 
-@register_converter(keras.layers.Cropping2D)
-def convert_cropping(emission: Emission, step: Step) -> ir.Value:
-    """Slice of height and width."""
-    (top, bottom), (left, right) = step.layer.cropping
-    ends = [_END if cut == 0 else -cut for cut in (bottom, right)]
-    constants = _slice_constants(emission, step, starts=[top, left], ends=ends, axes=HEIGHT_AND_WIDTH)
-    return emission.op("Slice", [step.inputs[0], *constants], step.name, step.output_shape)
-
-
-@register_converter(operations.GetItem)
-def convert_get_item(emission: Emission, step: Step) -> ir.Value:
-    """Slice, and Reshape if a single index drops its axis."""
-    key = step.arguments["key"]
-    keys = _full(key if isinstance(key, tuple) else (key,), len(step.input_shapes[0]), step)
-    cuts = {axis: _as_slice(k) for axis, k in enumerate(keys) if k != slice(None)}
-    steps = [_default(k.step, 1) for k in cuts.values()]
-    constants = _slice_constants(
-        emission,
-        step,
-        starts=[_default(k.start, 0 if n > 0 else _END) for k, n in zip(cuts.values(), steps, strict=True)],
-        ends=[_default(k.stop, _END if n > 0 else -_END) for k, n in zip(cuts.values(), steps, strict=True)],
-        axes=list(cuts),
-        steps=steps,
-    )
-    sliced = emission.op("Slice", [_in_keras_layout(emission, step), *constants], f"{step.name}/slice")
-    if any(isinstance(k, int) for k in keys):
-        return _reshape(emission, step, sliced, sliced=True)
-    return emission.to_file_layout(sliced, step.output_shape, step.name)
-
-
-def _slice_constants(emission: Emission, step: Step, **arrays: Sequence[int]) -> list[ir.Value]:
-    """The inputs of a Slice behind the tensor, in the order given."""
-    return [emission.constant(f"{step.name}/{name}", array, np.int64) for name, array in arrays.items()]
-
-
-def _full(keys: tuple[Any, ...], rank: int, step: Step) -> list[Any]:
-    """One key for each axis, with `...` expanded.
-
-    Raises:
-        UnsupportedModelError: If a key is neither an integer nor a slice.
-    """
-    if not all(isinstance(k, int | slice) or k is Ellipsis for k in keys):
-        raise UnsupportedModelError(
-            f"The operation {step.name!r} can't be exported. Received: an index {keys}. Use integers and slices."
-        )
-    if Ellipsis not in keys:
-        keys = (*keys, Ellipsis)
-    at = keys.index(Ellipsis)
-    return [*keys[:at], *[slice(None)] * (rank - len(keys) + 1), *keys[at + 1 :]]
-
-
-def _as_slice(key: int | slice) -> slice:
-    if isinstance(key, slice):
-        return key
-    return slice(key, key + 1 if key != -1 else None)
-
-
-def _default(value: int | None, default: int) -> int:
-    return default if value is None else value
+@register_converter(nn.DepthToSpace, nn.SpaceToDepth)
+def convert_blocks(emission: Emission, step: Step) -> ir.Value:
+    """Reshape, Transpose and Reshape, which engines run on integers; of an open size DepthToSpace or SpaceToDepth."""
+    size, layout = step.layer.block_size, emission.layout
+    shapes = [layout.shape(shape)[1:] for shape in (step.input_shapes[0], step.output_shape)]
+    (channels, *given), (made, *wanted) = ([n for n in shape if isinstance(n, int)] for shape in shapes)
+    if len(given) == len(wanted) == len(spatial_axes(len(step.output_shape))):
+        deep = type(step.layer) is nn.DepthToSpace
+        apart = (size, size, made, *given) if deep else (channels, wanted[0], size, wanted[1], size)
+        order = (0, 3, 4, 1, 5, 2) if deep else (0, 3, 5, 1, 2, 4)
+        x = step.inputs[0]
+        for suffix, sizes in (("apart", apart), ("together", (made, *wanted))):
+            constant = emission.constant(f"{step.name}/{suffix}_shape", [0, *sizes], np.int64)
+            x = emission.op("Reshape", [x, constant], f"{step.name}/{suffix}")
+            if suffix == "apart":
+                x = emission.op("Transpose", [x], step.name, perm=list(order))
+        x.shape = ir.Shape(layout.shape(step.output_shape))
+        return x
+    op_type = type(step.layer).__name__
+    mode: dict[str, Any] = {"mode": "DCR"} if type(step.layer) is nn.DepthToSpace else {}
+    return emission.op(op_type, step.inputs, step.name, step.output_shape, blocksize=step.layer.block_size, **mode)

@@ -1,125 +1,206 @@
-"""Pooling with windows, global pooling, and reductions such as `keras.ops.mean(x, axis=(1, 2))`."""
+"""Pooling with windows, and global and adaptive pooling, over one to three axes."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import keras
 import numpy as np
 import onnx_ir as ir
-from keras.src.ops import numpy as operations
+from keras.src.ops import nn
 
-from keras_qat.errors import UnsupportedModelError
+from keras_qat.graph import lookup
 from keras_qat.onnx.emission import Emission, Step, register_converter
-from keras_qat.onnx.layout import HEIGHT_AND_WIDTH, IMAGE_RANK, Shape
-
-_REDUCTIONS: dict[type, str] = {
-    operations.Mean: "ReduceMean",
-    operations.Max: "ReduceMax",
-    operations.Min: "ReduceMin",
-    operations.Sum: "ReduceSum",
-}
-
-_GLOBAL_POOLS = {"ReduceMean": "GlobalAveragePool", "ReduceMax": "GlobalMaxPool"}
-
-_AXES_ARE_AN_INPUT = {"ReduceSum": 13}
-"""The opset from which the axes are an input; 18 for the others."""
+from keras_qat.onnx.layout import Shape, spatial_axes
 
 
 def window_attributes(
-    size: tuple[int, int],
-    strides: tuple[int, int],
+    step: Step,
+    size: tuple[int, ...],
+    strides: tuple[int, ...],
     padding: str,
     spatial: Shape,
-    dilations: tuple[int, int] = (1, 1),
+    dilations: tuple[int, ...],
 ) -> dict[str, Any]:
     """ONNX `kernel_shape`, `strides`, `pads` (or `auto_pad`) and `dilations` of a Keras window.
 
     Keras's "same" pads so that the output has ceil(n / stride) pixels, with the odd pixel at the end; in ONNX that is
-    SAME_UPPER. Where the input size n is known, the pads are written out, which every engine understands.
+    SAME_UPPER. The pads are written out, which every engine understands, wherever they are the same for any input:
+    where the input size n is known, or the stride is 1.
 
     Args:
-        size: height and width of the window.
-        strides: vertical and horizontal stride.
-        padding: "valid" or "same".
-        spatial: height and width of the input, `None` where unknown.
-        dilations: vertical and horizontal dilation.
+        step: the layer, for messages.
+        size: the sizes of the window.
+        strides: the stride along each axis.
+        padding: "valid", "same", or "causal", which pads at the beginning only.
+        spatial: the sizes of the input, `None` where unknown.
+        dilations: the dilation along each axis.
 
-    Example:
-        >>> window_attributes((3, 3), (2, 2), "same", (8, 8))["pads"]
-        [0, 0, 1, 1]
+    Raises:
+        UnsupportedModelError: If the pads depend on the size of the input, and the window is dilated.
     """
     attributes: dict[str, Any] = {"kernel_shape": list(size), "strides": list(strides)}
-    if tuple(dilations) != (1, 1):
+    if set(dilations) != {1}:
         attributes["dilations"] = list(dilations)
     if padding == "valid":
         return attributes
-    if None in spatial:
-        return {**attributes, "auto_pad": "SAME_UPPER"}
-    totals = [
-        max((-(-n // stride) - 1) * stride + (k - 1) * dilation + 1 - n, 0)
-        for n, k, stride, dilation in zip(spatial, size, strides, dilations, strict=True)
-        if n is not None
-    ]
-    return {**attributes, "pads": [t // 2 for t in totals] + [t - t // 2 for t in totals]}
+    reach = [(k - 1) * dilation + 1 for k, dilation in zip(size, dilations, strict=True)]
+    if padding == "causal":
+        return {**attributes, "pads": [k - 1 for k in reach] + [0] * len(reach)}
+    totals = [_padded(n, k, stride) for n, k, stride in zip(spatial, reach, strides, strict=True)]
+    pads = [t for t in totals if t is not None]
+    if len(pads) == len(totals):
+        return {**attributes, "pads": [t // 2 for t in pads] + [t - t // 2 for t in pads]}
+    if "dilations" in attributes:
+        step.refuse(
+            f"strides={strides} and dilation_rate={dilations} on an input of unknown size",
+            "Give the model a fixed input shape.",
+        )
+    return {**attributes, "auto_pad": "SAME_UPPER"}
 
 
-@register_converter(keras.layers.MaxPooling2D)
-def convert_max_pool(emission: Emission, step: Step) -> ir.Value:
-    """MaxPool."""
-    return _pool(emission, step, "MaxPool")
+def _padded(n: int | None, reach: int, stride: int) -> int | None:
+    """How many pixels "same" adds to an axis of n pixels; `None` if that depends on an unknown n."""
+    if n is None:
+        return reach - 1 if stride == 1 else None
+    return max((-(-n // stride) - 1) * stride + reach - n, 0)
 
 
-@register_converter(keras.layers.AveragePooling2D)
-def convert_average_pool(emission: Emission, step: Step) -> ir.Value:
-    """AveragePool, which as in Keras doesn't count padded pixels."""
-    return _pool(emission, step, "AveragePool", count_include_pad=0)
+_POOLS: Mapping[type, str] = {
+    **dict.fromkeys((keras.layers.MaxPooling1D, keras.layers.MaxPooling2D, keras.layers.MaxPooling3D), "MaxPool"),
+    nn.MaxPool: "MaxPool",
+    **dict.fromkeys(
+        (keras.layers.AveragePooling1D, keras.layers.AveragePooling2D, keras.layers.AveragePooling3D), "AveragePool"
+    ),
+    nn.AveragePool: "AveragePool",
+}
+
+_UNCOUNTED: Mapping[str, dict[str, Any]] = {"AveragePool": {"count_include_pad": 0}}
+"""As in Keras, a mean doesn't count padded pixels."""
 
 
-def _pool(emission: Emission, step: Step, op_type: str, **attributes: Any) -> ir.Value:
+@register_converter(*_POOLS)
+def convert_pool(emission: Emission, step: Step) -> ir.Value:
+    """MaxPool or AveragePool."""
     layer, spatial = step.layer, emission.layout.spatial(step.input_shapes[0])
-    window = window_attributes(layer.pool_size, layer.strides, layer.padding, spatial)
-    return emission.op(op_type, step.inputs, step.name, step.output_shape, **window, **attributes)
+    op_type = lookup(layer, _POOLS)
+    size, strides = (
+        (n,) * len(spatial) if isinstance(n, int) else tuple(n)
+        for n in (layer.pool_size, layer.pool_size if layer.strides is None else layer.strides)
+    )
+    window = window_attributes(step, size, strides, layer.padding, spatial, (1,) * len(spatial))
+    return emission.op(op_type, step.inputs, step.name, step.output_shape, **window, **_UNCOUNTED.get(op_type, {}))
 
 
-@register_converter(keras.layers.GlobalAveragePooling2D)
-def convert_global_average_pool(emission: Emission, step: Step) -> ir.Value:
-    """GlobalAveragePool, squeezed unless `keepdims`."""
-    return _global_pool(emission, step, "GlobalAveragePool")
+_GLOBAL_POOLS: Mapping[type, tuple[str, str]] = {
+    **dict.fromkeys(
+        (
+            keras.layers.GlobalAveragePooling1D,
+            keras.layers.GlobalAveragePooling2D,
+            keras.layers.GlobalAveragePooling3D,
+        ),
+        ("GlobalAveragePool", "ReduceMean"),
+    ),
+    **dict.fromkeys(
+        (keras.layers.GlobalMaxPooling1D, keras.layers.GlobalMaxPooling2D, keras.layers.GlobalMaxPooling3D),
+        ("GlobalMaxPool", "ReduceMax"),
+    ),
+}
+"""The pooling of images with the channels in front, and the reduction that computes the same in any layout."""
 
 
-@register_converter(keras.layers.GlobalMaxPooling2D)
-def convert_global_max_pool(emission: Emission, step: Step) -> ir.Value:
-    """GlobalMaxPool, squeezed unless `keepdims`."""
-    return _global_pool(emission, step, "GlobalMaxPool")
+@register_converter(*_GLOBAL_POOLS)
+def convert_global_pool(emission: Emission, step: Step) -> ir.Value:
+    """GlobalAveragePool or GlobalMaxPool, squeezed unless `keepdims`."""
+    layer, rank = step.layer, len(step.input_shapes[0])
+    pool, reduction = lookup(layer, _GLOBAL_POOLS)
+    if len(step.inputs) != 1:
+        step.refuse("a mask", "Pool the sequence without `Masking` before it.")
+    if rank in emission.layout.ranks:
+        return global_pool(emission, step, pool, keepdims=layer.keepdims)
+    last = layer.data_format == "channels_last"
+    axes = tuple(range(1, rank - 1)) if last else tuple(range(2, rank))
+    return emission.reduce(reduction, step.inputs[0], axes, step.name, step.output_shape, keepdims=layer.keepdims)
 
 
-def _global_pool(emission: Emission, step: Step, op_type: str) -> ir.Value:
+def global_pool(emission: Emission, step: Step, op_type: str, *, keepdims: bool) -> ir.Value:
+    """A global pooling of an image, squeezed unless `keepdims`."""
     pooled = emission.op(op_type, step.inputs, step.name, emission.layout.pooled(step.input_shapes[0]))
-    if step.layer.keepdims:
+    if keepdims:
         return pooled
     # Past a Squeeze, not past a Flatten, ONNX Runtime moves the Q up to the pooling, which then runs in integers.
-    axes = emission.constant(f"{step.name}/squeeze_axes", HEIGHT_AND_WIDTH, np.int64)
+    axes = emission.constant(f"{step.name}/squeeze_axes", spatial_axes(len(step.input_shapes[0])), np.int64)
     return emission.op("Squeeze", [pooled, axes], f"{step.name}/squeeze", step.output_shape)
 
 
-@register_converter(*_REDUCTIONS)
-def convert_reduction(emission: Emission, step: Step) -> ir.Value:
-    """A global pooling for height and width of an image; else a Reduce operator in Keras's layout."""
-    op_type, shape = _REDUCTIONS[type(step.layer)], step.input_shapes[0]
-    if getattr(step.layer, "initial", None) is not None:
-        raise UnsupportedModelError(
-            f"The operation {step.name!r} can't be exported. Received: initial={step.layer.initial}. "
-            "Leave it out, and use `keras.ops.maximum` or `minimum` behind."
-        )
-    rank = len(shape)
-    axes = sorted(axis % rank for axis in (range(rank) if step.layer.axis is None else step.layer.axis))
-    in_file = tuple(sorted(emission.layout.axis(axis, rank) for axis in axes))
-    if rank == IMAGE_RANK and in_file == HEIGHT_AND_WIDTH and op_type in _GLOBAL_POOLS:
-        return _global_pool(emission, step, _GLOBAL_POOLS[op_type])
-    x = emission.to_keras_layout(step.inputs[0], shape, step.name)
-    keepdims = int(step.layer.keepdims)
-    if emission.opset >= _AXES_ARE_AN_INPUT.get(op_type, 18):
-        constant = emission.constant(f"{step.name}/axes", axes, np.int64)
-        value = emission.op(op_type, [x, constant], step.name, keepdims=keepdims)
-    else:
-        value = emission.op(op_type, [x], step.name, keepdims=keepdims, axes=axes)
-    return emission.to_file_layout(value, step.output_shape, step.name)
+_ADAPTIVE: Mapping[type, str] = {
+    **dict.fromkeys(
+        (
+            keras.layers.AdaptiveAveragePooling1D,
+            keras.layers.AdaptiveAveragePooling2D,
+            keras.layers.AdaptiveAveragePooling3D,
+        ),
+        "AveragePool",
+    ),
+    nn.AdaptiveAveragePool: "AveragePool",
+    **dict.fromkeys(
+        (keras.layers.AdaptiveMaxPooling1D, keras.layers.AdaptiveMaxPooling2D, keras.layers.AdaptiveMaxPooling3D),
+        "MaxPool",
+    ),
+    nn.AdaptiveMaxPool: "MaxPool",
+}
+
+
+@register_converter(*_ADAPTIVE)
+def convert_adaptive_pool(emission: Emission, step: Step) -> ir.Value:
+    """A pooling with one window where the sizes divide, else one axis after another: a MatMul, or Gather and ReduceMax.
+
+    Number i of m outputs pools the inputs from ⌊i n / m⌋ to ⌈(i + 1) n / m⌉ - 1.
+    """
+    layer, spatial = step.layer, emission.layout.spatial(step.input_shapes[0])
+    op_type = lookup(layer, _ADAPTIVE)
+    wanted = (layer.output_size,) * len(spatial) if isinstance(layer.output_size, int) else tuple(layer.output_size)
+    known = [n for n in spatial if n is not None]
+    if len(known) < len(spatial):
+        step.refuse("an input of unknown size", "Give the model a fixed input shape.")
+    if all(n % m == 0 for n, m in zip(known, wanted, strict=True)):
+        size = [n // m for n, m in zip(known, wanted, strict=True)]
+        return emission.op(op_type, step.inputs, step.name, step.output_shape, kernel_shape=size, strides=size)
+    value = step.inputs[0]
+    for axis, n, m in zip(spatial_axes(len(spatial) + 2), known, wanted, strict=True):
+        bounds = [(i * n // m, -(-(i + 1) * n // m)) for i in range(m)]
+        value = _ADAPT[op_type](emission, step, value, axis, n, bounds)
+    value.shape = ir.Shape(emission.layout.shape(step.output_shape))
+    return value
+
+
+def _mean_windows(
+    emission: Emission, step: Step, value: ir.Value, axis: int, n: int, bounds: list[tuple[int, int]]
+) -> ir.Value:
+    shares = np.zeros((n, len(bounds)), np.float32)
+    for i, (start, end) in enumerate(bounds):
+        shares[start:end, i] = 1 / (end - start)
+    rank = len(step.output_shape)
+    swap = [rank - 1 if a == axis else axis if a == rank - 1 else a for a in range(rank)]
+    last = emission.op("Transpose", [value], f"{step.name}/last_{axis}", perm=swap)
+    mean = emission.op("MatMul", [last, emission.constant(f"{step.name}/shares", shares)], f"{step.name}/mean_{axis}")
+    return emission.op("Transpose", [mean], f"{step.name}/back_{axis}", perm=swap)
+
+
+def _max_windows(
+    emission: Emission,
+    step: Step,
+    value: ir.Value,
+    axis: int,
+    n: int,  # noqa: ARG001
+    bounds: list[tuple[int, int]],
+) -> ir.Value:
+    longest = max(end - start for start, end in bounds)
+    # A shorter window repeats its last pixel.
+    indices = np.array([[min(start + k, end - 1) for k in range(longest)] for start, end in bounds], np.int64)
+    windows = emission.op(
+        "Gather", [value, emission.constant(f"{step.name}/windows", indices)], f"{step.name}/windows_{axis}", axis=axis
+    )
+    return emission.reduce("ReduceMax", windows, (axis + 1,), f"{step.name}/max_{axis}", None, keepdims=False)
+
+
+_ADAPT = {"AveragePool": _mean_windows, "MaxPool": _max_windows}

@@ -10,6 +10,8 @@ from keras_qat.onnx.passes import (
     half_precision,
     pads_and_strides,
     quantize_dense_bias,
+    share_constants,
+    subpixel,
 )
 from keras_qat.targets import Target
 from keras_qat.types import IoDtype, Normalization, Precision
@@ -34,7 +36,7 @@ def passes_for(
 
     Example:
         >>> [type(one_pass).__name__ for one_pass in passes_for(None)]
-        ['FoldAffine', 'MergePadding', 'FitBias', 'RemoveUnusedNodesPass']
+        ['FoldAffine', 'MergePadding', 'FitBias', 'RemoveUnusedNodesPass', 'ShareConstants']
     """
     folds = (fold_affine.FoldAffine(), pads_and_strides.MergePadding(), bias_range.FitBias())
     head = () if normalization is None else (embed_normalization.EmbedNormalization(normalization),)
@@ -45,8 +47,10 @@ def passes_for(
             half_precision.HalfScales(),
             RemoveUnusedNodesPass(),
             half_precision.HalfPrecision(io_dtype),
+            share_constants.ShareConstants(),
             *head,
         )
     bias = (quantize_dense_bias.QuantizeDenseBias(),) if target is not None and target.int32_dense_bias else ()
     strides = (pads_and_strides.PoolStrides(),) if target is not None and target.pools_strides else ()
-    return (*folds, *bias, *strides, RemoveUnusedNodesPass(), *head)
+    phases = (subpixel.SubPixel(),) if target is not None and target.convolves_transposed else ()
+    return (*folds, *phases, *bias, *strides, RemoveUnusedNodesPass(), share_constants.ShareConstants(), *head)

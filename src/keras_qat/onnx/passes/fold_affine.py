@@ -1,4 +1,6 @@
-"""Fold a BatchNormalization, or a Mul or Add of one number per channel, into the convolution before it, exactly.
+"""Fold a BatchNormalization, or a Mul or Add of one number per channel, into the operator before it, exactly.
+
+The operator is a Conv, a ConvTranspose or a Gemm with a stored kernel.
 
 All of them are affine per output channel. A batch norm has g = γ / √(σ² + ε) and h = β - g · μ; a Mul has g only, an
 Add h only:
@@ -23,20 +25,38 @@ from keras_qat.onnx.walk import input_at
 
 
 class FoldAffine(ir.passes.InPlacePass):
-    """Conv → BatchNormalization, Mul or Add becomes Conv."""
+    """Conv → BatchNormalization, Mul or Add becomes Conv; likewise behind a ConvTranspose or a Gemm."""
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Fold every affine node that is the only reader of a Conv."""
         modified = False
         for node in list(model.graph):
             conv = editing.producer_of(input_at(node, 0))
-            if conv is None or conv.op_type != "Conv" or len(conv.outputs[0].uses()) != 1:
+            axis = None if conv is None else _channel_axis(conv)
+            if conv is None or axis is None or len(conv.outputs[0].uses()) != 1:
                 continue
-            affine = _affine(node, channels=len(editing.kernel_of(conv)))
+            affine = _affine(node, channels=editing.kernel_of(conv).shape[axis])
             if affine is not None and not conv.outputs[0].is_graph_output():
                 _fold(model.graph, conv, node, *affine)
                 modified = True
         return ir.passes.PassResult(model, modified)
+
+
+_CHANNEL_AXIS = {"Conv": 0, "ConvTranspose": 1, "Gemm": 1}
+"""The axis of the output channels in the kernel of each operator with a bias."""
+
+_GROUPED = {"ConvTranspose"}
+"""Operators whose kernel has the output channels of one group only."""
+
+
+def _channel_axis(node: ir.Node) -> int | None:
+    """The axis of the output channels in the kernel of a node; `None` if it has no stored kernel to fold into."""
+    if node.op_type not in _CHANNEL_AXIS or (node.op_type in _GROUPED and node.attributes.get_int("group", 1) != 1):
+        return None
+    kernel = node.inputs[1]
+    dequantize = editing.producer_of(kernel)
+    stored = kernel if dequantize is None else input_at(dequantize, 0)
+    return None if stored is None or stored.const_value is None else _CHANNEL_AXIS[node.op_type]
 
 
 def _affine(node: ir.Node, channels: int) -> tuple[np.ndarray, np.ndarray] | None:
@@ -46,7 +66,7 @@ def _affine(node: ir.Node, channels: int) -> tuple[np.ndarray, np.ndarray] | Non
     if node.op_type not in {"Mul", "Add"} or node.inputs[1] is None or node.inputs[1].const_value is None:
         return None
     constant = editing.array_of(node.inputs[1]).astype(np.float64)
-    if constant.size != 1 and constant.shape != (1, channels, 1, 1):
+    if constant.size != 1 and constant.shape != (1, channels, *[1] * (constant.ndim - 2)):
         return None
     spread = np.broadcast_to(constant.reshape(-1), channels)
     return (spread, np.zeros(channels)) if node.op_type == "Mul" else (np.ones(channels), spread)
@@ -72,20 +92,25 @@ def _fold(graph: ir.Graph, conv: ir.Node, affine: ir.Node, g: np.ndarray, h: np.
 
 
 def _scale_kernel(graph: ir.Graph, conv: ir.Node, g: np.ndarray) -> None:
-    """Multiply the output channels (axis 0) of the kernel by g."""
-    kernel = conv.inputs[1]
+    """Multiply the output channels of the kernel by g."""
+    kernel, axis = conv.inputs[1], _CHANNEL_AXIS[conv.op_type]
     if kernel is None:
         return
+    rank = editing.kernel_of(conv).ndim
+
+    def spread(array: np.ndarray) -> np.ndarray:
+        return array.reshape([-1 if a == axis else 1 for a in range(rank)])
+
     dequantize = kernel.producer()
     if dequantize is None:
-        w = (editing.array_of(kernel).astype(np.float64) * g.reshape(-1, 1, 1, 1)).astype(np.float32)
+        w = (editing.array_of(kernel).astype(np.float64) * spread(g)).astype(np.float32)
         conv.replace_input_with(1, editing.new_constant(graph, f"{kernel.name}_folded", w))
         editing.drop_unused(graph, kernel)
         return
     integers, scale = dequantize.inputs[:2]
     s = (editing.array_of(scale).astype(np.float64) * np.abs(g)).astype(np.float32)
     sign = np.where(s > 0, np.sign(g), 0).astype(np.int8)
-    q = editing.array_of(integers) * sign.reshape(-1, 1, 1, 1)
+    q = editing.array_of(integers) * spread(sign)
     s = np.where(s > 0, s, 1).astype(np.float32)
     dequantize.replace_input_with(0, editing.new_constant(graph, f"{conv.name}/kernel_folded", q))
     dequantize.replace_input_with(1, editing.new_constant(graph, f"{conv.name}/kernel_scale_folded", s))

@@ -127,6 +127,8 @@ class HalfPrecision(ir.passes.InPlacePass):
             if constant.const_value is not None and constant.const_value.dtype is _FLOAT:
                 _retype_constant(graph, constant, opset)
         for node in graph:
+            if node.op_type == "Cast" and node.attributes["to"].as_int() == _FLOAT:
+                node.attributes["to"] = ir.AttrInt64("to", int(_HALF))
             for value in node.outputs:
                 value.dtype = _HALF if value.dtype in {_FLOAT, None} else value.dtype
         _retype_edges(graph, self.io_dtype)
@@ -190,7 +192,10 @@ def _half(constant: ir.Value, layer: str) -> np.ndarray:
 
 
 def _retype_edges(graph: ir.Graph, io_dtype: IoDtype) -> None:
-    """Give inputs and outputs the type `io_dtype`, with a Cast where the graph inside has another type."""
+    """Give inputs and outputs the type `io_dtype`, with a Cast where the graph inside has another type.
+
+    An input that the model reads in another type than float32, such as uint8, keeps it.
+    """
     for value in graph.inputs:
         if value.dtype is not _FLOAT:
             continue

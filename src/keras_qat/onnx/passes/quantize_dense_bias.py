@@ -9,8 +9,9 @@ for int32, or not finite, stays float.
 import numpy as np
 import onnx_ir as ir
 
+from keras_qat.onnx import walk
 from keras_qat.onnx.emission import keras_nodes, mark
-from keras_qat.onnx.passes.editing import array_of, new_constant, new_node, producer_of
+from keras_qat.onnx.passes.editing import array_of, new_constant, new_node
 
 _INPUTS_WITH_BIAS = 3
 
@@ -50,8 +51,11 @@ def _quantize(graph: ir.Graph, gemm: ir.Node) -> bool:
 
 
 def _dequantize_scale(value: ir.Value | None) -> np.ndarray | None:
-    """The scale of the DequantizeLinear that makes a value, float64; `None` if another node does."""
-    node = producer_of(value)
+    """The scale of the DequantizeLinear that makes a value, float64; `None` if another node computes it.
+
+    Nodes that move numbers, such as the Reshape of a Flatten, are seen through: the engine moves the pair behind them.
+    """
+    node = None if value is None else walk.producer(value, walk.moves)
     if node is None or node.op_type != "DequantizeLinear":
         return None
     return array_of(node.inputs[1]).astype(np.float64)
