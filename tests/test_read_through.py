@@ -17,7 +17,7 @@ from keras_qat import export_onnx, quantize
 from keras_qat.errors import UnsupportedModelError
 from keras_qat.graph import Graph, non_negative_tensors, trace
 from keras_qat.graph.kinds import _BUILT_IN, _EXPANSIONS
-from keras_qat.onnx.emission import _CONVERTERS
+from keras_qat.onnx.emission import CONVERTERS
 from keras_qat.types import OpKind
 
 layers, ops = keras.layers, keras.ops
@@ -260,9 +260,7 @@ def test_own_kernels_and_steps_in_time_get_integer_weights() -> None:
 
 def test_every_layer_with_a_converter_is_one_node_before_the_converters_are_imported() -> None:
     """Otherwise a layer would be read through, or not, depending on what was imported."""
-    with_converter = {
-        kind for kind in _CONVERTERS if issubclass(kind, layers.Layer) and kind.__module__[:6] == "keras."
-    }
+    with_converter = {kind for kind in CONVERTERS if issubclass(kind, layers.Layer) and kind.__module__[:6] == "keras."}
     assert with_converter - _EXPANSIONS.keys() <= _BUILT_IN.keys()
 
 
