@@ -110,7 +110,10 @@ ROWS: dict[str, tuple[Callable[[Any], Any], tuple[int, ...]]] = {
         IMAGE,
     ),
     "group_norm": (lambda x: layers.Conv2D(4, 3)(layers.ReLU()(layers.GroupNormalization(groups=4)(_stem(x)))), IMAGE),
-    "prelu": (lambda x: layers.Conv2D(4, 1)(layers.PReLU(shared_axes=[1, 2])(layers.Conv2D(6, 3)(x))), IMAGE),
+    "prelu": (
+        lambda x: layers.Conv2D(4, 1)(layers.PReLU(shared_axes=[1, 2])(layers.Conv2D(6, 3)(layers.ELU()(x)))),
+        IMAGE,
+    ),
     "mish": (lambda x: layers.Conv2D(4, 1)(layers.Conv2D(6, 3, activation="mish")(x)), IMAGE),
     "identities": (
         lambda x: layers.Conv2D(4, 1)(

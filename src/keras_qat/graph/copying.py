@@ -36,7 +36,7 @@ def layer_settings(layer: Any, layer_type: type | None = None) -> dict[str, Any]
     vars(bare).update({**vars(layer), **dict.fromkeys(held, keras.activations.linear)})
     config: dict[str, Any] = _common_settings(layer) if _has_no_settings(wanted) else wanted.get_config(bare)
     objects = {key: held[key] for key in config if key in held}
-    policy = {"dtype": layer.dtype_policy} if "dtype" in config else {}
+    policy = {"dtype": _policy(layer)} if "dtype" in config else {}
     return {**config, **objects, **policy}
 
 
@@ -66,7 +66,17 @@ def _has_no_settings(layer_type: Any) -> bool:
 
 
 def _common_settings(layer: Any) -> dict[str, Any]:
-    return {"name": layer.name, "trainable": layer.trainable, "dtype": layer.dtype_policy}
+    return {"name": layer.name, "trainable": layer.trainable, "dtype": _policy(layer)}
+
+
+def _policy(layer: Any) -> Any:
+    """The dtype policy of a layer, by its name where that says all.
+
+    A class without a `get_config`, such as ELU, can make settings of names and numbers only, so that a copy that was
+    given the policy itself could not be copied again.
+    """
+    policy = layer.dtype_policy
+    return policy.name if type(policy) is keras.dtype_policies.DTypePolicy else policy
 
 
 def _is_code(value: Any) -> bool:
