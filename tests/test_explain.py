@@ -7,12 +7,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 import keras
+import numpy as np
 import pytest
 
-from keras_qat import Overrides, Rule, explain, plan, trace
+from keras_qat import Overrides, Rule, explain, plan, quantize, trace
 from keras_qat.cli.program import app, run_program
 from keras_qat.errors import UserError
-from keras_qat.placement import Flowing, Picture, load_placement, picture, save_placement
+from keras_qat.placement import Flowing, Picture, load_placement, picture, save_placement, why_nothing
 from keras_qat.types import Placement, QuantizedTensor, QuantSpec, TensorRange
 
 layers = keras.layers
@@ -252,3 +253,16 @@ def test_a_placement_file_without_a_part_is_refused(tmp_path: Path, lost: str) -
     path.write_text(json.dumps(value))
     with pytest.raises(UserError, match=rf"doesn't hold a placement: `{lost}` is missing"):
         load_placement(path)
+
+
+def test_a_placement_that_quantizes_nothing_says_why(caplog: pytest.LogCaptureFixture) -> None:
+    image = keras.Input((4, 4, 3), name="image")
+    softmax = keras.layers.Softmax(name="soft")(keras.layers.Flatten(name="flat")(image))
+    model = keras.Model(image, softmax)
+    with caplog.at_level("WARNING", "keras_qat"):
+        quantize(model, np.ones((2, 4, 4, 3), "float32") * np.arange(2)[:, None, None, None], "tensorrt")
+    (text,) = [record.getMessage() for record in caplog.records if "Nothing is quantized" in record.getMessage()]
+    assert text.startswith("Nothing is quantized for tensorrt: 0 Q/DQ pairs, 0 kernels. ")
+    assert "soft: " in text
+    quantized = keras.Model(image, keras.layers.Conv2D(2, 3)(image))
+    assert why_nothing(plan(trace(quantized).graph, "tensorrt")) is None

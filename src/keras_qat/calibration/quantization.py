@@ -5,6 +5,7 @@
 Each stage is also a public function, for callers who need another order or only some of the stages.
 """
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,8 +15,10 @@ from keras_qat.calibration import measure, methods, repair
 from keras_qat.calibration.kernel_ranges import WeightRanges, choose_weight_ranges, find_weight_method
 from keras_qat.calibration.ranges import Ranges
 from keras_qat.errors import DataError
-from keras_qat.placement import Overrides, plan
+from keras_qat.placement import Overrides, plan, why_nothing
 from keras_qat.types import Placement
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -118,6 +121,9 @@ def insert(
         DataError: If there are no images, or if they do not fit the model.
         UserError: If there is no such method, or if a quantized tensor has no range.
     """
+    nothing = why_nothing(placement)
+    if nothing is not None:
+        _logger.warning(nothing)
     quantized = transform.apply_placement(model, placement, ranges)
     narrowed = None if weight_method == "absmax" else choose_weight_ranges(quantized, weight_method)
     if narrowed is not None:

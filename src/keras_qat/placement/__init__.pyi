@@ -1,4 +1,4 @@
-from .explanation import Arrow, Flowing, Picture, describe_spec, explain, picture, require_ranges
+from .explanation import Arrow, Flowing, Picture, describe_spec, explain, picture, require_ranges, why_nothing
 from .file import PLACEMENT_FILE, load_placement, placement_dict, save_placement
 from .flow import MOVES_NUMBERS, WEIGHTED
 from .overrides import Overrides
@@ -24,4 +24,5 @@ __all__ = [
     "rule_from_json",
     "rule_to_json",
     "save_placement",
+    "why_nothing",
 ]

@@ -320,3 +320,22 @@ _WRITERS: Mapping[str, Callable[[Placement, Mapping[str, TensorRange] | None], s
     "mermaid": lambda placement, ranges: mermaid(picture(placement, ranges)),
     "dot": lambda placement, ranges: dot(picture(placement, ranges)),
 }
+
+
+def why_nothing(planned: Placement) -> str | None:
+    """Why a placement quantizes nothing, in a sentence; `None` if it quantizes a tensor or a kernel.
+
+    Args:
+        planned: the placement.
+
+    Example:
+        >>> why_nothing(Placement("tensorrt", (), (EdgeDecision("x", "relu", 0, False, "nothing to gain"),), ()))
+        'Nothing is quantized for tensorrt: 0 Q/DQ pairs, 0 kernels. relu: nothing to gain.'
+    """
+    if planned.tensors or any(decision.spec is not None for decision in planned.weights):
+        return None
+    kernels = {decision.layer: decision.reason for decision in planned.weights}
+    edges = {edge.consumer: edge.reason for edge in planned.edges if edge.consumer != OUTPUT}
+    reasons = {**edges, **kernels}
+    listed = first_few((f"{name}: {reason}" for name, reason in reasons.items()), separator="; ")
+    return f"Nothing is quantized for {planned.target}: 0 Q/DQ pairs, 0 kernels. {listed or 'The model has no layers'}."
