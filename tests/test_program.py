@@ -343,3 +343,27 @@ def test_tensorflows_start_up_lines_are_hidden_and_all_others_are_not() -> None:
         "2026-11-27 21:09:33.561613: F tensorflow/core/cpu_feature_guard.cc:1] needs AVX",
         "error: a message of ours",
     ]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run", "--epochs", "1.5"],
+        ["run", "--seed", "-0.5"],
+        ["run", "--validation-images", "2.7"],
+        ["prepare-imagenet", "--archives", "a", "--output", "b", "--shards", "2", "1.2"],
+        ["benchmark", "a.onnx", "--batch-sizes", "1", "8.5"],
+        ["evaluate", "a.onnx", "--data", "digits", "-k", "1.5"],
+        ["run", "--config", "options.yaml"],
+    ],
+)
+def test_a_fraction_is_no_whole_number(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("options.yaml").write_text("seed: 1.5\n")
+    assert run_program(arguments, app) == 2
+    error = capsys.readouterr().err
+    assert "takes a whole number. Received: " in error
+    assert run_program(["run", "--learning-rate", "0.5", "--epochs", "2.0", "--model", "none.keras"], app) == 2
+    assert "There is no such model file" in capsys.readouterr().err

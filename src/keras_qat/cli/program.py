@@ -6,8 +6,10 @@ keras-qat, 130 interrupted (143 by SIGTERM).
 
 import inspect
 import logging
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from typing import Any, get_args
 
 import cyclopts
 from rich.logging import RichHandler
@@ -61,7 +63,7 @@ def build_app() -> cyclopts.App:
         "not compute what was simulated, 4 a bug of keras-qat.",
         version=__version__,
         suppress_keyboard_interrupt=False,
-        config=read_config,
+        config=[read_config, refuse_fractions],
     )
     for group, commands in COMMANDS.items():
         ordered = cyclopts.Group.create_ordered(group)
@@ -86,6 +88,37 @@ def _examples(command: Callable[..., None]) -> str:
     """The examples of a command's docstring, which cyclopts leaves out of the help."""
     section = (inspect.getdoc(command) or "").partition("Examples:\n")[2].partition("\nArgs:")[0]
     return f"Examples:\n\n{section}" if section else ""
+
+
+def refuse_fractions(_: cyclopts.App, __: tuple[str, ...], arguments: cyclopts.ArgumentCollection) -> None:
+    """Refuse 1.5 where a whole number is expected, which cyclopts would round.
+
+    cyclopts calls this once it has read a command line, after `read_config`.
+
+    Raises:
+        UserError: If an option takes whole numbers alone and has a fraction.
+    """
+    for argument in arguments:
+        kinds = set(_leaves(argument.hint))
+        if int in kinds and not kinds & {float, str}:
+            for token in argument.tokens:
+                if _FRACTION.fullmatch(token.value.strip()):
+                    raise UserError(
+                        f"{argument.name} takes a whole number. Received: {token.value}. Give one without a fraction."
+                    )
+
+
+_FRACTION = re.compile(r"[+-]?[0-9_]*\.(?!0*$)[0-9_]*(e[+-]?[0-9]+)?", re.IGNORECASE)
+"""A decimal number whose digits behind the point aren't all 0."""
+
+
+def _leaves(hint: Any) -> Iterator[Any]:
+    """The types that a type is made of, such as those of a tuple."""
+    inner = [part for part in get_args(hint) if part is not Ellipsis]
+    for part in inner:
+        yield from _leaves(part)
+    if not inner:
+        yield hint
 
 
 app = build_app()
