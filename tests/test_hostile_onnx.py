@@ -233,6 +233,10 @@ def test_weights_of_ir_that_are_a_pipe(tmp_path: Path) -> None:
     os.mkfifo(built.with_suffix(".bin"))
     with pytest.raises(StorageError, match=r"\.bin', a pipe or device"):
         open_runtime(built)
+    built.with_suffix(".bin").unlink()
+    built.with_suffix(".bin").symlink_to(built.with_suffix(".bin").name)
+    with pytest.raises(StorageError, match=r"Received: .*\.bin"):
+        open_runtime(built)
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -1,5 +1,6 @@
 """OpenVINO on the CPU, and its own file format, IR: the graph in `.xml`, the weights in `.bin`."""
 
+import os
 import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -125,8 +126,8 @@ def _read(core: Any, path: Path) -> Any:
     if path.suffix != _IR:
         # OpenVINO tries a corrupt file as one of every other kind, and complains of each on the terminal.
         onnx.read_onnx_file(path).require_data()
-    elif files.is_there(path.with_suffix(_WEIGHTS)):
-        # OpenVINO would wait for a pipe.
+    elif os.path.lexists(path.with_suffix(_WEIGHTS)):
+        # OpenVINO would wait for a pipe, and a link to itself ends the process.
         files.require_engine_model(path.with_suffix(_WEIGHTS))
     try:
         return core.read_model(path)
