@@ -177,11 +177,13 @@ def test_gate_names_the_first_tensor_that_differs(record: Record) -> None:
     def with_errors(*errors: TensorError) -> Record:
         return replace(record, rows=(replace(record.rows[1], tensor_errors=(*errors, *others)),))
 
-    check_gates(with_errors(first, replace(second, worst=1.0, differing=0.005)))
+    check_gates(with_errors(first, replace(second, worst=1.0, differing=0.25, carried=0.001, strayed=0.0)))
     with pytest.raises(GateMissedError, match=rf"PTQ file.*first at '{second.tensor}'.*by up to 2 steps"):
         check_gates(with_errors(first, replace(second, worst=2.0)))
-    with pytest.raises(GateMissedError, match=rf"first at '{first.tensor}'.*0\.6% of its numbers"):
-        check_gates(with_errors(replace(first, differing=0.006), replace(second, worst=2.0)))
+    with pytest.raises(GateMissedError, match=rf"first at '{first.tensor}'.*0\.6% by more than"):
+        check_gates(with_errors(replace(first, differing=0.006, strayed=0.006), replace(second, worst=2.0)))
+    with pytest.raises(GateMissedError, match=rf"first at '{first.tensor}'.*by up to 0\.03 steps"):
+        check_gates(with_errors(replace(first, carried=0.03), second))
 
 
 def test_unknown_augmentation_is_refused_before_any_work(settings: Settings, tmp_path: Path) -> None:

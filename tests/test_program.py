@@ -11,6 +11,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import cyclopts
@@ -229,9 +230,12 @@ def test_a_library_may_end_the_program(code: object, ended: int, said: str, capf
 
 
 def test_called_with_arguments_the_program_changes_nothing_of_the_process(
-    capfd: pytest.CaptureFixture[str],
+    capfd: pytest.CaptureFixture[str], request: pytest.FixtureRequest
 ) -> None:
     """As in a notebook, whose process goes on behind it."""
+    # A shell starts a program in the background with SIGINT ignored.
+    request.addfinalizer(partial(signal.signal, signal.SIGINT, signal.getsignal(signal.SIGINT)))
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def state() -> tuple[object, ...]:
         wakeup = signal.set_wakeup_fd(-1)

@@ -72,7 +72,7 @@ def test_the_threshold_is_where_it_should_be() -> None:
         (network("sigmoid"), "probability"),
         (network(None), "logit"),
         (network("linear", layers.Activation("sigmoid")), "probability"),
-        (network(None, layers.Lambda(keras.ops.sigmoid)), None),
+        (network(None, layers.Lambda(keras.ops.sigmoid)), "probability"),
         (network("sigmoid", layers.Reshape((1,)), layers.Dropout(0.5)), "probability"),
         (network("tanh"), None),
         (network("hard_sigmoid"), None),

@@ -196,8 +196,8 @@ def locked(folder: Path, work: str) -> Iterator[None]:
         if error.errno not in _NO_LOCKS:
             _remove_empty(made)
             raise StorageError(
-                f"The folder can't be locked: {error.strerror or error}. Received: {str(folder / LOCK)!r}. Make the "
-                "folder writable, or remove that file if no process works there."
+                f"Can't write to the folder, to lock it: {error.strerror or error}. Received: {str(folder / LOCK)!r}. "
+                "Make the folder writable, or remove that file if no process works there."
             ) from error
         _logger.warning("%s can't be locked: %s. Start no other command there.", folder, error.strerror or error)
     try:

@@ -8,6 +8,7 @@ from keras_qat.onnx.passes import (
     embed_normalization,
     fold_affine,
     half_precision,
+    own_operand,
     pads_and_strides,
     quantize_dense_bias,
     share_constants,
@@ -52,5 +53,15 @@ def passes_for(
         )
     bias = (quantize_dense_bias.QuantizeDenseBias(),) if target is not None and target.int32_dense_bias else ()
     strides = (pads_and_strides.PoolStrides(),) if target is not None and target.pools_strides else ()
+    squares = (own_operand.NameOwnOperand(),) if target is not None and target.names_own_operand else ()
     phases = (subpixel.SubPixel(),) if target is not None and target.convolves_transposed else ()
-    return (*folds, *phases, *bias, *strides, RemoveUnusedNodesPass(), share_constants.ShareConstants(), *head)
+    return (
+        *folds,
+        *squares,
+        *phases,
+        *bias,
+        *strides,
+        RemoveUnusedNodesPass(),
+        share_constants.ShareConstants(),
+        *head,
+    )

@@ -20,7 +20,7 @@ represents its bias best.
 import numpy as np
 import onnx_ir as ir
 
-from keras_qat.onnx.passes.editing import array_of, new_constant, producer_of
+from keras_qat.onnx.passes.editing import array_of, new_constant, producer_of, set_array
 from keras_qat.onnx.walk import input_at
 
 _LARGEST = 2.0**30
@@ -60,10 +60,18 @@ def _fit(graph: ir.Graph, dequantize: ir.Node) -> bool:
         return False
     shape = [-1 if a == axis else 1 for a in range(q.ndim)]
     ratio = (s_w / raised).reshape(shape)
-    name = str(dequantize.outputs[0].name).removesuffix("/output")
-    dequantize.replace_input_with(0, new_constant(graph, f"{name}/fitted", np.round(q * ratio).astype(q.dtype)))
-    dequantize.replace_input_with(1, new_constant(graph, f"{name}/scale_fitted", raised))
+    for index, array in ((0, np.round(q * ratio).astype(q.dtype)), (1, raised)):
+        _replace_constant(graph, dequantize, index, array)
     return True
+
+
+def _replace_constant(graph: ir.Graph, node: ir.Node, index: int, array: np.ndarray) -> None:
+    """Give a node other numbers, under the same name unless other nodes read them, too."""
+    value = node.inputs[index]
+    if value is not None and len(value.uses()) == 1:
+        set_array(value, array)
+    elif value is not None:
+        node.replace_input_with(index, new_constant(graph, f"{value.name}_fitted", array))
 
 
 def _least_scale(node: ir.Node, channels: int) -> np.ndarray | None:
