@@ -16,6 +16,7 @@ import stat
 import subprocess
 import tempfile
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -135,7 +136,8 @@ class Disk:
         target = target.absolute()
         backup = None
         if target.is_file():
-            backup = self._backups / str(len(self._renames))
+            # Numbers of entries come again once a folder is flushed.
+            backup = self._backups / uuid.uuid4().hex
             shutil.copy2(target, backup)
         self._renames.append((target, backup))
 
