@@ -446,3 +446,18 @@ def test_names_of_outputs_are_utf8(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="isn't UTF-8"):
         write_text(tmp_path / "caf\udce9.txt", "")
     assert Settings(data="/photos/caf\udce9\x1b").folder.name == "resnet50-caf_udce9_x1b-onnxruntime"
+
+
+@pytest.mark.parametrize("damage", ["zeroed", "flipped", "cut off"])
+def test_a_png_with_wrong_checksums_is_broken(damage: str, tmp_path: Path) -> None:
+    """Pillow decodes the rest of such a file without a word."""
+    path = noise(tmp_path / "photo.png", 0)
+    content = bytearray(path.read_bytes())
+    half = len(content) // 2
+    if damage == "zeroed":
+        content[half:] = bytes(len(content) - half)
+    elif damage == "flipped":
+        content[half] ^= 1
+    path.write_bytes(bytes(content[:-20]) if damage == "cut off" else bytes(content))
+    with pytest.raises(BrokenImageError, match="Received: "):
+        decode_file(str(path))

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -110,7 +110,7 @@ def check_header(path: str | Path) -> None:
     Raises:
         BrokenImageError: If the content is no image, whatever the file is called.
     """
-    with opened(str(path), str(path)):
+    with opened(str(path), str(path), header_only=True):
         pass
 
 
@@ -125,14 +125,40 @@ def check_whole(path: str | Path) -> None:
         image.load()
 
 
+def _require_checksums(content: BinaryIO) -> None:
+    """Compare the checksums of a PNG, which Pillow does not do when it decodes one.
+
+    Raises:
+        OSError: If the file is only a part of one.
+        SyntaxError: If a checksum is wrong.
+    """
+    content.seek(0)
+    is_png = content.read(len(_PNG)) == _PNG
+    content.seek(0)
+    if is_png:
+        try:
+            Image.open(content, formats=("PNG",)).verify()
+        except OSError as error:
+            # As Pillow says it of the other formats.
+            raise OSError("image file is truncated") from error
+        content.seek(0)
+
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+"""The first bytes of a PNG."""
+
+
 @contextmanager
-def opened(file: str | io.BytesIO, name: str, advice: str = _ADVICE) -> Iterator[Image.Image]:
-    """Open an image with Pillow, which reads the header only.
+def opened(
+    file: str | io.BytesIO, name: str, advice: str = _ADVICE, *, header_only: bool = False
+) -> Iterator[Image.Image]:
+    """Open an image with Pillow, which reads the header, and the pixels where the block needs them.
 
     Args:
         file: a path, or the content of an image file.
         name: what an error message calls the image.
         advice: how an error message ends.
+        header_only: whether the block needs no pixels, so that no checksum is compared.
 
     Raises:
         BrokenImageError: If the content is no image of a format in `FORMATS`, has more than `most_pixels()` pixels, or
@@ -149,6 +175,8 @@ def opened(file: str | io.BytesIO, name: str, advice: str = _ADVICE) -> Iterator
             size = content.seek(0, os.SEEK_END)
             if size > _BYTES_PER_PIXEL * most:
                 raise Image.DecompressionBombError(f"its file has {size_text(size)}")  # noqa: TRY301
+            if not header_only:
+                _require_checksums(content)
             image = stack.enter_context(Image.open(content, formats=_supported_formats()))
             width, height = image.size
             if width * height > most:
