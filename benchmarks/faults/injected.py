@@ -92,9 +92,17 @@ def _watched(folder: Path, tell: Callable[[str, bool], None]) -> Iterator[None]:
 
         return call
 
-    for name in _PATCHED:
-        setattr(os, name, watch(name))
+    with _patched({name: watch(name) for name in _PATCHED}):
+        yield
+
+
+@contextmanager
+def _patched(functions: Mapping[str, Callable[..., Any]]) -> Iterator[None]:
+    """Functions of `os` that take the place of its own within the block."""
+    originals = {name: getattr(os, name) for name in functions}
     try:
+        for name, function in functions.items():
+            setattr(os, name, function)
         yield
     finally:
         for name, original in originals.items():
@@ -200,15 +208,11 @@ def _power_cut(folder: Path, found: dict[str, Any], *, call: int, seed: int) -> 
 
         return flush
 
-    for name in ("rename", "replace"):
-        setattr(os, name, renamed(name))
-    for name in ("fsync", "fdatasync"):
-        setattr(os, name, flushed(name))
+    renames = {name: renamed(name) for name in ("rename", "replace")}
     try:
-        yield
+        with _patched(renames | {name: flushed(name) for name in ("fsync", "fdatasync")}):
+            yield
     finally:
-        for name, original in originals.items():
-            setattr(os, name, original)
         shutil.rmtree(disk._backups, ignore_errors=True)  # noqa: SLF001
 
 

@@ -1,5 +1,5 @@
 from .atomic import atomic_path, commit, is_disk_full, require_replaceable
-from .keras_archive import UNPACK_LIMIT, load_keras_file, require_own_numbers, require_unpackable
+from .keras_archive import UNPACK_LIMIT, load_keras_file, require_own_numbers
 from .ownership import is_marked, locked, mark, remove_own, require_apart, require_own, waiting_lock
 from .paths import (
     FACTS_FILE,
@@ -66,7 +66,6 @@ __all__ = [
     "require_replaceable",
     "require_space",
     "require_trusted",
-    "require_unpackable",
     "require_weights",
     "require_writable",
     "to_json",

@@ -24,10 +24,10 @@ from pathlib import Path
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from keras_qat._version import __version__
-from keras_qat.errors import StorageError
+from keras_qat.errors import StorageError, UserError
 from keras_qat.files.atomic import clean_leftovers, is_temporary
 from keras_qat.files.paths import is_clutter
-from keras_qat.files.storage import is_folder, is_there, write_json
+from keras_qat.files.storage import is_folder, is_there, read_json, write_json
 from keras_qat.text import first_few
 
 _logger = logging.getLogger(__name__)
@@ -266,9 +266,9 @@ def _this_process(work: str) -> dict[str, object]:
 def _holder(folder: Path) -> str:
     """Who has the lock, as the lock file says; Windows keeps others from reading it."""
     try:
-        holder = json.loads((folder / LOCK).read_text(encoding="utf-8"))
+        holder = read_json(folder / LOCK)
         return f"process {holder['process']} on {holder['host']}, {holder['work']} since {holder['since']}"
-    except (OSError, ValueError, TypeError, KeyError):
+    except (UserError, TypeError, KeyError):
         return "its lock is taken"
 
 

@@ -266,6 +266,24 @@ def pair_above(value: ir.Value) -> ir.Node | None:
     return pairs[0]
 
 
+def product_scale(node: ir.Node) -> np.ndarray | None:
+    """The scale s_x · s_w of the products of a weighted node's integers.
+
+    Args:
+        node: a node whose first two inputs are its tensor and its kernel.
+
+    Returns:
+        A float64 array of one scale for each output channel, or of one for all; `None` if the tensor or the kernel is
+        float, or the tensor has a scale for each channel.
+    """
+    values = (input_at(node, index) for index in (0, 1))
+    pairs = [None if value is None else pair_above(value) for value in values]
+    s_x, s_w = (None if pair is None else constant_array(input_at(pair, 1)) for pair in pairs)
+    if s_x is None or s_w is None or s_x.size != 1:
+        return None
+    return np.asarray(s_x.astype(np.float64).reshape(()) * s_w.astype(np.float64).reshape(-1))
+
+
 def before_pair(value: ir.Value | None) -> ir.Value | None:
     """The integers that a tensor, such as a kernel or bias, is dequantized from; the tensor itself if it is float."""
     pair = None if value is None else pair_above(value)

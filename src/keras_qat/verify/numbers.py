@@ -293,26 +293,11 @@ def _bias_rounding(file: _CutFile, name: str, layer: FakeQuantize) -> np.ndarray
         Shape (1, channels, 1, …) where one convolution has that many channels, otherwise a scalar.
     """
     s = np.asarray(keras.ops.convert_to_numpy(scale_of(layer.amax, layer.spec)), np.float64)
-    each = [r for node in file.convolutions[name] if (r := _bias_step(node)) is not None]
+    each = [r for node in file.convolutions[name] if (r := onnx.product_scale(node)) is not None]
     if len(each) == 1 and each[0].size == layer.output.shape[-1]:
         shape = (1, -1, *[1] * (len(layer.output.shape) - 2))
         return np.asarray(each[0] / (2 * s.min())).reshape(shape)
     return np.asarray(sum(float(r.max()) for r in each) / (2 * s.min()))
-
-
-def _bias_step(node: ir.Node) -> np.ndarray | None:
-    """s_x · s_w of each output channel; `None` for a node that doesn't compute with integers."""
-    scales = []
-    for index in (0, 1):
-        value = onnx.input_at(node, index)
-        dequantize = None if value is None else onnx.pair_above(value)
-        if dequantize is None:
-            return None
-        scales.append(onnx.constant_array(onnx.input_at(dequantize, 1)))
-    s_x, s_w = scales
-    if s_x is None or s_w is None or s_x.size != 1:
-        return None
-    return np.asarray(s_x.astype(np.float64).reshape(()) * s_w.astype(np.float64).reshape(-1))
 
 
 def _in_steps(

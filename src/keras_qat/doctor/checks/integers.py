@@ -65,17 +65,14 @@ def bias_overflow(file: onnx.OnnxFile, target: Target) -> Iterator[Symptom]:
 
 
 def _bias_overflows(op: onnx.Operation) -> bool:
-    value, kernel_pair = onnx.input_at(op.node, 2), op.kernel_pair
-    input_pair = next(iter(op.input_pairs), None)
-    if value is None or input_pair is None or kernel_pair is None:
+    value, s = onnx.input_at(op.node, 2), onnx.product_scale(op.node)
+    if value is None or op.integer:
         return False
     stored = onnx.constant_array(onnx.before_pair(value))
     if stored is not None and stored.dtype == np.int32:
         return bool(np.any(np.abs(stored.astype(np.float64)) >= _INT32))
-    scales = [onnx.constant_array(onnx.input_at(pair, 1)) for pair in (input_pair, kernel_pair)]
-    if stored is None or scales[0] is None or scales[1] is None or scales[0].size != 1:
+    if stored is None or s is None:
         return False
-    s = scales[0].astype(np.float64).reshape(()) * scales[1].astype(np.float64).reshape(-1)
     b = np.abs(stored.astype(np.float64)).reshape(-1)
     return s.size in {1, b.size} and bool(np.any(b > _INT32 * s))
 

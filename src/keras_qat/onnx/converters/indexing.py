@@ -1,5 +1,6 @@
 """Numbers by their places, and places by their numbers: embeddings, take, one-hot, argmax, top-k and sorting."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -41,24 +42,17 @@ def convert_embedding(emission: Emission, step: Step) -> ir.Value:
     return _finish(emission, step, emission.op("Gather", [table, indices], step.name, axis=0))
 
 
-@register_converter(operations.Take, integers=True)
+_TAKES: Mapping[type, str] = {operations.Take: "Gather", operations.TakeAlongAxis: "GatherElements"}
+
+
+@register_converter(*_TAKES, integers=True)
 def convert_take(emission: Emission, step: Step) -> ir.Value:
-    """Gather along one axis."""
+    """Gather or GatherElements along one axis."""
     given, axis = step.arguments, step.layer.axis
     if axis is None:
         step.refuse("axis=None", "Name the axis.")
     inputs = [_numbers(emission, step, given["x"]), _indices(emission, step, given["indices"])]
-    return _finish(emission, step, emission.op("Gather", inputs, step.name, axis=axis))
-
-
-@register_converter(operations.TakeAlongAxis, integers=True)
-def convert_take_along_axis(emission: Emission, step: Step) -> ir.Value:
-    """GatherElements along one axis."""
-    given, axis = step.arguments, step.layer.axis
-    if axis is None:
-        step.refuse("axis=None", "Name the axis.")
-    inputs = [_numbers(emission, step, given["x"]), _indices(emission, step, given["indices"])]
-    return _finish(emission, step, emission.op("GatherElements", inputs, step.name, axis=axis))
+    return _finish(emission, step, emission.op(_TAKES[type(step.layer)], inputs, step.name, axis=axis))
 
 
 @register_converter(nn.OneHot, integers=True)

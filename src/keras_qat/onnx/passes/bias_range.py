@@ -20,7 +20,7 @@ represents its bias best.
 import numpy as np
 import onnx_ir as ir
 
-from keras_qat.onnx.passes.editing import array_of, new_constant, producer_of, set_array
+from keras_qat.onnx.passes.editing import array_of, dequantize_scale, new_constant, set_array
 from keras_qat.onnx.walk import input_at
 
 _LARGEST = 2.0**30
@@ -76,10 +76,10 @@ def _replace_constant(graph: ir.Graph, node: ir.Node, index: int, array: np.ndar
 
 def _least_scale(node: ir.Node, channels: int) -> np.ndarray | None:
     """The smallest scale of each channel with which a node's bias fits; `None` if nothing rounds its bias."""
-    bias, dequantize = input_at(node, 2), producer_of(input_at(node, 0))
-    if not _is_constant(bias) or dequantize is None or dequantize.op_type != "DequantizeLinear":
+    bias, s_x = input_at(node, 2), dequantize_scale(input_at(node, 0))
+    if not _is_constant(bias) or s_x is None:
         return None
-    s_x, b = array_of(dequantize.inputs[1]).astype(np.float64), array_of(bias).astype(np.float64)
+    b = array_of(bias).astype(np.float64)
     if s_x.size != 1 or b.size != channels or not np.all(np.isfinite(b)):
         return None
     return np.asarray(np.abs(b).reshape(-1) / (float(s_x.reshape(())) * _LARGEST))

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
+from keras_qat.onnx import walk
 from keras_qat.onnx.emission import unique_name
 
 
@@ -43,6 +44,17 @@ def drop_unused(graph: ir.Graph, value: ir.Value) -> None:
 def producer_of(value: ir.Value | None) -> ir.Node | None:
     """The node that computes a value; `None` for a constant, an input of the graph, or an input that is left out."""
     return None if value is None else value.producer()
+
+
+def dequantize_scale(value: ir.Value | None) -> np.ndarray | None:
+    """The scale of the DequantizeLinear that makes a value, float64; `None` if another node computes it.
+
+    Nodes that move numbers, such as the Reshape of a Flatten, are seen through: the engine moves the pair behind them.
+    """
+    node = None if value is None else walk.producer(value, walk.moves)
+    if node is None or node.op_type != "DequantizeLinear":
+        return None
+    return array_of(node.inputs[1]).astype(np.float64)
 
 
 def kernel_of(conv: ir.Node) -> np.ndarray:

@@ -9,9 +9,8 @@ for int32, or not finite, stays float.
 import numpy as np
 import onnx_ir as ir
 
-from keras_qat.onnx import walk
 from keras_qat.onnx.emission import keras_nodes, mark
-from keras_qat.onnx.passes.editing import array_of, new_constant, new_node
+from keras_qat.onnx.passes.editing import array_of, dequantize_scale, new_constant, new_node
 
 _INPUTS_WITH_BIAS = 3
 
@@ -30,7 +29,7 @@ class QuantizeDenseBias(ir.passes.InPlacePass):
 
 def _quantize(graph: ir.Graph, gemm: ir.Node) -> bool:
     x, w, b = gemm.inputs
-    s_x, s_w = _dequantize_scale(x), _dequantize_scale(w)
+    s_x, s_w = dequantize_scale(x), dequantize_scale(w)
     if b is None or b.const_value is None or s_x is None or s_w is None:
         return False
     s = s_x * s_w
@@ -48,14 +47,3 @@ def _quantize(graph: ir.Graph, gemm: ir.Node) -> bool:
     graph.insert_before(gemm, dequantize)
     gemm.replace_input_with(2, dequantize.outputs[0])
     return True
-
-
-def _dequantize_scale(value: ir.Value | None) -> np.ndarray | None:
-    """The scale of the DequantizeLinear that makes a value, float64; `None` if another node computes it.
-
-    Nodes that move numbers, such as the Reshape of a Flatten, are seen through: the engine moves the pair behind them.
-    """
-    node = None if value is None else walk.producer(value, walk.moves)
-    if node is None or node.op_type != "DequantizeLinear":
-        return None
-    return array_of(node.inputs[1]).astype(np.float64)
