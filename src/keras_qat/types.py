@@ -46,12 +46,46 @@ ScoreMeaning = Literal["classes", "probability", "logit"]
 """What a classifier's scores are: one per class, or a single score for the second of two classes, after the sigmoid
 ("probability") or before it ("logit")."""
 
+TaskKind = Literal["classification", "segmentation", "regression"]
+"""What an output says: the class of the whole input, the class of each of its positions, or numbers of another meaning,
+such as coordinates, a reconstruction or an embedding."""
+
 AugmentationName = Literal["none", "flip", "crop"]
 """How training images are augmented: not at all, by random mirroring, or by random crops and mirroring."""
 
 
 BASELINE, PTQ, QAT = "Baseline", "PTQ", "QAT"
 """The variants of a run: the float model, the quantized one, and the fine-tuned one. Tables name their rows so."""
+
+
+@dataclass(frozen=True)
+class OutputTask:
+    """What one output of a model says, which decides how it is judged and how it is trained.
+
+    Args:
+        output: name of the output.
+        kind: what it says.
+        scores: what its scores mean, along its last axis; `None` for a regression.
+
+    Raises:
+        ValueError: If `scores` are given for a regression, or not given for another task.
+
+    Example:
+        >>> OutputTask("mask", "segmentation", "probability").kind
+        'segmentation'
+    """
+
+    output: str
+    kind: TaskKind
+    scores: ScoreMeaning | None = None
+
+    def __post_init__(self) -> None:
+        """Check that the meaning of scores is known where there are scores."""
+        if (self.scores is None) != (self.kind == "regression"):
+            raise ValueError(
+                "Classes have scores, whose meaning must be known, and a regression has none. "
+                f"Received: kind={self.kind!r}, scores={self.scores!r}."
+            )
 
 
 class OpKind(str, Enum):

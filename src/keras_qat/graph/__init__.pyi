@@ -3,8 +3,9 @@ from .facts import OUTPUT, Edge, Graph, Node, non_negative_tensors
 from .kinds import IDENTITY_LAYERS, activation_name, kind_of
 from .read import Call, TensorRef, Trace, input_names, trace
 from .registry import is_registered, known_type, lookup, plain_type, register_kind, register_like, register_whole
-from .scores import best_class, classes_of, per_class, score_meaning
+from .scores import best_class, classes_of, per_class
 from .soundness import require_finite, require_sound
+from .tasks import as_task, read_tasks, score_meaning
 
 __all__ = [
     "IDENTITY_LAYERS",
@@ -16,6 +17,7 @@ __all__ = [
     "TensorRef",
     "Trace",
     "activation_name",
+    "as_task",
     "best_class",
     "classes_of",
     "copy_by_settings",
@@ -28,6 +30,7 @@ __all__ = [
     "non_negative_tensors",
     "per_class",
     "plain_type",
+    "read_tasks",
     "register_kind",
     "register_like",
     "register_whole",
