@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     OnnxOptions = Any
 else:
     _QUANTIZING = {
-        *("target", "preprocessing", "skip_bad", "overrides"),
+        *("target", "preprocessing", "task", "skip_bad", "overrides"),
         *("validation_images", "output", "run_folder", "seed"),
     }
     RunOptions = shared.option_group("RunOptions", runs.OPTIONS.values())

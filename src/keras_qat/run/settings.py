@@ -7,10 +7,10 @@ imported here: the command line reads settings before it loads Keras.
 
 import itertools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from keras_qat.calibration import CalibrationOptions
 from keras_qat.errors import MANY, UserError, settle_numbers
@@ -18,7 +18,7 @@ from keras_qat.export import ExportOptions
 from keras_qat.files import from_json_value, is_model_path, to_json_value
 from keras_qat.text import printable
 from keras_qat.training import Distillation, Recipe
-from keras_qat.types import AugmentationName
+from keras_qat.types import AugmentationName, TaskKind
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,8 @@ class Settings:
             val/CLASS/IMAGE, a folder of TFRecord shards as `keras-qat prepare-imagenet` writes them, or tfds:NAME.
         preprocessing: how images are prepared for a .keras file, as MODE:SIZE or MODE:SIZE:RESIZE, such as unit:96 or
             caffe:224:256. Not needed where the model begins with a Rescaling or Normalization layer.
+        task: what an output says: classification, segmentation or regression; OUTPUT=TASK for one of several outputs.
+            If not given, as the model and the labels show it.
         skip_bad: leave out files that are not images or only parts of one, and corrupt records, instead of stopping.
         target: the engine to deploy to: onnxruntime, openvino or tensorrt.
         overrides: a JSON file of rules that change the target's placement (docs/overrides.md).
@@ -59,6 +61,7 @@ class Settings:
     weights: str | None = None
     data: str = "digits"
     preprocessing: str | None = None
+    task: tuple[str, ...] = ()
     skip_bad: bool = False
     target: str = "onnxruntime"
     overrides: Path | None = None
@@ -77,8 +80,9 @@ class Settings:
     skip_diagnosis: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse a number of images or devices that can't be one."""
+        """Refuse a number of images or devices that can't be one, and unknown tasks."""
         settle_numbers(self, devices=(0, MANY))
+        parse_tasks(self.task)
 
     @classmethod
     def of(cls, **options: Any) -> "Settings":
@@ -219,6 +223,47 @@ class Settings:
                 "`keras-qat run` of this version wrote."
             )
         return cls.of(**{name: _read_option(name, given) for name, given in value.items()})
+
+
+_TASK_KINDS = get_args(TaskKind)
+
+TASK_FORMS = (
+    f"Give `--task KIND`, or `--task OUTPUT=KIND` for one of several outputs, with a KIND of {', '.join(_TASK_KINDS)}."
+)
+"""How `--task` is given, for messages."""
+
+
+def parse_tasks(given: Iterable[str]) -> dict[str, TaskKind]:
+    """Read the option `--task`.
+
+    Args:
+        given: each "KIND" or "OUTPUT=KIND".
+
+    Returns:
+        {name of an output, or "" for all that aren't named: its kind}.
+
+    Raises:
+        UserError: If a kind is unknown, or two are given for one output.
+
+    Example:
+        >>> parse_tasks(["mask=segmentation", "regression"])
+        {'mask': 'segmentation', '': 'regression'}
+        >>> parse_tasks(["detection"])
+        Traceback (most recent call last):
+        keras_qat.errors.UserError: Unknown task. Received: 'detection'. ...
+    """
+    kinds: dict[str, TaskKind] = {}
+    for text in given:
+        output, _, name = text.rpartition("=")
+        kind = next((known for known in _TASK_KINDS if known == name), None)
+        if kind is None:
+            raise UserError(f"Unknown task. Received: {text!r}. {TASK_FORMS}")
+        if output in kinds:
+            raise UserError(
+                f"Two tasks are given for one output. Received: {text!r} and {kinds[output]!r}. {TASK_FORMS}"
+            )
+        kinds[output] = kind
+    return kinds
 
 
 @dataclass(frozen=True)

@@ -172,33 +172,62 @@ def _own_start(settings: Settings, path: Path) -> Start:
             f"A .keras file has its weights in it. Received: {str(path)!r} with --weights {settings.weights}. Drop one."
         )
     model = models.load_model_file(path)
-    meaning = _require_float_classifier(model, path)
+    _require_float(model, path)
     onnx.require_exportable(model)
-    num_classes = graph.classes_of(int(model.output_shape[-1]), meaning)
-    data = load_splits(settings, models.input_preprocessing(model, settings.preprocessing, path), num_classes)
-    if data.train.labelled:
+    traced = graph.trace(model)
+    data = load_splits(settings, _preprocessing(settings, model, path), _possible_classes(traced), signature_of(model))
+    _, labels = next(data.selection.arrays(batch_size(model, 1)))
+    tasks = choose_tasks(traced, settings.task, labels)
+    if is_classifier(tasks) and data.train.labelled:
+        num_classes = graph.classes_of(int(model.output_shape[-1]), tasks[0].scores or "classes")
         evaluation.require_classes(path, num_classes, Labelled(data.validation, data.class_names))
-    if meaning in _SINGLE_SCORE:
-        _logger.info(_SINGLE_SCORE[meaning])
-    return Start(model, data, meaning)
+    elif data.train.labelled and not uses_labels(tasks, labels):
+        _logger.info("The labels of %s aren't of the kind that the model's outputs are, and aren't used.", data.name)
+        data = data.unlabelled()
+    _tell(tasks, traced, settings)
+    return Start(model, data, tasks)
 
 
-def _require_float_classifier(model: Any, path: Path) -> ScoreMeaning:
-    """Refuse a model that a run can't judge, though the stages in Python take it; return what its scores mean."""
-    meaning = graph.score_meaning(graph.trace(model))
-    if meaning is None or not isinstance(model.output_shape, tuple):
-        raise UnsupportedModelError(
-            "A run judges a model by the classes it finds, so it must give one score for each of at least two classes, "
-            "or for two classes a single one: a sigmoid's, or a logit, of a last layer without activation. "
-            f"Received: {str(path)!r}, whose output has the shape {model.output_shape}. From Python, "
-            "`keras_qat.quantize` and `keras_qat.export_onnx` take models of any output."
+def _preprocessing(settings: Settings, model: Any, path: Path) -> Preprocessing | None:
+    """How images are prepared for a user's model; `None` for data of arrays, which are fed as they are."""
+    if reads_images(settings.data):
+        return models.input_preprocessing(model, settings.preprocessing, path)
+    if settings.preprocessing is not None or settings.export.embed_preprocessing:
+        given = settings.preprocessing or "--embed-preprocessing"
+        raise UserError(
+            "Arrays are fed to the model as they are: only images are resized and normalized. "
+            f"Received: {given} with --data {settings.data}. Drop it, or give a folder of images."
         )
+    return None
+
+
+def _possible_classes(model: graph.Trace) -> int:
+    """The number of classes that the only output can tell apart; 0 if it isn't (batch, scores)."""
+    shapes = [model.shape(tensor) for tensor in model.graph.outputs]
+    width = shapes[0][-1] if len(shapes) == 1 and len(shapes[0]) == _AXES else None
+    return 0 if width is None else max(width, _AXES)
+
+
+def _tell(tasks: Sequence[OutputTask], model: graph.Trace, settings: Settings) -> None:
+    """Say what the outputs were taken for, where the model and the labels leave it open."""
+    for task in tasks:
+        if is_classifier(tasks) and task.scores in _SINGLE_SCORE:
+            _logger.info(_SINGLE_SCORE[task.scores])
+        elif task.kind == "regression" and not settings.task and graph.as_classes(model, task.output):
+            _logger.info(
+                "The output %r is judged as numbers. If they are scores of classes, say so with --task %s.",
+                task.output,
+                graph.as_classes(model, task.output),
+            )
+
+
+def _require_float(model: Any, path: Path) -> None:
+    """Refuse a model that is quantized already."""
     if any(isinstance(layer, layers.FakeQuantize) for layer in model.layers):
         raise UserError(
             f"This model is quantized already. Received: {str(path)!r}. Give the float model that it was made from, or "
             "write this one to a file with `keras-qat export`."
         )
-    return meaning
 
 
 def load_splits(settings: Settings, preprocessing: Preprocessing, num_classes: int | None = None) -> Splits:
