@@ -10,7 +10,7 @@ with round-half-to-even, as in ONNX `QuantizeLinear` (https://onnx.ai/onnx/opera
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal
@@ -86,6 +86,16 @@ class OutputTask:
                 "Classes have scores, whose meaning must be known, and a regression has none. "
                 f"Received: kind={self.kind!r}, scores={self.scores!r}."
             )
+
+
+def is_classifier(tasks: Sequence[OutputTask]) -> bool:
+    """Whether a model has one output, which gives the class of its whole input.
+
+    Example:
+        >>> is_classifier([OutputTask("scores", "classification", "classes")]), is_classifier([])
+        (True, False)
+    """
+    return [task.kind for task in tasks] == ["classification"]
 
 
 class OpKind(str, Enum):

@@ -1,6 +1,9 @@
-"""The batches that a model of a fixed batch size reads, from data of any number of inputs."""
+"""What a stage of a run reads: batches of the size that the model takes, from data with any number of inputs."""
 
+from collections.abc import Iterator
 from typing import Any
+
+import numpy as np
 
 from keras_qat.data import DataSet
 from keras_qat.errors import DataError
@@ -8,6 +11,10 @@ from keras_qat.errors import DataError
 
 def batch_size(model: Any, preferred: int) -> int:
     """The batch size that a model was built with, or the preferred one if it takes any.
+
+    Args:
+        model: a built `keras.Model`.
+        preferred: the size for a model that takes any.
 
     Example:
         >>> import keras
@@ -18,21 +25,37 @@ def batch_size(model: Any, preferred: int) -> int:
     return next((size for size in sizes if size is not None), preferred)
 
 
-def whole_batches(images: DataSet, model: Any) -> DataSet:
-    """As many inputs as fill whole batches of a model that was built with a fixed batch size; else all.
+def whole_batches(samples: DataSet, model: Any) -> DataSet:
+    """As many samples as fill whole batches of a model that was built with a fixed batch size; all for another model.
 
     Args:
-        images: the data.
-        model: the Keras model that will read them.
+        samples: the data.
+        model: the model that will read them.
 
     Raises:
         DataError: If there is not even one batch.
     """
     size = batch_size(model, 1)
-    count = len(images) - len(images) % size
+    count = len(samples) - len(samples) % size
     if not count:
         raise DataError(
-            f"The model was built for batches of {size}, and {images.name} has fewer inputs. "
-            f"Received: {len(images)} input(s). Give more, or build the model without a batch size."
+            f"The model was built for batches of {size}, and {samples.name} has fewer inputs. "
+            f"Received: {len(samples)} input(s). Give more, or build the model without a batch size."
         )
-    return images if count == len(images) else images.take(count, seed=0)
+    return samples if count == len(samples) else samples.take(count, seed=0)
+
+
+def batches(samples: DataSet, model: Any, preferred: int) -> Iterator[tuple[Any, Any]]:
+    """One pass of (inputs, labels) in whole batches of the size that the model takes."""
+    return whole_batches(samples, model).arrays(batch_size(model, preferred))
+
+
+def steps(samples: DataSet, model: Any, preferred: int) -> int:
+    """The number of `batches`."""
+    return whole_batches(samples, model).steps(batch_size(model, preferred))
+
+
+def inputs(samples: DataSet, model: Any, preferred: int) -> Iterator[tuple[np.ndarray, ...]]:
+    """The inputs of `batches`, always as a tuple with an array for each input of the model."""
+    for x, _ in batches(samples, model, preferred):
+        yield x if isinstance(x, tuple) else (x,)

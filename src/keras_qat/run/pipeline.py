@@ -8,22 +8,25 @@ Post-training quantization and fine-tuning take the settings of the run, call th
 to the folder of the run.
 """
 
+import itertools
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from keras_qat import calibration, files, graph, models, onnx, report, runtimes, targets, training
-from keras_qat.data import ImageSet, Splits, decode_errors, find_augmentation
+from keras_qat.data import DataSet, Splits, decode_errors, find_augmentation
+from keras_qat.errors import UserError
 from keras_qat.placement import Overrides, plan
 from keras_qat.progress import Stages
+from keras_qat.run import feeding
 from keras_qat.run.conclude import EVALUATION_BATCH, Variants, conclude
 from keras_qat.run.folder import RunFolder
 from keras_qat.run.settings import Settings
 from keras_qat.run.start import epochs_of, load_saved, open_start
-from keras_qat.types import BASELINE, PTQ, Placement
+from keras_qat.types import BASELINE, PTQ, OutputTask, Placement
 
 _logger = logging.getLogger(__name__)
 
@@ -53,13 +56,16 @@ def run(settings: Settings) -> report.Record:
         overrides = Overrides() if settings.overrides is None else Overrides.load(settings.overrides)
         with stages.timed("load"):
             start = open_start(settings)
-            preprocessing = start.data.train.preprocessing
             facts = models.ModelFacts(
-                preprocessing, settings.export.embed_preprocessing, start.data.class_names, start.meaning
+                start.data.train.preprocessing,
+                settings.export.embed_preprocessing,
+                start.data.class_names,
+                start.tasks,
             )
-            _require_trainable(start.model, start.data, settings)
-            images = _calibration_images(start.data.train, settings)
-            calibration.require_variety(x for x, _ in images.arrays(settings.calibration.calibration_batch_size))
+            _require_trainable(start.model, start.data, start.tasks, settings)
+            samples = _calibration_samples(start.model, start.data.train, settings)
+            size = settings.calibration.calibration_batch_size
+            calibration.require_variety(feeding.inputs(samples, start.model, size))
             folder.begin(settings)
             folder.write_overrides(overrides)
         with stages.timed("calibrate"):
@@ -68,7 +74,7 @@ def run(settings: Settings) -> report.Record:
         variants = Variants(start.model, ptq, placement)
         if not settings.skip_fine_tuning:
             with stages.timed("fine-tune"):
-                tuned = train_quantized(ptq, start.model, start.data, settings)
+                tuned = train_quantized(ptq, start.model, start.data, start.tasks, settings)
             variants = replace(variants, tuned=tuned)
         return conclude(variants, start.data, facts, settings, stages)
 
@@ -94,10 +100,10 @@ def train(settings: Settings) -> report.Record:
             variants = Variants(folder.model(BASELINE), folder.model(PTQ), folder.placement())
             onnx.require_exportable(variants.ptq)
             data, facts = load_saved(settings), folder.facts()
-            _require_trainable(variants.baseline, data, settings)
+            _require_trainable(variants.baseline, data, facts.tasks, settings)
             calibration.require_made_of(graph.trace(variants.baseline), graph.trace(variants.ptq))
         with stages.timed("fine-tune"):
-            tuned = train_quantized(variants.ptq, variants.baseline, data, settings)
+            tuned = train_quantized(variants.ptq, variants.baseline, data, facts.tasks, settings)
         return conclude(replace(variants, tuned=tuned), data, facts, settings, stages)
 
 
@@ -112,21 +118,27 @@ def _check_early(settings: Settings) -> None:
     files.require_creatable(settings.folder)
 
 
-def _require_trainable(model: Any, data: Splits, settings: Settings) -> None:
-    """Refuse a model or images that can't be trained with the recipe, unless nothing will be trained."""
+def _require_trainable(model: Any, data: Splits, tasks: Sequence[OutputTask], settings: Settings) -> None:
+    """Refuse a model or data that can't be trained with the recipe, unless nothing will be trained."""
     if settings.skip_fine_tuning:
         return
     if not data.train.labelled:
         training.require_label_free(settings.recipe)
-    images, _ = next(data.selection.arrays(EVALUATION_BATCH))
-    training.require_probabilities(model, images)
+    fixed = feeding.batch_size(model, settings.recipe.batch_size)
+    if fixed != settings.recipe.batch_size:
+        raise UserError(
+            "The model was built for batches of another size. Received: "
+            f"--batch-size {settings.recipe.batch_size} for a model of batches of {fixed}. Give --batch-size {fixed}."
+        )
+    samples, _ = next(feeding.batches(data.selection, model, EVALUATION_BATCH))
+    training.require_trainable(model, samples, tasks)
 
 
-def _calibration_images(train: ImageSet, settings: Settings) -> ImageSet:
-    return train.take(settings.calibration.calibration_images, settings.seed)
+def _calibration_samples(model: Any, train: DataSet, settings: Settings) -> DataSet:
+    return feeding.whole_batches(train.take(settings.calibration.calibration_images, settings.seed), model)
 
 
-def quantize_after_training(model: Any, placement: Placement, train: ImageSet, settings: Settings) -> Any:
+def quantize_after_training(model: Any, placement: Placement, train: DataSet, settings: Settings) -> Any:
     """Calibrate, insert the fake quantization, and correct weights and biases as the settings say.
 
     Placement, ranges and a report of each correction are written to the folder of the run.
@@ -141,47 +153,49 @@ def quantize_after_training(model: Any, placement: Placement, train: ImageSet, s
         The quantized model.
     """
     folder, options = RunFolder(settings.folder), settings.calibration
-    images = _calibration_images(train, settings)
-    if len(images) < options.calibration_images:
-        _logger.warning("Calibrating with %d images: the training set has no more.", len(images))
-    ranges = _ranges(model, placement, images, settings)
+    samples = _calibration_samples(model, train, settings)
+    if len(samples) < options.calibration_images:
+        _logger.warning("Calibrating with %d images: the training set has no more.", len(samples))
+    ranges = _ranges(model, placement, samples, settings)
     folder.write_ranges(placement, ranges)
     quantized = _insert(model, placement, ranges, train, settings)
     folder.write_repairs(*_repairs(quantized))
     return quantized.model
 
 
-def _ranges(model: Any, placement: Placement, images: ImageSet, settings: Settings) -> calibration.Ranges:
+def _ranges(model: Any, placement: Placement, samples: DataSet, settings: Settings) -> calibration.Ranges:
     """The ranges of all quantized tensors, from the cache if they are there."""
     options = settings.calibration
     size, method = options.calibration_batch_size, options.calibration_method
 
     def compute() -> calibration.Ranges:
-        return calibration.calibrate(model, placement, images.arrays(size), method=method, total=images.steps(size))
+        read, total = feeding.batches(samples, model, size), feeding.steps(samples, model, size)
+        return calibration.calibrate(model, placement, read, method=method, total=total)
 
     if not options.use_cache:
         return compute()
     # The key has the digest of the prepared images, since a folder can change under the same name; reading them takes
     # little time beside calibration.
-    data = {"images": calibration.digest(x for x, _ in images.arrays(size)), "batch_size": size}
-    return calibration.cached_ranges(calibration.ranges_key(model, placement, data, method, len(images)), compute)
+    arrays = itertools.chain.from_iterable(feeding.inputs(samples, model, size))
+    data = {"images": calibration.digest(arrays), "batch_size": size}
+    return calibration.cached_ranges(calibration.ranges_key(model, placement, data, method, len(samples)), compute)
 
 
 def _insert(
-    model: Any, placement: Placement, ranges: calibration.Ranges, train: ImageSet, settings: Settings
+    model: Any, placement: Placement, ranges: calibration.Ranges, train: DataSet, settings: Settings
 ) -> calibration.Quantized:
     options = settings.calibration
     if not options.bias_correction:
         return calibration.insert(model, placement, ranges, weight_method=options.weight_method)
-    images = train.take(min(options.calibration_images, _CORRECTION_IMAGES), settings.seed)
+    samples = train.take(min(options.calibration_images, _CORRECTION_IMAGES), settings.seed)
     size = min(options.calibration_batch_size, _CORRECTION_BATCH)
     return calibration.insert(
         model,
         placement,
         ranges,
         weight_method=options.weight_method,
-        correction=images.arrays(size),
-        total=images.steps(size),
+        correction=feeding.batches(samples, model, size),
+        total=feeding.steps(samples, model, size),
     )
 
 
@@ -201,7 +215,9 @@ def _repairs(quantized: calibration.Quantized) -> tuple[Mapping[str, Any] | None
     return kept, corrected
 
 
-def train_quantized(quantized: Any, teacher: Any, data: Splits, settings: Settings) -> training.FineTuned:
+def train_quantized(
+    quantized: Any, teacher: Any, data: Splits, tasks: Sequence[OutputTask], settings: Settings
+) -> training.FineTuned:
     """Fine-tune a quantized model with the float model as its teacher, up to its best epoch.
 
     The recipe, and checkpoints from which an interrupted run continues, are written to the folder of the run.
@@ -209,29 +225,32 @@ def train_quantized(quantized: Any, teacher: Any, data: Splits, settings: Settin
     Args:
         quantized: from `quantize_after_training`. It is not changed.
         teacher: the float model. It is not changed.
-        data: the images. The model is trained on the training images; the selection images choose the epoch.
+        data: the data. The model is trained on the training samples; the selection samples choose the epoch.
+        tasks: what each output of the models says.
         settings: settings of the run.
     """
     folder, recipe = RunFolder(settings.folder), settings.recipe
     folder.write_recipe(recipe)
     devices = training.find_devices(settings.devices)
     training.require_device_recipe(recipe, devices)
-    train_images = _shareable(data.train, recipe.batch_size, len(devices))
-    selection = _shareable(data.selection, EVALUATION_BATCH, len(devices))
-    train = epochs_of(train_images, recipe.batch_size, recipe.seed, find_augmentation(settings.augment))
+    size = feeding.batch_size(quantized, EVALUATION_BATCH)
+    train_samples = _shareable(feeding.whole_batches(data.train, quantized), recipe.batch_size, len(devices))
+    selection = _shareable(feeding.whole_batches(data.selection, quantized), size, len(devices))
+    train = epochs_of(train_samples, recipe.batch_size, recipe.seed, find_augmentation(settings.augment))
     with decode_errors(), training.device_scope(devices):
         return training.fine_tune(
             quantized,
             train,
-            selection.batches(EVALUATION_BATCH),
+            selection.batches(size),
             recipe,
             teacher=teacher,
+            tasks=tasks,
             folder=folder.checkpoints(settings.augment),
-            data_id=f"{train_images.fingerprint()} {selection.fingerprint()}",
+            data_id=f"{train_samples.fingerprint()} {selection.fingerprint()}",
         )
 
 
-def _shareable(images: ImageSet, batch_size: int, devices: int) -> ImageSet:
-    """All images except those of a last batch that is too small for the devices."""
-    count = training.shareable(len(images), batch_size, devices)
-    return images if count == len(images) else images.take(count, seed=0)
+def _shareable(samples: DataSet, batch_size: int, devices: int) -> DataSet:
+    """All samples except those of a last batch that is too small for the devices."""
+    count = training.shareable(len(samples), batch_size, devices)
+    return samples if count == len(samples) else samples.take(count, seed=0)

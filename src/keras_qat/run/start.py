@@ -7,7 +7,7 @@ given, and cached. A run that is read back has its images loaded again, and comp
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,23 @@ import keras
 import platformdirs
 
 from keras_qat import evaluation, export, files, graph, layers, models, onnx, training
-from keras_qat.data import Augmentation, ImageSet, Labelled, Preprocessing, Splits, load_data
-from keras_qat.errors import DataError, StorageError, UnsupportedModelError, UserError
+from keras_qat.data import (
+    Augmentation,
+    DataSet,
+    Labelled,
+    Preprocessing,
+    Signature,
+    Splits,
+    load_data,
+    reads_images,
+    signature_of,
+)
+from keras_qat.errors import DataError, StorageError, UserError
+from keras_qat.run.feeding import batch_size
 from keras_qat.run.folder import RunFolder
 from keras_qat.run.settings import Settings
-from keras_qat.types import ScoreMeaning
+from keras_qat.run.tasks import choose_tasks, uses_labels
+from keras_qat.types import OutputTask, ScoreMeaning, is_classifier
 
 _logger = logging.getLogger(__name__)
 
@@ -31,6 +43,9 @@ _DIGITS_SIZE = 32
 _DIGITS_EPOCHS, _DIGITS_BATCH = 8, 32
 
 _IMAGENET_CLASSES = 1000
+
+_AXES = 2
+"""Axes of scores of whole inputs, (batch, classes); and the fewest classes."""
 
 _SINGLE_SCORE: Mapping[ScoreMeaning, str] = {
     "probability": "The model's one score is read as the probability of the second of two classes, chosen above 0.5.",
@@ -45,13 +60,13 @@ class Start:
 
     Args:
         model: the trained float model.
-        data: its images, at the network's size.
-        meaning: what the model's scores mean.
+        data: its data, at the network's size.
+        tasks: what each output of the model says.
     """
 
     model: Any
     data: Splits
-    meaning: ScoreMeaning
+    tasks: tuple[OutputTask, ...]
 
 
 def open_start(settings: Settings) -> Start:
@@ -88,7 +103,7 @@ def _named_start(settings: Settings) -> Start:
     preprocessing = entry.preprocessing.for_size(_DIGITS_SIZE) if settings.data == _DIGITS else entry.preprocessing
     data = load_splits(settings, preprocessing)
     model = _float_model(settings, entry, data)
-    return Start(model, data, graph.score_meaning(graph.trace(model)) or "classes")
+    return Start(model, data, graph.read_tasks(graph.trace(model), class_labels=True))
 
 
 def _float_model(settings: Settings, entry: models.ZooEntry, data: Splits) -> Any:
@@ -149,13 +164,11 @@ def cache_path(model: str, seed: int) -> Path:
     return Path(platformdirs.user_cache_path("keras-qat")) / "baselines" / f"{model}-{_DIGITS}-{digest}.keras"
 
 
-def epochs_of(
-    images: ImageSet, batch_size: int, seed: int, augment: Augmentation | None = None
-) -> Callable[[int], Any]:
+def epochs_of(images: DataSet, batch_size: int, seed: int, augment: Augmentation | None = None) -> Callable[[int], Any]:
     """The batches of each epoch, shuffled and augmented.
 
     Args:
-        images: the training images.
+        images: the training data.
         batch_size: images in a batch.
         seed: seed of the first epoch; epoch e uses `seed + e`, so that a resumed run sees the same batches.
         augment: how images are varied. `None` leaves them as they are.
@@ -209,16 +222,15 @@ def _possible_classes(model: graph.Trace) -> int:
 
 
 def _tell(tasks: Sequence[OutputTask], model: graph.Trace, settings: Settings) -> None:
-    """Say what the outputs were taken for, where the model and the labels leave it open."""
-    for task in tasks:
-        if is_classifier(tasks) and task.scores in _SINGLE_SCORE:
-            _logger.info(_SINGLE_SCORE[task.scores])
-        elif task.kind == "regression" and not settings.task and graph.as_classes(model, task.output):
-            _logger.info(
-                "The output %r is judged as numbers. If they are scores of classes, say so with --task %s.",
-                task.output,
-                graph.as_classes(model, task.output),
-            )
+    """Say what the only output was taken for, where the model and the labels leave it open."""
+    if is_classifier(tasks) and tasks[0].scores in _SINGLE_SCORE:
+        _logger.info(_SINGLE_SCORE[tasks[0].scores])
+    elif len(tasks) == 1 and not settings.task and graph.as_task(model, 0, "classification"):
+        _logger.info(
+            "The model's output %r is judged as numbers. If it has scores of classes, say so with "
+            "--task classification.",
+            tasks[0].output,
+        )
 
 
 def _require_float(model: Any, path: Path) -> None:
@@ -230,19 +242,27 @@ def _require_float(model: Any, path: Path) -> None:
         )
 
 
-def load_splits(settings: Settings, preprocessing: Preprocessing, num_classes: int | None = None) -> Splits:
-    """Load the images of a run, prepared for its network.
+def load_splits(
+    settings: Settings,
+    preprocessing: Preprocessing | None,
+    num_classes: int | None = None,
+    signature: Signature | None = None,
+) -> Splits:
+    """Load the data of a run, prepared for its network.
 
     Args:
         settings: settings of the run; `data`, `seed`, `skip_bad` and `embed_preprocessing` decide.
-        preprocessing: how the network's images are prepared.
+        preprocessing: how the network's images are prepared; `None` for arrays.
         num_classes: number of the network's classes, for data that don't decide it.
+        signature: what the network reads and gives, which arrays must fit.
 
     Raises:
-        DataError: If the data can't be read as images.
+        DataError: If the data can't be read.
     """
-    whole = replace(preprocessing, whole_pixels=settings.export.embed_preprocessing)
-    return load_data(settings.data, whole, settings.seed, settings.skip_bad, num_classes)
+    whole = None
+    if preprocessing is not None:
+        whole = replace(preprocessing, whole_pixels=settings.export.embed_preprocessing)
+    return load_data(settings.data, whole, settings.seed, settings.skip_bad, num_classes, signature)
 
 
 def load_saved(settings: Settings) -> Splits:
