@@ -68,7 +68,7 @@ def main(folder: Path, *, images: int = 1500, epochs: int = 30) -> None:
     keras.utils.set_random_seed(0)
     x, y = make_data(folder, images)
     model = network()
-    model.compile(keras.optimizers.Adam(2e-3), "mse", ["mae"])
+    model.compile(keras.optimizers.Adam(2e-3), "mse", metrics=["mae"])
     model.fit(x / 255.0, y, batch_size=32, epochs=epochs, verbose=2)
     model.save(folder / "keypoints.keras")
 

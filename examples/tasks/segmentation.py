@@ -78,7 +78,7 @@ def main(folder: Path, *, images: int = 500, epochs: int = 15) -> None:
     keras.utils.set_random_seed(0)
     x, y = make_data(folder / "shapes", images)
     model = unet()
-    model.compile(keras.optimizers.Adam(2e-3), "sparse_categorical_crossentropy", ["accuracy"])
+    model.compile(keras.optimizers.Adam(2e-3), "sparse_categorical_crossentropy", metrics=["accuracy"])
     model.fit(x / 255.0, y, batch_size=16, epochs=epochs, verbose=2)
     model.save(folder / "unet.keras")
 

@@ -27,7 +27,7 @@ def make_windows(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     phases = random.uniform(0, 2 * np.pi, (count, CHANNELS, 2, 1))
     speeds = random.normal(1, 0.05, (count, 1, 1, 1))
     waves = strengths[y][..., np.newaxis] * np.sin(2 * np.pi * tones[y][..., np.newaxis] * speeds * time + phases)
-    noise = random.normal(0, 0.9, (count, CHANNELS, SAMPLES))
+    noise = random.normal(0, 2.5, (count, CHANNELS, SAMPLES))
     return np.moveaxis(waves.sum(2) + noise, 1, 2).astype(np.float32), y.astype(np.int32)
 
 
@@ -56,7 +56,7 @@ def main(folder: Path, *, windows: int = 3000, epochs: int = 12) -> None:
     x, y = make_windows(windows, seed=0)
     np.savez(folder / "windows.npz", x=x, y=y)
     model = network()
-    model.compile(keras.optimizers.Adam(2e-3), "sparse_categorical_crossentropy", ["accuracy"])
+    model.compile(keras.optimizers.Adam(2e-3), "sparse_categorical_crossentropy", metrics=["accuracy"])
     model.fit(x, y, batch_size=64, epochs=epochs, verbose=2)
     model.save(folder / "sensors.keras")
 

@@ -52,7 +52,7 @@ def main(folder: Path, *, samples: int = 2000, epochs: int = 10) -> None:
     x, y = make_data(samples, seed=0)
     test_x, test_y = make_data(samples // 4, seed=1)
     model = network()
-    model.compile(keras.optimizers.Adam(2e-3), "sparse_categorical_crossentropy", ["accuracy"])
+    model.compile(keras.optimizers.Adam(2e-3), "sparse_categorical_crossentropy", metrics=["accuracy"])
     model.fit(x, y, batch_size=64, epochs=epochs, verbose=2)
 
     quantized = keras_qat.quantize(model, x, "onnxruntime").model
