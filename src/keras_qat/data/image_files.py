@@ -11,6 +11,7 @@ import io
 import logging
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -18,7 +19,6 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
-import tensorflow as tf
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError, features
 
@@ -27,7 +27,7 @@ from keras_qat.files import open_file
 from keras_qat.progress import track
 from keras_qat.text import one_line, path_text, shortened, size_text
 
-IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp"})
+IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")
 """The formats that are decoded, told by a file's content, whatever its name. Pillow knows some thirty more, among them
@@ -257,6 +257,7 @@ def decode_errors() -> Iterator[None]:
         MemoryError: If there is too little memory to decode it.
 
     Example:
+        >>> import tensorflow as tf
         >>> dataset = tf.data.Dataset.from_tensors("gone.png").map(
         ...     lambda path: tf.numpy_function(decode_file, [path], tf.uint8)
         ... )
@@ -268,15 +269,24 @@ def decode_errors() -> Iterator[None]:
     """
     try:
         yield
-    except tf.errors.OpError as error:
-        wrapped = _WRAPPED.search(str(error))
+    except Exception as error:
+        # Where TensorFlow has not been imported, no error is one of its own.
+        tensorflow = sys.modules.get("tensorflow")
+        is_tensorflows = tensorflow is not None and isinstance(error, tensorflow.errors.OpError)
+        wrapped = _WRAPPED.search(str(error)) if is_tensorflows else None
         if wrapped is None:
             raise
         raise _UNWRAPPED[wrapped["kind"]](wrapped["message"]) from error
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert an image to RGB; 16-bit gray is cut to 8 bits, transparency is dropped."""
+    """Convert an image to RGB; 16-bit gray is cut to 8 bits, transparency is dropped.
+
+    Raises:
+        ValueError: If the pixels are floats, which have no largest value that would be white.
+    """
+    if image.mode == "F":
+        raise ValueError("its pixels are floats, whose range isn't known: save them as a .npy file, or with 8 or 16 bits")
     if image.mode.startswith("I"):
         # Pillow would clip 16-bit gray to white.
         gray = np.asarray(image, np.int32) >> 8

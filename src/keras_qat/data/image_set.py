@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from keras_qat.data import augmentation, image_files, sources, stratified
+from keras_qat.data import augmentation, fingerprint, image_files, sources, stratified
 from keras_qat.data.preprocessing import Preprocessing
 from keras_qat.errors import MOST_IMAGES_AT_ONCE, DataError, UserError, require_whole
 from keras_qat.types import UNLABELLED
@@ -217,7 +217,7 @@ class ImageSet:
 
     def fingerprint(self) -> str:
         """A digest of these images and labels in this order; preprocessing doesn't count."""
-        return sources.digest(self.labels.tobytes(), self.source.fingerprint().encode())
+        return fingerprint.digest(self.labels.tobytes(), self.source.fingerprint().encode())
 
     def select(self, indices: NDArray[np.int64], name: str | None = None) -> "ImageSet":
         """The images at `indices`, in that order, under another name if one is given."""
