@@ -1,12 +1,16 @@
+from .arrays.array_set import ArraySet
 from .augmentation import AUGMENTATIONS, Augmentation, find_augmentation
+from .data_set import DataSet
 from .image_files import decode_errors, decode_file
 from .image_set import ImageSet
 from .imagenet.prepare import OFFICIAL, OFFICIAL_CLASSES, Prepared, prepare_imagenet
 from .load import DATA_SETS, load_data, load_validation
-from .names import require_source
+from .names import reads_images, require_source
 from .preprocessing import MEANINGS, OF_CHANNELS, Channels, Mode, Preprocessing
 from .records.record_set import RecordSource
-from .records.shard_folder import has_shards, load_records, load_records_validation
+from .records.shard_folder import load_records, load_records_validation
+from .records.shard_names import has_shards
+from .signature import ArraySpec, Signature
 from .sources import FileSource, Skipped
 from .splits import Labelled, Splits
 
@@ -17,8 +21,11 @@ __all__ = [
     "OFFICIAL",
     "OFFICIAL_CLASSES",
     "OF_CHANNELS",
+    "ArraySet",
+    "ArraySpec",
     "Augmentation",
     "Channels",
+    "DataSet",
     "FileSource",
     "ImageSet",
     "Labelled",
@@ -26,6 +33,7 @@ __all__ = [
     "Prepared",
     "Preprocessing",
     "RecordSource",
+    "Signature",
     "Skipped",
     "Splits",
     "decode_errors",
@@ -37,5 +45,6 @@ __all__ = [
     "load_records_validation",
     "load_validation",
     "prepare_imagenet",
+    "reads_images",
     "require_source",
 ]

@@ -27,7 +27,7 @@ from keras_qat.files import open_file
 from keras_qat.progress import track
 from keras_qat.text import one_line, path_text, shortened, size_text
 
-IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")
 """The formats that are decoded, told by a file's content, whatever its name. Pillow knows some thirty more, among them
@@ -280,13 +280,7 @@ def decode_errors() -> Iterator[None]:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert an image to RGB; 16-bit gray is cut to 8 bits, transparency is dropped.
-
-    Raises:
-        ValueError: If the pixels are floats, which have no largest value that would be white.
-    """
-    if image.mode == "F":
-        raise ValueError("its pixels are floats, whose range isn't known: save them as a .npy file, or with 8 or 16 bits")
+    """Convert an image to RGB; 16-bit gray is cut to 8 bits, transparency is dropped."""
     if image.mode.startswith("I"):
         # Pillow would clip 16-bit gray to white.
         gray = np.asarray(image, np.int32) >> 8
@@ -349,6 +343,11 @@ def is_image(entry: Entry) -> bool:
     """Whether an entry is a file with the suffix of an image."""
     suffix = os.path.splitext(entry.name)[1]  # noqa: PTH122 - a Path for each of a million names
     return suffix.lower() in IMAGE_SUFFIXES and entry.is_file
+
+
+def is_array_file(entry: Entry) -> bool:
+    """Whether an entry is a file of an array, which isn't decoded but read."""
+    return entry.is_file and os.path.splitext(entry.name)[1].lower() in {".npy", ".npz"}  # noqa: PTH122 - as above
 
 
 def list_images(folder: Path, skip_bad: bool = False) -> Sequence[str]:

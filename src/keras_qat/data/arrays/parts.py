@@ -38,7 +38,9 @@ _Y = ("y", "labels", "label", "targets", "target", "masks", "mask", "arr_1")
 _BEFORE = re.compile(rf"(?P<part>{'|'.join(PARTS)})[_/.-](?P<role>.+)", re.IGNORECASE)
 _BEHIND = re.compile(rf"(?P<role>.+)[_/.-](?P<part>{'|'.join(PARTS)})", re.IGNORECASE)
 
-NAMING = "x and y; x_train, y_train, x_test and y_test (or x_val and y_val); or the names of the model's inputs and outputs"
+NAMING = (
+    "x and y; x_train, y_train, x_test and y_test (or x_val and y_val); or the names of the model's inputs and outputs"
+)
 """The names that are understood, for messages."""
 
 _MOST_SHOWN = 8

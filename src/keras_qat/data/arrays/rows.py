@@ -227,9 +227,13 @@ def load_array(path: str | Path, key: str | None = None) -> NDArray[Any]:
         raise unreadable(path, error) from error
 
 
+_PICKLED = ("allow_pickle", "Python objects")
+"""What NumPy says of an array of Python objects."""
+
+
 def unreadable(path: str | Path, error: Exception) -> DataError:
     """The error of a file of arrays that can't be read."""
-    if "allow_pickle" in str(error):
+    if any(sign in str(error) for sign in _PICKLED):
         reason = "it holds Python objects, which are not read, since they may be code"
         advice = "Save arrays of numbers, all samples of one shape."
     else:
