@@ -1,4 +1,6 @@
 from .augmentation import AUGMENTATIONS, Augmentation, find_augmentation
+from .geometry import Fit, Geometry, Interpolation
+from .image_converter import converter_preprocessing, read_preprocessing
 from .image_files import decode_errors, decode_file
 from .image_set import ImageSet
 from .imagenet.prepare import OFFICIAL, OFFICIAL_CLASSES, Prepared, prepare_imagenet
@@ -20,7 +22,10 @@ __all__ = [
     "Augmentation",
     "Channels",
     "FileSource",
+    "Fit",
+    "Geometry",
     "ImageSet",
+    "Interpolation",
     "Labelled",
     "Mode",
     "Prepared",
@@ -28,6 +33,7 @@ __all__ = [
     "RecordSource",
     "Skipped",
     "Splits",
+    "converter_preprocessing",
     "decode_errors",
     "decode_file",
     "find_augmentation",
@@ -37,5 +43,6 @@ __all__ = [
     "load_records_validation",
     "load_validation",
     "prepare_imagenet",
+    "read_preprocessing",
     "require_source",
 ]
