@@ -1,6 +1,8 @@
 from .arrays.array_set import ArraySet
 from .augmentation import AUGMENTATIONS, Augmentation, find_augmentation
 from .data_set import DataSet
+from .geometry import Fit, Geometry, Interpolation
+from .image_converter import converter_preprocessing, read_preprocessing
 from .image_files import decode_errors, decode_file
 from .image_set import ImageSet
 from .imagenet.prepare import OFFICIAL, OFFICIAL_CLASSES, Prepared, prepare_imagenet
@@ -27,7 +29,10 @@ __all__ = [
     "Channels",
     "DataSet",
     "FileSource",
+    "Fit",
+    "Geometry",
     "ImageSet",
+    "Interpolation",
     "Labelled",
     "Mode",
     "Prepared",
@@ -36,6 +41,7 @@ __all__ = [
     "Signature",
     "Skipped",
     "Splits",
+    "converter_preprocessing",
     "decode_errors",
     "decode_file",
     "find_augmentation",
@@ -45,6 +51,7 @@ __all__ = [
     "load_records_validation",
     "load_validation",
     "prepare_imagenet",
+    "read_preprocessing",
     "reads_images",
     "require_source",
 ]

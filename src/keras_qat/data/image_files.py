@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError, features
 
+from keras_qat.data.rgb import UnreadPixelsError, require_rgb, to_rgb
 from keras_qat.errors import BrokenImageError, DataError, StorageError, UserError
 from keras_qat.files import open_file
 from keras_qat.progress import track
@@ -79,10 +80,12 @@ def decode_file(path: str | bytes | Path, advice: str = _ADVICE) -> NDArray[np.u
 
     Returns:
         uint8 RGB array of shape (height, width, 3). Transparency is dropped and the EXIF orientation is not applied,
-        both as in `keras.utils.load_img`.
+        both as in `keras.utils.load_img`. Gray of 16 bits is scaled to 8; of colours with 16 bits, Pillow reads the
+        upper 8.
 
     Raises:
-        BrokenImageError: If the file is missing, truncated, too large, or no image.
+        BrokenImageError: If the file is missing, truncated, too large, or no image; if its pixels are no colours of at
+            most 16 bits; or if it is a TIFF of several pages.
     """
     name = os.fsdecode(path)
     with opened(name, name, advice) as image:
@@ -181,6 +184,7 @@ def opened(
             width, height = image.size
             if width * height > most:
                 raise Image.DecompressionBombError(f"it has {width} x {height} pixels")  # noqa: TRY301
+            require_rgb(image)
             yield image
     except UserError:
         raise
@@ -210,6 +214,7 @@ _REASONS: tuple[tuple[type[Exception], Callable[[Any], str | None]], ...] = (
             f"of an image, now {most_pixels()}"
         ),
     ),
+    (UnreadPixelsError, str),
     (OSError, lambda error: error.strerror),
 )
 """(class of an error, what it says of the image, or `None` if its own message does); the first match applies."""
@@ -277,17 +282,6 @@ def decode_errors() -> Iterator[None]:
         if wrapped is None:
             raise
         raise _UNWRAPPED[wrapped["kind"]](wrapped["message"]) from error
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert an image to RGB; 16-bit gray is cut to 8 bits, transparency is dropped."""
-    if image.mode.startswith("I"):
-        # Pillow would clip 16-bit gray to white.
-        gray = np.asarray(image, np.int32) >> 8
-        return Image.fromarray(np.clip(gray, 0, 255).astype(np.uint8)).convert("RGB")
-    if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")
-    return image.convert("RGB")
 
 
 _logger = logging.getLogger(__name__)

@@ -142,7 +142,7 @@ class ImageSet:
             augment: vary the images at random, each by (`shuffle_seed`, number of the pass, its index).
 
         Returns:
-            `tf.data.Dataset` of (float32 images (b, size, size, channels), int32 labels (b,)).
+            `tf.data.Dataset` of (float32 images (b, height, width, channels), int32 labels (b,)).
 
         Raises:
             UserError: If `batch_size` is less than 1, or `augment` is given without a seed.

@@ -121,8 +121,8 @@ def open_hdf5(path: Path, signature: Signature | None) -> Opened:
         raise unreadable(path, error) from error
     if saved or "_layer_checkpoint_dependencies" in file or "layers" in file:
         raise DataError(
-            f"The HDF5 file holds a Keras model or its weights, and no data. Received: {str(path)!r}. Give the model as "
-            f"the model, and as data a file with the arrays {NAMING}."
+            f"The HDF5 file holds a Keras model or its weights, and no data. Received: {str(path)!r}. Give it "
+            f"as the model, and as data a file with the arrays {NAMING}."
         )
     if foreign:
         raise DataError(

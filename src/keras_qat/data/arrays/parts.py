@@ -33,7 +33,7 @@ PARTS: Mapping[str, str] = {
 
 _X = ("x", "images", "image", "inputs", "input", "data", "arr_0")
 _Y = ("y", "labels", "label", "targets", "target", "masks", "mask", "arr_1")
-"""The names of the only input and of the only output, in lower case; `numpy.savez(path, x, y)` calls them arr_0, arr_1."""
+"""Names of the only input and of the only output, in lower case. `numpy.savez(path, x, y)` calls them arr_0, arr_1."""
 
 _BEFORE = re.compile(rf"(?P<part>{'|'.join(PARTS)})[_/.-](?P<role>.+)", re.IGNORECASE)
 _BEHIND = re.compile(rf"(?P<role>.+)[_/.-](?P<part>{'|'.join(PARTS)})", re.IGNORECASE)

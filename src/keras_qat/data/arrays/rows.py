@@ -104,7 +104,8 @@ class Hdf5Rows:
     @property
     def dtype(self) -> np.dtype:
         """The type of its numbers."""
-        return np.dtype(self.dataset.dtype)
+        dtype: np.dtype = self.dataset.dtype
+        return dtype
 
     def read(self, indices: NDArray[np.int64]) -> NDArray[Any]:
         """The samples at `indices`, in that order."""

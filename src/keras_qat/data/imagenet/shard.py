@@ -15,10 +15,11 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from keras_qat.data.image_files import opened, to_rgb
+from keras_qat.data.image_files import opened
 from keras_qat.data.imagenet.listing import Listing
 from keras_qat.data.records import framing
 from keras_qat.data.records.shard_names import shard_name
+from keras_qat.data.rgb import to_rgb
 from keras_qat.errors import DataError, UserError
 from keras_qat.files import atomic_path
 
