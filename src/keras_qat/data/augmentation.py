@@ -84,17 +84,36 @@ class Augmentation:
         Returns:
             float32 tensor of shape (height, width, channels).
         """
+        return preprocessing.finish(self._vary(image, preprocessing, seed, Preprocessing.crop))
+
+    def prepare_mask(self, mask: Any, preprocessing: Preprocessing, seed: tuple[Any, Any, Any]) -> Any:
+        """Vary and resize the class map of an image as `prepare` does the image, in place of `Preprocessing.crop_mask`.
+
+        Args:
+            mask: tensor of integers of shape (height, width, 1), of the height and width of its image.
+            preprocessing: the preprocessing of the network.
+            seed: that of the image.
+
+        Returns:
+            int32 tensor of shape (height, width, 1).
+        """
+        return self._vary(mask, preprocessing, seed, Preprocessing.crop_mask)
+
+    def _vary(
+        self, image: Any, preprocessing: Preprocessing, seed: tuple[Any, Any, Any], crop: Callable[[Any, Any], Any]
+    ) -> Any:
+        """Draw a part of an image or mask, fit it to the input by `crop`, and mirror one in two."""
         image = tf.convert_to_tensor(image)
         if self.crop_area is None:
-            pixels = preprocessing.crop(image)
+            pixels = crop(preprocessing, image)
         else:
             height, width = tf.unstack(tf.shape(image)[:2])
             fitted, aspect = _FITTED[preprocessing.fit](preprocessing, height, width)
             top, left, rows, columns = self.window(height, width, seed, aspect)
-            pixels = fitted.crop(tf.slice(image, (top, left, 0), (rows, columns, 3)))
+            pixels = crop(fitted, tf.slice(image, (top, left, 0), (rows, columns, -1)))
         if self.flip:
             pixels = tf.cond(_uniform(seed, _FLIP, ()) < _HALF, lambda: pixels[:, ::-1], lambda: pixels)
-        return preprocessing.finish(pixels)
+        return pixels
 
     def window(
         self, height: Any, width: Any, seed: tuple[Any, Any, Any], aspect: Any = 1.0
