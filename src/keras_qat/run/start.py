@@ -118,7 +118,7 @@ def _float_model(settings: Settings, entry: models.ZooEntry, data: Splits) -> An
     # Images without labels don't say how many classes there are.
     num_classes = data.num_classes or _IMAGENET_CLASSES
     return models.build_model(
-        entry, weights=settings.weights, num_classes=num_classes, size=data.train.preprocessing.size
+        entry, weights=settings.weights, num_classes=num_classes, size=data.train.preprocessing.height
     )
 
 
@@ -138,7 +138,7 @@ def _digits_baseline(settings: Settings, entry: models.ZooEntry, data: Splits) -
 
 def _train_baseline(settings: Settings, entry: models.ZooEntry, data: Splits, path: Path) -> Any:
     keras.utils.set_random_seed(settings.seed)
-    model = models.build_model(entry, weights=None, num_classes=data.num_classes, size=data.train.preprocessing.size)
+    model = models.build_model(entry, weights=None, num_classes=data.num_classes, size=data.train.preprocessing.height)
     _logger.info("Training the float baseline of %s on digits, once; it is kept in %s.", entry.name, path)
     # The baseline is cached for all runs, whether or not the files of this one read whole pixels.
     train, selection = (

@@ -154,7 +154,10 @@ def _images(
 ) -> "ImageSet":
     """Images for both models. Their labels are not used, so they may be of any classes."""
     prepared = models.input_preprocessing(case.model, None, case.file) if facts is None else facts.preprocessing
-    return data_sets.load_validation(data, prepared, _seed(settings), settings.skip_bad, num_classes=0).images
+    images: ImageSet = data_sets.load_validation(
+        data, prepared, _seed(settings), settings.skip_bad, num_classes=0
+    ).images
+    return images
 
 
 def _facts(case: "verify.Case", given: "Preprocessing | None") -> "models.ModelFacts | None":
