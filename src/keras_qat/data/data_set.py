@@ -73,5 +73,8 @@ class DataSet(Protocol):
     def select(self, indices: NDArray[Any], name: str | None = None) -> Self:
         """The inputs at `indices`, in that order, under another name if one is given."""
 
+    def unlabelled(self) -> Self:
+        """The same inputs without their labels."""
+
     def fingerprint(self) -> str:
         """A digest of these inputs and labels in this order; preprocessing doesn't count."""

@@ -227,6 +227,10 @@ class ImageSet:
         n = require_whole("n", n)
         return self.select(stratified.stratified_order(self.labels, seed)[:n])
 
+    def unlabelled(self) -> "ImageSet":
+        """The same images without their labels."""
+        return replace(self, labels=np.full_like(self.labels, UNLABELLED), targets=None)
+
     def fingerprint(self) -> str:
         """A digest of these images and labels in this order; preprocessing doesn't count."""
         targets = () if self.targets is None else (self.targets.fingerprint().encode(),)

@@ -47,6 +47,11 @@ class Splits:
     num_classes: int
     class_names: tuple[str, ...]
 
+    def unlabelled(self) -> "Splits":
+        """The same sets without their labels."""
+        train, selection, validation = (part.unlabelled() for part in (self.train, self.selection, self.validation))
+        return Splits(self.name, train, selection, validation, num_classes=0, class_names=())
+
     def fingerprints(self) -> dict[str, str]:
         """The fingerprint of each set, by its name, and the version of the fingerprints."""
         digests = {name: getattr(self, name).fingerprint() for name in ("train", "selection", "validation")}

@@ -17,6 +17,7 @@ import platformdirs
 
 from keras_qat import evaluation, export, files, graph, layers, models, onnx, training
 from keras_qat.data import (
+    ArraySpec,
     Augmentation,
     DataSet,
     Labelled,
@@ -25,7 +26,6 @@ from keras_qat.data import (
     Splits,
     load_data,
     reads_images,
-    signature_of,
 )
 from keras_qat.errors import DataError, StorageError, UserError
 from keras_qat.run.feeding import batch_size
@@ -188,7 +188,9 @@ def _own_start(settings: Settings, path: Path) -> Start:
     _require_float(model, path)
     onnx.require_exportable(model)
     traced = graph.trace(model)
-    data = load_splits(settings, _preprocessing(settings, model, path), _possible_classes(traced), signature_of(model))
+    data = load_splits(
+        settings, _preprocessing(settings, model, path), _possible_classes(traced), _signature(model, traced)
+    )
     _, labels = next(data.selection.arrays(batch_size(model, 1)))
     tasks = choose_tasks(traced, settings.task, labels)
     if is_classifier(tasks) and data.train.labelled:
@@ -212,6 +214,14 @@ def _preprocessing(settings: Settings, model: Any, path: Path) -> Preprocessing 
             f"Received: {given} with --data {settings.data}. Drop it, or give a folder of images."
         )
     return None
+
+
+def _signature(model: Any, traced: graph.Trace) -> Signature:
+    """What arrays must fit: the model's inputs and outputs, by their names in the graph."""
+    shapes = (tuple(tensor.shape) for tensor in model.inputs)
+    dtypes = (keras.backend.standardize_dtype(tensor.dtype) for tensor in model.inputs)
+    inputs = map(ArraySpec, graph.input_names(model), shapes, dtypes)
+    return Signature(tuple(inputs), tuple(ArraySpec(name, traced.shape(name)) for name in traced.graph.outputs))
 
 
 def _possible_classes(model: graph.Trace) -> int:

@@ -196,6 +196,10 @@ class ArraySet:
         """The samples at `indices`, in that order, under another name if one is given."""
         return replace(self, name=name or self.name, indices=self.indices[indices])
 
+    def unlabelled(self) -> "ArraySet":
+        """The same samples without their labels."""
+        return replace(self, targets=())
+
     def fingerprint(self) -> str:
         """A digest of these samples and labels in this order."""
         arrays = (rows.fingerprint().encode() for rows in (*self.inputs, *self.targets))
