@@ -1,7 +1,9 @@
 """How images of any shape become inputs of one shape, against Pillow and against arithmetic in float64."""
 
 import math
+from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
@@ -97,6 +99,14 @@ def test_without_antialiasing_four_pixels_count() -> None:
     pixels = image.astype(np.float64)
     four = [pixels[row::4, column::4] for row in (1, 2) for column in (1, 2)]
     np.testing.assert_allclose(ours, np.mean(four, 0), atol=1e-3)
+
+
+def test_what_a_keras_dataset_reads_can_be_said(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(4).integers(0, 256, (31, 50, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "x.png")
+    dataset = keras.utils.image_dataset_from_directory(tmp_path, labels=None, image_size=(12, 20), verbose=False)
+    ours = Preprocessing.parse("raw:12x20:squash:aliased").prepare(pixels)
+    np.testing.assert_allclose(ours, next(iter(dataset))[0], atol=1e-3)
 
 
 @pytest.mark.parametrize("fit", ["crop", "squash", "letterbox"])

@@ -94,7 +94,7 @@ def test_pixels_of_an_unknown_range_are_refused(pixels: np.ndarray, name: str, m
 
 
 def pages(path: Path, *kinds: int) -> Path:
-    """A TIFF with a page of each kind; 1 is a thumbnail."""
+    """A TIFF with a page of each kind: 1 is a thumbnail, 4 a transparency."""
     images = [Image.new("L", (8 - i, 8 - i), 10 * (i + 1)) for i in range(len(kinds))]
     with TiffImagePlugin.AppendingTiffWriter(str(path), new=True) as file:
         for image, kind in zip(images, kinds, strict=True):
@@ -103,8 +103,8 @@ def pages(path: Path, *kinds: int) -> Path:
     return path
 
 
-def test_a_thumbnail_is_no_page(tmp_path: Path) -> None:
-    path = pages(tmp_path / "x.tif", 0, 1, 1)
+def test_a_thumbnail_or_a_transparency_is_no_page(tmp_path: Path) -> None:
+    path = pages(tmp_path / "x.tif", 0, 1, 4, 5)
     np.testing.assert_array_equal(decode_file(path), np.full((8, 8, 3), 10, np.uint8))
 
 
