@@ -77,4 +77,4 @@ def _eight_bits(image: Image.Image) -> NDArray[np.uint8]:
     levels = np.clip(np.asarray(image, np.int32), 0, white)
     # Pillow inverts only what has at most 8 bits.
     levels = white - levels if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO else levels
-    return ((levels * 255 + white // 2) // white).astype(np.uint8)
+    return np.asarray((levels * 255 + white // 2) // white, np.uint8)
