@@ -16,7 +16,7 @@ from sklearn.datasets import load_digits
 
 from keras_qat import apply_placement, calibrate, plan, trace
 from keras_qat.data import Mode, Preprocessing
-from keras_qat.data.preprocessing import NORMALIZATIONS
+from keras_qat.data.normalizations import NORMALIZATIONS
 from keras_qat.errors import DataError, UserError
 from keras_qat.evaluation import EvaluationSettings, class_scores, classify, convert, evaluate_file
 from keras_qat.export import export_onnx
