@@ -143,8 +143,8 @@ class ArraySet:
             augment: must be `None`.
 
         Returns:
-            `keras.utils.PyDataset` of batches (x, y), as `DataSet` describes them. `on_epoch_end`, which `fit` calls,
-            begins the next pass, and so does the end of a loop over it.
+            `keras.utils.PyDataset` of batches (x, y), as `DataSet` describes them. Each epoch of `fit` and each loop over
+            it is the next pass.
 
         Raises:
             UserError: If `batch_size` is less than 1, or `augment` is given.
