@@ -102,6 +102,8 @@ def _fit_input(rows: Rows, spec: ArraySpec) -> Rows:
     def convert(array: NDArray[Any]) -> NDArray[Any]:
         return _cast(array, dtype, rows.place).reshape(len(array), *shape)
 
+    for block in blocks(rows) if dtype.kind != "f" else ():
+        convert(block)
     return ConvertedRows(rows, shape, dtype, convert)
 
 
