@@ -252,6 +252,7 @@ def test_several_inputs_and_outputs_are_found_by_name_and_put_in_order(tmp_path:
         for (left, right), (scores, box) in splits.train.batches(9, shuffle_seed=1):
             assert (left.shape[1:], right.shape[1:]) == ((3,), (2, 2, 1))
             assert (scores.dtype, box.dtype) == (np.int32, np.float32)
+            assert splits.train.label_kinds == ("classification", "regression")
             number = left[:, 0]
             np.testing.assert_array_equal(right[:, 1, 1, 0], number)
             np.testing.assert_array_equal(scores, number % 4)
@@ -262,7 +263,7 @@ def test_inputs_alone_are_a_set_without_labels(tmp_path: Path) -> None:
     x, _ = _sensors()
     np.save(tmp_path / "x.npy", np.asfortranarray(x))
     splits = load_data(tmp_path / "x.npy", None, seed=0, signature=SENSOR)
-    assert not splits.train.labelled
+    assert (splits.train.labelled, splits.train.label_kinds) == (False, ())
     assert (splits.num_classes, splits.name) == (0, "x")
     for given, labels in splits.train.arrays(7):
         assert given.shape[1:] == (6, 2)
@@ -325,6 +326,9 @@ def test_what_labels_say_is_told_by_the_output(case: str) -> None:
     np.testing.assert_array_equal(y, fed)
     np.testing.assert_array_equal(data.labels, fed if fed.dtype == np.int32 and fed.ndim == 1 else [-1, -1, -1])
     assert data.labelled
+    kinds = {1: "classification"} if fed.dtype == np.int32 else {}
+    maps = "segmentation" if fed.dtype == np.int32 else "regression"
+    assert data.label_kinds == (kinds.get(fed.ndim, maps),)
 
 
 def test_orders_are_those_of_image_sets_and_resume() -> None:

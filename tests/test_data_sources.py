@@ -92,7 +92,7 @@ def test_masks_of_all_forms_lie_on_their_images(tmp_path: Path) -> None:
     splits = load_data(_write_masks(tmp_path, 12), RAW, seed=0, signature=_segmenter(3))
     assert (len(splits.train), len(splits.selection), len(splits.validation)) == (9, 1, 2)
     assert (splits.num_classes, splits.class_names) == (0, ())
-    assert splits.train.labelled
+    assert (splits.train.labelled, splits.train.label_kinds) == (True, ("segmentation",))
     assert splits.train.labels.tolist() == [-1] * 9
     for part in (splits.train, splits.selection, splits.validation):
         assert _agreement(part) > 0.97
@@ -191,6 +191,7 @@ def test_names_of_classes_are_numbered_in_sorted_order(delimiter: str, header: s
     splits = load_data(_csv(tmp_path, lines, header.format(delimiter)), RAW, seed=0)
     assert (splits.name, splits.num_classes, splits.class_names) == ("list", 4, tuple(NAMES))
     assert _pairs(splits) == {i: 3 - i % 4 for i in range(20)}
+    assert splits.train.label_kinds == ("classification",)
     assert splits.validation.labels.tolist().count(2) == 1
 
 
@@ -207,7 +208,7 @@ def test_whole_numbers_are_classes_and_a_column_may_cut(tmp_path: Path) -> None:
 def test_other_numbers_are_those_of_a_regression(tmp_path: Path) -> None:
     source = _csv(tmp_path, [f"{i}.png,{i / 4},{-i}" for i in range(20)], "path,x,y")
     splits = load_data(source, RAW, seed=0, signature=_regressor(2))
-    assert (splits.num_classes, splits.train.labelled) == (0, True)
+    assert (splits.num_classes, splits.train.labelled, splits.train.label_kinds) == (0, True, ("regression",))
     for i, numbers in _pairs(splits).items():
         assert numbers.dtype == np.float32
         assert numbers.tolist() == [i / 4, -i]
@@ -226,7 +227,7 @@ def test_the_output_says_whether_whole_numbers_are_classes(
 def test_images_without_labels_are_listed_too(tmp_path: Path) -> None:
     splits = load_data(_csv(tmp_path, [f"{i}.png" for i in range(20)]), RAW, seed=0)
     assert set(_pairs(splits).values()) == {-1}
-    assert not splits.train.labelled
+    assert (splits.train.labelled, splits.train.label_kinds) == (False, ())
 
 
 def test_masks_are_listed_too(tmp_path: Path) -> None:

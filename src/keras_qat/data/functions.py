@@ -216,18 +216,12 @@ def _import(place: str) -> Any:
     if not place.endswith(".py"):
         return importlib.import_module(place)
     path = Path(place).resolve()
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    # A name that no module has, so that a file may be called `data.py`. Dataclasses look their module up by it.
+    spec = importlib.util.spec_from_file_location(f"{path.stem} of {path}", path)
     if spec is None or spec.loader is None:
         raise ImportError(f"{place} is no module")
-    module = importlib.util.module_from_spec(spec)
-    # Dataclasses and generators of the module look it up by its name.
-    known = sys.modules.setdefault(spec.name, module)
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        if known is module:
-            del sys.modules[spec.name]
-        raise
+    sys.modules[spec.name] = module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
     return module
 
 
