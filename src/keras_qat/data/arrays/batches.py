@@ -24,11 +24,8 @@ class ArrayBatches(keras.utils.PyDataset):
         self._data = data
         self._batch_size = batch_size
         self._seed = shuffle_seed
-        self._begin_pass(first_pass)
-
-    def _begin_pass(self, number: int) -> None:
-        self._pass = number
-        self._order = self._data.order(self._seed, number)
+        self._next_pass = first_pass
+        self._order = data.order(shuffle_seed, first_pass)
 
     def __len__(self) -> int:
         """The number of batches in a pass."""
@@ -42,11 +39,12 @@ class ArrayBatches(keras.utils.PyDataset):
         return self._data.read(self._order[begin : begin + self._batch_size])
 
     def __iter__(self) -> Iterator[tuple[Any, Any]]:
-        """The batches of one pass; the next loop has the order of the next pass."""
+        """The batches of the next pass."""
+        self.on_epoch_begin()
         for index in range(len(self)):
             yield self[index]
-        self.on_epoch_end()
 
-    def on_epoch_end(self) -> None:
-        """Begin the next pass."""
-        self._begin_pass(self._pass + 1)
+    def on_epoch_begin(self) -> None:
+        """Begin the next pass. Keras calls `on_epoch_end` more often than epochs end, so that isn't counted."""
+        self._order = self._data.order(self._seed, self._next_pass)
+        self._next_pass += 1

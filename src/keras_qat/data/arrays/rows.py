@@ -13,7 +13,7 @@ from keras_qat.errors import DataError
 from keras_qat.files import open_file
 from keras_qat.text import path_text, shortened
 
-AT_ONCE = 2**24
+_AT_ONCE = 2**24
 """The bytes that are looked at at a time, where a whole array is looked through."""
 
 _MOST_SEEN = 2**30
@@ -243,12 +243,12 @@ def unreadable(path: str | Path, error: Exception) -> DataError:
     return DataError(f"Can't read the array file {path_text(path)}: {reason}. Received: {str(path)!r}. {advice}")
 
 
-def blocks(rows: Rows, most: int = _MOST_SEEN) -> Iterator[NDArray[Any]]:
-    """The samples from the first on, some megabytes at a time, up to `most` bytes in all."""
+def blocks(rows: Rows) -> Iterator[NDArray[Any]]:
+    """The samples from the first on, some megabytes at a time, up to a gigabyte in all."""
     row = max(int(np.prod(rows.shape[1:], dtype=np.int64)) * rows.dtype.itemsize, 1)
-    count = min(rows.shape[0], max(most // row, 1))
-    for begin in range(0, count, max(AT_ONCE // row, 1)):
-        yield rows.read(np.arange(begin, min(begin + max(AT_ONCE // row, 1), count)))
+    count = min(rows.shape[0], max(_MOST_SEEN // row, 1))
+    for begin in range(0, count, max(_AT_ONCE // row, 1)):
+        yield rows.read(np.arange(begin, min(begin + max(_AT_ONCE // row, 1), count)))
 
 
 def require_finite(array: NDArray[Any], place: str, first: int | NDArray[np.int64] = 0) -> None:

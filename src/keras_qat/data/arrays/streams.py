@@ -153,8 +153,8 @@ def _leaves(batch: Any, signature: Signature | None, source: str) -> tuple[list[
 
 def _flat(value: Any, names: Sequence[str], source: str) -> list[NDArray[Any]]:
     if isinstance(value, Mapping):
-        order = names if names and all(name in value for name in names) else tuple(value)
-        if names and len(order) != len(names):
+        order = names if all(name in value for name in names) and names else tuple(value)
+        if names and order != names and not len(names) == len(value) == 1:
             raise DataError(
                 f"{source} names its arrays otherwise than the model. Received: {', '.join(map(repr, value))}. Name "
                 f"them {', '.join(map(repr, names))}."
