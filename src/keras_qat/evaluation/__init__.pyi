@@ -1,7 +1,9 @@
 from .advice import LOST_BITS, Advice, advise, diagnosis_record
 from .comparison import Comparison, Proportion, compare, proportion
 from .diagnosis import DB_PER_BIT, Diagnosis, KernelDiagnosis, OutputDiagnosis, TensorDiagnosis, diagnose, percent
+from .feeding import arrays_of_inputs, as_inputs, convert, fixed_batch, of_size, random_inputs, run_batch
 from .file_evaluation import Evaluation, ScoredFile, evaluate_file
+from .judge_outputs import judge, judge_pairs
 from .latency import (
     Benchmark,
     Latency,
@@ -14,7 +16,8 @@ from .latency import (
     time_in_turn,
 )
 from .options import EvaluationSettings
-from .predictions import Predictions, class_scores, convert, fixed_batch, predict, random_inputs
+from .output_scores import Figure, OutputScores, decibels
+from .predictions import Predictions, class_scores, predict
 from .served_model import Classification, RankedClass, ServedModel, classify, open_model, rank, require_classes
 
 __all__ = [
@@ -27,9 +30,11 @@ __all__ = [
     "Diagnosis",
     "Evaluation",
     "EvaluationSettings",
+    "Figure",
     "KernelDiagnosis",
     "Latency",
     "OutputDiagnosis",
+    "OutputScores",
     "Predictions",
     "Proportion",
     "RankedClass",
@@ -40,17 +45,23 @@ __all__ = [
     "TimedFile",
     "Timing",
     "advise",
+    "arrays_of_inputs",
+    "as_inputs",
     "benchmark",
     "benchmark_files",
     "class_scores",
     "classify",
     "compare",
     "convert",
+    "decibels",
     "diagnose",
     "diagnosis_record",
     "evaluate_file",
     "fixed_batch",
+    "judge",
+    "judge_pairs",
     "measure_latency",
+    "of_size",
     "open_model",
     "percent",
     "predict",
@@ -58,5 +69,6 @@ __all__ = [
     "random_inputs",
     "rank",
     "require_classes",
+    "run_batch",
     "time_in_turn",
 ]

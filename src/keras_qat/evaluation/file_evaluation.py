@@ -14,7 +14,8 @@ from keras_qat.data import Labelled, Skipped, load_validation
 from keras_qat.errors import DataError, UserError
 from keras_qat.evaluation import options, served_model
 from keras_qat.evaluation.comparison import Comparison, Proportion, compare, proportion
-from keras_qat.evaluation.predictions import Predictions, fixed_batch, predict, require_memory
+from keras_qat.evaluation.feeding import fixed_batch, require_memory
+from keras_qat.evaluation.predictions import Predictions, predict
 from keras_qat.runtimes import Runtime
 from keras_qat.text import first_few
 
