@@ -11,6 +11,7 @@ from .tables import (
     evaluation_notes,
     evaluation_table,
     markdown,
+    result_tables,
     terminal_table,
     title,
 )
@@ -33,6 +34,7 @@ __all__ = [
     "plot_latency",
     "render",
     "require_plot",
+    "result_tables",
     "terminal_table",
     "title",
     "verdict",
