@@ -4,6 +4,7 @@ from .diagnosis import DB_PER_BIT, Diagnosis, KernelDiagnosis, OutputDiagnosis, 
 from .feeding import arrays_of_inputs, as_inputs, convert, fixed_batch, of_size, random_inputs, run_batch
 from .file_evaluation import Evaluation, ScoredFile, evaluate_file
 from .judge_outputs import judge, judge_pairs
+from .judges import JUDGES, TaskJudge
 from .latency import (
     Benchmark,
     Latency,
@@ -22,6 +23,7 @@ from .served_model import Classification, RankedClass, ServedModel, classify, op
 
 __all__ = [
     "DB_PER_BIT",
+    "JUDGES",
     "LOST_BITS",
     "Advice",
     "Benchmark",
@@ -41,6 +43,7 @@ __all__ = [
     "ScoredFile",
     "ServedModel",
     "Skip",
+    "TaskJudge",
     "TensorDiagnosis",
     "TimedFile",
     "Timing",

@@ -314,5 +314,5 @@ def _in_steps(
 def _output_steps(deployed: np.ndarray, simulated: np.ndarray) -> np.ndarray:
     """The error of a float output, in steps."""
     step = (float(np.abs(simulated).max()) or 1.0) / _OUTPUT_STEPS
-    errors: np.ndarray = np.abs(deployed - simulated) / step
+    errors: np.ndarray = np.abs(np.asarray(deployed, np.float64) - simulated) / step
     return errors
