@@ -295,7 +295,7 @@ def test_of_large_sets_pieces_are_compared(place: int, tmp_path: Path, monkeypat
     path = tmp_path / "photo.bin"
     content = bytearray(140_000)
     path.write_bytes(content)
-    monkeypatch.setattr("keras_qat.data.sources._MOST_HASHED", 100_000)
+    monkeypatch.setattr("keras_qat.data.fingerprint._MOST_HASHED", 100_000)
     source = FileSource((str(path),))
     before = source.fingerprint()
     content[place] = 1

@@ -33,7 +33,7 @@ ORDER: tuple[frozenset[str], ...] = tuple(
 """From the bottom up: a package imports only from lower rungs, and never from its neighbours."""
 
 ASIDE: Mapping[str, frozenset[str]] = {
-    "data": frozenset({"types", "errors", "files", "progress", "text"}),
+    "data": frozenset({"types", "errors", "files", "progress", "text", "machine"}),
     "models": frozenset({"types", "errors", "files", "progress", "text", "data", "graph", "layers", "onnx"}),
 }
 """Packages beside the ladder, and all that each may import."""

@@ -163,7 +163,7 @@ def evaluate_command(
 def _parsed(given: Mapping[str, Any]) -> dict[str, Any]:
     """The options with their preprocessing as a value."""
     text = given.get("preprocessing")
-    return {**given} if text is None else {**given, "preprocessing": data_sets.Preprocessing.parse(text)}
+    return {**given} if text is None else {**given, "preprocessing": data_sets.read_preprocessing(text)}
 
 
 def _require_no_data_set(given: Mapping[str, Any]) -> None:

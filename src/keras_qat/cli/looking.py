@@ -180,7 +180,7 @@ def explain_command(
 def _network(name: str) -> Any:
     """The network of that name, with random weights."""
     entry = models.find(name)
-    return models.build_model(entry, weights=None, num_classes=1000, size=entry.preprocessing.size)
+    return models.build_model(entry, weights=None, num_classes=1000, size=entry.preprocessing.height)
 
 
 def diff_ranges_command(

@@ -15,19 +15,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_qat.data import class_numbers, image_files, stratified
+from keras_qat.data import class_numbers, image_files
 from keras_qat.data.image_set import ImageSet
 from keras_qat.data.preprocessing import Preprocessing
-from keras_qat.data.splits import Labelled, Splits, hold_out
+from keras_qat.data.splits import Labelled, Splits, cut_off, hold_out
 from keras_qat.errors import DataError
 from keras_qat.files import is_folder
 from keras_qat.types import UNLABELLED
-
-_VALIDATION_SHARE, _MOST_VALIDATION = 0.2, 1000
-"""1000 images tell a point of agreement or accuracy; more than that are of more use to choose ranges by."""
-
-_FEWEST = 5
-"""One image for validation, one for selection, and a few to choose ranges by."""
 
 _NO_CLASS = ""
 """Stands for the class folder of images that lie in none."""
@@ -217,18 +211,12 @@ def _list_classes(root: Path, split: str, skip_bad: bool) -> _Files:
 def _list_uncut(root: Path, seed: int, skip_bad: bool, num_classes: int | None) -> _Listing:
     """List `CLASS/IMAGE` or `IMAGE`, and cut off the validation images."""
     files = _list_photos(root, skip_bad)
-    count = sum(map(len, files.values()))
-    if count < _FEWEST:
-        raise DataError(
-            f"{root} has too few images to cut them into some that calibrate and some that judge. "
-            f"Received: {count} image(s). Give at least {_FEWEST}, better some hundreds."
-        )
     flat = _NO_CLASS in files
     index, class_names = (
         ({_NO_CLASS: UNLABELLED}, ()) if flat else class_numbers.number_classes(root, files, num_classes)
     )
     paths, labels = _flatten((files,), index)
-    train, validation = stratified.stratified_cut(labels, _VALIDATION_SHARE, _MOST_VALIDATION, seed)
+    train, validation = cut_off(labels, root, seed)
     return _Listing(paths, labels, class_names, train, validation, root, "validation")
 
 

@@ -11,6 +11,7 @@ import io
 import logging
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -18,16 +19,16 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
-import tensorflow as tf
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError, features
 
+from keras_qat.data.rgb import UnreadPixelsError, require_rgb, to_rgb
 from keras_qat.errors import BrokenImageError, DataError, StorageError, UserError
 from keras_qat.files import open_file
 from keras_qat.progress import track
 from keras_qat.text import one_line, path_text, shortened, size_text
 
-IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp"})
+IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")
 """The formats that are decoded, told by a file's content, whatever its name. Pillow knows some thirty more, among them
@@ -79,10 +80,12 @@ def decode_file(path: str | bytes | Path, advice: str = _ADVICE) -> NDArray[np.u
 
     Returns:
         uint8 RGB array of shape (height, width, 3). Transparency is dropped and the EXIF orientation is not applied,
-        both as in `keras.utils.load_img`.
+        both as in `keras.utils.load_img`. Gray of 16 bits is scaled to 8; of colours with 16 bits, Pillow reads the
+        upper 8.
 
     Raises:
-        BrokenImageError: If the file is missing, truncated, too large, or no image.
+        BrokenImageError: If the file is missing, truncated, too large, or no image; if its pixels are no colours of at
+            most 16 bits; or if it is a TIFF of several pages.
     """
     name = os.fsdecode(path)
     with opened(name, name, advice) as image:
@@ -181,6 +184,7 @@ def opened(
             width, height = image.size
             if width * height > most:
                 raise Image.DecompressionBombError(f"it has {width} x {height} pixels")  # noqa: TRY301
+            require_rgb(image)
             yield image
     except UserError:
         raise
@@ -210,6 +214,7 @@ _REASONS: tuple[tuple[type[Exception], Callable[[Any], str | None]], ...] = (
             f"of an image, now {most_pixels()}"
         ),
     ),
+    (UnreadPixelsError, str),
     (OSError, lambda error: error.strerror),
 )
 """(class of an error, what it says of the image, or `None` if its own message does); the first match applies."""
@@ -257,6 +262,7 @@ def decode_errors() -> Iterator[None]:
         MemoryError: If there is too little memory to decode it.
 
     Example:
+        >>> import tensorflow as tf
         >>> dataset = tf.data.Dataset.from_tensors("gone.png").map(
         ...     lambda path: tf.numpy_function(decode_file, [path], tf.uint8)
         ... )
@@ -268,22 +274,14 @@ def decode_errors() -> Iterator[None]:
     """
     try:
         yield
-    except tf.errors.OpError as error:
-        wrapped = _WRAPPED.search(str(error))
+    except Exception as error:
+        # Where TensorFlow has not been imported, no error is one of its own.
+        tensorflow = sys.modules.get("tensorflow")
+        is_tensorflows = tensorflow is not None and isinstance(error, tensorflow.errors.OpError)
+        wrapped = _WRAPPED.search(str(error)) if is_tensorflows else None
         if wrapped is None:
             raise
         raise _UNWRAPPED[wrapped["kind"]](wrapped["message"]) from error
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert an image to RGB; 16-bit gray is cut to 8 bits, transparency is dropped."""
-    if image.mode.startswith("I"):
-        # Pillow would clip 16-bit gray to white.
-        gray = np.asarray(image, np.int32) >> 8
-        return Image.fromarray(np.clip(gray, 0, 255).astype(np.uint8)).convert("RGB")
-    if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")
-    return image.convert("RGB")
 
 
 _logger = logging.getLogger(__name__)
@@ -339,6 +337,11 @@ def is_image(entry: Entry) -> bool:
     """Whether an entry is a file with the suffix of an image."""
     suffix = os.path.splitext(entry.name)[1]  # noqa: PTH122 - a Path for each of a million names
     return suffix.lower() in IMAGE_SUFFIXES and entry.is_file
+
+
+def is_array_file(entry: Entry) -> bool:
+    """Whether an entry is a file of an array, which isn't decoded but read."""
+    return entry.is_file and os.path.splitext(entry.name)[1].lower() in {".npy", ".npz"}  # noqa: PTH122 - as above
 
 
 def list_images(folder: Path, skip_bad: bool = False) -> Sequence[str]:

@@ -10,7 +10,8 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from keras_qat.data import augmentation, image_files, sources, stratified
+from keras_qat.data import augmentation, fingerprint, image_files, sources, stratified
+from keras_qat.data.image_targets import ImageTargets
 from keras_qat.data.preprocessing import Preprocessing
 from keras_qat.errors import MOST_IMAGES_AT_ONCE, DataError, UserError, require_whole
 from keras_qat.types import UNLABELLED
@@ -25,6 +26,7 @@ class ImageSet:
         labels: int32 array of shape (n,): the index of each image's class; all -1 if the classes are not known.
         source: where the pixels come from.
         preprocessing: what is done to each image.
+        targets: labels that aren't classes of whole images: class maps, or numbers. The classes are all -1 then.
 
     Raises:
         DataError: If the labels are not int32, or not one for each image.
@@ -40,6 +42,7 @@ class ImageSet:
     labels: NDArray[np.int32]
     source: sources.ImageSource
     preprocessing: Preprocessing
+    targets: ImageTargets | None = None
 
     def __post_init__(self) -> None:
         """Refuse labels that don't belong to the images."""
@@ -107,8 +110,8 @@ class ImageSet:
 
     @property
     def labelled(self) -> bool:
-        """Whether the classes of the images are known; if they are not, every label is -1."""
-        return not len(self) or bool(np.any(self.labels != UNLABELLED))
+        """Whether there are targets, or the classes of the images are known; if they are not, every label is -1."""
+        return self.targets is not None or not len(self) or bool(np.any(self.labels != UNLABELLED))
 
     def steps(self, batch_size: int) -> int:
         """The number of batches in one pass; the last batch may be smaller.
@@ -142,20 +145,21 @@ class ImageSet:
             augment: vary the images at random, each by (`shuffle_seed`, number of the pass, its index).
 
         Returns:
-            `tf.data.Dataset` of (float32 images (b, size, size, channels), int32 labels (b,)).
+            `tf.data.Dataset` of (float32 images (b, height, width, channels), labels): int32 classes (b,), int32 class
+            maps (b, height, width), or float32 numbers (b, …).
 
         Raises:
-            UserError: If `batch_size` is less than 1, or `augment` is given without a seed.
+            UserError: If `batch_size` is less than 1, or `augment` is given without a seed or for images whose labels
+                are numbers.
         """
         self.steps(batch_size)
         prepare = self._preparation(augment, shuffle_seed)
         order = _passes(len(self), shuffle_seed, first_pass)
         read = self.source.reader(skipped)
-        with tf.device("CPU:0"):
-            labels = tf.constant(self.labels)
+        label = self._labelling(augment, shuffle_seed)
 
         def finish(image: Any, index: Any, number: Any) -> tuple[Any, Any]:
-            return prepare(image, index, number), tf.gather(labels, index)
+            return prepare(image, index, number), label(index, number)
 
         if skipped is None:
             images = order.map(lambda index, number: finish(read(index), index, number), tf.data.AUTOTUNE)
@@ -180,9 +184,17 @@ class ImageSet:
             )
         return lambda image, index, number: augment.prepare(image, self.preprocessing, (seed, number, index))
 
+    def _labelling(self, augment: augmentation.Augmentation | None, seed: int | None) -> Any:
+        """A function from the index of an image and the number of the pass to its label."""
+        if self.targets is not None:
+            return self.targets.reader(self.preprocessing, augment, seed)
+        with tf.device("CPU:0"):
+            labels = tf.constant(self.labels)
+        return lambda index, number: tf.gather(labels, index)  # noqa: ARG005
+
     def arrays(
         self, batch_size: int, *, shuffle_seed: int | None = None, skipped: sources.Skipped | None = None
-    ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int32]]]:
+    ) -> Iterator[tuple[NDArray[np.float32], NDArray[Any]]]:
         """One pass over `batches` as NumPy arrays.
 
         Args:
@@ -217,11 +229,18 @@ class ImageSet:
 
     def fingerprint(self) -> str:
         """A digest of these images and labels in this order; preprocessing doesn't count."""
-        return sources.digest(self.labels.tobytes(), self.source.fingerprint().encode())
+        targets = () if self.targets is None else (self.targets.fingerprint().encode(),)
+        return fingerprint.digest(self.labels.tobytes(), self.source.fingerprint().encode(), *targets)
 
     def select(self, indices: NDArray[np.int64], name: str | None = None) -> "ImageSet":
         """The images at `indices`, in that order, under another name if one is given."""
-        return replace(self, name=name or self.name, labels=self.labels[indices], source=self.source.select(indices))
+        return replace(
+            self,
+            name=name or self.name,
+            labels=self.labels[indices],
+            source=self.source.select(indices),
+            targets=None if self.targets is None else self.targets.select(indices),
+        )
 
 
 def _passes(count: int, seed: int | None, first_pass: int = 0) -> Any:

@@ -1,18 +1,24 @@
-"""A data set by its name or its folder: the embedded digits, `tfds:NAME`, TFRecord shards, or a folder of images."""
+"""A data set by its name, its path or a function: a table with a row for each kind of data.
 
-from collections.abc import Callable
+Rows of images import TensorFlow, rows of arrays don't, so each imports what it needs when it is asked for.
+"""
+
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from keras_qat.data import folders, image_set, names
-from keras_qat.data.preprocessing import Preprocessing
-from keras_qat.data.records.shard_folder import has_shards, load_records, load_records_validation
+from keras_qat.data import functions, names
+from keras_qat.data.arrays import files, parts, streams
+from keras_qat.data.signature import Signature
 from keras_qat.data.splits import Labelled, Splits
 from keras_qat.errors import DataError
-from keras_qat.files import is_folder
+from keras_qat.text import shortened
+
+if TYPE_CHECKING:
+    from keras_qat.data.preprocessing import Preprocessing
 
 _INK_LEVELS = 16
 _VALIDATION_SHARE = 0.2
@@ -21,48 +27,99 @@ _SELECTION_SHARE = 0.1
 Source = str | Path
 
 
+@dataclass(frozen=True)
+class Request:
+    """What is to be loaded, and how: the arguments of `load_data`."""
+
+    source: Source
+    images: "Preprocessing | None"
+    seed: int
+    skip_bad: bool = False
+    num_classes: int | None = None
+    signature: Signature | None = None
+
+    @property
+    def preprocessing(self) -> "Preprocessing":
+        """The preprocessing of images.
+
+        Raises:
+            DataError: If none is given.
+        """
+        if self.images is None:
+            raise DataError(
+                f"Images must be prepared as the model was trained. Received: {str(self.source)!r} without a "
+                "preprocessing. Give one, such as Preprocessing('unit', 224, 224), or arrays that are prepared already."
+            )
+        return self.images
+
+    @property
+    def path(self) -> Path:
+        """The file or folder."""
+        return Path(self.source)
+
+    @property
+    def name(self) -> str:
+        """What a report calls a file or folder: its name without suffix."""
+        path = self.path.resolve()
+        return path.stem if path.suffix.lower() in names.ARRAY_SUFFIXES | names.CSV_SUFFIXES else path.name
+
+
 def load_data(
     source: Source,
-    preprocessing: Preprocessing,
+    preprocessing: "Preprocessing | None",
     seed: int,
     skip_bad: bool = False,
     num_classes: int | None = None,
+    signature: Signature | None = None,
 ) -> Splits:
-    """Load a data set and cut it into training, selection and validation images.
+    """Load a data set and cut it into training, selection and validation images, or samples.
 
     Args:
-        source: the name of an embedded data set (`"digits"`), `"tfds:NAME"` for a data set of TensorFlow Datasets, a
-            folder of TFRecord shards (`load_records`), or a folder of images, already cut into `train/CLASS/` and
-            `val/CLASS/` or not, with or without class folders. A folder that has the name of a data set is given as
-            `./digits`.
-        preprocessing: the preprocessing of the network that will read the images.
+        source: where the data are:
+            - a folder of images, already cut into `train/CLASS/` and `val/CLASS/` or not, with or without class
+              folders; with `images/` and `masks/`, paired by name; or of TFRecord shards (`load_records`);
+            - a `.csv` file of paths of images and their labels;
+            - an `.npy`, `.npz` or HDF5 file, or a folder of the first two, whose names say what is what: `x` and `y`,
+              `x_train` and so on, or the names of the model's inputs and outputs;
+            - a folder that `tf.data.Dataset.save` wrote;
+            - `"module:function"` or `"file.py:function"`, a function of yours that returns arrays or a stream of them;
+            - the name of an embedded data set (`"digits"`), or `"tfds:NAME"` for one of TensorFlow Datasets. A folder
+              that has the name of a data set is given as `./digits`.
+        preprocessing: the preprocessing of the network that will read the images; `None` for arrays, which are fed as
+            they are.
         seed: the seed of the cut.
         skip_bad: leave out the images that are found to be broken now, and log how many there are. Give
             `ImageSet.batches` a `Skipped` for those that are found later.
         num_classes: the number of classes of the model, if it is known. It decides how class folders named by WordNet
             ids are numbered: as ImageNet's 1000 classes, or from 0 on. 0 if labels do not matter.
+        signature: what the model reads and answers, if it is known. Arrays are checked against it and cast, and labels
+            are read as classes or numbers by the shapes of its outputs.
 
     Returns:
         The three sets.
 
     Raises:
-        DataError: If `source` is neither a known name nor a folder, or its images can't be read.
+        DataError: If `source` is neither a known name nor data of a known kind, or its data can't be read or don't fit
+            the model.
 
     Example:
+        >>> from keras_qat.data import Preprocessing
         >>> load_data("digits", Preprocessing("tf", 32, 32), seed=0).num_classes
         10
     """
-    return _kind(source).splits(source, preprocessing, seed, skip_bad, num_classes)
+    request = Request(source, preprocessing, seed, skip_bad, num_classes, signature)
+    return SOURCE_KINDS[names.kind_of(source)].splits(request)
 
 
 def load_validation(
     source: Source,
-    preprocessing: Preprocessing,
+    preprocessing: "Preprocessing | None",
     seed: int,
     skip_bad: bool = False,
     num_classes: int | None = None,
+    signature: Signature | None = None,
 ) -> Labelled:
-    """Load the validation images alone, of a data set that need not have any others.
+    """Load the validation images or samples alone, of a data set that need not have any others.
 
     They are those of `load_data(…).validation`, with the same labels.
 
@@ -73,6 +130,7 @@ def load_validation(
             run calibrated with would judge it.
         skip_bad: as for `load_data`.
         num_classes: as for `load_data`.
+        signature: as for `load_data`.
 
     Returns:
         The images, and the names of the classes.
@@ -81,14 +139,16 @@ def load_validation(
         DataError: As for `load_data`.
 
     Example:
+        >>> from keras_qat.data import Preprocessing
         >>> validation = load_validation("digits", Preprocessing("tf", 32, 32), seed=0)
         >>> len(validation.images), validation.class_names[:3]
         (360, ('0', '1', '2'))
     """
-    return _kind(source).validation(source, preprocessing, seed, skip_bad, num_classes)
+    request = Request(source, preprocessing, seed, skip_bad, num_classes, signature)
+    return SOURCE_KINDS[names.kind_of(source)].validation(request)
 
 
-def _load_digits(preprocessing: Preprocessing, seed: int) -> Splits:
+def _load_digits(preprocessing: "Preprocessing", seed: int) -> Splits:
     """Load scikit-learn's 1797 handwritten digits, which are installed with it: nothing is downloaded.
 
     70% train, 10% choose the best epoch, 20% validate, stratified: 1257, 180 and 360 images of ten classes. The 8x8
@@ -98,11 +158,11 @@ def _load_digits(preprocessing: Preprocessing, seed: int) -> Splits:
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
+    from keras_qat.data.image_set import ImageSet
+
     digits = load_digits()
     gray = np.rint(digits.images * (255 / _INK_LEVELS)).astype(np.uint8)
-    images = image_set.ImageSet.from_arrays(
-        "digits", np.repeat(gray[..., np.newaxis], 3, axis=-1), digits.target, preprocessing
-    )
+    images = ImageSet.from_arrays("digits", np.repeat(gray[..., np.newaxis], 3, axis=-1), digits.target, preprocessing)
     indices, labels = np.arange(len(images)), images.labels
     rest, validation = train_test_split(indices, test_size=_VALIDATION_SHARE, stratify=labels, random_state=seed)
     train, selection = train_test_split(
@@ -118,25 +178,17 @@ def _load_digits(preprocessing: Preprocessing, seed: int) -> Splits:
     )
 
 
-DATA_SETS: dict[str, Callable[[Preprocessing, int], Splits]] = {"digits": _load_digits}
+DATA_SETS: dict[str, Callable[["Preprocessing", int], Splits]] = {"digits": _load_digits}
 """The data sets that need no folder. Add yours here, and its name to `names.EMBEDDED`."""
 
 
-def _is_embedded(source: Source) -> bool:
-    return isinstance(source, str) and source.lower() in DATA_SETS
+def _embedded(request: Request) -> Splits:
+    return DATA_SETS[str(request.source).lower()](request.preprocessing, request.seed)
 
 
-def _embedded(source: Source, preprocessing: Preprocessing, seed: int, *_: Any) -> Splits:
-    return DATA_SETS[str(source).lower()](preprocessing, seed)
-
-
-def _embedded_validation(source: Source, preprocessing: Preprocessing, seed: int, *_: Any) -> Labelled:
-    splits = _embedded(source, preprocessing, seed)
+def _embedded_validation(request: Request) -> Labelled:
+    splits = _embedded(request)
     return Labelled(splits.validation, splits.class_names)
-
-
-def _is_tfds(source: Source) -> bool:
-    return isinstance(source, str) and source.startswith(names.TFDS_PREFIX)
 
 
 def _prepare_tfds(source: Source) -> tuple[Path, str]:
@@ -175,31 +227,114 @@ def _prepare_tfds(source: Source) -> tuple[Path, str]:
     return Path(builder.data_dir), str(source).replace("/", "-").replace(":", "-")
 
 
-def _tfds(source: Source, preprocessing: Preprocessing, seed: int, skip_bad: bool, _: int | None) -> Splits:
-    folder, name = _prepare_tfds(source)
-    return load_records(folder, preprocessing, seed, skip_bad, name=name)
+def _tfds(request: Request) -> Splits:
+    from keras_qat.data.records.shard_folder import load_records
+
+    folder, name = _prepare_tfds(request.source)
+    return load_records(folder, request.preprocessing, request.seed, request.skip_bad, name=name)
 
 
-def _tfds_validation(source: Source, preprocessing: Preprocessing, _: int, skip_bad: bool, *__: Any) -> Labelled:
-    folder, name = _prepare_tfds(source)
-    return load_records_validation(folder, preprocessing, skip_bad, name=name)
+def _tfds_validation(request: Request) -> Labelled:
+    from keras_qat.data.records.shard_folder import load_records_validation
+
+    folder, name = _prepare_tfds(request.source)
+    return load_records_validation(folder, request.preprocessing, request.skip_bad, name=name)
 
 
 # The labels of records are numbers, or synsets, which are ImageNet's: the model's number of classes decides nothing.
-def _records(source: Source, preprocessing: Preprocessing, seed: int, skip_bad: bool, _: int | None) -> Splits:
-    return load_records(source, preprocessing, seed, skip_bad)
+def _records(request: Request) -> Splits:
+    from keras_qat.data.records.shard_folder import load_records
+
+    return load_records(request.path, request.preprocessing, request.seed, request.skip_bad)
 
 
-def _records_validation(source: Source, preprocessing: Preprocessing, _: int, skip_bad: bool, *__: Any) -> Labelled:
-    return load_records_validation(source, preprocessing, skip_bad)
+def _records_validation(request: Request) -> Labelled:
+    from keras_qat.data.records.shard_folder import load_records_validation
+
+    return load_records_validation(request.path, request.preprocessing, request.skip_bad)
 
 
-def _is_folder(source: Source) -> bool:
-    return is_folder(Path(source), DataError)
+def _images(request: Request) -> Splits:
+    from keras_qat.data.folders import load_folder
+
+    return load_folder(request.path, request.preprocessing, request.seed, request.skip_bad, request.num_classes)
 
 
-def _is_shards(source: Source) -> bool:
-    return _is_folder(source) and has_shards(Path(source))
+def _images_validation(request: Request) -> Labelled:
+    from keras_qat.data.folders import load_folder_validation
+
+    return load_folder_validation(
+        request.path, request.preprocessing, request.seed, request.skip_bad, request.num_classes
+    )
+
+
+def _masks(request: Request) -> Splits:
+    from keras_qat.data.mask_folder import load_masks
+
+    return load_masks(request.path, request.preprocessing, request.seed, request.skip_bad, request.signature)
+
+
+def _masks_validation(request: Request) -> Labelled:
+    from keras_qat.data.mask_folder import load_masks_validation
+
+    return load_masks_validation(request.path, request.preprocessing, request.seed, request.skip_bad, request.signature)
+
+
+def _csv(request: Request) -> Splits:
+    from keras_qat.data.csv_file import load_csv
+
+    return load_csv(
+        request.path, request.preprocessing, request.seed, request.skip_bad, request.num_classes, request.signature
+    )
+
+
+def _csv_validation(request: Request) -> Labelled:
+    from keras_qat.data.csv_file import load_csv_validation
+
+    return load_csv_validation(
+        request.path, request.preprocessing, request.seed, request.skip_bad, request.num_classes, request.signature
+    )
+
+
+def _open_file(request: Request) -> files.Opened:
+    return files.OPENERS[request.path.suffix.lower()](request.path, request.signature)
+
+
+def _open_folder(request: Request) -> files.Opened:
+    return files.open_folder(request.path, request.signature)
+
+
+def _open_function(request: Request) -> files.Opened:
+    source = str(request.source)
+    value = functions.call_function(source)
+    # A generator runs, and imports, as it is read.
+    with functions.importable(functions.place_of(source)):
+        return streams.arrays_of(value, request.signature, source)
+
+
+def _open_dataset(request: Request) -> files.Opened:
+    """The batches or samples that `tf.data.Dataset.save` wrote, read into memory."""
+    try:
+        import tensorflow as tf
+    except ImportError as error:
+        raise DataError(
+            f"A saved tf.data dataset needs TensorFlow to be read. Received: {str(request.source)!r}, without "
+            "TensorFlow. Install it with: pip install tensorflow-cpu, or save the arrays with `numpy.savez`."
+        ) from error
+    try:
+        dataset = tf.data.Dataset.load(str(request.source))
+    except Exception as error:  # TensorFlow has a class of errors for each code.
+        raise DataError(
+            f"TensorFlow can't read the saved dataset: {shortened(error)}. Received: {str(request.source)!r}. Save it "
+            "anew with `dataset.save(path)`."
+        ) from error
+    return streams.arrays_of(dataset, request.signature, str(request.source))
+
+
+def _function_name(request: Request) -> str:
+    """What a report and a run's folder call the data of a function: `my_data-load`."""
+    place = functions.place_of(str(request.source)).removesuffix(".py")
+    return f"{Path(place).name}-{str(request.source).rpartition(':')[2]}"
 
 
 @dataclass(frozen=True)
@@ -207,28 +342,38 @@ class SourceKind:
     """One kind of data set.
 
     Args:
-        accepts: whether a source is of this kind.
-        splits: from source, preprocessing, seed, `skip_bad` and the model's number of classes to the three sets.
-        validation: from the same arguments to the validation images; nothing else of the data set is needed.
+        splits: from a request to the three sets.
+        validation: from a request to the validation images; nothing else of the data set is needed.
     """
 
-    accepts: Callable[[Source], bool]
-    splits: Callable[[Source, Preprocessing, int, bool, int | None], Splits]
-    validation: Callable[[Source, Preprocessing, int, bool, int | None], Labelled]
+    splits: Callable[[Request], Splits]
+    validation: Callable[[Request], Labelled]
 
 
-SOURCE_KINDS = (
-    SourceKind(_is_embedded, _embedded, _embedded_validation),
-    SourceKind(_is_tfds, _tfds, _tfds_validation),
-    SourceKind(_is_shards, _records, _records_validation),
-    SourceKind(_is_folder, folders.load_folder, folders.load_folder_validation),
-)
-"""The first kind that accepts a source reads it."""
+def _of_arrays(
+    opened: Callable[[Request], files.Opened], name: Callable[[Request], str] = lambda request: request.name
+) -> SourceKind:
+    """The kind of data whose arrays a function opens."""
+
+    def splits(request: Request) -> Splits:
+        return parts.splits_of(name(request), opened(request), request.signature, request.seed, request.num_classes)
+
+    def validation(request: Request) -> Labelled:
+        return parts.validation_of(name(request), opened(request), request.signature, request.seed, request.num_classes)
+
+    return SourceKind(splits, validation)
 
 
-def _kind(source: Source) -> SourceKind:
-    for kind in SOURCE_KINDS:
-        # Python would take the empty name for the current folder.
-        if source and kind.accepts(source):
-            return kind
-    raise names.unknown_source(source)
+SOURCE_KINDS: Mapping[names.Kind, SourceKind] = {
+    "embedded": SourceKind(_embedded, _embedded_validation),
+    "tfds": SourceKind(_tfds, _tfds_validation),
+    "shards": SourceKind(_records, _records_validation),
+    "images": SourceKind(_images, _images_validation),
+    "masks": SourceKind(_masks, _masks_validation),
+    "csv": SourceKind(_csv, _csv_validation),
+    "array file": _of_arrays(_open_file),
+    "arrays": _of_arrays(_open_folder),
+    "dataset": _of_arrays(_open_dataset),
+    "function": _of_arrays(_open_function, _function_name),
+}
+"""How each kind of data is loaded; `names.kind_of` tells the kind."""

@@ -191,7 +191,8 @@ def _score(
     images = replace(data.images, preprocessing=model.preprocessing)
     size = fixed_batch(model.runtime.inputs) or settings.batch_size
     # As decoded, as prepared, and as the engine is given them.
-    needed = 3 * _BYTES * min(size, len(images)) * images.preprocessing.size**2 * images.preprocessing.channels
+    prepared = images.preprocessing
+    needed = 3 * _BYTES * min(size, len(images)) * prepared.height * prepared.width * prepared.channels
     require_memory(needed, f"{name} at batch size {size}")
     where = (model.runtime.engine, model.runtime.device)
     _logger.info("Evaluating %s in %s (%s) on %d images of %s.", name, *where, len(images), images.name)

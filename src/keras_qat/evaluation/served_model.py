@@ -293,9 +293,9 @@ def _require_classifier(path: Path, runtime: runtimes.Runtime) -> None:
 def _require_prepared(path: Path, runtime: runtimes.Runtime, prepared: Preprocessing) -> None:
     _, height, width, channels = runtime.inputs[0].shape
     described = _described(path, runtime)
-    if not {height, width} <= {prepared.size, None}:
+    if height not in {prepared.height, None} or width not in {prepared.width, None}:
         raise UserError(
-            f"The images are prepared at {prepared.size} x {prepared.size} pixels, which this model doesn't read. "
+            f"The images are prepared at {prepared.height} x {prepared.width} pixels, which this model doesn't read. "
             f"Received: {described}. Give its size with --preprocessing MODE:SIZE[:RESIZE]."
         )
     if channels not in {prepared.channels, None}:

@@ -1,5 +1,5 @@
 from .atomic import atomic_path, commit, is_disk_full, require_replaceable
-from .keras_archive import UNPACK_LIMIT, load_keras_file, require_own_numbers
+from .keras_archive import UNPACK_LIMIT, foreign_numbers, load_keras_file, require_own_numbers
 from .ownership import is_marked, locked, mark, remove_own, require_apart, require_own, waiting_lock
 from .paths import (
     FACTS_FILE,
@@ -37,6 +37,7 @@ __all__ = [
     "UNPACK_LIMIT",
     "atomic_path",
     "commit",
+    "foreign_numbers",
     "from_json_value",
     "is_clutter",
     "is_disk_full",

@@ -107,6 +107,27 @@ def require_own_numbers(path: Path, content: "Path | BinaryIO | None" = None) ->
     """
     import h5py
 
+    with h5py.File(path if content is None else content, "r") as file:
+        foreign, unpacked = foreign_numbers(file)
+    if foreign:
+        raise StorageError(
+            f"The file holds numbers that are not its own: {foreign}. Received: {str(path)!r}. Keras writes no such "
+            "file. Save the weights again with `model.save_weights` or `model.save`."
+        )
+    _require_in_limit(unpacked, path.stat().st_size, path)
+
+
+def foreign_numbers(file: Any) -> tuple[str | None, int]:
+    """Look for numbers that an open HDF5 file takes from elsewhere: through links, or data sets in other files.
+
+    Args:
+        file: the open `h5py.File`.
+
+    Returns:
+        What was found, or `None`; and the bytes of all data sets, as they are in memory.
+    """
+    import h5py
+
     sizes: list[int] = []
 
     # What these functions return ends the visit. An exception in them is lost in HDF5.
@@ -119,14 +140,7 @@ def require_own_numbers(path: Path, content: "Path | BinaryIO | None" = None) ->
         sizes.append((item.size or 0) * item.dtype.itemsize)  # The size is `None` where a data set holds nothing.
         return f"{name!r} lies in other data sets or files" if item.external or item.is_virtual else None
 
-    with h5py.File(path if content is None else content, "r") as file:
-        foreign = file.visititems_links(linked) or file.visititems(elsewhere)
-    if foreign:
-        raise StorageError(
-            f"The file holds numbers that are not its own: {foreign}. Received: {str(path)!r}. Keras writes no such "
-            "file. Save the weights again with `model.save_weights` or `model.save`."
-        )
-    _require_in_limit(sum(sizes), path.stat().st_size, path)
+    return file.visititems_links(linked) or file.visititems(elsewhere), sum(sizes)
 
 
 def _require_in_limit(unpacked: int, packed: int, path: Path) -> None:

@@ -1,8 +1,10 @@
 """A user's model: how to load it from its file, and how its images are preprocessed.
 
-The preprocessing is what the user gives, or what the first layer of the model shows.
+The preprocessing is what the user gives, what a preprocessor of KerasHub says that is saved with the model, or what the
+first layer of the model shows.
 """
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,11 +12,12 @@ from typing import Any
 
 import keras
 import numpy as np
+from keras.src.ops import core, numpy  # the operations behind `keras.ops` calls in a graph
 
-from keras_qat.data import MEANINGS, OF_CHANNELS, Channels, Preprocessing
+from keras_qat.data import MEANINGS, OF_CHANNELS, Channels, Preprocessing, converter_preprocessing, read_preprocessing
 from keras_qat.errors import UnsupportedModelError, UserError
 from keras_qat.files import load_keras_file, require_model_file
-from keras_qat.graph import Graph, Node, Trace, known_type, trace
+from keras_qat.graph import Node, Trace, kind_of, known_type, trace
 from keras_qat.types import OpKind
 
 _API = (
@@ -22,8 +25,13 @@ _API = (
     "fine_tune, export_onnx."
 )
 
+_ARRAYS = (
+    "Inputs of other shapes come as arrays, which the model is fed as they are: they have no preprocessing, and none "
+    "can be embedded in a file."
+)
+
 _SEEN_THROUGH = frozenset({OpKind.IDENTITY, OpKind.FAKE_QUANTIZE})
-"""The operations that may stand before the layer that reads the image."""
+"""The kinds of operations that may stand before the layer that reads the image: augmentation, dropout and the like."""
 
 _RANK = 4
 _CHANNELS: Mapping[int, Channels] = {1: 1, 3: 3}
@@ -64,19 +72,35 @@ class _Image:
 
     Args:
         tensor: its name in the graph.
-        side: its height and width in pixels; `None` if the model reads images of any size.
+        height: its height in pixels; `None` if the model reads images of any height.
+        width: its width in pixels, likewise.
         channels: 1 or 3.
         owner: what a message calls the model.
     """
 
     tensor: str
-    side: int | None
+    height: int | None
+    width: int | None
     channels: Channels
     owner: str
 
     def __str__(self) -> str:
-        side = "any" if self.side is None else self.side
-        return f"{side} x {side} x {self.channels}"
+        sides = ("any" if side is None else side for side in (self.height, self.width))
+        return f"{' x '.join(map(str, sides))} x {self.channels}"
+
+    @property
+    def size(self) -> int | tuple[int, int] | None:
+        """The size of its images as `Preprocessing` has it; where one side may be any, that of a square."""
+        height, width = self.height or self.width, self.width or self.height
+        if height is None or width is None:
+            return None
+        return height if height == width else (height, width)
+
+    @property
+    def size_text(self) -> str:
+        """The size as `--preprocessing` spells it."""
+        size = self.size or "SIZE"
+        return f"{size[0]}x{size[1]}" if isinstance(size, tuple) else str(size)
 
 
 def input_preprocessing(
@@ -84,12 +108,13 @@ def input_preprocessing(
 ) -> Preprocessing:
     """The preprocessing of a user's model.
 
-    Nothing is guessed. Without `given`, only a model that begins with a `Rescaling` or `Normalization` of pixels, as
-    EfficientNet and MobileNetV3 do, says enough: it reads raw pixels.
+    Nothing is guessed. Without `given`, two kinds of models say enough: a task of KerasHub, by the image converter of
+    its preprocessor; and a model that begins with a `Rescaling` or `Normalization` of pixels, as EfficientNet and
+    MobileNetV3 do, behind random augmentation or not: it reads raw pixels.
 
     Args:
-        model: a built Functional or Sequential `keras.Model`, which reads images (batch, size, size, 1 or 3).
-        given: a preprocessing, or text that `Preprocessing.parse` reads. For a model of one channel it becomes gray,
+        model: a built Functional or Sequential `keras.Model`, which reads images (batch, height, width, 1 or 3).
+        given: a preprocessing, or text that `read_preprocessing` reads. For a model of one channel it becomes gray,
             whether it says so or not.
         name: what a message calls the model, such as its file; the model's name if not given.
 
@@ -97,7 +122,7 @@ def input_preprocessing(
         The preprocessing, with the model's size and channels.
 
     Raises:
-        UnsupportedModelError: If the model has no graph, or does not read square images with their channels last.
+        UnsupportedModelError: If the model has no graph, or does not read images with their channels last.
         UserError: If `given` can't be parsed, does not fit the model or would normalize twice; or if it is not given
             and the model does not show its preprocessing.
 
@@ -110,27 +135,31 @@ def input_preprocessing(
     """
     traced = trace(model, only_run=True)
     image = _only_image(traced, str(name or model.name))
-    first = _first_operations(traced.graph, image.tensor)
+    first = _first_operations(traced, image.tensor)
     reads_pixels = bool(first) and all(_reads_pixels(traced.calls[node.name].operation) for node in first)
     if given is not None:
-        preprocessing = Preprocessing.parse(given) if isinstance(given, str) else given
-        text = given if isinstance(given, str) else f"{given.mode}:{given.size}:{given.resize}"
+        preprocessing = read_preprocessing(given) if isinstance(given, str) else given
+        text = str(given)
         _require_fit(image, preprocessing, text)
         if reads_pixels and preprocessing.mode != "raw":
             raise UserError(
                 f"The images would be normalized twice: the model begins with {_layers(first)}, which reads pixels "
                 f"from 0 to 255. Received: --preprocessing {text} for {image.owner}. Leave it out, or give "
-                f"raw:{preprocessing.size}."
+                f"{replace(preprocessing, mode='raw', custom=None)}."
             )
         return replace(preprocessing, channels=image.channels)
+    declared = _of_keras_hub(model, image)
+    if declared is not None:
+        _require_fit(image, declared, str(declared))
+        return declared
     if not reads_pixels:
         raise _unknown(image, first)
-    if image.side is None:
+    if image.size is None:
         raise UserError(
             f"The model reads images of any size, so one must be chosen. Received: {image.owner}, with an input of "
             f"{image}. Give --preprocessing raw:SIZE, such as raw:224: it begins with {_layers(first)}."
         )
-    return Preprocessing("raw", size=image.side, resize=image.side, channels=image.channels)
+    return Preprocessing("raw", size=1, resize=1, channels=image.channels).for_size(image.size)
 
 
 def _only_image(traced: Trace, owner: str) -> _Image:
@@ -147,22 +176,38 @@ def _only_image(traced: Trace, owner: str) -> _Image:
         )
     if len(shape) != _RANK or shape[3] not in _CHANNELS:
         raise UnsupportedModelError(
-            f"A run feeds images (batch, height, width, channels) with 1 or 3 channels. Received: {received}. {_API}"
+            "Images are prepared for models that read (batch, height, width, channels) with 1 or 3 channels. "
+            f"{_ARRAYS} Received: {received}. {_API}"
         )
     _, height, width, channels = shape
-    if None not in {height, width} and height != width:
-        raise UnsupportedModelError(f"A run feeds square images. Received: {received}. {_API}")
-    # If one side is fixed, the other one of a square is the same.
-    return _Image(tensors[0], height or width, _CHANNELS[channels or 0], owner)
+    return _Image(tensors[0], height, width, _CHANNELS[channels or 0], owner)
+
+
+def _of_keras_hub(model: Any, image: _Image) -> Preprocessing | None:
+    """What the preprocessor of a KerasHub task does to images; `None` if the model has none."""
+    # A task can't be loaded without KerasHub, so there is no need to import it.
+    hub: Any = sys.modules.get("keras_hub")
+    preprocessor = model.preprocessor if hub is not None and isinstance(model, hub.models.Task) else None
+    converter = getattr(preprocessor, "image_converter", None)
+    if converter is None:
+        return None
+    # Most subclasses only name their backbone; those that compute something else have a `call` of their own.
+    if type(converter).call is not hub.layers.ImageConverter.call:
+        raise UserError(
+            "The preprocessor of a KerasHub model has an image converter of its own kind, which isn't known. Received: "
+            f"{type(converter).__name__} in {image.owner}. Give --preprocessing MODE:{image.size_text}, or feed arrays "
+            "that the preprocessor made."
+        )
+    return converter_preprocessing(converter.get_config(), image.channels, f"the preprocessor of {image.owner}")
 
 
 def _require_fit(image: _Image, preprocessing: Preprocessing, text: str) -> None:
-    size = preprocessing.size
-    if image.side not in {size, None}:
+    height, width, fits = preprocessing.height, preprocessing.width, image.size_text
+    if image.height not in {height, None} or image.width not in {width, None}:
         raise UserError(
-            f"The preprocessing makes images of {size} x {size} pixels, which the model doesn't read. "
+            f"The preprocessing makes images of {height} x {width} pixels, which the model doesn't read. "
             f"Received: --preprocessing {text} for {image.owner}, with an input of {image}. "
-            f"Give it as MODE:{image.side} or MODE:{image.side}:RESIZE."
+            f"Give it as MODE:{fits} or MODE:{fits}:RESIZE."
         )
     if preprocessing.channels < image.channels:
         raise UserError(
@@ -171,14 +216,40 @@ def _require_fit(image: _Image, preprocessing: Preprocessing, text: str) -> None
         )
 
 
-def _first_operations(graph: Graph, tensor: str) -> Sequence[Node]:
-    """The nodes that read the image, behind dropout and fake quantization."""
+def _first_operations(traced: Trace, tensor: str) -> Sequence[Node]:
+    """The nodes that read the image, behind augmentation, dropout, fake quantization and what changes nothing."""
+    graph = traced.graph
     nodes = [graph.by_name[edge.consumer] for edge in graph.consumers(tensor) if edge.consumer in graph.by_name]
     return [
         first
         for node in nodes
-        for first in (_first_operations(graph, node.outputs[0]) if node.kind in _SEEN_THROUGH else [node])
+        for first in (_first_operations(traced, node.outputs[0]) if _passes_on(traced, node) else [node])
     ]
+
+
+def _passes_on(traced: Trace, node: Node) -> bool:
+    """Whether a node passes pixels on as they are."""
+    operation = traced.calls[node.name].operation
+    # The node's own kind is `OTHER` where it passes integers on.
+    if kind_of(operation) in _SEEN_THROUGH:
+        return True
+    kind = known_type(operation, _WITHIN_A_SHAPE)
+    if kind is None:
+        return False
+    before, after = (traced.shape(tensor)[1:] for tensor in (node.inputs[0], node.outputs[0]))
+    return not _WITHIN_A_SHAPE[kind] or (before == after and None not in before)
+
+
+_WITHIN_A_SHAPE: Mapping[type, bool] = {
+    core.Cast: False,
+    numpy.Reshape: True,
+    keras.layers.Reshape: True,
+    keras.layers.Resizing: True,
+    keras.layers.CenterCrop: True,
+    keras.layers.Cropping2D: True,
+    keras.layers.ZeroPadding2D: True,
+}
+"""Operations that pass pixels on as they are; if `True`, only where the shape of the image stays the same."""
 
 
 def _reads_pixels(operation: Any) -> bool:
@@ -207,7 +278,7 @@ _SPANS: Mapping[type, Callable[[Any], float]] = {
 
 
 def _unknown(image: _Image, first: Sequence[Node]) -> UserError:
-    size = image.side or "SIZE"
+    size = image.size_text
     modes = "\n".join(f"  {mode}: {MEANINGS[mode]}" for mode in MEANINGS if mode in OF_CHANNELS[image.channels])
     return UserError(
         f"It can't be seen from a model how its images were prepared. Received: {image.owner}, whose first layer is "

@@ -103,7 +103,7 @@ def _float_model(settings: Settings, entry: models.ZooEntry, data: Splits) -> An
     # Images without labels don't say how many classes there are.
     num_classes = data.num_classes or _IMAGENET_CLASSES
     return models.build_model(
-        entry, weights=settings.weights, num_classes=num_classes, size=data.train.preprocessing.size
+        entry, weights=settings.weights, num_classes=num_classes, size=data.train.preprocessing.height
     )
 
 
@@ -123,7 +123,7 @@ def _digits_baseline(settings: Settings, entry: models.ZooEntry, data: Splits) -
 
 def _train_baseline(settings: Settings, entry: models.ZooEntry, data: Splits, path: Path) -> Any:
     keras.utils.set_random_seed(settings.seed)
-    model = models.build_model(entry, weights=None, num_classes=data.num_classes, size=data.train.preprocessing.size)
+    model = models.build_model(entry, weights=None, num_classes=data.num_classes, size=data.train.preprocessing.height)
     _logger.info("Training the float baseline of %s on digits, once; it is kept in %s.", entry.name, path)
     # The baseline is cached for all runs, whether or not the files of this one read whole pixels.
     train, selection = (
@@ -201,18 +201,19 @@ def _require_float_classifier(model: Any, path: Path) -> ScoreMeaning:
     return meaning
 
 
-def load_splits(settings: Settings, preprocessing: Preprocessing, num_classes: int | None = None) -> Splits:
+def load_splits(settings: Settings, preprocessing: Preprocessing | None, num_classes: int | None = None) -> Splits:
     """Load the images of a run, prepared for its network.
 
     Args:
         settings: settings of the run; `data`, `seed`, `skip_bad` and `embed_preprocessing` decide.
-        preprocessing: how the network's images are prepared.
+        preprocessing: how the network's images are prepared; `None` for arrays that are fed as they are.
         num_classes: number of the network's classes, for data that don't decide it.
 
     Raises:
         DataError: If the data can't be read as images.
     """
-    whole = replace(preprocessing, whole_pixels=settings.export.embed_preprocessing)
+    embedded = settings.export.embed_preprocessing
+    whole = None if preprocessing is None else replace(preprocessing, whole_pixels=embedded)
     return load_data(settings.data, whole, settings.seed, settings.skip_bad, num_classes)
 
 

@@ -155,7 +155,10 @@ def _images(
     """Images for both models. Their labels are not used, so they may be of any classes."""
     known = None if facts is None else facts.preprocessing
     prepared = known or models.input_preprocessing(case.model, None, case.file)
-    return data_sets.load_validation(data, prepared, _seed(settings), settings.skip_bad, num_classes=0).images
+    images: ImageSet = data_sets.load_validation(
+        data, prepared, _seed(settings), settings.skip_bad, num_classes=0
+    ).images
+    return images
 
 
 def _facts(case: "verify.Case", given: "Preprocessing | None") -> "models.ModelFacts | None":

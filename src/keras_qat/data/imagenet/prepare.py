@@ -19,7 +19,7 @@ from keras_qat.data.imagenet import listing as ilsvrc
 from keras_qat.data.imagenet.archive import archive_error, open_archive
 from keras_qat.data.imagenet.shard import Shard, ShardReport, plan_shards, write_shard
 from keras_qat.data.records import record_set
-from keras_qat.data.records import shard_folder as load
+from keras_qat.data.records.shard_names import has_shards
 from keras_qat.errors import MOST_THREADS, DataError, StorageError, require_seed, require_whole
 from keras_qat.progress import track
 
@@ -139,7 +139,7 @@ def _require_numbers(shards: tuple[int, int], workers: int | None, seed: int) ->
 def _read_manifest(output: Path, settings: Mapping[str, Any]) -> _Reports:
     """The reports of the shards that an earlier run wrote with the same settings; none for a new folder."""
     path = output / _MANIFEST
-    written = load.has_shards(output)
+    written = has_shards(output)
     if not files.is_there(path):
         if written:
             raise DataError(

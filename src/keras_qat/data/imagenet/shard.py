@@ -15,9 +15,11 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from keras_qat.data.image_files import opened, to_rgb
+from keras_qat.data.image_files import opened
 from keras_qat.data.imagenet.listing import Listing
-from keras_qat.data.records import framing, shard_folder
+from keras_qat.data.records import framing
+from keras_qat.data.records.shard_names import shard_name
+from keras_qat.data.rgb import to_rgb
 from keras_qat.errors import DataError, UserError
 from keras_qat.files import atomic_path
 
@@ -105,7 +107,7 @@ def plan_shards(listing: Listing, count: int, seed: int) -> Sequence[Shard]:
         )
     order = np.random.default_rng((seed, _STREAMS[listing.split])).permutation(len(listing))
     parts = np.array_split(order, count)
-    return [Shard(shard_folder.shard_name(listing.split, i, count), listing, part) for i, part in enumerate(parts)]
+    return [Shard(shard_name(listing.split, i, count), listing, part) for i, part in enumerate(parts)]
 
 
 def write_shard(path: Path, shard: Shard, words: Mapping[str, str], *, skip_bad: bool) -> ShardReport:

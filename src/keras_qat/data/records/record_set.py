@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_qat.data import image_files, sources
+from keras_qat.data import fingerprint, image_files, sources
 from keras_qat.data.image_set import ImageSet
 from keras_qat.data.preprocessing import Preprocessing
 from keras_qat.data.records import framing
@@ -58,7 +58,7 @@ class RecordSource:
     def fingerprint(self) -> str:
         """A digest of the shards' names, of where each record lies, and of its checksum."""
         names = "\n".join(Path(path).name for path in self.paths)
-        return sources.digest(names.encode(), *(getattr(self, array).tobytes() for array in _ARRAYS))
+        return fingerprint.digest(names.encode(), *(getattr(self, array).tobytes() for array in _ARRAYS))
 
     def reader(self, skipped: sources.Skipped | None = None) -> Callable[[Any], Any]:
         """A function from an index to the decoded image."""
