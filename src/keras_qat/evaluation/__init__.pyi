@@ -2,7 +2,7 @@ from .advice import LOST_BITS, Advice, advise, diagnosis_record
 from .comparison import Comparison, Proportion, compare, proportion
 from .diagnosis import DB_PER_BIT, Diagnosis, KernelDiagnosis, OutputDiagnosis, TensorDiagnosis, diagnose, percent
 from .feeding import arrays_of_inputs, as_inputs, convert, fixed_batch, of_size, random_inputs, run_batch
-from .file_evaluation import Evaluation, ScoredFile, evaluate_file
+from .file_evaluation import evaluate_file
 from .judge_outputs import judge, judge_pairs
 from .judges import JUDGES, TaskJudge
 from .latency import (
@@ -19,6 +19,7 @@ from .latency import (
 from .options import EvaluationSettings
 from .output_scores import Figure, OutputScores, decibels
 from .predictions import Predictions, class_scores, predict
+from .scored_file import Evaluation, ScoredFile
 from .served_model import Classification, RankedClass, ServedModel, classify, open_model, rank, require_classes
 
 __all__ = [

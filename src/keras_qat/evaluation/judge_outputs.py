@@ -1,6 +1,6 @@
 """Run models over a data set and judge every output by its task, batch by batch."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -86,13 +86,34 @@ def judge_pairs(
     Returns:
         The figures of each output, by the pair.
     """
+    made = (({name: run_batch(runtime, x) for name, runtime in runtimes.items()}, y) for x, y in _not_empty(batches))
+    return judge_outputs(track(made, description, total or None), tasks, pairs)
+
+
+def judge_outputs(
+    batches: Iterable[tuple[Mapping[str, tuple[np.ndarray, ...]], Any]],
+    tasks: Sequence[OutputTask],
+    pairs: Sequence[Pair],
+) -> Mapping[Pair, tuple[OutputScores, ...]]:
+    """Judge outputs that were computed already.
+
+    Args:
+        batches: ({name of a model: its outputs}, y) of each batch.
+        tasks: What each output says.
+        pairs: As for `judge_pairs`.
+
+    Returns:
+        The figures of each output, by the pair.
+
+    Raises:
+        DataError: If there are no data, or the labels don't fit the outputs.
+        UnsupportedModelError: If a model has other outputs than there are tasks.
+    """
     judges = [JUDGES[task.kind](task, pairs) for task in tasks]
-    for x, y in track(batches, description, total or None):
-        images = len(arrays_of_inputs(x)[0])
-        if not images:
-            continue
-        outputs = {name: _outputs(runtime, x, tasks, name) for name, runtime in runtimes.items()}
-        labels = labels_of(y, tasks, images)
+    for outputs, y in batches:
+        for name, made in outputs.items():
+            _require_tasks(name, made, tasks)
+        labels = labels_of(y, tasks, len(next(iter(outputs.values()))[0]))
         for i, one in enumerate(judges):
             one.add({name: made[i] for name, made in outputs.items()}, labels[i])
     if not all(one.images for one in judges):
@@ -100,12 +121,15 @@ def judge_pairs(
     return {(name, other): tuple(one.scores(name, other) for one in judges) for name, other in pairs}
 
 
-def _outputs(runtime: Runtime, x: Any, tasks: Sequence[OutputTask], name: str) -> tuple[np.ndarray, ...]:
-    outputs = run_batch(runtime, x)
+def _not_empty(batches: Iterable[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
+    return ((x, y) for x, y in batches if len(arrays_of_inputs(x)[0]))
+
+
+def _require_tasks(name: str, outputs: tuple[np.ndarray, ...], tasks: Sequence[OutputTask]) -> None:
     if len(outputs) != len(tasks):
         raise UnsupportedModelError(
-            f"Every output needs a task. Received: {len(tasks)} tasks for {name}, which writes "
-            f"{'; '.join(map(str, runtime.outputs))}. Give one task for each output, in this order."
+            f"Every output needs a task. Received: {len(tasks)} tasks for {name}, which writes arrays of shapes "
+            f"{', '.join(str(output.shape) for output in outputs)}. Give one task for each output, in this order."
         )
     for task, output in zip(tasks, outputs, strict=True):
         if output.ndim != _AXES.get(task.kind, output.ndim):
@@ -113,7 +137,6 @@ def _outputs(runtime: Runtime, x: Any, tasks: Sequence[OutputTask], name: str) -
                 f"Scores of classes have shape (batch, classes). Received: the output {task.output!r} of {name}, of "
                 f"shape {output.shape}. Judge it as a segmentation or a regression (`OutputTask.kind`)."
             )
-    return outputs
 
 
 def labels_of(y: Any, tasks: Sequence[OutputTask], images: int) -> list[np.ndarray | None]:

@@ -4,14 +4,14 @@ Each table is a list of columns; its footnotes say what a reader must know.
 """
 
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Group, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
-from keras_qat.evaluation import Benchmark, Classification, Evaluation, Proportion, ScoredFile, Timing
+from keras_qat.evaluation import Benchmark, Classification, Timing
 from keras_qat.machine import Environment
 from keras_qat.report.cell_text import latency_text, percent_text
 from keras_qat.report.record import Record, Row
@@ -176,70 +176,6 @@ def benchmark_notes(benchmark: Benchmark, environment: Environment) -> tuple[str
             for (file, reason), batches in reasons.items()
         ),
     )
-
-
-_NO_LABELS = percent_text(None)
-
-_EVALUATION_COLUMNS: tuple[tuple[str, Callable[[ScoredFile, Evaluation], str]], ...] = (
-    ("Engine", lambda file, _: f"{file.engine} ({file.device})"),
-    ("Images", lambda _, evaluation: str(evaluation.images)),
-    ("Top-1", lambda file, _: percent_text(file.top1.value if file.top1 else None)),
-    ("95% interval", lambda file, _: _NO_LABELS if file.top1 is None else _interval(file.top1)),
-    ("Top-k", lambda file, _: percent_text(file.top_k.value if file.top_k else None)),
-    ("Images/s", lambda file, _: f"{file.images_per_second:.1f}"),
-)
-
-
-def evaluation_table(evaluation: Evaluation) -> Table:
-    """The table of an evaluation for the terminal, a row for each file, with its footnotes."""
-    notes = Text("\n".join(evaluation_notes(evaluation)))
-    rows = [[cell(file, evaluation) for _, cell in _EVALUATION_COLUMNS] for file in evaluation.files]
-    labelled = all(file.top1 is not None for file in evaluation.files)
-    shown = [i for i in range(len(_EVALUATION_COLUMNS)) if any(row[i] != _NO_LABELS for row in rows)]
-    title = f"{'Accuracy' if labelled else 'Agreement'} on {evaluation.data}"
-    table = Table(title=Text(title), caption=notes, caption_justify="left")
-    table.add_column("File", overflow="fold")
-    for name in (_EVALUATION_COLUMNS[i][0] for i in shown):
-        heading = name.replace("-k", f"-{evaluation.k}")
-        table.add_column(heading, justify="left" if name == "Engine" else "right", overflow="fold")
-    for file, row in zip(evaluation.files, rows, strict=True):
-        table.add_row(Text(file.name), *(Text(row[i]) for i in shown))
-    return table
-
-
-def evaluation_notes(evaluation: Evaluation) -> tuple[str, ...]:
-    """What a reader must know of an evaluation; for two files, how they compare."""
-    batches = " and ".join(dict.fromkeys(str(file.batch_size) for file in evaluation.files))
-    explanation = f"95% interval: Wilson's. Images/s: in the engine alone, median of the batches of {batches}."
-    left_out = (f"{evaluation.skipped} more images were broken and were left out.",)
-    return (explanation, *(left_out if evaluation.skipped else ()), *_compared(evaluation))
-
-
-def _compared(evaluation: Evaluation) -> Sequence[str]:
-    """Whether two files give the same classes, and whether one is better."""
-    comparison, agreement = evaluation.comparison, evaluation.agreement
-    if agreement is None:
-        return ()
-    same_class = f"Same class on {percent_text(agreement.value)} of the images ({_interval(agreement)})."
-    if comparison is None:
-        return (f"{same_class} They have no labels, so nobody knows which is right.",)
-    first, second = (file.name for file in evaluation.files)
-    better, worse = (first, second) if comparison.difference > 0 else (second, first)
-    verdict = f"{better} is better than {worse}" if comparison.shown else "no difference shown"
-    agreed = (
-        f"{same_class} Only {first} is right on {comparison.only_first}, only {second} on {comparison.only_second}; "
-        f"both on {comparison.both_right}, neither on {comparison.both_wrong}."
-    )
-    difference = (
-        f"Top-1 of {first} less that of {second}: {100 * comparison.difference:+.2f} points "
-        f"({100 * comparison.low:+.2f} to {100 * comparison.high:+.2f}, Agresti and Min). "
-        f"Exact McNemar test: p = {comparison.p_value:.3g}: {verdict}."
-    )
-    return agreed, difference
-
-
-def _interval(share: Proportion) -> str:
-    return f"{percent_text(share.low)} to {percent_text(share.high)}"
 
 
 def classification_table(classification: Classification) -> Table:
