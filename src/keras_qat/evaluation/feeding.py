@@ -114,24 +114,25 @@ def _rows(arrays: tuple[np.ndarray, ...], start: int, size: int) -> tuple[np.nda
     return tuple(np.take(array, range(start, start + size), axis=0, mode="wrap") for array in arrays)
 
 
-def of_size(batches: Iterable[tuple[Any, Any]], size: int | None) -> Iterator[tuple[Any, Any]]:
-    """Yield batches of exactly the size that a model was made for, the last one filled up with its own first images.
+def of_size(batches: Iterable[Any], size: int | None) -> Iterator[Any]:
+    """Yield batches of exactly the size that a model was made for, the last of each filled up with its first rows.
 
     Args:
-        batches: (x, y), at most `size` images in each. x is an array, or a tuple of them.
+        batches: What the model reads, without labels: arrays of shape (batch, …), or tuples of them.
         size: The fixed batch of the model; `None` leaves the batches as they are.
 
     Example:
-        >>> [x.tolist() for x, _ in of_size([(np.arange(3), None), (np.arange(2), None)], 3)]
-        [[0, 1, 2], [0, 1, 0]]
+        >>> [x.tolist() for x in of_size([np.arange(5)], 3)]
+        [[0, 1, 2], [3, 4, 0]]
     """
-    for x, y in batches:
+    for x in batches:
         arrays = arrays_of_inputs(x)
         if size is None or len(arrays[0]) == size:
-            yield x, y
-        else:
-            filled = _rows(arrays, 0, size)
-            yield filled if isinstance(x, tuple | list) else filled[0], y
+            yield x
+            continue
+        for start in range(0, len(arrays[0]), size):
+            filled = _rows(arrays, start, size)
+            yield filled if isinstance(x, tuple | list) else filled[0]
 
 
 def fixed_batch(specs: Sequence[TensorSpec]) -> int | None:

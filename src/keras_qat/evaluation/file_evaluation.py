@@ -17,7 +17,7 @@ from keras_qat.evaluation.feeding import fixed_batch, require_memory, run_batch
 from keras_qat.evaluation.judge_outputs import judge_outputs
 from keras_qat.evaluation.predictions import Predictions, predict
 from keras_qat.evaluation.scored_file import Evaluation, ScoredFile, TimedRuntime
-from keras_qat.evaluation.served_tasks import class_labels, require_alike, served_tasks
+from keras_qat.evaluation.served_tasks import class_labels, named_outputs, require_alike, served_tasks
 from keras_qat.progress import track
 from keras_qat.text import first_few
 from keras_qat.types import OutputTask
@@ -195,7 +195,7 @@ def _require_other(model: served_model.ServedModel, others: Sequence[served_mode
 def _validation(models: Sequence[served_model.ServedModel], settings: options.EvaluationSettings) -> Labelled:
     """Return the images, which have the classes of all models. Each model prepares them in its own way later."""
     first = models[0]
-    signature = Signature.of(first.runtime.inputs, first.runtime.outputs)
+    signature = Signature.of(first.runtime.inputs, named_outputs(first.runtime, first.facts))
     loaded = load_validation(
         settings.data, first.preprocessing, settings.seed, settings.skip_bad, first.num_classes, signature
     )

@@ -109,7 +109,7 @@ def measure_latency(
 
 def _one_run(runtime: Runtime, image: Any) -> tuple[np.ndarray, ...]:
     """Return the inputs of one run: the image, as often as the model's fixed batch demands."""
-    ((filled, _),) = of_size([(arrays_of_inputs(image), None)], fixed_batch(runtime.inputs))
+    (filled,) = of_size([arrays_of_inputs(image)], fixed_batch(runtime.inputs))
     return as_inputs(runtime, filled)
 
 

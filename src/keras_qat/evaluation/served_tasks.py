@@ -5,6 +5,7 @@ any other meaning: there the labels tell, which are whole numbers for classes.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +42,8 @@ def class_labels(data: Any, outputs: int, *, skip_bad: bool = False) -> tuple[Cl
     """
     if not data.labelled:
         return (None,) * outputs
-    if np.any(data.labels != UNLABELLED):
-        return (True,) * outputs
+    if outputs == 1 and np.any(data.labels != UNLABELLED):
+        return (True,)
     _, y = next(data.arrays(1, skipped=Skipped() if skip_bad else None))
     found = tuple(map(_are_classes, y if isinstance(y, tuple | list) else [y]))
     return found if len(found) == outputs else (None,) * outputs
@@ -72,6 +73,13 @@ def served_tasks(
         return facts.tasks
     written = facts.scores if facts is not None and not facts.tasks and len(runtime.outputs) == 1 else None
     return tuple(_task(path, runtime, i, labels[i], written) for i in range(len(runtime.outputs)))
+
+
+def named_outputs(runtime: runtimes.Runtime, facts: models.ModelFacts | None) -> tuple[runtimes.TensorSpec, ...]:
+    """The outputs of an opened file under the names that its tasks have, by which data name their labels."""
+    if facts is None or not _fit(facts.tasks, runtime):
+        return runtime.outputs
+    return tuple(replace(spec, name=task.output) for spec, task in zip(runtime.outputs, facts.tasks, strict=True))
 
 
 def _fit(tasks: Sequence[OutputTask], runtime: runtimes.Runtime) -> bool:

@@ -129,8 +129,8 @@ def _diagnose(baseline: Any, quantized: Any, held_out: ImageSet) -> evaluation.D
     """Measure where a variant loses accuracy, on images on which nothing was calibrated or trained."""
     images, fixed = held_out.take(_DIAGNOSED_IMAGES, seed=0), _fixed_batch(baseline)
     size = fixed or _DIAGNOSED_BATCH
-    batches = evaluation.of_size(images.arrays(size), fixed)
-    return evaluation.diagnose(baseline, quantized, batches, total=images.steps(size))
+    batches = evaluation.of_size((x for x, _ in images.arrays(size)), fixed)
+    return evaluation.diagnose(baseline, quantized, ((x,) for x in batches), total=images.steps(size))
 
 
 def judge_variants(
@@ -262,10 +262,8 @@ def _first(images: ImageSet) -> Any:
 def _tensor_errors(
     model: Any, file: Path, images: ImageSet, normalize: Callable[[Any], Any] | None
 ) -> tuple[verify.TensorError, ...]:
-    few, fixed = images.take(_COMPARED_IMAGES, seed=0), _fixed_batch(model)
-    size = fixed or _COMPARED_BATCH
-    batches = evaluation.of_size(few.arrays(size), fixed)
-    return verify.tensor_errors(model, file, batches, total=few.steps(size), normalize=normalize)
+    few, size = images.take(_COMPARED_IMAGES, seed=0), _fixed_batch(model) or _COMPARED_BATCH
+    return verify.tensor_errors(model, file, few.arrays(size), total=few.steps(size), normalize=normalize)
 
 
 def _fixed_batch(model: Any) -> int | None:
