@@ -19,7 +19,7 @@ from rich.console import Console
 from keras_qat.cli.program import app, run_program
 from keras_qat.errors import StorageError, UserError
 from keras_qat.evaluation import Benchmark, Skip, TimedFile, Timing, benchmark, benchmark_files, latency
-from keras_qat.evaluation.predictions import fixed_batch, random_inputs
+from keras_qat.evaluation.feeding import fixed_batch, random_inputs
 from keras_qat.machine import read_environment
 from keras_qat.report import benchmark_table, plot_latency
 from keras_qat.report.latency_plot import draw_latency

@@ -256,7 +256,7 @@ def test_classes_in_another_order(evaluate: Callable[..., Evaluation], tmp_path:
         (
             {"shape": (SIDE, SIDE, 1, 3), "axes": (1, 2, 3)},
             {},
-            r"Only a model that reads images.*Received: .*Give a classifier of images",
+            r"Only a model that reads images.*Received: .*Give a model of images",
         ),
         ({}, {"k": 0}, r"`k` must be at least 1\. Received: 0"),
         ({}, {"batch_size": 0}, r"`batch_size` must be at least 1"),

@@ -13,9 +13,9 @@ def _sqnr(deployed: list[float], simulated: list[float]) -> float | None:
     """The SQNR of two models that give these numbers for every input."""
     image = np.zeros((1, 2), np.float32)
     inputs: Any = SimpleNamespace(batches=lambda: [[image]], for_keras=lambda batch: batch)
-    specs = (SimpleNamespace(dtype="float32", name="image"),)
+    specs = (SimpleNamespace(dtype="float32", name="image", shape=(None, 2)),)
     models: list[Any] = [
-        SimpleNamespace(inputs=specs, run=lambda *_, numbers=numbers: [np.array([numbers], np.float32)])
+        SimpleNamespace(inputs=specs, run=lambda *_, numbers=numbers: (np.array([numbers], np.float32),))
         for numbers in (deployed, simulated)
     ]
     return compare_outputs(*models, inputs, None).sqnr

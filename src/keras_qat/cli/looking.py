@@ -112,7 +112,11 @@ def _summary(files: "Sequence[report.RunFiles]", written: Path | None) -> dict[s
             "title": report.title(run_files.record),
             "verdict": list(report.verdict(run_files.record)),
             "key_figures": [asdict(figure) for figure in report.key_figures(run_files.record)],
-            "table": [{name or "variant": cell(row) for name, cell in report.COLUMNS} for row in run_files.record.rows],
+            "table": [
+                {name or "variant": cell for name, cell in zip(table.columns, row, strict=True)}
+                for table in report.result_tables(run_files.record)
+                for row in table.rows
+            ],
         }
         for run_files in files
     ]

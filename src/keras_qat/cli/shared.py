@@ -15,9 +15,8 @@ from typing import Any
 import docstring_parser
 from cyclopts import Parameter
 from cyclopts.validators import Number
-from rich.console import Console, ConsoleOptions
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
-from rich.table import Table
 
 from keras_qat import report, run, targets
 from keras_qat.errors import BrokenImageError, DataError, StorageError
@@ -236,7 +235,7 @@ def logging_to(path: Path | None) -> Iterator[Callable[[str], None]]:
             handler.close()
 
 
-def show(describe: Callable[[], Table | str], record: Any, *, as_json: bool) -> None:
+def show(describe: Callable[[], RenderableType | str], record: Any, *, as_json: bool) -> None:
     """Print a result.
 
     Args:
@@ -263,9 +262,9 @@ def show(describe: Callable[[], Table | str], record: Any, *, as_json: bool) -> 
 
 @dataclass(frozen=True)
 class PrintableTable:
-    """A table to print with Rich, the control characters of names in its cells as escapes."""
+    """A table or a group of tables to print with Rich, the control characters of names in its cells as escapes."""
 
-    table: Table
+    table: RenderableType
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
         """The parts of the table that Rich prints."""

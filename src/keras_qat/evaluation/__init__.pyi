@@ -1,7 +1,10 @@
 from .advice import LOST_BITS, Advice, advise, diagnosis_record
 from .comparison import Comparison, Proportion, compare, proportion
 from .diagnosis import DB_PER_BIT, Diagnosis, KernelDiagnosis, OutputDiagnosis, TensorDiagnosis, diagnose, percent
-from .file_evaluation import Evaluation, ScoredFile, evaluate_file
+from .feeding import arrays_of_inputs, as_inputs, convert, fixed_batch, of_size, random_inputs, run_batch
+from .file_evaluation import evaluate_file
+from .judge_outputs import judge, judge_pairs
+from .judges import JUDGES, TaskJudge
 from .latency import (
     Benchmark,
     Latency,
@@ -14,11 +17,14 @@ from .latency import (
     time_in_turn,
 )
 from .options import EvaluationSettings
-from .predictions import Predictions, class_scores, convert, fixed_batch, predict, random_inputs
+from .output_scores import Figure, OutputScores, decibels
+from .predictions import Predictions, class_scores, predict
+from .scored_file import Evaluation, ScoredFile
 from .served_model import Classification, RankedClass, ServedModel, classify, open_model, rank, require_classes
 
 __all__ = [
     "DB_PER_BIT",
+    "JUDGES",
     "LOST_BITS",
     "Advice",
     "Benchmark",
@@ -27,30 +33,39 @@ __all__ = [
     "Diagnosis",
     "Evaluation",
     "EvaluationSettings",
+    "Figure",
     "KernelDiagnosis",
     "Latency",
     "OutputDiagnosis",
+    "OutputScores",
     "Predictions",
     "Proportion",
     "RankedClass",
     "ScoredFile",
     "ServedModel",
     "Skip",
+    "TaskJudge",
     "TensorDiagnosis",
     "TimedFile",
     "Timing",
     "advise",
+    "arrays_of_inputs",
+    "as_inputs",
     "benchmark",
     "benchmark_files",
     "class_scores",
     "classify",
     "compare",
     "convert",
+    "decibels",
     "diagnose",
     "diagnosis_record",
     "evaluate_file",
     "fixed_batch",
+    "judge",
+    "judge_pairs",
     "measure_latency",
+    "of_size",
     "open_model",
     "percent",
     "predict",
@@ -58,5 +73,6 @@ __all__ = [
     "random_inputs",
     "rank",
     "require_classes",
+    "run_batch",
     "time_in_turn",
 ]

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_qat.errors import MOST_IMAGES_AT_ONCE, UserError, require_whole
-from keras_qat.evaluation.predictions import as_input, fixed_batch, random_inputs
+from keras_qat.evaluation.feeding import arrays_of_inputs, as_inputs, fixed_batch, of_size, random_inputs
 from keras_qat.progress import track
 from keras_qat.runtimes import Runtime, open_runtime
 from keras_qat.text import shortened
@@ -60,36 +60,40 @@ def time_in_turn(
 
 @dataclass(frozen=True)
 class Latency:
-    """How long one image takes.
+    """How long one run takes: one image, or one batch of a model whose batch is fixed.
 
     Args:
         median_ms: The median in milliseconds.
         p90_ms: The 90th percentile in milliseconds.
         runs: The number of timed runs.
         device: Where the model ran.
+        batch: The number of images in a run: 1, or the fixed batch of the model.
     """
 
     median_ms: float
     p90_ms: float
     runs: int
     device: str
+    batch: int = 1
 
 
 def measure_latency(
-    runtimes: Mapping[str, Runtime], image: np.ndarray, *, runs: int = LATENCY_RUNS, warm_up: int = WARM_UP
+    runtimes: Mapping[str, Runtime], image: Any, *, runs: int = LATENCY_RUNS, warm_up: int = WARM_UP
 ) -> dict[str, Latency]:
     """Time one image in each runtime, A B C A B C …, after a warm-up of each.
 
     Args:
         runtimes: The models by name.
-        image: The image, float32, shape (1, height, width, channels).
+        image: One image or other sample, shape (1, …), or a tuple of such arrays for a model with several inputs. A
+            model with a fixed batch is given that sample several times.
         runs: The number of timed runs of each model.
         warm_up: The number of runs of each before them, which are not timed.
 
     Returns:
         The latency of each model, by name.
     """
-    calls = {name: partial(runtime.run, as_input(runtime, image)) for name, runtime in runtimes.items()}
+    inputs = {name: _one_run(runtime, image) for name, runtime in runtimes.items()}
+    calls = {name: partial(runtime.run, *inputs[name]) for name, runtime in runtimes.items()}
     seconds = time_in_turn(calls, runs=runs, warm_up=warm_up)
     return {
         name: Latency(
@@ -97,9 +101,16 @@ def measure_latency(
             p90_ms=float(np.percentile(seconds[name], 90) * 1e3),
             runs=runs,
             device=runtime.device,
+            batch=len(inputs[name][0]),
         )
         for name, runtime in runtimes.items()
     }
+
+
+def _one_run(runtime: Runtime, image: Any) -> tuple[np.ndarray, ...]:
+    """Return the inputs of one run: the image, as often as the model's fixed batch demands."""
+    (filled,) = of_size([arrays_of_inputs(image)], fixed_batch(runtime.inputs))
+    return as_inputs(runtime, filled)
 
 
 @dataclass(frozen=True)

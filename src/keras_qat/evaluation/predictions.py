@@ -1,171 +1,23 @@
-"""Run a model over images; keep the best classes of every image, and the scores of the first images.
+"""Run a model over images; keep the best classes of every image, and the scores of the first images."""
 
-A model file is fed images in its own type and in batches of its own size, or random numbers where no images are needed.
-"""
-
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from keras_qat.errors import DataError, UserError, require_whole
+from keras_qat.errors import DataError, require_whole
+from keras_qat.evaluation.feeding import arrays_of_inputs, run_batch
 from keras_qat.graph import per_class
-from keras_qat.machine import memory
 from keras_qat.progress import track
-from keras_qat.runtimes import Runtime, TensorSpec
-from keras_qat.text import size_text
+from keras_qat.runtimes import Runtime
 from keras_qat.types import UNLABELLED, ScoreMeaning
 
-_DRAWS: Mapping[str, Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]] = {
-    "f": lambda random, shape: random.standard_normal(shape, np.float32),
-    "u": lambda random, shape: random.integers(0, 256, shape, np.uint8),
-    "i": lambda random, shape: random.integers(0, 128, shape, np.uint8),
-    "b": lambda random, shape: random.integers(0, 2, shape, np.uint8),
-}
-"""{NumPy's kind of dtype: random numbers that every dtype of that kind can hold}."""
-
-
-_WIDEST = 8
-"""Bytes of the widest number that a model reads, for estimates of memory."""
-
-
-def convert(images: np.ndarray, dtype: np.dtype, name: str = "image") -> np.ndarray:
-    """Convert images to another type if that changes no image.
-
-    Args:
-        images: Images of any shape. An integer `dtype` needs whole numbers in its range, such as pixels for uint8.
-        dtype: The type of the model's input.
-        name: The name of the model's input, for the error message.
-
-    Returns:
-        The images in that type; the same array if it has that type already.
-
-    Raises:
-        DataError: If the integer type cannot hold a number, as with normalized images for an input of pixels.
-
-    Example:
-        >>> convert(np.array([0.0, 255.0]), np.dtype("uint8"))
-        array([  0, 255], dtype=uint8)
-    """
-    images = np.asarray(images)
-    if images.dtype == dtype or not np.issubdtype(dtype, np.integer):
-        return np.asarray(images, dtype)
-    limits = np.iinfo(dtype)
-    # Comparisons with NaN are false.
-    fits = (images >= limits.min) & (images <= limits.max) & (np.trunc(images) == images)
-    if not fits.all():
-        raise DataError(
-            f"The input {name!r} reads whole numbers from {limits.min} to {limits.max} ({dtype}). Received: "
-            f"{images.dtype} with {images[~fits].flat[0]:.6g}, from {images.min():.6g} to {images.max():.6g}. Give "
-            "pixels that are not normalized (`Preprocessing.raw()`): the file normalizes them itself."
-        )
-    return images.astype(dtype)
-
-
-def as_input(runtime: Runtime, images: np.ndarray) -> np.ndarray:
-    """Return the images in the type of the model's first input, such as float16, or uint8 for whole pixels.
-
-    Raises:
-        DataError: If the model reads integers, and the images are not whole numbers that these can hold.
-    """
-    return convert(images, runtime.inputs[0].dtype, runtime.inputs[0].name)
-
-
-def fixed_batch(specs: Sequence[TensorSpec]) -> int | None:
-    """Return the batch size that a model was made for; `None` if it accepts any.
-
-    Args:
-        specs: The model's inputs. The batch is the first dimension.
-
-    Returns:
-        The first dimension of the first input that has dimensions, or 1 if no input has any. `None` if the first
-        dimension of any input is dynamic.
-
-    Example:
-        >>> float32 = np.dtype("float32")
-        >>> fixed_batch([TensorSpec("image", (4, 8, 8, 3), float32)])
-        4
-        >>> fixed_batch([TensorSpec("image", (None, 8, 8, 3), float32), TensorSpec("scale", (1,), float32)])
-    """
-    firsts = [spec.shape[0] for spec in specs if spec.shape]
-    return None if None in firsts else next(iter(firsts), 1)
-
-
-def random_inputs(
-    specs: Sequence[TensorSpec], batch: int, *, seed: int = 0, model: str = "model"
-) -> tuple[np.ndarray, ...]:
-    """Draw an array for each input: normal floats, unsigned integers from 0 to 255, signed integers from 0 to 127.
-
-    Args:
-        specs: The model's inputs. A dynamic first dimension is the batch.
-        batch: The size of the batch.
-        seed: The seed of the random numbers.
-        model: The model's name, for the error message.
-
-    Returns:
-        One array for each input, of its dtype.
-
-    Raises:
-        UserError: If a dimension other than the first is dynamic, a size is below 1, a dtype is neither boolean,
-            integer nor float, or the numbers would not fit in memory.
-
-    Example:
-        >>> (image,) = random_inputs([TensorSpec("image", (None, 8, 8, 3), np.dtype("uint8"))], 2)
-        >>> image.shape, image.dtype
-        ((2, 8, 8, 3), dtype('uint8'))
-    """
-    shapes = [tuple(batch if size is None else size for size in spec.shape) for spec in specs]
-    require_memory(sum(2 * _WIDEST * math.prod(shape) for shape in shapes), f"{model} at batch size {batch}")
-    random = np.random.default_rng(seed)
-    return tuple(_draw(random, spec, batch, model) for spec in specs)
-
-
-def require_memory(needed: int, what: str) -> None:
-    """Refuse arrays that would not fit in memory, before the system ends the process for them.
-
-    Args:
-        needed: number of bytes.
-        what: what they are for, for the error message.
-
-    Raises:
-        UserError: If fewer bytes are available.
-
-    Example:
-        >>> require_memory(2**60, "int8.onnx at batch size 1048576")
-        Traceback (most recent call last):
-        keras_qat.errors.UserError: One batch doesn't fit in memory: it takes 1152921504.6 GB. Received: int8.onnx ...
-    """
-    available = memory().available
-    if needed > available:
-        raise UserError(
-            f"One batch doesn't fit in memory: it takes {size_text(needed)}. Received: {what}, with "
-            f"{size_text(available)} available. Give a smaller batch size."
-        )
-
-
-def _draw(random: np.random.Generator, spec: TensorSpec, batch: int, model: str) -> np.ndarray:
-    if None in spec.shape[1:]:
-        raise UserError(
-            "Only the batch, the first dimension, may be dynamic: random input needs all other sizes. "
-            f"Received: {spec} in {model}. Export the model with a fixed input size."
-        )
-    if any(size is not None and size < 1 for size in spec.shape):
-        raise UserError(
-            f"A model that reads nothing can't be run. Received: {spec} in {model}. Export the model with sizes of at "
-            "least 1."
-        )
-    if spec.dtype.kind not in _DRAWS:
-        raise UserError(
-            "There are no random numbers of that type. "
-            f"Received: {spec} in {model}. Export a model that reads floats, integers or booleans."
-        )
-    shape = tuple(batch if size is None else size for size in spec.shape)
-    return _DRAWS[spec.dtype.kind](random, shape).astype(spec.dtype)
-
-
-_SCORED = 256
+SCORED = 256
 """The number of images whose scores are kept. The scores of ImageNet's whole validation set are 200 MB."""
+
+BEST = 5
+"""The number of the best classes of an image that are kept."""
 
 _EQUAL_DB = 200.0
 """The SQNR of equal scores."""
@@ -265,18 +117,18 @@ class Predictions:
 
 def predict(
     runtime: Runtime,
-    batches: Iterable[tuple[np.ndarray, np.ndarray]],
+    batches: Iterable[tuple[Any, np.ndarray]],
     *,
     description: str = "evaluating",
     total: int = 0,
-    best: int = 5,
+    best: int = BEST,
     meaning: ScoreMeaning = "classes",
 ) -> Predictions:
     """Score all images.
 
     Args:
-        runtime: The model in an engine, with one input and one output.
-        batches: Pairs (images, labels): float32, shape (batch, height, width, channels), and int, shape (batch,).
+        runtime: The model in an engine, with one output.
+        batches: Pairs (x, labels): an array of shape (batch, …) or a tuple of arrays, and int, shape (batch,).
         description: What is being done, for the progress bar.
         total: The number of batches, for the progress bar.
         best: How many of the best classes of each image are kept; all if there are fewer.
@@ -294,7 +146,7 @@ def predict(
         scores = class_scores(runtime, images, meaning)
         classes.append(np.argsort(-scores, axis=1, kind="stable")[:, :best])
         labels.append(np.asarray(truth))
-        room = _SCORED - sum(len(s) for s in kept)
+        room = SCORED - sum(len(s) for s in kept)
         if room > 0:
             kept.append(scores[:room])
     if not classes:
@@ -302,13 +154,13 @@ def predict(
     return Predictions(np.concatenate(classes), np.concatenate(labels), np.concatenate(kept))
 
 
-def class_scores(runtime: Runtime, images: np.ndarray, meaning: ScoreMeaning = "classes") -> np.ndarray:
+def class_scores(runtime: Runtime, images: Any, meaning: ScoreMeaning = "classes") -> np.ndarray:
     """Score a batch, whatever types the model reads and writes and whatever batch size it was made for.
 
     Args:
-        runtime: The model in an engine, with one input and one output.
-        images: Images, float32, shape (batch, height, width, channels). A model with a fixed batch is given batches of
-            that size. The last one is filled up with zeros, whose scores are dropped.
+        runtime: The model in an engine, with one output.
+        images: An array of shape (batch, …), or a tuple of arrays for a model with several inputs. A model with a fixed
+            batch is given batches of that size, of which the last one is filled up.
         meaning: What the model's scores mean.
 
     Returns:
@@ -322,16 +174,8 @@ def class_scores(runtime: Runtime, images: np.ndarray, meaning: ScoreMeaning = "
             "Only a model with one output has class scores. "
             f"Received: outputs {', '.join(spec.name for spec in runtime.outputs)}. Give a classifier."
         )
-    if not len(images):
+    if not len(arrays_of_inputs(images)[0]):
         raise DataError("There is nothing to score. Received: a batch of 0 images. Give at least one.")
-    size = fixed_batch(runtime.inputs) or len(images)
-    scores = [_run(runtime, images[start : start + size], size) for start in range(0, len(images), size)]
-    by_class: np.ndarray = per_class(np.asarray(np.concatenate(scores), np.float32), meaning)
+    (scores,) = run_batch(runtime, images)
+    by_class: np.ndarray = per_class(np.asarray(scores, np.float32), meaning)
     return by_class
-
-
-def _run(runtime: Runtime, images: np.ndarray, batch: int) -> np.ndarray:
-    missing = batch - len(images)
-    filled = np.concatenate([images, np.zeros((missing, *images.shape[1:]), images.dtype)]) if missing else images
-    (scores,) = runtime.run(as_input(runtime, filled))
-    return scores[: len(images)]

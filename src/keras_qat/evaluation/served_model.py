@@ -1,4 +1,4 @@
-"""A classifier of images in a model file: opened, checked against what it will be fed, and run on one image."""
+"""A model in a file: opened, checked against what it will be fed, and if it is a classifier, run on one image."""
 
 import logging
 from contextlib import ExitStack
@@ -28,23 +28,27 @@ _RANK = 4
 
 @dataclass(frozen=True)
 class ServedModel:
-    """A classifier of images that is ready to run.
+    """A model that is ready to run.
 
     Args:
         path: the file, as it was given.
         runtime: the opened file.
-        preprocessing: the preprocessing of what the file is fed: whole pixels if it normalizes by itself.
+        preprocessing: the preprocessing of what the file is fed: whole pixels if it normalizes by itself; `None` if it
+            is fed arrays as they are.
         class_names: the names in or beside the file; empty if there are none.
-        num_classes: number of classes; `None` if the file doesn't say before it runs.
-        meaning: what its scores mean.
+        num_classes: number of classes; `None` if the file doesn't say before it runs, or isn't a classifier with one
+            output.
+        meaning: what the scores of a classifier mean.
+        facts: what is written in or beside the file.
     """
 
     path: Path
     runtime: runtimes.Runtime
-    preprocessing: Preprocessing
+    preprocessing: Preprocessing | None
     class_names: tuple[str, ...]
     num_classes: int | None
     meaning: ScoreMeaning = "classes"
+    facts: models.ModelFacts | None = None
 
     def require_fit(self, data: Labelled) -> None:
         """Check that the model has the classes of the data.
@@ -71,7 +75,7 @@ def open_model(
     preprocessing: Preprocessing | None = None,
     trust: bool = False,
 ) -> ServedModel:
-    """Open a file and find out how to feed it.
+    """Open a classifier of images and find out how to feed it.
 
     Args:
         path: the model file, or the folder of a SavedModel.
@@ -91,16 +95,67 @@ def open_model(
         runtime = undo.enter_context(runtimes.open_runtime(path, engine=engine, threads=threads, trust=trust))
         _require_classifier(path, runtime)
         facts = _facts(path, given=preprocessing is not None)
-        written = None if facts is None or preprocessing is not None else facts.preprocessing
-        known = _prepared(path, runtime, preprocessing) if written is None else written
-        _require_prepared(path, runtime, known)
+        fed = _fed(path, runtime, facts, preprocessing)
         meaning = _meaning(path, runtime, facts)
         undo.pop_all()
-    # Files that normalize by themselves read pixels.
-    fed = known.raw() if runtime.inputs[0].dtype == _PIXELS else known
     width = runtime.outputs[0].shape[1]
     num_classes = None if width is None else graph.classes_of(width, meaning)
-    return ServedModel(path, runtime, fed, () if facts is None else facts.class_names, num_classes, meaning)
+    return ServedModel(path, runtime, fed, () if facts is None else facts.class_names, num_classes, meaning, facts)
+
+
+def open_any_model(
+    path: Path,
+    *,
+    of_images: bool,
+    engine: str | None = None,
+    threads: int | None = None,
+    preprocessing: Preprocessing | None = None,
+    trust: bool = False,
+) -> ServedModel:
+    """Open a model of any inputs and outputs and find out how to feed it; what its outputs say is read later.
+
+    Args:
+        path: the model file, or the folder of a SavedModel.
+        of_images: whether it is fed images, which must be prepared, or arrays as they are.
+        engine: as for `open_model`, like the rest.
+        threads: as for `open_model`.
+        preprocessing: as for `open_model`.
+        trust: as for `open_model`.
+
+    Raises:
+        StorageError: If the file is missing or corrupt.
+        UnsupportedModelError: If it is to be fed images and doesn't read any.
+        UserError: If the engine can't run it, it is not trusted, or it is unknown how its images are prepared.
+    """
+    with ExitStack() as undo:
+        runtime = undo.enter_context(runtimes.open_runtime(path, engine=engine, threads=threads, trust=trust))
+        facts = _facts(path, given=preprocessing is not None)
+        fed = None
+        if of_images:
+            _require_images(path, runtime)
+            fed = _fed(path, runtime, facts, preprocessing)
+        undo.pop_all()
+    return ServedModel(
+        path, runtime, fed, () if facts is None else facts.class_names, _classes(runtime, facts), facts=facts
+    )
+
+
+def _classes(runtime: runtimes.Runtime, facts: models.ModelFacts | None) -> int | None:
+    """The number of classes that a classifier with one output tells apart; `None` for other models."""
+    if [len(spec.shape) for spec in runtime.outputs] != [2] or (facts is not None and facts.tasks):
+        return None
+    width = runtime.outputs[0].shape[1]
+    return 2 if width == 1 else width  # A single score is that of the second of two classes.
+
+
+def _fed(
+    path: Path, runtime: runtimes.Runtime, facts: models.ModelFacts | None, given: Preprocessing | None
+) -> Preprocessing:
+    """How the images are prepared that the file is fed: files that normalize by themselves read pixels."""
+    written = None if facts is None or given is not None else facts.preprocessing
+    known = _prepared(path, runtime, given) if written is None else written
+    _require_prepared(path, runtime, known)
+    return known.raw() if runtime.inputs[0].dtype == _PIXELS else known
 
 
 def require_classes(path: Path, num_classes: int, data: Labelled) -> None:
@@ -218,7 +273,8 @@ def classify(
     pixels = decode_file(image)
     model = open_model(file, engine=engine, threads=threads, preprocessing=preprocessing, trust=trust)
     with model.runtime as runtime:
-        prepared = np.asarray(model.preprocessing.prepare(pixels))[np.newaxis]
+        images: Any = model.preprocessing  # A classifier of images has one.
+        prepared = np.asarray(images.prepare(pixels))[np.newaxis]
         (scores,) = class_scores(runtime, prepared, model.meaning)
     warn_unless_finite(file, scores)
     return Classification(str(file), runtime.engine, runtime.device, str(image), rank(scores, model.class_names, k))
@@ -276,12 +332,23 @@ def _prepared(path: Path, runtime: runtimes.Runtime, given: Preprocessing | None
 
 
 def _require_classifier(path: Path, runtime: runtimes.Runtime) -> None:
-    inputs, outputs = runtime.inputs, runtime.outputs
-    described = _described(path, runtime)
-    if [len(spec.shape) for spec in inputs] != [_RANK] or [len(spec.shape) for spec in outputs] != [2]:
+    shapes = [len(spec.shape) for spec in runtime.inputs], [len(spec.shape) for spec in runtime.outputs]
+    if shapes != ([_RANK], [2]):
         raise UnsupportedModelError(
-            "Only a model that reads images (batch, height, width, channels) and writes scores (batch, classes) can be "
-            f"evaluated. Received: {described}. Give a classifier of images."
+            "Only a model that reads images (batch, height, width, channels) and writes scores (batch, classes) can "
+            f"classify one. Received: {_described(path, runtime)}. Give a classifier of images."
+        )
+    _require_images(path, runtime)
+
+
+def _require_images(path: Path, runtime: runtimes.Runtime) -> None:
+    inputs = runtime.inputs
+    described = _described(path, runtime)
+    if [len(spec.shape) for spec in inputs] != [_RANK]:
+        raise UnsupportedModelError(
+            "Only a model that reads images (batch, height, width, channels) can be fed a folder of them. "
+            f"Received: {described}. Give a model of images, or arrays that fit its inputs (.npy, .npz, HDF5, a "
+            "function)."
         )
     if inputs[0].shape[3] not in {1, 3, None} or inputs[0].dtype.name not in _READ:
         raise UnsupportedModelError(

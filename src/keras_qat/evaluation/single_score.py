@@ -1,4 +1,4 @@
-"""What the single score of a two-class model means, where nothing in or beside the file says so.
+"""What ends an output of a model, and what a single score means, where nothing in or beside the file says so.
 
 A probability comes from a sigmoid, a logit from the matrix product before it: a Keras model shows that by its layers,
 an ONNX file by the operators that compute its output.
@@ -6,6 +6,7 @@ an ONNX file by the operators that compute its output.
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 import onnx_ir as ir
 
@@ -42,11 +43,12 @@ _SILENT = f"Its format doesn't show it: {_BESIDE}."
 """The advice for TensorRT engines, OpenVINO's files and SavedModels."""
 
 
-def onnx_score(path: Path) -> ScoreMeaning | None:
-    """What the score of an ONNX file with one output of shape (batch, 1) means.
+def onnx_score(path: Path, output: int = 0) -> ScoreMeaning | None:
+    """What an output of an ONNX file means whose last axis has one score.
 
     Args:
         path: the file.
+        output: index of the output.
 
     Returns:
         "probability" if a Sigmoid computes the score, "logit" if a MatMul, Gemm or Conv does, with or without a
@@ -67,19 +69,48 @@ def onnx_score(path: Path) -> ScoreMeaning | None:
         ...     onnx_score(Path(folder, "m.onnx"))
         'probability'
     """
-    (output,) = onnx.read_onnx_file(path).model.graph.outputs
-    node = onnx.producer(output, _keeps_threshold) if output.dtype in _FLOATS else None
+    node = _last_node(path, output)
     if node is None:
         return None
     return "logit" if node.op_type == "Add" and _adds_bias(node) else _MEANINGS.get(node.op_type)
 
 
-def single_score(path: Path, runtime: runtimes.Runtime) -> ScoreMeaning:
-    """What the score of a model with one output of shape (batch, 1) means.
+def _last_node(path: Path, output: int) -> ir.Node | None:
+    value = onnx.read_onnx_file(path).model.graph.outputs[output]
+    return onnx.producer(value, _keeps_threshold) if value.dtype in _FLOATS else None
+
+
+def last_operator(path: Path, runtime: runtimes.Runtime, output: int) -> Literal["Softmax", "Sigmoid"] | None:
+    """The activation that makes scores of classes and ends an output; `None` if another does, or none is seen.
 
     Args:
         path: the model file.
         runtime: the opened file.
+        output: index of the output.
+
+    Example:
+        >>> import keras
+        >>> model = keras.Sequential([keras.Input((8, 3)), keras.layers.Dense(4, "softmax")])
+        >>> last_operator(Path("my.keras"), runtimes.KerasRuntime(model), 0)
+        'Softmax'
+    """
+    if isinstance(runtime, runtimes.KerasRuntime):
+        task = graph.read_tasks(graph.trace(runtime.model, only_run=True))[output]
+        return None if task.scores is None else "Softmax" if task.scores == "classes" else "Sigmoid"
+    node = _last_node(path, output) if path.suffix == ".onnx" else None
+    found: Mapping[str, Literal["Softmax", "Sigmoid"]] = {
+        "Softmax": "Softmax", "LogSoftmax": "Softmax", "Sigmoid": "Sigmoid",
+    }  # fmt: skip
+    return None if node is None else found.get(node.op_type)
+
+
+def single_score(path: Path, runtime: runtimes.Runtime, output: int = 0) -> ScoreMeaning:
+    """What a single score along the last axis of an output means.
+
+    Args:
+        path: the model file.
+        runtime: the opened file.
+        output: index of the output.
 
     Raises:
         UnsupportedModelError: If the file doesn't show it, or is a Keras model without a graph.
@@ -92,9 +123,9 @@ def single_score(path: Path, runtime: runtimes.Runtime) -> ScoreMeaning:
     """
     meaning: ScoreMeaning | None = None
     if isinstance(runtime, runtimes.KerasRuntime):
-        meaning = graph.score_meaning(graph.trace(runtime.model, only_run=True))
+        meaning = graph.read_tasks(graph.trace(runtime.model, only_run=True), class_labels=True)[output].scores
     elif path.suffix == ".onnx":
-        meaning = onnx_score(path)
+        meaning = onnx_score(path, output)
     if meaning is None:
         raise UnsupportedModelError(
             "A single score is read as that of the second of two classes, a probability behind a sigmoid or a logit "

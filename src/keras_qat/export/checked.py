@@ -122,7 +122,7 @@ def _facts(settings: ExportSettings) -> models.ModelFacts | None:
     facts = models.read_model_facts(settings.model.absolute())
     if not settings.options.embed_preprocessing:
         return facts
-    if facts is None:
+    if facts is None or facts.preprocessing is None:
         raise UserError(
             f"Nothing says how images are normalized for this model. Received: {str(settings.model)!r} with no "
             f"{files.FACTS_FILE} beside it, and embed_preprocessing. Put that file of its run there, or leave the "
@@ -153,7 +153,7 @@ def _onnx(settings: ExportSettings, model: Any, facts: models.ModelFacts | None,
         opset=settings.options.opset,
         precision=settings.options.precision,
         metadata=None if facts is None else facts.metadata(),
-        normalization=facts.preprocessing.normalization if facts is not None and facts.embedded else None,
+        normalization=None if facts is None else facts.normalization,
     )
     check = verify.check_file(verify.Case(path.name, path, model), inputs)
     if check.miss is None and (refused := _refused(path, settings.target)) is not None:

@@ -1,5 +1,6 @@
 from .diagnosis_text import describe_diagnosis, load_diagnosis
 from .documents import markdown_report, write_page
+from .evaluation_tables import evaluation_notes, evaluation_table
 from .in_words import key_figures, verdict
 from .latency_plot import plot_latency, require_plot
 from .page.render import render
@@ -8,9 +9,8 @@ from .tables import (
     COLUMNS,
     benchmark_table,
     classification_table,
-    evaluation_notes,
-    evaluation_table,
     markdown,
+    result_tables,
     terminal_table,
     title,
 )
@@ -33,6 +33,7 @@ __all__ = [
     "plot_latency",
     "render",
     "require_plot",
+    "result_tables",
     "terminal_table",
     "title",
     "verdict",

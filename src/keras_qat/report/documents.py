@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from keras_qat.files import atomic_path
+from keras_qat.report.cell_text import percent_text
 from keras_qat.report.diagnosis_text import describe_diagnosis
-from keras_qat.report.in_words import accuracies, interval_text, percent_text, verdict
+from keras_qat.report.in_words import accuracies, interval_text, verdict
 from keras_qat.report.page.render import render
 from keras_qat.report.record import Record, RunFiles, chosen_row, environment_facts, setting_facts
 from keras_qat.report.tables import markdown
+from keras_qat.report.task_words import Intervals, task_intervals
 from keras_qat.text import markdown_cell, markdown_text
 
 _WORST = 5
@@ -40,12 +42,20 @@ def pull_request(files: RunFiles) -> str:
 
 
 def _intervals(record: Record) -> list[str]:
+    if record.tasks:
+        return [_task_intervals(one) for one in task_intervals(record)]
     lines = [
         f"| {markdown_cell(row.variant)} | {row.where} | {percent_text(row.top1.value)} | {interval_text(row.top1)} |"
         for row in accuracies(record)
     ]
     header = ["| Top-1 | in | share | 95% interval |", "| --- | --- | --- | --- |"]
     return ["\n".join([*header, *lines])] if lines else []
+
+
+def _task_intervals(intervals: Intervals) -> str:
+    lines = [f"| {markdown_cell(row.variant)} | {row.where} | {row.text} |" for row in intervals.rows]
+    header = [f"| {markdown_cell(intervals.title)} | in |  |", "| --- | --- | --- |"]
+    return "\n".join([*header, *lines])
 
 
 def _two_columns(pairs: Sequence[tuple[str, str]]) -> str:

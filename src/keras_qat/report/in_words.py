@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 
 from keras_qat.evaluation import Diagnosis, Proportion, proportion
+from keras_qat.report.cell_text import percent_text
 from keras_qat.report.record import Record, Row, chosen_row, float_row
+from keras_qat.report.task_words import task_accuracy, task_alone, task_closeness, task_figures
 from keras_qat.text import size_text
 
 _SAME = 1.05
@@ -13,7 +15,8 @@ _SAME = 1.05
 def verdict(record: Record, diagnosis: Diagnosis | None = None) -> tuple[str, ...]:
     """Sentences about the last quantized row.
 
-    "Within the noise" means inside the 95% interval of the float model's accuracy.
+    "Within the noise" means inside the 95% interval of the float model's accuracy; for a model that isn't a classifier
+    with one output, that the 95% interval of the difference, taken sample by sample, holds 0.
 
     Args:
         record: of a run.
@@ -27,10 +30,18 @@ def verdict(record: Record, diagnosis: Diagnosis | None = None) -> tuple[str, ..
         costs = f"takes {chosen.deployed_latency.median_ms:.1f} ms an image and {size_text(chosen.size_bytes)}"
         first = f"{name} {costs}{_alone_accuracy(record, chosen)}. The run skipped the float model: nothing to compare."
     else:
-        first = f"{name} is {_gains(record, chosen, baseline)}; {_accuracy(record, chosen, baseline)}."
+        gains, accuracy = _gains(record, chosen, baseline), _accuracy(record, chosen, baseline)
+        if len(record.tasks) > 1:  # The first sentence is a headline.
+            return (f"{name} is {gains}.", f"{accuracy}.", *_closeness(record, chosen), *_where_most_is_lost(diagnosis))
+        first = f"{name} is {gains}; {accuracy}."
+    return (first, *_closeness(record, chosen), *_where_most_is_lost(diagnosis))
+
+
+def _closeness(record: Record, chosen: Row) -> tuple[str, ...]:
+    if record.tasks:
+        return task_closeness(record, chosen)
     agreement = chosen.agreement
-    second = () if agreement is None else (f"It gives the float model's class on {_percent(agreement)} of the images.",)
-    return (first, *second, *_where_most_is_lost(diagnosis))
+    return () if agreement is None else (f"It gives the float model's class on {_percent(agreement)} of the images.",)
 
 
 def _gains(record: Record, chosen: Row, baseline: Row) -> str:
@@ -44,6 +55,8 @@ def _gains(record: Record, chosen: Row, baseline: Row) -> str:
 
 
 def _accuracy(record: Record, chosen: Row, baseline: Row) -> str:
+    if record.tasks:
+        return task_accuracy(record, chosen, baseline)
     after, before = chosen.deployed_top1, baseline.deployed_top1
     if after is None or before is None:
         return "the images have no labels, so accuracy isn't known"
@@ -57,6 +70,8 @@ def _accuracy(record: Record, chosen: Row, baseline: Row) -> str:
 
 
 def _alone_accuracy(record: Record, chosen: Row) -> str:
+    if record.tasks:
+        return task_alone(record, chosen)
     if chosen.deployed_top1 is None:
         return ""
     interval = interval_text(share_of(chosen.deployed_top1, record.images))
@@ -95,6 +110,7 @@ def key_figures(record: Record) -> tuple[KeyFigure, ...]:
         figures.append(KeyFigure("Speed", speed, f"{before:.1f} → {after:.1f} ms"))
     size = _ratio(baseline.size_bytes / chosen.size_bytes, "smaller", "larger", "as float")
     figures.append(KeyFigure("Size", size, f"{size_text(baseline.size_bytes)} → {size_text(chosen.size_bytes)}"))
+    figures += [KeyFigure(*texts) for texts in (task_figures(record, chosen, baseline) if record.tasks else ())]
     if chosen.deployed_top1 is not None and baseline.deployed_top1 is not None:
         points = 100 * (chosen.deployed_top1 - baseline.deployed_top1)
         note = f"{_percent(baseline.deployed_top1)} → {_percent(chosen.deployed_top1)}"
@@ -170,13 +186,3 @@ def interval_text(share: Proportion) -> str:
         '82.6 to 94.5%'
     """
     return f"{100 * share.low:.1f} to {100 * share.high:.1f}%"
-
-
-def percent_text(share: float | None) -> str:
-    """A share from 0 to 1 as a table shows it.
-
-    Example:
-        >>> percent_text(0.95555), percent_text(None)
-        ('95.56%', '–')
-    """
-    return "–" if share is None else f"{100 * share:.2f}%"

@@ -9,14 +9,15 @@ from keras_qat import calibration, evaluation, machine, training, verify
 from keras_qat.errors import UserError
 from keras_qat.files import from_json_value, read_json, to_json_value
 from keras_qat.report.diagnosis_text import DiagnosisFile
-from keras_qat.types import BASELINE, Placement
+from keras_qat.types import BASELINE, OutputTask, Placement
 
 
 @dataclass(frozen=True)
 class Row:
     """One variant of the model: Baseline, PTQ or QAT.
 
-    Shares are 0 to 1. `None` is what was skipped.
+    Shares are 0 to 1. `None` is what was skipped, and what a run has whose model isn't a classifier with one output;
+    the figures of such a run are those of its `outputs`.
 
     Args:
         name: of the variant.
@@ -32,6 +33,10 @@ class Row:
         keras_agreement: share for which the Keras model gives the class that the float Keras model gives.
         tensor_errors: file against simulation at every quantized tensor; empty for a float model.
         size_bytes: of the ONNX file.
+        outputs: each output of the deployed file, against the labels and the float Keras model; empty for a classifier
+            with one output, like the other two.
+        keras_outputs: each output of the Keras model, likewise.
+        simulation_outputs: each output of the deployed file against its own Keras model.
     """
 
     name: str
@@ -42,15 +47,24 @@ class Row:
     deployed_top5: float | None
     deployed_latency: evaluation.Latency
     agreement: float | None
-    simulation_agreement: float
+    simulation_agreement: float | None
     simulation_sqnr: float | None
     keras_agreement: float | None
     tensor_errors: tuple[verify.TensorError, ...]
     size_bytes: int
+    outputs: tuple[evaluation.OutputScores, ...] = ()
+    keras_outputs: tuple[evaluation.OutputScores, ...] = ()
+    simulation_outputs: tuple[evaluation.OutputScores, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """The row as JSON can hold it."""
-        return {**to_json_value(self), "tensor_errors": [error.to_dict() for error in self.tensor_errors]}
+        """The row as JSON can hold it; what only other models than classifiers have is left out where it is empty."""
+        value = {**to_json_value(self), "tensor_errors": [error.to_dict() for error in self.tensor_errors]}
+        for name in ("keras_latency", "deployed_latency"):
+            value[name] = {key: it for key, it in value[name].items() if (key, it) != ("batch", 1)}
+        return {name: it for name, it in value.items() if it or name not in _OF_TASKS}
+
+
+_OF_TASKS = frozenset({"outputs", "keras_outputs", "simulation_outputs"})
 
 
 @dataclass(frozen=True)
@@ -69,6 +83,7 @@ class Record:
         settings: all settings.
         environment: machine and versions.
         seconds: the time that each stage took.
+        tasks: what each output of the model says; empty for a classifier with one output.
     """
 
     model: str
@@ -82,10 +97,12 @@ class Record:
     settings: dict[str, Any]
     environment: machine.Environment
     seconds: dict[str, float]
+    tasks: tuple[OutputTask, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """The record as JSON can hold it."""
-        return {**to_json_value(self), "rows": [row.to_dict() for row in self.rows]}
+        """The record as JSON can hold it; without tasks for a classifier with one output."""
+        value = {**to_json_value(self), "rows": [row.to_dict() for row in self.rows]}
+        return {name: it for name, it in value.items() if it or name != "tasks"}
 
 
 @dataclass(frozen=True)

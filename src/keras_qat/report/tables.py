@@ -4,29 +4,26 @@ Each table is a list of columns; its footnotes say what a reader must know.
 """
 
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
+from rich.console import Group, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
-from keras_qat.evaluation import Benchmark, Classification, Evaluation, Latency, Proportion, ScoredFile, Timing
+from keras_qat.evaluation import Benchmark, Classification, Timing
 from keras_qat.machine import Environment
-from keras_qat.report.in_words import percent_text
+from keras_qat.report.cell_text import latency_text, percent_text
 from keras_qat.report.record import Record, Row
+from keras_qat.report.task_tables import OUTPUT, ResultTable, task_notes, task_tables
 from keras_qat.text import markdown_cell, markdown_text, one_line, size_text
-
-
-def _milliseconds(latency: Latency) -> str:
-    return f"{latency.median_ms:.2f} ms (p90 {latency.p90_ms:.2f})"
-
 
 COLUMNS: tuple[tuple[str, Callable[[Row], str]], ...] = (
     ("", lambda row: row.name),
     ("Keras top-1", lambda row: percent_text(row.keras_top1)),
-    ("Keras latency", lambda row: _milliseconds(row.keras_latency)),
+    ("Keras latency", lambda row: latency_text(row.keras_latency)),
     ("Deployed top-1", lambda row: percent_text(row.deployed_top1)),
-    ("Deployed latency", lambda row: _milliseconds(row.deployed_latency)),
+    ("Deployed latency", lambda row: latency_text(row.deployed_latency)),
     ("Agrees with float", lambda row: percent_text(row.agreement)),
     ("Size", lambda row: size_text(row.size_bytes)),
 )
@@ -34,20 +31,33 @@ COLUMNS: tuple[tuple[str, Callable[[Row], str]], ...] = (
 
 def title(record: Record) -> str:
     """The title of the results table: model, data, target and images."""
-    return f"{record.model} on {record.data}, target {record.target}, {record.images} validation images"
+    of = "samples" if record.tasks else "images"
+    return f"{record.model} on {record.data}, target {record.target}, {record.images} validation {of}"
+
+
+def result_tables(record: Record) -> tuple[ResultTable, ...]:
+    """The results as text: one table for a classifier with one output, else those of its tasks."""
+    if record.tasks:
+        return task_tables(record)
+    columns = tuple(name for name, _ in COLUMNS)
+    return (ResultTable("", columns, tuple(tuple(cell(row) for _, cell in COLUMNS) for row in record.rows)),)
+
+
+def _file_and_simulation(record: Record) -> str:
+    agreements = ", ".join(f"{percent_text(row.simulation_agreement)} ({row.name})" for row in record.rows)
+    noise = ", ".join(f"{row.simulation_sqnr:.1f} dB ({row.name})" for row in record.rows if row.simulation_sqnr)
+    return f"File and simulation give the same class on {agreements} of the images; SQNR of their scores: {noise}."
 
 
 def footnotes(record: Record) -> tuple[str, ...]:
     """What a reader must know of the results table."""
     latency = record.rows[0].deployed_latency
-    agreements = ", ".join(f"{percent_text(row.simulation_agreement)} ({row.name})" for row in record.rows)
-    noise = ", ".join(f"{row.simulation_sqnr:.1f} dB ({row.name})" for row in record.rows if row.simulation_sqnr)
     machine = f"{record.environment.cpu}, {record.environment.cores} cores"
     notes = [
         f"Deployed: {record.engine}.",
-        f"Latency: batch 1, median and p90 of {latency.runs} interleaved runs after warm-up; {machine}.",
+        f"Latency: batch {latency.batch}, median and p90 of {latency.runs} interleaved runs after warm-up; {machine}.",
         "Keras latency of PTQ and QAT is that of the simulation, which computes in float.",
-        f"File and simulation give the same class on {agreements} of the images; SQNR of their scores: {noise}.",
+        *(task_notes(record) if record.tasks else (_file_and_simulation(record),)),
     ]
     quantized = [row for row in record.rows if row.tensor_errors]
     if quantized:
@@ -72,26 +82,42 @@ def footnotes(record: Record) -> tuple[str, ...]:
 
 
 def markdown(record: Record) -> str:
-    """The results table as Markdown, with its title and footnotes."""
-    lines = [
-        f"## {markdown_text(one_line(title(record)))}",
-        "",
-        f"| {' | '.join(name for name, _ in COLUMNS)} |",
-        f"| {' | '.join('---' for _ in COLUMNS)} |",
-        *(f"| {' | '.join(markdown_cell(cell(row)) for _, cell in COLUMNS)} |" for row in record.rows),
-        "",
-        *(f"- {markdown_text(one_line(note))}" for note in footnotes(record)),
-    ]
+    """The results as Markdown, with their title and footnotes."""
+    lines = [f"## {markdown_text(one_line(title(record)))}", ""]
+    for table in result_tables(record):
+        lines += [f"**{table.title}**", ""] if table.title else []
+        lines += [
+            f"| {' | '.join(table.columns)} |",
+            f"| {' | '.join('---' for _ in table.columns)} |",
+            *(f"| {' | '.join(map(markdown_cell, row))} |" for row in table.rows),
+            "",
+        ]
+    lines += [f"- {markdown_text(one_line(note))}" for note in footnotes(record)]
     return "\n".join(lines) + "\n"
 
 
-def terminal_table(record: Record) -> Table:
-    """The results table for the terminal."""
-    table = Table(title=Text(title(record)), caption=Text("\n".join(footnotes(record))), caption_justify="left")
+def terminal_table(record: Record) -> Table | Group:
+    """The results for the terminal: one table, or a group of them."""
+    notes = Text("\n".join(footnotes(record)))
+    if record.tasks:
+        return Group(Text(title(record), style="table.title"), *map(_task_table, task_tables(record)), notes)
+    table = Table(title=Text(title(record)), caption=notes, caption_justify="left")
     for name, _ in COLUMNS:
         table.add_column(name, justify="left" if not name else "right", overflow="fold")
     for row in record.rows:
         table.add_row(*(Text(cell(row)) for _, cell in COLUMNS))
+    return table
+
+
+def _task_table(shown: ResultTable) -> Table:
+    """A table of tasks for the terminal. Only names of outputs are folded, and headings stand a word to a line."""
+    table = Table(title=shown.title, title_justify="left")
+    for name in shown.columns:
+        named = name == OUTPUT
+        justify: JustifyMethod = "left" if named or not name else "right"
+        table.add_column(name.replace(" ", "\n"), justify=justify, overflow="fold", no_wrap=not named)
+    for row in shown.rows:
+        table.add_row(*map(Text, row))
     return table
 
 
@@ -150,70 +176,6 @@ def benchmark_notes(benchmark: Benchmark, environment: Environment) -> tuple[str
             for (file, reason), batches in reasons.items()
         ),
     )
-
-
-_NO_LABELS = percent_text(None)
-
-_EVALUATION_COLUMNS: tuple[tuple[str, Callable[[ScoredFile, Evaluation], str]], ...] = (
-    ("Engine", lambda file, _: f"{file.engine} ({file.device})"),
-    ("Images", lambda _, evaluation: str(evaluation.images)),
-    ("Top-1", lambda file, _: percent_text(file.top1.value if file.top1 else None)),
-    ("95% interval", lambda file, _: _NO_LABELS if file.top1 is None else _interval(file.top1)),
-    ("Top-k", lambda file, _: percent_text(file.top_k.value if file.top_k else None)),
-    ("Images/s", lambda file, _: f"{file.images_per_second:.1f}"),
-)
-
-
-def evaluation_table(evaluation: Evaluation) -> Table:
-    """The table of an evaluation for the terminal, a row for each file, with its footnotes."""
-    notes = Text("\n".join(evaluation_notes(evaluation)))
-    rows = [[cell(file, evaluation) for _, cell in _EVALUATION_COLUMNS] for file in evaluation.files]
-    labelled = all(file.top1 is not None for file in evaluation.files)
-    shown = [i for i in range(len(_EVALUATION_COLUMNS)) if any(row[i] != _NO_LABELS for row in rows)]
-    title = f"{'Accuracy' if labelled else 'Agreement'} on {evaluation.data}"
-    table = Table(title=Text(title), caption=notes, caption_justify="left")
-    table.add_column("File", overflow="fold")
-    for name in (_EVALUATION_COLUMNS[i][0] for i in shown):
-        heading = name.replace("-k", f"-{evaluation.k}")
-        table.add_column(heading, justify="left" if name == "Engine" else "right", overflow="fold")
-    for file, row in zip(evaluation.files, rows, strict=True):
-        table.add_row(Text(file.name), *(Text(row[i]) for i in shown))
-    return table
-
-
-def evaluation_notes(evaluation: Evaluation) -> tuple[str, ...]:
-    """What a reader must know of an evaluation; for two files, how they compare."""
-    batches = " and ".join(dict.fromkeys(str(file.batch_size) for file in evaluation.files))
-    explanation = f"95% interval: Wilson's. Images/s: in the engine alone, median of the batches of {batches}."
-    left_out = (f"{evaluation.skipped} more images were broken and were left out.",)
-    return (explanation, *(left_out if evaluation.skipped else ()), *_compared(evaluation))
-
-
-def _compared(evaluation: Evaluation) -> Sequence[str]:
-    """Whether two files give the same classes, and whether one is better."""
-    comparison, agreement = evaluation.comparison, evaluation.agreement
-    if agreement is None:
-        return ()
-    same_class = f"Same class on {percent_text(agreement.value)} of the images ({_interval(agreement)})."
-    if comparison is None:
-        return (f"{same_class} They have no labels, so nobody knows which is right.",)
-    first, second = (file.name for file in evaluation.files)
-    better, worse = (first, second) if comparison.difference > 0 else (second, first)
-    verdict = f"{better} is better than {worse}" if comparison.shown else "no difference shown"
-    agreed = (
-        f"{same_class} Only {first} is right on {comparison.only_first}, only {second} on {comparison.only_second}; "
-        f"both on {comparison.both_right}, neither on {comparison.both_wrong}."
-    )
-    difference = (
-        f"Top-1 of {first} less that of {second}: {100 * comparison.difference:+.2f} points "
-        f"({100 * comparison.low:+.2f} to {100 * comparison.high:+.2f}, Agresti and Min). "
-        f"Exact McNemar test: p = {comparison.p_value:.3g}: {verdict}."
-    )
-    return agreed, difference
-
-
-def _interval(share: Proportion) -> str:
-    return f"{percent_text(share.low)} to {percent_text(share.high)}"
 
 
 def classification_table(classification: Classification) -> Table:

@@ -3,7 +3,7 @@
 export ── verify against the placement ── diagnose ── evaluate ── record, table, report
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +18,7 @@ from keras_qat.models import ModelFacts
 from keras_qat.progress import Stages
 from keras_qat.run.folder import RunFolder
 from keras_qat.run.settings import Settings
-from keras_qat.types import BASELINE, PTQ, QAT, Placement, ScoreMeaning
+from keras_qat.types import BASELINE, PTQ, QAT, OutputTask, Placement
 
 EVALUATION_BATCH = 32
 
@@ -84,9 +84,8 @@ def conclude(variants: Variants, data: Splits, facts: ModelFacts, settings: Sett
     if settings.validation_images is not None:
         validation = validation.take(settings.validation_images, settings.seed)
     with stages.timed("evaluate"):
-        rows, engine = judge_variants(
-            judged, files, validation, settings.target, embedded=facts.embedded, meaning=facts.scores
-        )
+        tasks = facts.tasks or (OutputTask("scores", "classification", facts.scores),)
+        rows, engine = judge_variants(judged, files, validation, settings.target, tasks=tasks, embedded=facts.embedded)
     record = report.Record(
         model=settings.name,
         data=data.name,
@@ -99,6 +98,7 @@ def conclude(variants: Variants, data: Splits, facts: ModelFacts, settings: Sett
         settings=settings.to_dict(),
         environment=machine.read_environment(),
         seconds=dict(stages.seconds),
+        tasks=() if [task.kind for task in tasks] == ["classification"] else tasks,
     )
     folder.write_record(record)
     return record
@@ -121,15 +121,16 @@ def _export(model: Any, name: str, facts: ModelFacts, settings: Settings) -> Pat
         opset=settings.export.opset,
         precision="fp32" if name == BASELINE else settings.export.precision,
         metadata=facts.metadata(),
-        normalization=facts.preprocessing.normalization if facts.embedded else None,
+        normalization=facts.normalization,
     )
 
 
 def _diagnose(baseline: Any, quantized: Any, held_out: ImageSet) -> evaluation.Diagnosis:
     """Measure where a variant loses accuracy, on images on which nothing was calibrated or trained."""
-    images = held_out.take(_DIAGNOSED_IMAGES, seed=0)
-    batches, total = images.arrays(_DIAGNOSED_BATCH), images.steps(_DIAGNOSED_BATCH)
-    return evaluation.diagnose(baseline, quantized, batches, total=total)
+    images, fixed = held_out.take(_DIAGNOSED_IMAGES, seed=0), _fixed_batch(baseline)
+    size = fixed or _DIAGNOSED_BATCH
+    batches = evaluation.of_size((x for x, _ in images.arrays(size)), fixed)
+    return evaluation.diagnose(baseline, quantized, ((x,) for x in batches), total=images.steps(size))
 
 
 def judge_variants(
@@ -138,18 +139,18 @@ def judge_variants(
     images: ImageSet,
     target: str,
     *,
+    tasks: tuple[OutputTask, ...],
     embedded: bool = False,
-    meaning: ScoreMeaning = "classes",
 ) -> tuple[tuple[report.Row, ...], str]:
-    """Evaluate and time every variant in Keras and deployed, on the same images.
+    """Evaluate and time every variant in Keras and deployed, on the same data.
 
     Args:
         models: the Keras models by the name of their row; `BASELINE` may be among them.
         files: the ONNX file of each model.
-        images: the images, rounded to whole pixels if `embedded`.
+        images: the data, with any inputs and labels; images are rounded to whole pixels if `embedded`.
         target: the target of the files, which decides the engine that runs them.
+        tasks: what each output of all models says, in flattened order.
         embedded: whether the files read pixels and normalize them themselves.
-        meaning: what the scores of all models mean.
 
     Returns:
         A row for each variant, and the name of the engine, with the reason why it is not a better one.
@@ -160,10 +161,19 @@ def judge_variants(
     normalize = images.preprocessing.normalize if embedded else None
     with ExitStack() as stack:
         simulated = {name: stack.enter_context(runtimes.KerasRuntime(model)) for name, model in models.items()}
-        deployed = {name: stack.enter_context(judge.open(files[name], max_batch=EVALUATION_BATCH)) for name in models}
-
-        in_keras = {name: _scores(runtime, images, f"{name} in Keras", meaning) for name, runtime in simulated.items()}
-        in_engine = {name: _scores(runtime, fed, f"{name} deployed", meaning) for name, runtime in deployed.items()}
+        size = evaluation.fixed_batch(next(iter(simulated.values())).inputs) or EVALUATION_BATCH
+        deployed = {name: stack.enter_context(judge.open(files[name], max_batch=size)) for name in models}
+        pairs = {name: _pairs(name, known=BASELINE in models) for name in models}
+        scores = evaluation.judge_pairs(
+            {
+                **{_in_keras(name): _fed_pixels(runtime, normalize) for name, runtime in simulated.items()},
+                **{_deployed(name): runtime for name, runtime in deployed.items()},
+            },
+            fed.arrays(size),
+            tasks,
+            [pair for of_row in pairs.values() for pair in of_row],
+            total=fed.steps(size),
+        )
         errors = {
             name: _tensor_errors(models[name], files[name], fed, normalize) for name in models if name != BASELINE
         }
@@ -173,30 +183,78 @@ def judge_variants(
         rows = tuple(
             report.Row(
                 name=name,
-                keras_top1=in_keras[name].accuracy(1),
-                keras_top5=in_keras[name].accuracy(5),
                 keras_latency=keras_latency[name],
-                deployed_top1=in_engine[name].accuracy(1),
-                deployed_top5=in_engine[name].accuracy(5),
                 deployed_latency=engine_latency[name],
-                agreement=in_engine[name].agreement(in_keras[BASELINE]) if BASELINE in in_keras else None,
-                simulation_agreement=in_engine[name].agreement(in_keras[name]),
-                simulation_sqnr=in_engine[name].sqnr(in_keras[name]),
-                keras_agreement=in_keras[name].agreement(in_keras[BASELINE]) if BASELINE in in_keras else None,
                 tensor_errors=errors.get(name, ()),
                 size_bytes=files[name].stat().st_size,
+                **_figures(*(scores[pair] for pair in pairs[name])),
             )
             for name in models
         )
         return rows, judge.describe(engine)
 
 
-def _scores(runtime: runtimes.Runtime, images: ImageSet, name: str, meaning: ScoreMeaning) -> evaluation.Predictions:
-    batches, total = images.arrays(EVALUATION_BATCH), images.steps(EVALUATION_BATCH)
-    return evaluation.predict(runtime, batches, description=f"evaluating {name}", total=total, meaning=meaning)
+def _in_keras(name: str) -> str:
+    return f"{name} in Keras"
 
 
-def _first(images: ImageSet) -> np.ndarray:
+def _deployed(name: str) -> str:
+    return f"{name} deployed"
+
+
+def _pairs(name: str, *, known: bool) -> tuple[tuple[str, str | None], ...]:
+    """What a row compares: the Keras model and the file with the float Keras model if it is known, and file with model.
+
+    All are computed in one pass over the data.
+    """
+    reference = _in_keras(BASELINE) if known else None
+    return (_in_keras(name), reference), (_deployed(name), reference), (_deployed(name), _in_keras(name))
+
+
+def _figures(
+    keras: tuple[evaluation.OutputScores, ...],
+    deployed: tuple[evaluation.OutputScores, ...],
+    simulation: tuple[evaluation.OutputScores, ...],
+) -> dict[str, Any]:
+    """The fields of a row that say how good it is: shares of a classifier, or the figures of all outputs."""
+    if [scores.kind for scores in deployed] != ["classification"]:
+        nothing = dict.fromkeys(_SHARES)
+        return {**nothing, "outputs": deployed, "keras_outputs": keras, "simulation_outputs": simulation}
+    of = {"keras": keras[0], "deployed": deployed[0], "simulation": simulation[0]}
+    return {field: of[which].value(figure) for field, (which, figure) in _SHARES.items()}
+
+
+_SHARES: Mapping[str, tuple[str, str]] = {
+    "keras_top1": ("keras", "top1"),
+    "keras_top5": ("keras", "top5"),
+    "deployed_top1": ("deployed", "top1"),
+    "deployed_top5": ("deployed", "top5"),
+    "agreement": ("deployed", "agreement"),
+    "keras_agreement": ("keras", "agreement"),
+    "simulation_agreement": ("simulation", "agreement"),
+    "simulation_sqnr": ("simulation", "sqnr"),
+}
+"""{field of a row: (which comparison, its figure)} for a classifier with one output."""
+
+
+def _fed_pixels(runtime: runtimes.Runtime, normalize: Callable[[Any], Any] | None) -> runtimes.Runtime:
+    return runtime if normalize is None else _Normalizing(runtime, normalize)
+
+
+class _Normalizing(runtimes.Runtime):
+    """A Keras model that is fed the pixels which its file normalizes by itself."""
+
+    def __init__(self, runtime: runtimes.Runtime, normalize: Callable[[Any], Any]) -> None:
+        super().__init__(runtime.engine, runtime.device, runtime.inputs, runtime.outputs)
+        self._runtime = runtime
+        self._normalize = normalize
+
+    def _run(self, inputs: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
+        return self._runtime.run(*(np.asarray(self._normalize(x)) for x in inputs))
+
+
+def _first(images: ImageSet) -> Any:
+    """The first sample: an array of shape (1, …), or a tuple of them."""
     image, _ = next(images.arrays(1))
     return image
 
@@ -204,23 +262,45 @@ def _first(images: ImageSet) -> np.ndarray:
 def _tensor_errors(
     model: Any, file: Path, images: ImageSet, normalize: Callable[[Any], Any] | None
 ) -> tuple[verify.TensorError, ...]:
-    few = images.take(_COMPARED_IMAGES, seed=0)
-    batches, total = few.arrays(_COMPARED_BATCH), few.steps(_COMPARED_BATCH)
-    return verify.tensor_errors(model, file, batches, total=total, normalize=normalize)
+    few, size = images.take(_COMPARED_IMAGES, seed=0), _fixed_batch(model) or _COMPARED_BATCH
+    return verify.tensor_errors(model, file, few.arrays(size), total=few.steps(size), normalize=normalize)
+
+
+def _fixed_batch(model: Any) -> int | None:
+    return evaluation.fixed_batch(runtimes.KerasRuntime(model).inputs)
 
 
 def check_gates(record: report.Record) -> None:
     """Check that the deployed files of a record compute what was simulated.
 
     Raises:
-        GateMissedError: If a quantized tensor of a deployed file is not what was simulated, or the file gives another
-            class than its Keras model on more images than is allowed, by an exact one-sided binomial test.
+        GateMissedError: If a quantized tensor of a deployed file is not what was simulated, or an output isn't: the
+            file gives another class than its Keras model on more images than is allowed, by an exact one-sided
+            binomial test, or breaks a promise of `verify.output_miss`.
     """
     half = record.settings.get("precision") == "fp16"
     for row in record.rows:
         for miss in (
             verify.tensor_miss(row.name, row.tensor_errors, half=half),
-            verify.class_miss(row.name, row.simulation_agreement, record.images, row.keras_agreement),
+            verify.output_miss(row.name, _compared(row)),
+            _class_miss(row, record.images),
         ):
             if miss is not None:
                 raise GateMissedError(miss)
+
+
+def _class_miss(row: report.Row, images: int) -> str | None:
+    agreement = row.simulation_agreement
+    return None if agreement is None else verify.class_miss(row.name, agreement, images, row.keras_agreement)
+
+
+def _compared(row: report.Row) -> list[verify.OutputComparison]:
+    """Each output of a row with the float model beside it, if the run evaluated that one."""
+    return [
+        verify.OutputComparison(simulation, *(pair if _against_model(pair) else ()))
+        for simulation, *pair in zip(row.simulation_outputs, row.outputs, row.keras_outputs, strict=True)
+    ]
+
+
+def _against_model(scores: Iterable[evaluation.OutputScores]) -> bool:
+    return all({"agreement", "sqnr"} & set(one.figures) for one in scores)

@@ -154,7 +154,8 @@ def _images(
     case: "verify.Case", data: str, facts: "models.ModelFacts | None", settings: VerificationSettings
 ) -> "ImageSet":
     """Images for both models. Their labels are not used, so they may be of any classes."""
-    prepared = models.input_preprocessing(case.model, None, case.file) if facts is None else facts.preprocessing
+    known = None if facts is None else facts.preprocessing
+    prepared = known or models.input_preprocessing(case.model, None, case.file)
     images: ImageSet = data_sets.load_validation(
         data, prepared, _seed(settings), settings.skip_bad, num_classes=0
     ).images

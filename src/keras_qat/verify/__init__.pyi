@@ -2,7 +2,7 @@ from .cases import Case, check_file, check_saved_model, is_quantized
 from .deployed import Mismatch
 from .numbers import TensorError, tensor_errors
 from .outputs import RANDOM_NUMBERS, Inputs, images_of, random_numbers
-from .promises import class_miss, tensor_miss
+from .promises import OutputComparison, class_miss, output_miss, tensor_miss
 from .results import FileCheck, Verification, describe_proof, verification_table
 from .structure import FileVerification, require_verified, verify_file
 
@@ -13,6 +13,7 @@ __all__ = [
     "FileVerification",
     "Inputs",
     "Mismatch",
+    "OutputComparison",
     "TensorError",
     "Verification",
     "check_file",
@@ -21,6 +22,7 @@ __all__ = [
     "describe_proof",
     "images_of",
     "is_quantized",
+    "output_miss",
     "random_numbers",
     "require_verified",
     "tensor_errors",

@@ -1,7 +1,7 @@
 """One deployed file compared with what it was made from.
 
-An ONNX file is compared with its placement, edge for edge, and with its Keras model, tensor by tensor and class by
-class; a SavedModel with the outputs of its Keras model only, since its tensors can't be cut apart.
+An ONNX file is compared with its placement, edge for edge, and with its Keras model, tensor by tensor and output by
+output; a SavedModel with the outputs of its Keras model only, since its tensors can't be cut apart.
 """
 
 from collections.abc import Sequence
@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from keras_qat import graph, layers, onnx, runtimes
-from keras_qat.types import Placement
+from keras_qat import graph, layers, models, onnx, runtimes
+from keras_qat.types import OutputTask, Placement
 from keras_qat.verify import numbers, promises, results, structure
 from keras_qat.verify.outputs import Inputs, OutputErrors, compare_outputs
 
@@ -31,7 +31,7 @@ class Case:
         file: the ONNX file.
         model: the Keras model that it was exported from.
         placement: the plan that it was exported by; `None` if it is unknown, or nothing was to be quantized.
-        baseline: the float Keras model, which the promised share of equal classes depends on; `None` if it is unknown.
+        baseline: the float Keras model, which what is promised of outputs depends on; `None` if it is unknown.
     """
 
     name: str
@@ -98,6 +98,7 @@ def check_file(case: Case, inputs: Inputs) -> results.FileCheck:
         keras_agreement=outputs.keras_agreement,
         images=inputs.images,
         miss=miss,
+        outputs=tuple(one.deployed for one in outputs.outputs),
     )
 
 
@@ -120,8 +121,8 @@ def check_saved_model(path: Path, model: Any, inputs: Inputs, *, trust: bool = F
     with ExitStack() as stack:
         deployed = stack.enter_context(runtimes.open_runtime(path, "tensorflow", trust=trust))
         simulated = stack.enter_context(runtimes.KerasRuntime(model))
-        meaning = graph.score_meaning(graph.trace(model))
-        outputs = compare_outputs(_InOrder(deployed, simulated.inputs), simulated, inputs, None, meaning)
+        tasks = tasks_of(model, path)
+        outputs = compare_outputs(_InOrder(deployed, simulated.inputs), simulated, inputs, None, tasks)
     held = not is_quantized(model)
     return results.FileCheck(
         name=path.name,
@@ -138,6 +139,7 @@ def check_saved_model(path: Path, model: Any, inputs: Inputs, *, trust: bool = F
         images=inputs.images,
         miss=promises.score_miss(path.name, outputs.sqnr) if held else None,
         held=held,
+        outputs=tuple(one.deployed for one in outputs.outputs),
     )
 
 
@@ -167,18 +169,39 @@ def _outputs(case: Case, inputs: Inputs) -> OutputErrors:
         simulated = stack.enter_context(runtimes.KerasRuntime(case.model))
         known = case.baseline is not None and inputs.real
         baseline = stack.enter_context(runtimes.KerasRuntime(case.baseline)) if known else None
-        return compare_outputs(deployed, simulated, inputs, baseline, graph.score_meaning(graph.trace(case.model)))
+        return compare_outputs(deployed, simulated, inputs, baseline, tasks_of(case.model, case.file))
+
+
+def tasks_of(model: Any, file: Path) -> tuple[OutputTask, ...]:
+    """What the outputs of a model say: as is written in or beside its file, else as its last layers show.
+
+    Where nothing tells, one row of numbers is taken for scores of classes.
+
+    Example:
+        >>> import keras
+        >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(3)])
+        >>> [task.kind for task in tasks_of(model, Path("deploy/saved_model"))]
+        ['classification']
+    """
+    facts = models.read_model_facts(file.absolute())
+    if facts is not None and facts.tasks:
+        return facts.tasks
+    traced = graph.trace(model)
+    meaning = graph.score_meaning(traced)
+    if meaning is not None:
+        return (OutputTask(traced.graph.outputs[0], "classification", meaning),)
+    return graph.read_tasks(traced)
 
 
 def _output_miss(case: Case, inputs: Inputs, outputs: OutputErrors, *, half: bool) -> str | None:
     """The first promise about the outputs that a file breaks.
 
     The outputs of a float file equal its model's to many digits. Those of a quantized one drift apart
-    (docs/architecture.md), so that only its classes are promised: not on random numbers, where the best classes nearly
-    tie, and not without the float model, which the promised share depends on.
+    (docs/architecture.md), so that less is promised of them: nothing on random numbers, where the best classes nearly
+    tie, and nothing without the float model, which tells how much quantization itself changes.
     """
     miss = None if case.quantized else promises.score_miss(case.name, outputs.sqnr, half=half)
     promised = inputs.real and (outputs.keras_agreement is not None or not case.quantized)
     if miss is None and promised and outputs.agreement is not None:
         return promises.class_miss(case.name, outputs.agreement, inputs.images, outputs.keras_agreement)
-    return miss
+    return miss or (promises.output_miss(case.name, outputs.outputs) if inputs.real else None)

@@ -119,7 +119,8 @@ def tensor_errors(
         path: its ONNX file.
         batches: (inputs, labels); inputs is an array, float32 (batch, height, width, channels), or for a model with
             several inputs a list of arrays, or a dictionary by the names of the inputs. A few dozen images are enough.
-            A batch is held with all its activations, so it should be small.
+            A batch is held with all its activations, so it should be small; for a model with a fixed batch it is cut
+            and filled up to that size.
         total: number of batches, for the progress bar.
         normalize: for a file that normalizes its images itself, whose batches are whole pixels, 0 to 255: computes
             what the Keras model is fed instead, such as `Preprocessing.normalize`.
@@ -139,8 +140,12 @@ def tensor_errors(
     run = runtimes.open_graph(file.content, file.target)
     tallies = {name: _Tally() for name in (*file.outputs, *file.fed_as)}
     allowed = {name: _bias_rounding(file, name, layers[name]) for name in file.fed_as}
-    for batch, _ in track(batches, "comparing tensors", total):
-        inputs = [np.asarray(x) for x in _in_order(batch, input_names(model))]
+    names, fixed = input_names(model), evaluation.fixed_batch(runtimes.KerasRuntime(model).inputs)
+    # A list even for one input: whatever a batch is fed as, its arrays are in the order of the inputs.
+    arrays = (
+        [np.asarray(x) for x in _in_order(batch, names)] for batch, _ in track(batches, "comparing tensors", total)
+    )
+    for inputs in evaluation.of_size(arrays, fixed):
         normalized = inputs if normalize is None else [np.asarray(normalize(x)) for x in inputs]
         made = [np.asarray(x) for x in keras.tree.flatten(simulate.predict_on_batch(normalized))]
         simulated = dict(zip(file.outputs, made[: len(file.outputs)], strict=True))
@@ -314,5 +319,5 @@ def _in_steps(
 def _output_steps(deployed: np.ndarray, simulated: np.ndarray) -> np.ndarray:
     """The error of a float output, in steps."""
     step = (float(np.abs(simulated).max()) or 1.0) / _OUTPUT_STEPS
-    errors: np.ndarray = np.abs(deployed - simulated) / step
+    errors: np.ndarray = np.abs(np.asarray(deployed, np.float64) - simulated) / step
     return errors

@@ -1,14 +1,15 @@
 """Do a file's outputs equal those of its Keras model? What both are fed, and how far their outputs are apart."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from keras_qat import data, evaluation, graph, models, runtimes, transform
 from keras_qat.layers import FakeQuantize
-from keras_qat.types import ScoreMeaning
+from keras_qat.types import OutputTask
+from keras_qat.verify import promises
 
 Batch = tuple[np.ndarray, ...]
 """One array for each input."""
@@ -20,9 +21,6 @@ _RANDOM_IMAGES = 32
 
 _DEVIATIONS = 3
 """A calibrated range is about this many standard deviations of the tensor's values."""
-
-_EQUAL_DB = 200.0
-"""The SQNR of equal outputs, and the largest that is reported."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,22 +47,24 @@ class Inputs:
 
 
 def images_of(images: data.ImageSet, facts: models.ModelFacts, count: int, seed: int) -> Inputs:
-    """Some images of a set, as the file reads them.
+    """Some images or other samples of a set, as the file reads them.
 
     Args:
         images: the set, with any preprocessing.
         facts: what the file expects. With embedded preprocessing the file is fed whole pixels, and the Keras model
-            their normalization.
+            their normalization. Without preprocessing both are fed the set's arrays as they are.
         count: number of images; all, if there are fewer.
         seed: seed of the choice.
     """
-    chosen = replace(images.take(count, seed), preprocessing=facts.reads)
+    chosen = images.take(count, seed)
+    if facts.reads is not None:
+        chosen = replace(chosen, preprocessing=facts.reads)
     return Inputs(
         images.name,
         len(chosen),
         real=True,
-        batches=lambda: ((x,) for x, _ in chosen.arrays(_BATCH)),
-        normalize=_embedded_normalization(facts),
+        batches=lambda: (evaluation.arrays_of_inputs(x) for x, _ in chosen.arrays(_BATCH)),
+        normalize=facts.normalize,
     )
 
 
@@ -87,7 +87,8 @@ def random_numbers(
     """
     batch = evaluation.fixed_batch(specs) or _BATCH
     steps = -(-_RANDOM_IMAGES // batch)
-    pixels = facts is not None and len(specs) == 1 and len(specs[0].shape) == 4  # noqa: PLR2004
+    prepared = None if facts is None else facts.preprocessing
+    pixels = prepared is not None and len(specs) == 1 and len(specs[0].shape) == 4  # noqa: PLR2004
     drawn = [replace(spec, dtype=np.dtype("uint8")) if pixels else spec for spec in specs]
     scales = _spread(model)
 
@@ -100,16 +101,12 @@ def random_numbers(
 
     def normalized() -> Iterator[Batch]:
         for (x,) in numbers():
-            yield (np.asarray(facts.preprocessing.normalize(x)),) if facts is not None else (x,)
+            yield (np.asarray(prepared.normalize(x)),) if prepared is not None else (x,)
 
     next(numbers())  # Raises the error about dynamic sizes now, before anything is written.
     batches = normalized if pixels and facts is not None and not facts.embedded else numbers
-    normalize = _embedded_normalization(facts) if pixels else None
+    normalize = facts.normalize if pixels and facts is not None else None
     return Inputs(RANDOM_NUMBERS, steps * batch, real=False, batches=batches, normalize=normalize)
-
-
-def _embedded_normalization(facts: models.ModelFacts | None) -> Callable[[Any], Any] | None:
-    return facts.preprocessing.normalize if facts is not None and facts.embedded else None
 
 
 def _spread(model: Any) -> list[np.float32]:
@@ -127,27 +124,19 @@ class OutputErrors:
         sqnr: 10 log₁₀ (Σ r² / Σ (r - x)²) over all outputs in dB, at most 200, where r is Keras's and x the file's;
             200 if both are equal, as when both are 0 throughout; `None` if they aren't finite, or r is 0 throughout and
             x isn't.
-        agreement: share of images with the same best class, 0 to 1; `None` for a model that is not a classifier.
+        agreement: share of images with the same best class, 0 to 1; `None` for a model that is not a classifier with
+            one output.
         keras_agreement: the same share between the Keras model and the float one; `None` without a float one.
+        outputs: each output by its task; empty for a classifier with one output, or if no tasks are known.
     """
 
     sqnr: float | None
     agreement: float | None
     keras_agreement: float | None
+    outputs: tuple[promises.OutputComparison, ...] = ()
 
 
-@dataclass
-class _Sums:
-    signal: float = 0.0
-    noise: float = 0.0
-    same: list[np.ndarray] = field(default_factory=list)
-    same_in_keras: list[np.ndarray] = field(default_factory=list)
-
-    def add(self, deployed: Batch, simulated: Batch) -> None:
-        for x, r in zip(deployed, simulated, strict=True):
-            wide = r.astype(np.float64)
-            self.signal += float(np.sum(wide**2))
-            self.noise += float(np.sum((wide - x.astype(np.float64)) ** 2))
+_FILE, _KERAS, _FLOAT = "file", "Keras", "float"
 
 
 def compare_outputs(
@@ -155,7 +144,7 @@ def compare_outputs(
     simulated: runtimes.Runtime,
     inputs: Inputs,
     baseline: runtimes.Runtime | None,
-    meaning: ScoreMeaning | None = None,
+    tasks: Sequence[OutputTask] = (),
 ) -> OutputErrors:
     """Run a file and its Keras model on all inputs.
 
@@ -164,7 +153,8 @@ def compare_outputs(
         simulated: its Keras model.
         inputs: what they are fed.
         baseline: the float Keras model, if it is known.
-        meaning: what the scores mean; `None` for models that aren't classifiers, whose classes aren't compared.
+        tasks: what each output says, in the order of the outputs; none for outputs of unknown meaning, of which only
+            the numbers are compared.
 
     Raises:
         DataError: If the inputs don't fit.
@@ -174,30 +164,33 @@ def compare_outputs(
         >>> from keras_qat.runtimes import KerasRuntime
         >>> runtime = KerasRuntime(keras.Sequential([keras.Input((3,)), keras.layers.Softmax()]))
         >>> inputs = Inputs("unit vectors", 3, real=False, batches=lambda: iter([(np.eye(3, dtype="float32"),)]))
-        >>> compare_outputs(runtime, runtime, inputs, None, "classes")
-        OutputErrors(sqnr=200.0, agreement=1.0, keras_agreement=None)
+        >>> compare_outputs(runtime, runtime, inputs, None, [OutputTask("scores", "classification", "classes")])
+        OutputErrors(sqnr=200.0, agreement=1.0, keras_agreement=None, outputs=())
     """
-    sums = _Sums()
+    pairs = _pairs(known=baseline is not None)
+    judges = [evaluation.JUDGES[task.kind](task, pairs) for task in tasks]
+    signal = noise = 0.0
     for batch in inputs.batches():
         normalized = inputs.for_keras(batch)
-        fed = (evaluation.convert(x, spec.dtype, spec.name) for x, spec in zip(batch, deployed.inputs, strict=True))
-        x, r = deployed.run(*fed), simulated.run(*normalized)
-        sums.add(x, r)
-        if meaning is not None:
-            best = graph.best_class(r[0], meaning)
-            sums.same.append(graph.best_class(x[0], meaning) == best)
-            if baseline is not None:
-                sums.same_in_keras.append(graph.best_class(baseline.run(*normalized)[0], meaning) == best)
-    return OutputErrors(_decibels(sums.signal, sums.noise), _share(sums.same), _share(sums.same_in_keras))
+        outputs = {_FILE: evaluation.run_batch(deployed, batch), _KERAS: evaluation.run_batch(simulated, normalized)}
+        if baseline is not None and judges:
+            outputs[_FLOAT] = evaluation.run_batch(baseline, normalized)
+        for x, r in zip(outputs[_FILE], outputs[_KERAS], strict=True):
+            wide = r.astype(np.float64)
+            signal += float(np.sum(wide**2))
+            noise += float(np.sum((wide - x.astype(np.float64)) ** 2))
+        for i, judge in enumerate(judges):
+            judge.add({name: made[i] for name, made in outputs.items()}, None)
+    compared = tuple(promises.OutputComparison(*(judge.scores(*pair) for pair in pairs)) for judge in judges)
+    sqnr = evaluation.decibels(signal, noise)
+    if [task.kind for task in tasks] != ["classification"]:
+        return OutputErrors(sqnr, None, None, compared)
+    ((one,),) = [compared]
+    kept = None if one.keras_and_float is None else one.keras_and_float.value("agreement")
+    return OutputErrors(sqnr, one.deployed.value("agreement"), kept)
 
 
-def _decibels(signal: float, noise: float) -> float | None:
-    if noise == 0:
-        return _EQUAL_DB
-    if not (np.isfinite(noise) and signal > 0):
-        return None
-    return min(10 * float(np.log10(signal / noise)), _EQUAL_DB)
-
-
-def _share(same: list[np.ndarray]) -> float | None:
-    return float(np.mean(np.concatenate(same))) if same else None
+def _pairs(*, known: bool) -> list[tuple[str, str | None]]:
+    """What is compared, in the order of the fields of `OutputComparison`."""
+    with_float = [(_FILE, _FLOAT), (_KERAS, _FLOAT)] if known else []
+    return [(_FILE, _KERAS), *with_float]

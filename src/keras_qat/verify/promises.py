@@ -1,9 +1,13 @@
-"""Does a file keep what is promised? It computes what was simulated, tensor by tensor and class by class."""
+"""Does a file keep what is promised? It computes what was simulated, tensor by tensor and output by output."""
 
-from collections.abc import Iterable
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 
 from scipy.stats import binomtest
 
+from keras_qat.evaluation import OutputScores
+from keras_qat.types import TaskKind
 from keras_qat.verify.numbers import TensorError
 
 MIN_SIMULATION_AGREEMENT = 0.995
@@ -19,6 +23,12 @@ ATTACH = "Report it with the .onnx file, its .keras model and what `keras-qat ve
 
 _SIGNIFICANCE = 0.01
 """A run fails if its misses have less than this probability at the promised share."""
+
+MIN_SIMULATION_SQNR = 25.0
+MAX_EXTRA_ERROR = 0.1
+"""Numbers of a file should be at least so many dB from the simulation's. If quantization itself costs more, the two
+drift apart by about half of that (docs/architecture.md). Then the file's error against the float model may be larger
+than the simulation's by at most this share."""
 
 MAX_TENSOR_STEPS = 1.0
 """The largest error of a tensor whose inputs are equal: a number next to a border may be rounded the other way."""
@@ -88,6 +98,97 @@ def class_miss(name: str, agreement: float, images: int, keras_agreement: float 
         "promised. Don't deploy it before more images (--validation-images, or --images of verify) say otherwise: if "
         f"the tensors are right one by one, these are images whose best classes nearly tie. {ATTACH}"
     )
+
+
+@dataclass(frozen=True)
+class OutputComparison:
+    """One output of a file, of its Keras model, and of the float Keras model.
+
+    Args:
+        deployed: the file against its own Keras model.
+        file_and_float: the file against the float model; `None` if that is unknown.
+        keras_and_float: its own Keras model against the float model; `None` likewise.
+    """
+
+    deployed: OutputScores
+    file_and_float: OutputScores | None = None
+    keras_and_float: OutputScores | None = None
+
+
+def output_miss(name: str, outputs: Iterable[OutputComparison]) -> str | None:
+    """Why an output of a file isn't that of its Keras model, by its task; `None` if all are, as far as is promised.
+
+    Nothing is promised without the float model, which tells how far two right runs of a quantized network drift apart.
+
+    Args:
+        name: what the message calls the file.
+        outputs: the outputs.
+
+    Example:
+        >>> from keras_qat.evaluation import Figure
+        >>> scores = OutputScores("box", "regression", 10, {"sqnr": Figure(31.0)})
+        >>> output_miss("PTQ", [OutputComparison(scores, scores, scores)])
+    """
+    misses = (_MISSES[one.deployed.kind](name, one) for one in outputs)
+    return next((miss for miss in misses if miss is not None), None)
+
+
+def _class_output_miss(name: str, one: OutputComparison) -> str | None:
+    if one.keras_and_float is None:
+        return None
+    agreement, kept = one.deployed.value("agreement"), one.keras_and_float.value("agreement")
+    named = f"{name} ({one.deployed.output})"
+    return None if agreement is None else class_miss(named, agreement, one.deployed.images, kept)
+
+
+def _position_miss(name: str, one: OutputComparison) -> str | None:
+    """Positions of an image depend on each other, so the test is that of the mean over images: its 95% interval."""
+    found, kept = one.deployed.figures.get("agreement"), None
+    if one.keras_and_float is not None:
+        kept = one.keras_and_float.value("agreement")
+    if found is None or found.value is None or kept is None:
+        return None
+    promised = min(MIN_SIMULATION_AGREEMENT, kept)
+    if max(found.value, found.high or 0.0) >= promised:
+        return None
+    return (
+        f"The deployed {name} file doesn't give the classes that were simulated at the output {one.deployed.output!r}. "
+        f"Received: the same class at {100 * found.value:.2f}% of the positions of {one.deployed.images} samples; at "
+        f"least {100 * promised:.1f}% was promised. Don't deploy it before more samples (--validation-images, or "
+        f"--images of verify) say otherwise. {ATTACH}"
+    )
+
+
+def _number_miss(name: str, one: OutputComparison) -> str | None:
+    if one.keras_and_float is None or one.file_and_float is None:
+        return None
+    sqnr = one.deployed.value("sqnr")
+    after, before = one.file_and_float.value("sqnr"), one.keras_and_float.value("sqnr")
+    if sqnr is not None and sqnr >= MIN_SIMULATION_SQNR:
+        return None
+    # Where the Keras models themselves give no finite numbers, there is nothing to compare.
+    if before is None or (after is not None and after >= before - 20 * math.log10(1 + MAX_EXTRA_ERROR)):
+        return None
+    received = (
+        "numbers that aren't finite"
+        if sqnr is None or after is None
+        else (
+            f"{sqnr:.1f} dB of SQNR against the simulation, and against the float model {after:.1f} dB, where the "
+            f"simulation has {before:.1f}"
+        )
+    )
+    return (
+        f"The deployed {name} file doesn't compute the numbers that were simulated at the output "
+        f"{one.deployed.output!r}. Received: {received}; at least {MIN_SIMULATION_SQNR:.0f} dB was promised, or an "
+        f"error at most {MAX_EXTRA_ERROR:.0%} larger than the simulation's. Don't deploy it. {ATTACH}"
+    )
+
+
+_MISSES: Mapping[TaskKind, Callable[[str, OutputComparison], str | None]] = {
+    "classification": _class_output_miss,
+    "segmentation": _position_miss,
+    "regression": _number_miss,
+}
 
 
 def score_miss(name: str, sqnr: float | None, *, half: bool = False) -> str | None:

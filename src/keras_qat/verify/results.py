@@ -1,13 +1,14 @@
 """The results of a verification, and their table for the terminal."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
-from keras_qat.types import Precision
+from keras_qat.evaluation import OutputScores
+from keras_qat.types import Precision, TaskKind
 from keras_qat.verify.deployed import Mismatch
 from keras_qat.verify.numbers import TensorError
 
@@ -35,6 +36,7 @@ class FileCheck:
         images: number of images, or of rows of random numbers.
         miss: the first promise that the file does not keep, in words; `None` for a right file.
         held: whether anything is promised of the file.
+        outputs: each output against the Keras model's, by its task; empty for a classifier with one output.
     """
 
     name: str
@@ -51,6 +53,7 @@ class FileCheck:
     images: int
     miss: str | None
     held: bool = True
+    outputs: tuple[OutputScores, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -64,7 +67,8 @@ class FileCheck:
 
     def to_dict(self) -> dict[str, Any]:
         """The result as JSON can hold it."""
-        return {**asdict(self), "tensors": [error.to_dict() for error in self.tensors], "ok": self.ok}
+        value = {**asdict(self), "tensors": [error.to_dict() for error in self.tensors], "ok": self.ok}
+        return {name: it for name, it in value.items() if it or name != "outputs"}
 
 
 @dataclass(frozen=True)
@@ -98,11 +102,14 @@ def verification_table(verification: Verification) -> Table:
     """
     notes = Text("\n".join(filter(None, _notes(verification))))
     table = Table(title="Files against their Keras models", caption=notes, caption_justify="left")
+    columns = [
+        pair for pair in _COLUMNS if pair[0] != _SAME_CLASS or not any(file.outputs for file in verification.files)
+    ]
     table.add_column("File", overflow="fold")
-    for name, _ in _COLUMNS:
+    for name, _ in columns:
         table.add_column(name, justify="right", overflow="fold")
     for file in verification.files:
-        table.add_row(Text(file.name), *(Text(cell(file)) for _, cell in _COLUMNS))
+        table.add_row(Text(file.name), *(Text(cell(file)) for _, cell in columns))
     return table
 
 
@@ -116,7 +123,32 @@ def describe_proof(file: FileCheck, inputs: str) -> list[str]:
     )
     outputs = f"Outputs against the Keras model's, on {file.images} x {inputs}: {sqnr}{equal}."
     verdict = "The file computes what the model computes." if file.held and file.ok else ""
-    return [line for line in (tensors, outputs, verdict) if line]
+    each = f"By output: {_each(file)}." if file.outputs else ""
+    return [line for line in (tensors, outputs, each, verdict) if line]
+
+
+def _each(file: FileCheck) -> str:
+    return "; ".join(f"{scores.output}: {_APART[scores.kind](scores)}" for scores in file.outputs)
+
+
+def _equal_share(scores: OutputScores) -> str:
+    share = scores.value("agreement")
+    return "no class" if share is None else f"the same class on {100 * share:.2f}%"
+
+
+def _distance(scores: OutputScores) -> str:
+    sqnr, largest = scores.value("sqnr"), scores.value("largest_error")
+    if sqnr is None or largest is None:
+        return "numbers that aren't finite, or all 0 in the model"
+    return f"an SQNR of {sqnr:.1f} dB, largest error {largest:.3g}"
+
+
+_APART: Mapping[TaskKind, Callable[[OutputScores], str]] = {
+    "classification": _equal_share,
+    "segmentation": lambda scores: f"{_equal_share(scores)} of the positions",
+    "regression": _distance,
+}
+"""How far an output is from the Keras model's."""
 
 
 def _worst(error: TensorError) -> str:
@@ -132,12 +164,14 @@ def _edges(file: FileCheck) -> str:
     return f"{len(file.findings)} wrong" if file.findings else f"{file.edges} ok"
 
 
+_SAME_CLASS = "Same class"
+
 _COLUMNS: tuple[tuple[str, Callable[[FileCheck], str]], ...] = (
     ("Q/DQ pairs", lambda file: str(file.pairs)),
     ("Edges", _edges),
     ("Steps off", lambda file: _NONE if file.worst is None else f"{file.worst.worst:.2g}"),
     ("Numbers off", lambda file: _NONE if file.worst is None else f"{100 * file.worst.differing:.2g}%"),
-    ("Same class", lambda file: _NONE if file.agreement is None else f"{100 * file.agreement:.2f}%"),
+    (_SAME_CLASS, lambda file: _NONE if file.agreement is None else f"{100 * file.agreement:.2f}%"),
     ("SQNR (dB)", lambda file: _NONE if file.sqnr is None else f"{file.sqnr:.1f}"),
     ("", lambda file: "ok" if file.ok else "missed"),
 )
@@ -146,8 +180,11 @@ _COLUMNS: tuple[tuple[str, Callable[[FileCheck], str]], ...] = (
 def _notes(verification: Verification) -> tuple[str, ...]:
     images = max((file.images for file in verification.files), default=0)
     worst = ", ".join(f"{file.worst.tensor} ({file.name})" for file in verification.files if file.worst is not None)
+    by_output = [f"{file.name}: {_each(file)}." for file in verification.files if file.outputs]
+    end_to_end = "SQNR" if by_output else f"{_SAME_CLASS}, SQNR"
     return (
         f"Compared in ONNX Runtime on {images} x {verification.inputs}. Edges: those of the placement.",
         f"Off: at the worst tensor, given the same integers before it: {worst}." if worst else "",
-        "Same class, SQNR: end to end, where two right engines drift apart (docs/architecture.md).",
+        f"{end_to_end}: end to end, where two right engines drift apart (docs/architecture.md).",
+        *by_output,
     )

@@ -6,11 +6,14 @@ from typing import Any
 
 from keras_qat.report.in_words import Accuracy, accuracies
 from keras_qat.report.record import Record, Row
+from keras_qat.report.task_words import Interval, Intervals, task_intervals
 from keras_qat.text import size_text, size_unit
+
+_TOP_1 = "Top-1, %"
 
 _PANELS = (
     ("Loss", 1, (("training", "train_loss"), ("selection", "selection_loss"))),
-    ("Top-1, %", 100, (("training", "train_accuracy"), ("selection", "selection_accuracy"))),
+    (_TOP_1, 100, (("training", "train_accuracy"), ("selection", "selection_accuracy"))),
     ("Agreement with float, %", 100, (("selection", "selection_agreement"),)),
     ("Learning rate", 1, (("training", "learning_rate"),)),
 )
@@ -42,13 +45,19 @@ def db_text(value: float | None) -> str:
     return f"{value:.1f} dB".replace("inf", "∞").replace("-", "−")
 
 
-def accuracy_figure(record: Record) -> dict[str, Any] | None:
-    """A point and its interval for each row, in Keras and deployed, in percent; `None` without labels."""
+def accuracy_figures(record: Record) -> list[dict[str, Any]]:
+    """Points with their intervals for each row, in Keras and deployed; a figure for each output.
+
+    A classifier with one output has one figure of its top-1 in percent; none without labels. Other outputs have one
+    of what they are judged by, or of how close they are to the float model.
+    """
+    if record.tasks:
+        return [_intervals_figure(one, record) for one in task_intervals(record)]
     points = [_point(accuracy) for accuracy in accuracies(record)]
     if not points:
-        return None
+        return []
     alt = f"Top-1 with 95% intervals of {record.images} images. {_texts(points)}"
-    return {"points": points, "alt": alt}
+    return [{"title": "Top-1, %, with 95% intervals", "points": points, "alt": alt}]
 
 
 def _point(accuracy: Accuracy) -> dict[str, Any]:
@@ -64,6 +73,25 @@ def _point(accuracy: Accuracy) -> dict[str, Any]:
     }
 
 
+def _intervals_figure(intervals: Intervals, record: Record) -> dict[str, Any]:
+    points = [_task_point(one, intervals.scale) for one in intervals.rows]
+    alt = f"{intervals.title}, of {record.images} samples. {_texts(points)}"
+    return {"title": intervals.title, "points": points, "alt": alt}
+
+
+def _task_point(one: Interval, scale: float) -> dict[str, Any]:
+    value, low, high = one.figure.value, one.figure.low, one.figure.high
+    return {
+        "variant": one.variant,
+        "where": one.where,
+        "value": scale * (value or 0.0),
+        "low": scale * ((value or 0.0) if low is None else low),
+        "high": scale * ((value or 0.0) if high is None else high),
+        "label": one.label,
+        "text": f"{one.variant} {one.where}: {one.text}",
+    }
+
+
 def latency_figure(record: Record, where: str) -> dict[str, Any]:
     """A bar for each row up to the median, a whisker up to the 90th percentile, in milliseconds.
 
@@ -76,7 +104,9 @@ def latency_figure(record: Record, where: str) -> dict[str, Any]:
         latency = {"Keras": row.keras_latency, "deployed": row.deployed_latency}[where]
         text = f"{row.name}: median {latency.median_ms:.2f} ms, p90 {latency.p90_ms:.2f} ms"
         bars.append(_bar(row, latency.median_ms, f"{latency.median_ms:.1f} ms", text) | {"p90": latency.p90_ms})
-    return {"bars": bars, "alt": f"Latency of one image, {where}. {_texts(bars)}"}
+    batch = record.rows[0].deployed_latency.batch
+    run = "one image" if batch == 1 else f"a batch of {batch}"
+    return {"bars": bars, "alt": f"Latency of {run}, {where}. {_texts(bars)}"}
 
 
 def size_figure(record: Record) -> dict[str, Any]:
@@ -99,9 +129,14 @@ def training_figure(record: Record) -> dict[str, Any] | None:
     """The curves of fine-tuning by epoch; `None` without epochs."""
     if not record.history:
         return None
-    panels = [_panel(title, factor, series, record) for title, factor, series in _PANELS]
+    panels = [_panel(_of_task(title, record), factor, series, record) for title, factor, series in _PANELS]
     shown = [panel for panel in panels if panel["points"]]
     return {"panels": [{**panel, "alt": _alt(panel, record.best_epoch)} for panel in shown], "best": record.best_epoch}
+
+
+def _of_task(title: str, record: Record) -> str:
+    """The title of a panel: what training calls accuracy is top-1 for a classifier alone."""
+    return "Accuracy, %" if record.tasks and title == _TOP_1 else title
 
 
 def best_epoch_note(record: Record) -> str:

@@ -11,14 +11,15 @@ import re
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
+from itertools import groupby
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from keras_qat._version import __version__
 from keras_qat.report.diagnosis_text import HEADER, rule_text
-from keras_qat.report.page.view import run_view
+from keras_qat.report.page.view import RunView, run_view
 from keras_qat.report.record import RunFiles
-from keras_qat.report.tables import COLUMNS
+from keras_qat.report.task_tables import ResultTable
 
 _LIBRARIES = {
     "d3": "vendor/d3/d3.min.js",
@@ -42,7 +43,7 @@ def render(runs: Sequence[RunFiles]) -> str:
     template = _templates().get_template("page.html.jinja")
     return template.render(
         runs=views,
-        columns=[name for name, _ in COLUMNS],
+        overview=_overview(views),
         layer_columns=HEADER,
         data=[view.data for view in views],
         rule_text=rule_text,
@@ -51,6 +52,12 @@ def render(runs: Sequence[RunFiles]) -> str:
         policy=policy(),
         version=__version__,
     )
+
+
+def _overview(views: Sequence[RunView]) -> list[tuple[tuple[str, ...], list[tuple[RunView, ResultTable]]]]:
+    """The tables of all runs in order: (headings, (run, table) of each); neighbours with the same headings together."""
+    tables = ((view, table) for view in views for table in view.tables)
+    return [(columns, list(alike)) for columns, alike in groupby(tables, lambda pair: pair[1].columns)]
 
 
 def _templates() -> Environment:

@@ -4,11 +4,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from keras_qat.evaluation import Advice
+from keras_qat.report.cell_text import percent_text
 from keras_qat.report.diagnosis_text import DiagnosisFile, grouped_advice
-from keras_qat.report.in_words import KeyFigure, accuracies, interval_text, key_figures, percent_text, verdict
+from keras_qat.report.in_words import KeyFigure, accuracies, interval_text, key_figures, verdict
 from keras_qat.report.page import figures, graph
-from keras_qat.report.record import RunFiles, chosen_row, environment_facts, setting_facts
-from keras_qat.report.tables import COLUMNS, footnotes, title
+from keras_qat.report.record import Record, RunFiles, chosen_row, environment_facts, setting_facts
+from keras_qat.report.tables import footnotes, result_tables, title
+from keras_qat.report.task_tables import ResultTable
+from keras_qat.report.task_words import task_intervals
 
 
 @dataclass(frozen=True)
@@ -41,8 +44,9 @@ class RunView:
         title: one line.
         verdict: sentences.
         key_figures: the numbers to see first.
-        table: the cells of each row of the results table.
-        intervals: (variant, where, top-1, its 95% interval).
+        tables: the results.
+        intervals: of each chart of accuracy: its headings, then (variant, where, …) of its points.
+        wilson: whether the intervals are Wilson's, of a classifier's shares.
         layers: the diagnosis of each variant that has one.
         first_tensor: the tensor that the explorer shows first, the worst; empty without a diagnosis.
         notes: {section: why it is empty, or what its marks mean}.
@@ -55,8 +59,9 @@ class RunView:
     title: str
     verdict: tuple[str, ...]
     key_figures: tuple[KeyFigure, ...]
-    table: tuple[tuple[str, ...], ...]
-    intervals: tuple[tuple[str, ...], ...]
+    tables: tuple[ResultTable, ...]
+    intervals: tuple[tuple[tuple[str, ...], ...], ...]
+    wilson: bool
     layers: tuple[LayersView, ...]
     first_tensor: str
     notes: dict[str, str]
@@ -77,7 +82,7 @@ def run_view(files: RunFiles, key: str) -> RunView:
     diagnosed = None if chosen is None else files.diagnoses.get(chosen.name)
     layers = tuple(_layers(variant, file, files) for variant, file in files.diagnoses.items())
     drawings = {
-        "accuracy": figures.accuracy_figure(record),
+        "accuracy": figures.accuracy_figures(record),
         "deployed": figures.latency_figure(record, "deployed"),
         "keras": figures.latency_figure(record, "Keras"),
         "size": figures.size_figure(record),
@@ -93,11 +98,9 @@ def run_view(files: RunFiles, key: str) -> RunView:
         title=title(record),
         verdict=verdict(record, None if diagnosed is None else diagnosed.diagnosis),
         key_figures=key_figures(record),
-        table=tuple(tuple(cell(row) for _, cell in COLUMNS) for row in record.rows),
-        intervals=tuple(
-            (accuracy.variant, accuracy.where, percent_text(accuracy.top1.value), interval_text(accuracy.top1))
-            for accuracy in accuracies(record)
-        ),
+        tables=result_tables(record),
+        intervals=_intervals(record),
+        wilson=not record.tasks,
         layers=layers,
         first_tensor=next((row.tensor for view in layers for row in view.worst if row.tensor is not None), ""),
         notes=_notes(files, drawings),
@@ -109,6 +112,20 @@ def run_view(files: RunFiles, key: str) -> RunView:
         footnotes=footnotes(record),
         data={"key": key, **drawings},
     )
+
+
+def _intervals(record: Record) -> tuple[tuple[tuple[str, ...], ...], ...]:
+    """The numbers of each chart of accuracy, as a table: headings, then rows."""
+    if record.tasks:
+        return tuple(
+            (("", "in", one.title), *((row.variant, row.where, row.text) for row in one.rows))
+            for one in task_intervals(record)
+        )
+    rows = tuple(
+        (accuracy.variant, accuracy.where, percent_text(accuracy.top1.value), interval_text(accuracy.top1))
+        for accuracy in accuracies(record)
+    )
+    return ((("", "in", "top-1", "95% interval"), *rows),) if rows else ()
 
 
 def _layers(variant: str, file: DiagnosisFile, files: RunFiles) -> LayersView:

@@ -23,7 +23,7 @@ report.start = (article, data) => {
     report.drawLayers(chart("layers"), data.layers.find((it) => it.variant === variant()), choose);
   };
   const draw = () => {
-    if (data.accuracy) report.drawAccuracy(chart("accuracy"), data.accuracy);
+    article.querySelectorAll('[data-chart="accuracy"]').forEach((place, i) => report.drawAccuracy(place, data.accuracy[i]));
     for (const name of ["deployed", "keras", "size"]) report.drawBars(chart(name), data[name]);
     drawLayers();
     drawTensor();
