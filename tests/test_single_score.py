@@ -27,7 +27,7 @@ from keras_qat.graph import best_class, per_class, score_meaning
 from keras_qat.models import ModelFacts, read_model_facts
 from keras_qat.run import Settings, VerificationSettings, check_gates, run, verify_files
 from keras_qat.training import Distillation, Recipe, fine_tune, require_probabilities
-from keras_qat.training.distiller import distillation_loss, labels_loss
+from keras_qat.training.losses import distillation_loss, labels_loss
 from keras_qat.types import ScoreMeaning
 
 layers = keras.layers

@@ -11,7 +11,7 @@ import tensorflow as tf
 from keras_qat import Ranges, apply_placement, calibrate, plan, trace
 from keras_qat.errors import UnsupportedModelError, UserError
 from keras_qat.training import Distillation, Distiller, Recipe, fine_tune
-from keras_qat.training.distiller import distillation_loss, labels_loss
+from keras_qat.training.losses import distillation_loss, labels_loss
 
 LABELS = np.array([0, 1, 2, 0, 1, 2, 2, 1])
 IMAGES = np.random.default_rng(0).normal(0, 1, (8, 6, 6, 1)).astype("float32")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_qat.training.distiller import distillation_loss, feature_loss, labels_loss
+from keras_qat.training.losses import distillation_loss, feature_loss, labels_loss
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

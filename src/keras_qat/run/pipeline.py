@@ -118,8 +118,7 @@ def _require_trainable(model: Any, data: Splits, settings: Settings) -> None:
         return
     if not data.train.labelled:
         training.require_label_free(settings.recipe)
-    images, _ = next(data.selection.arrays(EVALUATION_BATCH))
-    training.require_probabilities(model, images)
+    training.require_trainable(model, settings.recipe, class_labels=data.train.labelled)
 
 
 def _calibration_images(train: ImageSet, settings: Settings) -> ImageSet:
