@@ -65,8 +65,8 @@ def split_batch(batch: Any, inputs: int) -> tuple[Any, Any, Any]:
         raise DataError(f"A batch is empty. Received: {batch!r}. Give arrays of images, or (images, labels).")
     if isinstance(batch, list) and inputs > 1 and not isinstance(batch[0], tuple | list | Mapping):
         return batch, None, None
-    x, y, weights, *_ = (*batch, None, None)
-    return x, y, weights
+    parts = [*batch, None, None]
+    return parts[0], parts[1], parts[2]
 
 
 def in_order(x: Any, model: Any) -> list[Any]:

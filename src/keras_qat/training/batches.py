@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_qat.errors import DataError, UserError
 from keras_qat.training.labels import labels_missing, require_label_free, require_labels
-from keras_qat.training.objectives import Objective, Outputs, Wishes, finite_outputs, read_model_outputs, settle
+from keras_qat.training.objectives import Objective, Wishes, finite_outputs, read_model_outputs, settle
 from keras_qat.training.recipe import Recipe
 from keras_qat.training.streams import Form, Stream, count_steps, first_batch, open_stream
 
@@ -135,7 +135,7 @@ def _called(data: Any, *epoch: int) -> Any:
             pass
         return data(*arguments)
     raise UserError(
-        f"A function that gives training data takes the epoch, or nothing, and one that gives selection data nothing. "
+        "A function that gives training data takes the epoch, or nothing, and one that gives selection data nothing. "
         f"Received: {data!r} with {inspect.signature(data)}. Use `lambda epoch: …`, or `lambda: …`."
     )
 
@@ -158,7 +158,7 @@ def _few(x: list[np.ndarray], model: keras.Model) -> Any:
 
 
 def _label_type(objective: Objective, labels: np.ndarray | None) -> str:
-    """The type in which the labels of an output reach the loss: that of the first batch for a loss of the user's own."""
+    """The type in which labels reach the loss: with a loss of the user's own, that of the first batch."""
     if labels is None:
         return "int32"
     if objective.loss is None:

@@ -70,11 +70,10 @@ def fine_tune(
     distance from the teacher's outputs, that from the labels, or a mixture (see `Distillation`). Both are means over
     the outputs:
 
-    | output | distance from the teacher | from the labels, without a `loss` of your own |
-    | --- | --- | --- |
-    | classes, of the images or of their positions: a softmax, a single sigmoid, or logits that `tasks` or integer labels take for classes | Kullback-Leibler divergence | cross-entropy |
-    | several independent sigmoids | the sum of their divergences | mean squared error |
-    | any other numbers | ‖t - s‖² / ‖t‖² | mean squared error |
+    - Classes, of the images or of their positions (a softmax, a single sigmoid, or logits, see `tasks`): the
+      Kullback-Leibler divergence from the teacher, the cross-entropy with the labels.
+    - Several sigmoids that are independent of each other: the sum of their divergences, the mean squared error.
+    - Any other numbers: ‖t - s‖² / ‖t‖² of the teacher's outputs t and the model's s, the mean squared error.
 
     Args:
         model: a model of any inputs and outputs. It isn't changed.
@@ -95,8 +94,9 @@ def fine_tune(
             report accuracy on this data.
         recipe: the settings.
         teacher: the float model that `model` was made from; required if the recipe distills. It isn't changed.
-        tasks: what each output says, in flattened order. By default it is read from the model: a linear last layer gives
-            the logits of classes if the labels are integers, one for each image or position, and numbers otherwise.
+        tasks: what each output says, in flattened order. By default it is read from the model: a linear last layer
+            gives the logits of classes if the labels are integers, one for each image or position, and numbers
+            otherwise.
         loss: a loss of your own for the labels: one of Keras, its name or a function of (labels, outputs); for several
             outputs one for all, a list, or a dictionary by output. The labels may then be anything that it takes.
         metrics: metrics of your own for the labels, a list; for several outputs a list or dictionary of such lists. The

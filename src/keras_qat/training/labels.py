@@ -1,7 +1,6 @@
 """Whether the labels of a batch are missing, and whether they fit what an output says."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -101,13 +100,9 @@ def _require_classes(objective: Objective, labels: np.ndarray, what: str, datase
         else "one an image"
     )
     raise UserError(
-        f"The labels of the {what} must be integers from 0 to {classes - 1}, {each}. Received: {received}"
-        f"{_output(objective, positions)}. Convert them {where}: {how}."
+        f"The labels of the {what} must be integers from 0 to {classes - 1}, {each}. Received: {received}. "
+        f"Convert them {where}: {how}."
     )
-
-
-def _output(objective: Objective, positions: Sequence[int | None]) -> str:
-    return f" for the output {objective.name!r}" if positions else ""
 
 
 def _require_numbers(objective: Objective, labels: np.ndarray, what: str, _dataset: bool) -> None:
@@ -116,8 +111,8 @@ def _require_numbers(objective: Objective, labels: np.ndarray, what: str, _datas
     if labels.dtype.kind not in "biuf" or not _fits(labels.shape[1:], shape, column):
         raise UserError(
             f"The labels of the {what} must be numbers of the shape of the output {objective.name!r}, (batch, "
-            f"{_listed(shape)}). Received: {labels.dtype} of shape {labels.shape}. Give such labels, or a `loss` of your "
-            "own that compares these; if the output gives classes, say so by `tasks`."
+            f"{_listed(shape)}). Received: {labels.dtype} of shape {labels.shape}. Give such labels, or a `loss` of "
+            "your own that compares these; if the output gives classes, say so by `tasks`."
         )
     if labels.dtype.kind == "f" and not np.isfinite(labels).all():
         raise DataError(

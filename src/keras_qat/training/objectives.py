@@ -152,8 +152,8 @@ class Outputs:
             unknown = [name for name in given if name not in self.positions]
             if unknown:
                 raise UserError(
-                    f"The {what} name an output that the model doesn't have. Received: {', '.join(map(repr, unknown))}. "
-                    f"The outputs are {self._listed}."
+                    f"The {what} name an output that the model doesn't have. Received: "
+                    f"{', '.join(map(repr, unknown))}. The outputs are {self._listed}."
                 )
             found: list[Any] = [None] * len(self.names)
             for name, value in given.items():
@@ -161,8 +161,8 @@ class Outputs:
             return found
         if len(given) != len(self.names):
             raise UserError(
-                f"The {what} must be given for each of the {len(self.names)} outputs. Received: {len(given)}. Give them "
-                f"as a tuple in the order {self._listed}, or as a dictionary by these names."
+                f"The {what} must be given for each of the {len(self.names)} outputs. Received: {len(given)}. Give "
+                f"them as a tuple in the order {self._listed}, or as a dictionary by these names."
             )
         return list(given)
 
@@ -209,8 +209,8 @@ def read_model_outputs(model: keras.Model, teacher: keras.Model | None, wishes: 
             )
     if wishes.tasks is not None and len(wishes.tasks) != len(names):
         raise UserError(
-            f"`tasks` must hold a task for each of the {len(names)} outputs. Received: {len(wishes.tasks)}. The outputs "
-            f"are {', '.join(map(repr, names))}."
+            f"`tasks` must hold a task for each of the {len(names)} outputs. Received: {len(wishes.tasks)}. The "
+            f"outputs are {', '.join(map(repr, names))}."
         )
     # The float model, the quantized one and Keras may each name an output in its own way.
     named = [names, taught.graph.outputs, _keys(model.output), *([getattr(model, "output_names", ())])]
@@ -237,7 +237,7 @@ def require_trainable(
         model: the model to train, or the float model that it will be made of.
         recipe: the settings.
         tasks: a task for each output, in flattened order; read from the model if `None`.
-        class_labels: whether the labels are numbers of classes, one an image, which makes logits of a linear last layer.
+        class_labels: whether the labels are numbers of classes, one an image: a linear last layer gives logits then.
 
     Raises:
         UserError: If an output has no gradient, there are more or fewer tasks than outputs, or a setting of the recipe
@@ -297,9 +297,7 @@ def settle(
             _reading(traced, i, task, rows[i])
             for traced, rows in zip((outputs.model, outputs.teacher), numbers, strict=False)
         ]
-        student, teacher = readings[0], readings[-1]
-        if student != teacher and {student, teacher} & {"numbers", "independent"}:
-            student = teacher = "numbers"
+        student, teacher = _agreed(readings)
         shape = outputs.model.shape(outputs.names[i])
         objectives.append(
             Objective(outputs.names[i], shape, task, student, teacher, labels[i] is not None, own[i], metrics[i])
@@ -320,13 +318,20 @@ def read_objectives(model: keras.Model, teacher: keras.Model | None = None) -> t
     taught = traced if teacher is None else trace(teacher)
     objectives = []
     for name, other, task in zip(traced.graph.outputs, taught.graph.outputs, read_tasks(traced), strict=True):
-        readings = [
+        readings: list[Reading] = [
             _READINGS.get((task.scores, output_activation(each, output)), "numbers")
             for each, output in ((traced, name), (taught, other))
         ]
-        student, target = readings if "numbers" not in readings else ("numbers", "numbers")
+        student, target = _agreed(readings)
         objectives.append(Objective(name, traced.shape(name), task, student, target, labelled=True))
     return tuple(objectives)
+
+
+def _agreed(readings: Sequence[Reading]) -> tuple[Reading, Reading]:
+    """How the student's and the teacher's numbers are compared: as numbers, where only one of them gives classes."""
+    student, teacher = readings[0], readings[-1]
+    apart = student != teacher and {student, teacher} & {"numbers", "independent"}
+    return ("numbers", "numbers") if apart else (student, teacher)
 
 
 def _task(traced: Trace, index: int, given: tuple[OutputTask, ...] | None, rows: np.ndarray, labels: Any) -> OutputTask:
@@ -388,14 +393,14 @@ def _own_losses(outputs: Outputs, loss: Any) -> list[Any]:
         given = outputs.by_output(loss, "losses")
     else:
         given = [loss] * len(outputs.names)
-    for one in given:
-        try:
+    try:
+        for one in given:
             keras.losses.get(one)
-        except (ValueError, TypeError) as error:
-            raise UserError(
-                f"`loss` must be a loss of Keras, its name or a function of (labels, outputs). Received: {one!r}. "
-                "Give one for all outputs, or a list or dictionary by output."
-            ) from error
+    except (ValueError, TypeError) as error:
+        raise UserError(
+            f"`loss` must be a loss of Keras, its name or a function of (labels, outputs). Received: {loss!r}. Give "
+            "one for all outputs, or a list or dictionary by output."
+        ) from error
     return given
 
 
@@ -430,9 +435,8 @@ def _require_labels_for(objectives: Sequence[Objective], wishes: Wishes, recipe:
                 f"The output {objective.name!r} has a loss or metrics of its own, and no labels to compare. Received: "
                 "no labels, or -1 for each. Give labels, or leave the loss and the metrics out."
             )
-    if any(objective.labelled for objective in objectives):
-        if recipe.monitor == "accuracy" and not any(o.labelled and o.task.scores for o in objectives):
-            raise UserError(
-                "`monitor='accuracy'` needs labels of an output of classes. Received: labels of other outputs only. "
-                "Give them, or choose the epoch by the loss, `monitor='loss'`."
-            )
+    if recipe.monitor == "accuracy" and not any(o.labelled and o.task.scores for o in objectives):
+        raise UserError(
+            "`monitor='accuracy'` needs labels of an output of classes. Received: labels of other outputs only. Give "
+            "them, or choose the epoch by the loss, `monitor='loss'`."
+        )

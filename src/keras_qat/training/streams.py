@@ -313,7 +313,7 @@ def _required(labels: Any, objective: Objective, images: int, what: str) -> np.n
     if array is None or array.ndim == 0 or len(array) != images:
         received = "none" if array is None else f"labels of shape {array.shape}"
         raise DataError(
-            f"A batch of the {what} needs a label for each image, for the output {objective.name!r}. Received: {received} "
-            f"for {images} images. Give as many in each batch."
+            f"A batch of the {what} needs a label for each image, for the output {objective.name!r}. Received: "
+            f"{received} for {images} images. Give as many in each batch."
         )
     return array
