@@ -179,7 +179,7 @@ class Outputs:
             UserError: If the labels are of unknown outputs, or of more or fewer than the model has.
         """
         several = len(self.names) > 1
-        one_array = isinstance(y, list | tuple) and len(y) == 1 and len(getattr(y[0], "shape", ())) > 0
+        one_array = isinstance(y, list | tuple) and len(y) == 1 and (y[0] is None or bool(getattr(y[0], "shape", ())))
         if isinstance(y, Mapping) or one_array or (several and isinstance(y, list | tuple)):
             return self.by_output(y, "labels")
         return [None] * len(self.names) if several or y is None else [y]
@@ -213,19 +213,13 @@ def read_model_outputs(model: keras.Model, teacher: keras.Model | None, wishes: 
             f"outputs are {', '.join(map(repr, names))}."
         )
     # The float model, the quantized one and Keras may each name an output in its own way.
-    named = [names, taught.graph.outputs, _keys(model.output), *([getattr(model, "output_names", ())])]
-    if wishes.tasks is not None:
-        named.append(tuple(task.output for task in wishes.tasks))
+    keys = sorted(traced.outputs) if isinstance(traced.outputs, Mapping) else ()
+    tasks = [task.output for task in wishes.tasks or ()]
     positions: dict[str, int] = {}
-    for group in named:
-        for position, name in enumerate(group):
+    for named in (names, taught.graph.outputs, keys, getattr(model, "output_names", ()), tasks):
+        for position, name in enumerate(named):
             positions.setdefault(str(name), position)
     return Outputs(traced, taught, positions)
-
-
-def _keys(structure: Any) -> tuple[str, ...]:
-    """The keys of outputs that are a dictionary, in flattened order."""
-    return tuple(sorted(structure)) if isinstance(structure, Mapping) else ()
 
 
 def require_trainable(
@@ -426,6 +420,13 @@ def _require_labels_for(objectives: Sequence[Objective], wishes: Wishes, recipe:
         raise UserError(
             "`loss` compares the labels, and a distillation of weight 1 doesn't look at them. Received: "
             f"loss={wishes.loss!r}. Leave it out, or give the distillation a weight below 1."
+        )
+    untaught = [objective.name for objective in objectives if not objective.labelled]
+    if recipe.distillation is None and untaught:
+        raise UserError(
+            "Without a teacher each output needs labels: one that has none would get worse while the others train. "
+            f"Received: no labels for {', '.join(map(repr, untaught))}. Give them, or a teacher "
+            "and a recipe that distills."
         )
     per_output = isinstance(wishes.loss, Mapping | list | tuple)
     for objective in objectives:

@@ -82,7 +82,7 @@ def open_session(
         trainer = distiller.Distiller(
             working, teacher, recipe.distillation, precision=recipe.training_precision, objectives=objectives
         )
-    elif keras.tree.is_nested(model.input) or keras.tree.is_nested(model.output):
+    elif _is_nested(model):
         trainer = Trainer(working, [objective.name for objective in objectives])
     optimizer = optimizers.make_optimizer(
         recipe.optimizer,
@@ -102,6 +102,12 @@ def open_session(
     # Built now, so that the checkpoint of epoch 0 holds the optimizer's state like later ones.
     optimizers.build_optimizer(optimizer, working.trainable_variables)
     return Session(working, trainer, cloning.clone(model), schedule)
+
+
+def _is_nested(model: keras.Model) -> bool:
+    """Whether a model was made with a list or dictionary of inputs or outputs."""
+    graph = getattr(model, "_functional", model)  # a Sequential model keeps its graph there
+    return any(map(keras.tree.is_nested, (graph.input, graph.output)))
 
 
 def _by_output(objectives: Sequence[Objective], values: Mapping[str, Any]) -> Any:

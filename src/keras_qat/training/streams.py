@@ -11,7 +11,7 @@ are those of the model and not those of the first batches.
 import itertools
 import logging
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -72,7 +72,7 @@ def open_stream(
         return Stream(_cut((data,), model, outputs, batch_size, what, order), what)
     if isinstance(data, tuple) and 0 < len(data) <= _PARTS:
         return Stream(_cut(data, model, outputs, batch_size, what, order), what)
-    if hasattr(data, "batches"):
+    if hasattr(data, "batches") and not isinstance(data, Iterable | keras.utils.PyDataset):
         raise UserError(
             f"The {what} must be arrays or batches. Received: {type(data).__name__}. Use its `.batches(64)`, and for "
             "training `lambda epoch: images.batches(64, shuffle_seed=epoch)`."
@@ -96,6 +96,11 @@ def _cut(
 ) -> feed.Source:
     """Whole arrays, cut into batches. A model of a fixed batch size gets no smaller batch at the end."""
     x, y, weights = (*data, None, None)[:_PARTS]
+    if any(isinstance(array, tuple | list | Mapping) for array in feed.in_order(x, model)):
+        raise DataError(
+            f"The {what} are a tuple, which is (images, labels) of whole arrays. Received: a tuple of {len(data)} "
+            "batches or lists. Give batches in a list, and images as an array."
+        )
     arrays = [_sliced(array) for array in feed.in_order(x, model)]
     labels = [None if array is None else _sliced(array) for array in outputs.labels(y)]
     given = [*arrays, *(array for array in labels if array is not None)]
