@@ -17,7 +17,7 @@ ORDER: tuple[frozenset[str], ...] = tuple(
         "types errors text _version",
         "files progress machine",
         "graph targets",
-        "placement",
+        "placement feed",
         "layers",
         "transform onnx",
         "calibration training",

@@ -26,8 +26,8 @@ from keras_qat.export import export_onnx
 from keras_qat.graph import best_class, per_class, score_meaning
 from keras_qat.models import ModelFacts, read_model_facts
 from keras_qat.run import Settings, VerificationSettings, check_gates, run, verify_files
-from keras_qat.training import Distillation, Recipe, fine_tune, require_probabilities
-from keras_qat.training.distiller import distillation_loss, labels_loss
+from keras_qat.training import Distillation, Recipe, fine_tune
+from keras_qat.training.losses import distillation_loss, labels_loss
 from keras_qat.types import ScoreMeaning
 
 layers = keras.layers
@@ -162,13 +162,16 @@ def test_training_counts_agreement_and_accuracy_by_the_threshold() -> None:
     assert trained.selection_loss < given.selection_loss
 
 
-def test_training_asks_for_a_sigmoid() -> None:
-    assert require_probabilities(network("sigmoid"), IMAGES) == 2
-    model = network(None)
-    model.get_layer("head").kernel.assign(keras.ops.zeros_like(model.get_layer("head").kernel))
-    model.get_layer("head").bias.assign([0.5])  # a logit, though it looks like a probability
-    with pytest.raises(UserError, match=r"doesn't end in a sigmoid\. Add one as the last layer"):
-        require_probabilities(model, IMAGES)
+def test_a_logit_is_trained_as_its_sigmoid() -> None:
+    """The labels are integers, so a linear last layer gives the logit of the second of two classes."""
+    model, other = centred(1), network(None)
+    other.set_weights(model.get_weights())
+    recipe = Recipe(epochs=1, learning_rate=1e-3, distillation=None, schedule="constant", batch_size=8)
+    data = (IMAGES, LABELS)
+    sigmoid_s, logit_s = (fine_tune(each, data, data, recipe, progress=False).history for each in (model, other))
+    for one, two in zip(sigmoid_s, logit_s, strict=True):
+        assert two.selection_loss == pytest.approx(one.selection_loss, rel=1e-3)
+        assert two.selection_accuracy == one.selection_accuracy
 
 
 def test_facts_say_it_of_a_single_score_only(tmp_path: Path) -> None:
@@ -355,11 +358,3 @@ def test_other_last_layers_are_refused(photos: Path, tmp_path: Path, capsys: pyt
     network("tanh").save(tmp_path / "tanh.keras")
     assert run_program(["quantize", str(tmp_path / "tanh.keras"), "--data", str(photos)], app) == 2
     assert "a sigmoid's, or a logit, of a last layer without activation" in capsys.readouterr().err
-
-
-def test_qat_of_a_logit_is_refused_early(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    network(None).save(tmp_path / "logit.keras")
-    arguments = ["run", "--model", str(tmp_path / "logit.keras"), "--data", str(photos)]
-    assert run_program([*arguments, "--run-folder", str(tmp_path / "run")], app) == 2
-    assert "doesn't end in a sigmoid" in capsys.readouterr().err
-    assert not (tmp_path / "run").exists()

@@ -11,7 +11,7 @@ import tensorflow as tf
 from keras_qat import Ranges, apply_placement, calibrate, plan, trace
 from keras_qat.errors import UnsupportedModelError, UserError
 from keras_qat.training import Distillation, Distiller, Recipe, fine_tune
-from keras_qat.training.distiller import distillation_loss, labels_loss
+from keras_qat.training.losses import distillation_loss, labels_loss
 
 LABELS = np.array([0, 1, 2, 0, 1, 2, 2, 1])
 IMAGES = np.random.default_rng(0).normal(0, 1, (8, 6, 6, 1)).astype("float32")
@@ -83,7 +83,7 @@ def test_compile_and_fit_train_the_student_in_place_and_leave_the_teacher() -> N
     assert len(distiller.trainable_variables) == len(student.trainable_variables)
     history = distiller.fit(IMAGES, LABELS, batch_size=4, epochs=10, verbose=0).history
     assert history["loss"][-1] < history["loss"][0] / 2
-    assert set(distiller(IMAGES[:1])) == {"class probabilities"}
+    assert set(distiller(IMAGES[:1])) == {"/head"}
     for a, b in zip(teacher.get_weights(), before, strict=True):
         np.testing.assert_array_equal(a, b)
     assert [layer.trainable for layer in teacher.layers] == flags
@@ -111,7 +111,7 @@ def test_labels_count_only_with_a_weight_below_1() -> None:
 @pytest.mark.parametrize(
     ("teacher", "features", "message"),
     [
-        (lambda: make_model(2, classes=4), (), r"classes .*Received: \(None, 4\) and \(None, 3\)"),
+        (lambda: make_model(2, classes=4), (), r"outputs .*Received: \(None, 4\) and \(None, 3\)"),
         (lambda: make_model(2), ("relu", "attic", "cellar"), r"'network' has no layer.*Received: attic, cellar\."),
     ],
 )
@@ -123,11 +123,6 @@ def test_what_does_not_fit(teacher: Any, features: tuple[str, ...], message: str
 def other_images() -> keras.Model:
     image = keras.Input((8, 8, 1))
     return keras.Model(image, keras.layers.Dense(3, "softmax")(keras.layers.Flatten()(image)))
-
-
-def logits() -> keras.Model:
-    model = make_model(2)
-    return keras.Model(model.inputs, keras.layers.Dense(3)(model.get_layer("relu").output[:, 0, 0]))
 
 
 def with_nan() -> keras.Model:
@@ -149,7 +144,6 @@ class Subclassed(keras.Model):
     ("teacher", "error", "message"),
     [
         (other_images, UserError, r"inputs .*Received: \(None, 8, 8, 1\) and \(None, 6, 6, 1\)"),
-        (logits, UserError, r"The teacher must give one row of class probabilities.*Add a softmax"),
         (with_nan, UserError, r"1 of 2 numbers in bn/gamma of .* are not finite"),
         (Subclassed, UnsupportedModelError, r"no graph\. Received: Subclassed 'odd'\. Use a functional"),
     ],
@@ -157,6 +151,22 @@ class Subclassed(keras.Model):
 def test_a_teacher_that_can_not_teach(teacher: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         fine_tune(make_model(1), train_data, SELECTION, recipe(), teacher=teacher(), progress=False)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 3.0])
+def test_a_teacher_of_logits_teaches_what_its_softmax_would(temperature: float) -> None:
+    teacher = make_model(2)
+    head = keras.layers.Dense(3, name="head")
+    logits = keras.Model(teacher.input, head(teacher.layers[-2].output))
+    head.set_weights(teacher.get_layer("head").get_weights())
+    settings = recipe(epochs=1, distillation=Distillation(features=(), temperature=temperature))
+    with_softmax, without = (
+        fine_tune(make_model(1), train_data, SELECTION, settings, teacher=given, progress=False).history
+        for given in (teacher, logits)
+    )
+    for one, other in zip(with_softmax, without, strict=True):
+        assert other.selection_loss == pytest.approx(one.selection_loss, rel=1e-4)
+        assert other.selection_agreement == one.selection_agreement
 
 
 def test_images_of_any_size_fit_a_fixed_one() -> None:

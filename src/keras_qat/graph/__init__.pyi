@@ -5,7 +5,7 @@ from .read import Call, TensorRef, Trace, input_names, trace
 from .registry import is_registered, known_type, lookup, plain_type, register_kind, register_like, register_whole
 from .scores import best_class, classes_of, per_class
 from .soundness import require_finite, require_sound
-from .tasks import as_task, read_tasks, score_meaning
+from .tasks import as_task, output_activation, read_tasks, score_meaning
 
 __all__ = [
     "IDENTITY_LAYERS",
@@ -28,6 +28,7 @@ __all__ = [
     "layer_settings",
     "lookup",
     "non_negative_tensors",
+    "output_activation",
     "per_class",
     "plain_type",
     "read_tasks",

@@ -126,6 +126,26 @@ def _is_reconstruction(model: Trace, tensor: str) -> bool:
     return same and _activation(_last_layer(model, tensor)) not in _ONE_OF_ALL
 
 
+def output_activation(model: Trace, tensor: str) -> str | None:
+    """The name of the activation that an output ends with.
+
+    Args:
+        model: the traced model.
+        tensor: name of the output.
+
+    Returns:
+        The name, such as "softmax"; `None` if a layer without an activation computes it, and "unknown" for anything
+        else, such as a mean of several softmaxes.
+
+    Example:
+        >>> from keras_qat.graph import trace
+        >>> model = trace(keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "softmax")]))
+        >>> output_activation(model, model.graph.outputs[0])
+        'softmax'
+    """
+    return _activation(_last_layer(model, tensor))
+
+
 def score_meaning(model: Trace) -> ScoreMeaning | None:
     """The meaning of a classifier's scores.
 

@@ -14,7 +14,7 @@ from keras_qat.data import Preprocessing
 from keras_qat.errors import UserError
 from keras_qat.files import FACTS_FILE, from_json_value, parse_json, read_json, to_json_value
 from keras_qat.onnx import read_onnx_file
-from keras_qat.types import Normalization, OutputTask, ScoreMeaning
+from keras_qat.types import Normalization, OutputTask, ScoreMeaning, is_classifier
 
 _KEYS: Mapping[str, str] = {name: f"keras_qat.{name}" for name in ("preprocessing", "classes", "scores", "tasks")}
 """The keys in an ONNX file's metadata, by those in `preprocessing.json`."""
@@ -57,6 +57,30 @@ class ModelFacts:
         """Refuse to embed what there is not."""
         if self.embedded and self.preprocessing is None:
             raise ValueError("Only a known preprocessing can be embedded. Received: preprocessing=None, embedded=True.")
+
+    @classmethod
+    def of(
+        cls,
+        tasks: tuple[OutputTask, ...],
+        preprocessing: Preprocessing | None,
+        class_names: tuple[str, ...] = (),
+        *,
+        embedded: bool = False,
+    ) -> "ModelFacts":
+        """The facts of a model with these tasks; arguments as of the class.
+
+        Example:
+            >>> ModelFacts.of((OutputTask("scores", "classification", "logit"),), None).scores
+            'logit'
+        """
+        if is_classifier(tasks):
+            return cls(preprocessing, embedded, class_names, tasks[0].scores or "classes")
+        return cls(preprocessing, embedded, class_names, tasks=tasks)
+
+    @property
+    def output_tasks(self) -> tuple[OutputTask, ...]:
+        """What each output says, that of a classifier too."""
+        return self.tasks or (OutputTask("scores", "classification", self.scores),)
 
     @property
     def reads(self) -> Preprocessing | None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from keras_qat import evaluation, export, machine, report, runtimes, training, verify
-from keras_qat.data import ImageSet, Splits
+from keras_qat.data import DataSet, Splits
 from keras_qat.errors import GateMissedError
 from keras_qat.models import ModelFacts
 from keras_qat.progress import Stages
@@ -84,8 +84,9 @@ def conclude(variants: Variants, data: Splits, facts: ModelFacts, settings: Sett
     if settings.validation_images is not None:
         validation = validation.take(settings.validation_images, settings.seed)
     with stages.timed("evaluate"):
-        tasks = facts.tasks or (OutputTask("scores", "classification", facts.scores),)
-        rows, engine = judge_variants(judged, files, validation, settings.target, tasks=tasks, embedded=facts.embedded)
+        rows, engine = judge_variants(
+            judged, files, validation, settings.target, tasks=facts.output_tasks, embedded=facts.embedded
+        )
     record = report.Record(
         model=settings.name,
         data=data.name,
@@ -98,7 +99,7 @@ def conclude(variants: Variants, data: Splits, facts: ModelFacts, settings: Sett
         settings=settings.to_dict(),
         environment=machine.read_environment(),
         seconds=dict(stages.seconds),
-        tasks=() if [task.kind for task in tasks] == ["classification"] else tasks,
+        tasks=facts.tasks,
     )
     folder.write_record(record)
     return record
@@ -125,7 +126,7 @@ def _export(model: Any, name: str, facts: ModelFacts, settings: Settings) -> Pat
     )
 
 
-def _diagnose(baseline: Any, quantized: Any, held_out: ImageSet) -> evaluation.Diagnosis:
+def _diagnose(baseline: Any, quantized: Any, held_out: DataSet) -> evaluation.Diagnosis:
     """Measure where a variant loses accuracy, on images on which nothing was calibrated or trained."""
     images, fixed = held_out.take(_DIAGNOSED_IMAGES, seed=0), _fixed_batch(baseline)
     size = fixed or _DIAGNOSED_BATCH
@@ -136,7 +137,7 @@ def _diagnose(baseline: Any, quantized: Any, held_out: ImageSet) -> evaluation.D
 def judge_variants(
     models: Mapping[str, Any],
     files: Mapping[str, Path],
-    images: ImageSet,
+    images: DataSet,
     target: str,
     *,
     tasks: tuple[OutputTask, ...],
@@ -253,14 +254,14 @@ class _Normalizing(runtimes.Runtime):
         return self._runtime.run(*(np.asarray(self._normalize(x)) for x in inputs))
 
 
-def _first(images: ImageSet) -> Any:
+def _first(images: DataSet) -> Any:
     """The first sample: an array of shape (1, …), or a tuple of them."""
     image, _ = next(images.arrays(1))
     return image
 
 
 def _tensor_errors(
-    model: Any, file: Path, images: ImageSet, normalize: Callable[[Any], Any] | None
+    model: Any, file: Path, images: DataSet, normalize: Callable[[Any], Any] | None
 ) -> tuple[verify.TensorError, ...]:
     few, size = images.take(_COMPARED_IMAGES, seed=0), _fixed_batch(model) or _COMPARED_BATCH
     return verify.tensor_errors(model, file, few.arrays(size), total=few.steps(size), normalize=normalize)

@@ -56,11 +56,11 @@ def run(settings: Settings) -> report.Record:
         overrides = Overrides() if settings.overrides is None else Overrides.load(settings.overrides)
         with stages.timed("load"):
             start = open_start(settings)
-            facts = models.ModelFacts(
-                start.data.train.preprocessing,
-                settings.export.embed_preprocessing,
-                start.data.class_names,
+            facts = models.ModelFacts.of(
                 start.tasks,
+                start.data.train.preprocessing,
+                start.data.class_names,
+                embedded=settings.export.embed_preprocessing,
             )
             _require_trainable(start.model, start.data, start.tasks, settings)
             samples = _calibration_samples(start.model, start.data.train, settings)
@@ -100,10 +100,10 @@ def train(settings: Settings) -> report.Record:
             variants = Variants(folder.model(BASELINE), folder.model(PTQ), folder.placement())
             onnx.require_exportable(variants.ptq)
             data, facts = load_saved(settings), folder.facts()
-            _require_trainable(variants.baseline, data, facts.tasks, settings)
+            _require_trainable(variants.baseline, data, facts.output_tasks, settings)
             calibration.require_made_of(graph.trace(variants.baseline), graph.trace(variants.ptq))
         with stages.timed("fine-tune"):
-            tuned = train_quantized(variants.ptq, variants.baseline, data, facts.tasks, settings)
+            tuned = train_quantized(variants.ptq, variants.baseline, data, facts.output_tasks, settings)
         return conclude(replace(variants, tuned=tuned), data, facts, settings, stages)
 
 
@@ -130,8 +130,7 @@ def _require_trainable(model: Any, data: Splits, tasks: Sequence[OutputTask], se
             "The model was built for batches of another size. Received: "
             f"--batch-size {settings.recipe.batch_size} for a model of batches of {fixed}. Give --batch-size {fixed}."
         )
-    samples, _ = next(feeding.batches(data.selection, model, EVALUATION_BATCH))
-    training.require_trainable(model, samples, tasks)
+    training.require_trainable(model, settings.recipe, tasks=tuple(tasks))
 
 
 def _calibration_samples(model: Any, train: DataSet, settings: Settings) -> DataSet:
@@ -244,7 +243,7 @@ def train_quantized(
             selection.batches(size),
             recipe,
             teacher=teacher,
-            tasks=tasks,
+            tasks=tuple(tasks),
             folder=folder.checkpoints(settings.augment),
             data_id=f"{train_samples.fingerprint()} {selection.fingerprint()}",
         )

@@ -233,8 +233,9 @@ def _possible_classes(model: graph.Trace) -> int:
 
 def _tell(tasks: Sequence[OutputTask], model: graph.Trace, settings: Settings) -> None:
     """Say what the only output was taken for, where the model and the labels leave it open."""
-    if is_classifier(tasks) and tasks[0].scores in _SINGLE_SCORE:
-        _logger.info(_SINGLE_SCORE[tasks[0].scores])
+    scores = tasks[0].scores
+    if is_classifier(tasks) and scores is not None and scores in _SINGLE_SCORE:
+        _logger.info(_SINGLE_SCORE[scores])
     elif len(tasks) == 1 and not settings.task and graph.as_task(model, 0, "classification"):
         _logger.info(
             "The model's output %r is judged as numbers. If it has scores of classes, say so with "

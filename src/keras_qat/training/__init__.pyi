@@ -1,9 +1,10 @@
-from .batches import require_label_free, require_probabilities
 from .callbacks import FiniteLoss, FreezeBatchNorm, FreezeRanges, RangesToTensorBoard, freeze_batch_norms
 from .checkpoint import EpochRecord
 from .devices import device_scope, find_devices, require_device_recipe, shareable
 from .distiller import Distiller
 from .fine_tuning import FineTuned, fine_tune, train_baseline
+from .labels import require_label_free
+from .objectives import require_trainable
 from .optimizers import OPTIMIZERS, PiecewiseWithWarmup, make_optimizer, make_schedule
 from .recipe import Distillation, Recipe, parse_schedule
 
@@ -28,7 +29,7 @@ __all__ = [
     "parse_schedule",
     "require_device_recipe",
     "require_label_free",
-    "require_probabilities",
+    "require_trainable",
     "shareable",
     "train_baseline",
 ]

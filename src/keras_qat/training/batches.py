@@ -1,6 +1,6 @@
-"""The data of a training run, and the checks that models and labels pass before the first step."""
+"""The data of a training run: how it is counted, and what is found out from its first batches before the first step."""
 
-import logging
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -9,20 +9,16 @@ import keras
 import numpy as np
 
 from keras_qat.errors import DataError, UserError
-from keras_qat.graph import classes_of, require_finite, score_meaning, trace
+from keras_qat.training.labels import labels_missing, require_label_free, require_labels
+from keras_qat.training.objectives import Objective, Wishes, finite_outputs, read_model_outputs, settle
 from keras_qat.training.recipe import Recipe
-from keras_qat.types import UNLABELLED
+from keras_qat.training.streams import Form, Stream, count_steps, first_batch, open_stream
 
-TrainData = Callable[[int], Any]
-"""Epoch (from 1) → a finite `tf.data.Dataset` of (images, integer labels) batches, shuffled for that epoch.
+TrainData = Any
+"""The training data: whole arrays (x, y), batches in any form that can be read again, or a function from the epoch
+(from 1) to such data, in the order of that epoch."""
 
-A label of -1 marks an image without a label."""
-
-_INFINITE, _UNKNOWN = -1, -2  # tf.data.INFINITE_CARDINALITY, tf.data.UNKNOWN_CARDINALITY
-_CHECKED_IMAGES = 8  # the logits of a single image may look like probabilities by chance
-_NEGATIVE, _SUM_ERROR = 1e-3, 0.25  # tolerances, wide enough for outputs that are themselves quantized
-
-_logger = logging.getLogger(__name__)
+_CHECKED_IMAGES = 8  # the outputs for a single image may look like probabilities by chance
 
 
 @dataclass(frozen=True)
@@ -30,20 +26,25 @@ class EpochData:
     """The batches that a run trains on, and those that choose its best epoch.
 
     Args:
-        train: gives the batches of epoch 1, 2, …
+        train: (epoch from 1, number of its first step) → the batches of that epoch, as `fit` takes them.
         steps: steps of one epoch, at most as many as the data has batches.
-        selection: the batches that choose the best epoch.
+        selection: gives the batches that choose the best epoch, as `evaluate` takes them.
         selection_steps: number of selection batches.
         batch_size: number of images in the first training batch; later batches may be smaller.
-        labelled: whether both the training and the selection data have labels.
+        form: what Keras reads, and what each output is trained for.
     """
 
-    train: TrainData
+    train: Callable[[int, int], Any]
     steps: int
-    selection: Any
+    selection: Callable[[], Any]
     selection_steps: int
     batch_size: int
-    labelled: bool = True
+    form: Form
+
+    @property
+    def objectives(self) -> tuple[Objective, ...]:
+        """What each output is trained for."""
+        return self.form.objectives
 
 
 def read_data(
@@ -52,186 +53,114 @@ def read_data(
     recipe: Recipe,
     model: keras.Model,
     teacher: keras.Model | None = None,
+    wishes: Wishes | None = None,
 ) -> EpochData:
-    """Count the batches, and run the models on the first one.
+    """Count the batches, run the models on the first one, and decide what each output is trained for.
 
     Args:
-        train: gives the batches of an epoch.
-        selection: the batches that choose the best epoch.
+        train: the training data, or a function from the epoch to them.
+        selection: the data that choose the best epoch, or a function that gives them.
         recipe: sets the largest number of steps per epoch, and whether labels are required.
         model: the model to train.
-        teacher: the model to distill from, with the same inputs and classes.
+        teacher: the model to distill from, with the same inputs and outputs.
+        wishes: what the user asks of the outputs.
 
     Raises:
-        UserError: If `train` isn't a function of the epoch, if the data is endless or not a `tf.data.Dataset`, if
-            labels are required but missing or don't match the classes, or if a model doesn't give probabilities.
-        DataError: If the training or the selection data has no batch.
+        UserError: If the data is endless or can be read only once, if labels are required but missing or don't match
+            the outputs, if an output can't be trained, or if a model gives numbers that aren't finite.
+        DataError: If the training or the selection data has no batch, can't be read, or doesn't fit the model.
     """
-    first = _first_epoch(train)
-    steps = _count_steps(first, recipe.steps_per_epoch, "training")
-    selection_steps = _count_steps(selection, None, "selection")
-    images, selection_labels = _first_batch(selection, "selection")
-    classes = require_probabilities(model, images)
-    if teacher is not None:
-        require_probabilities(teacher, images, "teacher")
-    images, train_labels = _first_batch(first, "training")
-    labelled = True
-    for labels, what in ((selection_labels, "selection"), (train_labels, "training")):
-        if _labels_missing(labels):
-            require_label_free(recipe)
-            labelled = False
-        else:
-            _require_labels(labels, classes, what)
-    return EpochData(train, steps, selection, selection_steps, len(images), labelled)
+    wishes = wishes or Wishes()
+    outputs = read_model_outputs(model, teacher, wishes)
+    size = recipe.batch_size
 
+    def open_epoch(epoch: int) -> Stream:
+        order = (recipe.seed, epoch)
+        return open_stream(_called(train, epoch), model, outputs, size, "training data", order)
 
-def _first_epoch(train: Any) -> Any:
-    """Return the data of epoch 1, if `train` is a function of the epoch."""
-    if not callable(train):
-        call = "images.batches(64, shuffle_seed=epoch)" if hasattr(train, "batches") else "dataset"
-        raise UserError(
-            "`train` must be a function that gives the data of an epoch, so that a resumed run sees the same "
-            f"order. Received: {type(train).__name__}. Use `lambda epoch: {call}`."
-        )
-    return train(1)
+    def open_selection() -> Stream:
+        return open_stream(_called(selection), model, outputs, size, "selection data")
 
+    first_epoch, first_selection = open_epoch(1), open_selection()
+    _require_again(train, first_epoch, "`lambda epoch: batches(epoch)`")
+    _require_again(selection, first_selection, "`lambda: batches()`")
+    steps = count_steps(first_epoch, recipe.steps_per_epoch)
+    selection_steps = count_steps(first_selection, None)
+    # What a generator has given while its batches were counted is gone.
+    first_epoch = open_epoch(1) if first_epoch.source.once else first_epoch
+    first_selection = open_selection() if first_selection.source.once else first_selection
+    chosen, x, chosen_labels = first_batch(first_selection, model, outputs)
+    few = _few(x, model)
+    models = [(model, "model")] if teacher is None else [(model, "model"), (teacher, "teacher")]
+    numbers = [finite_outputs(each, few, what) for each, what in models]
+    trained, x, labels = first_batch(first_epoch, model, outputs)
+    missing = [any(map(labels_missing, pair)) for pair in zip(chosen_labels, labels, strict=True)]
+    if all(missing):
+        require_label_free(recipe)
+    known = [None if gone else array for gone, array in zip(missing, labels, strict=True)]
+    objectives = settle(outputs, wishes, recipe, numbers, known)
+    for each, stream in ((chosen_labels, first_selection), (labels, first_epoch)):
+        for objective, array in zip(objectives, each, strict=True):
+            if objective.labelled:
+                require_labels(objective, array, stream.what, dataset=stream.dataset is not None)
+    form = Form(model, outputs, objectives, tuple(map(_label_type, objectives, known)))
+    examples = form.example(trained, "training data"), form.example(chosen, "selection data")
 
-def _count_steps(dataset: Any, limit: int | None, what: str) -> int:
-    """Return the number of batches in one pass, at most `limit`; a dataset of unknown length is read once to count."""
-    if not hasattr(dataset, "cardinality"):
-        advice = (
-            "Use its `.batches(64)`."
-            if hasattr(dataset, "batches")
-            else "Use `tf.data.Dataset.from_tensor_slices((images, labels)).batch(64)`, or `from_generator` for other "
-            "sources."
-        )
-        raise UserError(
-            f"The {what} data must be a `tf.data.Dataset` of (images, labels) batches. Received: "
-            f"{type(dataset).__name__}. {advice}"
-        )
-    length = int(dataset.cardinality())
-    if length == _INFINITE and limit is None:
-        advice = "Set `steps_per_epoch`" if what == "training" else "Use a part of it, `dataset.take(n)`"
-        raise UserError(f"The {what} data never ends. Received: {dataset!r}. {advice}, or drop the `repeat()`.")
-    if length == _UNKNOWN:
-        _logger.info("Counting the batches of the %s data, whose length is unknown.", what)
-        length = sum(1 for _ in (dataset if limit is None else dataset.take(limit)))
-    if length == 0:
-        raise DataError(f"The {what} data holds no batch. Received: {dataset!r}. Check the folder and the split.")
-    return length if limit is None else (limit if length == _INFINITE else min(length, limit))
+    def train_from(epoch: int, step: int) -> Any:
+        stream = open_epoch(epoch)
+        # Data without an end that is given as it is goes on from epoch to epoch.
+        passed = (epoch - 1) * steps if stream.source.endless and not callable(train) else 0
+        return form.open(stream, passed + step, steps - step, examples[0])
 
-
-def _first_batch(dataset: Any, what: str) -> tuple[Any, Any]:
-    """Return the images and the labels of the first batch."""
-    batch = next(iter(dataset))
-    if not isinstance(batch, tuple) or len(batch) < 2:  # noqa: PLR2004
-        raise UserError(
-            f"The batches of the {what} data must be (images, labels). Received: {type(batch).__name__} without "
-            "labels. Where the recipe only distills, give -1 for each: "
-            "`dataset.map(lambda images: (images, tf.fill(tf.shape(images)[:1], -1)))`."
-        )
-    return batch[0], batch[1]
-
-
-def require_probabilities(model: keras.Model, images: Any, what: str = "model") -> int:
-    """Check on a few images that the model ends in a softmax or a sigmoid; training on logits gives nonsense.
-
-    Args:
-        model: a classifier, `(images, …) → (images, classes)`, or `(images, 1)` for a single score.
-        images: one batch; the first eight images are used.
-        what: how a message names the model, for example `"teacher"`.
-
-    Returns:
-        The number of classes; 2 for a single score.
-
-    Raises:
-        UserError: If the output isn't one row of finite probabilities per image.
-        WeightsError: If that is since a weight is NaN or infinite.
-        UnsupportedModelError: If the output is a single score and the model has no graph that shows its last layer.
-    """
-    output = model(images[:_CHECKED_IMAGES], training=False)
-    rows: Any = _to_numpy(output) if keras.ops.is_tensor(output) else np.zeros(0)
-    is_matrix = rows.ndim == 2  # noqa: PLR2004
-    if is_matrix and not np.isfinite(rows).all():
-        require_finite(model)
-        raise UserError(
-            f"The {what} gives numbers that aren't finite. Received: finite weights. Check its ranges, and that the "
-            "images are finite."
-        )
-    if is_matrix and rows.shape[1] == 1:
-        _require_sigmoid(model, what)
-        return classes_of(1, "probability")
-    sums = rows.sum(axis=-1, keepdims=True)
-    if not is_matrix or rows.min() < -_NEGATIVE or np.abs(sums - 1).max() > _SUM_ERROR:
-        raise UserError(
-            f"The {what} must give one row of class probabilities an image. Received: an output of shape "
-            f"{rows.shape} whose first row sums to {float(sums.flat[0]):.3g}. Add a softmax as the last layer."
-        )
-    return int(rows.shape[1])
-
-
-def _require_sigmoid(model: keras.Model, what: str) -> None:
-    """Refuse a single score that isn't a sigmoid's, by the last layer: a logit may lie between 0 and 1 as well."""
-    if score_meaning(trace(model)) != "probability":
-        raise UserError(
-            f"A {what} of a single score must give the probability of the second of two classes. Received: "
-            f"{model.name!r}, which doesn't end in a sigmoid. Add one as the last layer, or a Dense of two units with "
-            "a softmax."
-        )
-
-
-def require_label_free(recipe: Recipe) -> None:
-    """Refuse a recipe that needs labels, for images that have none.
-
-    Raises:
-        UserError: If the recipe trains on labels, alone or beside a teacher, or chooses the best epoch by accuracy.
-
-    Example:
-        >>> require_label_free(Recipe())
-    """
-    if recipe.needs_labels:
-        weight = "None" if recipe.distillation is None else f"{recipe.distillation.weight:g}"
-        raise UserError(
-            "The images have no labels, and the recipe needs them. Received: distillation weight "
-            f"{weight}, monitor={recipe.monitor!r}. Distill with weight 1 and choose the epoch by loss, as "
-            "`Recipe()` does, or give labels: a folder for each class."
-        )
-
-
-def _labels_missing(labels: Any) -> bool:
-    """Return whether all labels of a batch are -1, which marks images without labels.
-
-    Example:
-        >>> _labels_missing(np.array([-1, -1])), _labels_missing(np.array([-1, 0]))
-        (True, False)
-    """
-    array = _to_numpy(labels)
-    return bool(array.size) and bool(np.all(array == UNLABELLED))
-
-
-def _require_labels(labels: Any, classes: int, what: str) -> None:
-    """Refuse labels other than integers from 0 to classes - 1 of shape (n,) or (n, 1).
-
-    Example:
-        >>> _require_labels(np.array([0, 2, 1]), 3, "training")
-    """
-    array = _to_numpy(labels)
-    received = f"{array.dtype} of shape {array.shape}"
-    if not (array.ndim == 1 or (array.ndim == 2 and array.shape[1] == 1)):  # noqa: PLR2004
-        how = "one-hot labels become numbers by `tf.argmax(labels, axis=-1)`"
-    elif not np.issubdtype(array.dtype, np.integer):
-        how = "whole numbers become integers by `tf.cast(labels, tf.int32)`"
-    elif array.size and not 0 <= array.min() <= array.max() < classes:
-        received = f"labels from {array.min()} to {array.max()}"
-        one_based = array.min() >= 1 and array.max() == classes
-        how = "subtract 1 from labels that count from 1" if one_based else "give the model a class for each label"
-    else:
-        return
-    raise UserError(
-        f"The labels of the {what} data must be integers from 0 to {classes - 1}, one an image. Received: {received}. "
-        f"Convert them in a `dataset.map`: {how}."
+    return EpochData(
+        train_from,
+        steps,
+        lambda: form.open(open_selection(), 0, selection_steps, examples[1]),
+        selection_steps,
+        len(x[0]),
+        form,
     )
 
 
-def _to_numpy(array: Any) -> np.ndarray:
-    return np.asarray(keras.ops.convert_to_numpy(array) if keras.ops.is_tensor(array) else array)
+def _called(data: Any, *epoch: int) -> Any:
+    """The data, or what a function of the epoch, or of nothing, gives."""
+    if not callable(data):
+        return data
+    for arguments in dict.fromkeys((epoch, ())):
+        try:
+            inspect.signature(data).bind(*arguments)
+        except TypeError:
+            continue
+        except ValueError:  # a function of another language, which doesn't show its parameters
+            pass
+        return data(*arguments)
+    raise UserError(
+        "A function that gives training data takes the epoch, or nothing, and one that gives selection data nothing. "
+        f"Received: {data!r} with {inspect.signature(data)}. Use `lambda epoch: …`, or `lambda: …`."
+    )
+
+
+def _require_again(data: Any, stream: Stream, way: str) -> None:
+    """Refuse data that can be read only once, since each epoch and each resumed run reads it again."""
+    if stream.source.once and not callable(data):
+        raise DataError(
+            f"The {stream.what} can be read only once, and training reads it in each epoch. Received: "
+            f"{type(data).__name__}. Give a function that makes it anew, {way}, or a list of the batches."
+        )
+
+
+def _few(x: list[np.ndarray], model: keras.Model) -> Any:
+    """A few images as the model takes them; all of them for a fixed batch size."""
+    count = model.inputs[0].shape[0] or _CHECKED_IMAGES
+    arrays = [np.asarray(array[:count], spec.dtype) for array, spec in zip(x, model.inputs, strict=True)]
+    structure = getattr(model, "_inputs_struct", None)  # Keras has no public access; a Sequential model has none
+    return arrays[0] if structure is None else keras.tree.pack_sequence_as(structure, arrays)
+
+
+def _label_type(objective: Objective, labels: np.ndarray | None) -> str:
+    """The type in which labels reach the loss: with a loss of the user's own, that of the first batch."""
+    if labels is None:
+        return "int32"
+    if objective.loss is None:
+        return "float32" if objective.classes is None else "int32"
+    return "float32" if labels.dtype.kind == "f" else str(labels.dtype)

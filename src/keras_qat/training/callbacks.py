@@ -11,7 +11,7 @@ import importlib.util
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -27,8 +27,8 @@ from keras_qat.files import is_disk_full
 from keras_qat.layers import FakeQuantize
 from keras_qat.text import shortened
 from keras_qat.training.cloning import all_layers
-from keras_qat.training.distiller import Distiller
 from keras_qat.training.optimizers import dump_optimizer, load_optimizer
+from keras_qat.training.trainer import Trainer
 
 _NO_MEMORY = ("ResourceExhausted", "OutOfMemory", "RESOURCE_EXHAUSTED")  # in the name or the text of an error
 _REFRESH_S = 0.2
@@ -195,8 +195,7 @@ class TrainingProgress(keras.callbacks.Callback):
         numbers = self._numbers(logs, done)
         if "val_loss" in logs:
             numbers += f" | selection loss {logs['val_loss']:.4f}"
-            shares = (name for name in ("accuracy", "agreement") if f"val_{name}" in logs)
-            numbers += "".join(f" {name} {logs[f'val_{name}']:.2%}" for name in shares)
+            numbers += "".join(f" {text}" for text in measured(logs, "val_"))
         if self._task is not None:
             self._bar.update(self._task, completed=done, numbers=numbers)
         self._console.print(f"{self._title}: {numbers}", highlight=False, soft_wrap=True)
@@ -205,6 +204,24 @@ class TrainingProgress(keras.callbacks.Callback):
         rate = self._rate_at(done - 1)
         accuracy = f" accuracy {logs['accuracy']:.2%}" if "accuracy" in logs else ""
         return f"loss {logs.get('loss', float('nan')):.4f}{accuracy} lr {rate:.2e}"
+
+
+MEASURES: Mapping[str, str] = {"accuracy": "{:.2%}", "agreement": "{:.2%}", "sqnr": "{:.1f} dB"}
+"""The measures of a training beside its loss → how each is written."""
+
+
+def measured(logs: Mapping[str, float], prefix: str = "") -> list[str]:
+    """The measures among the logs of an epoch, as text.
+
+    Args:
+        logs: values by name.
+        prefix: what stands before the names in the logs.
+
+    Example:
+        >>> measured({"val_loss": 0.5, "val_agreement": 0.98, "val_sqnr": 31.26}, "val_")
+        ['agreement 98.00%', 'sqnr 31.3 dB']
+    """
+    return [f"{name} {form.format(logs[prefix + name])}" for name, form in MEASURES.items() if prefix + name in logs]
 
 
 class RangesToTensorBoard(keras.callbacks.Callback):
@@ -222,25 +239,28 @@ class RangesToTensorBoard(keras.callbacks.Callback):
         self._folder = Path(folder)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:  # noqa: ARG002
-        """Write the ranges of the model, or of the student of a `Distiller`."""
+        """Write the ranges of the model, or of the student of a `Trainer`."""
         import tensorflow as tf
 
         with tf.summary.create_file_writer(str(self._folder / "ranges")).as_default(step=epoch):
             # A teacher may be quantized as well, but its ranges don't change.
-            trained = self.model.student if isinstance(self.model, Distiller) else self.model
+            trained = self.model.student if isinstance(self.model, Trainer) else self.model
             for layer in all_layers(trained):
                 if isinstance(layer, FakeQuantize):
                     tf.summary.scalar(f"range/{layer.name}", float(layer.amax.numpy()))
 
 
 def tensorboard_callbacks(folder: Path) -> list[keras.callbacks.Callback]:
-    """Return the callbacks that write TensorBoard logs; none, with a note in the log, if TensorBoard isn't installed.
+    """Return the callbacks that write TensorBoard logs; none, with a note in the log, if a package isn't installed.
 
     Args:
         folder: folder of the logs: loss, accuracy, agreement and learning rate by Keras, and the ranges.
     """
     if importlib.util.find_spec("tensorboard") is None:
         _logger.info("No TensorBoard logs: install it with `pip install 'keras-qat[tensorboard]'`.")
+        return []
+    if importlib.util.find_spec("tensorflow") is None:
+        _logger.info("No TensorBoard logs: TensorFlow writes them. Install it with `pip install 'keras-qat[cpu]'`.")
         return []
     return [keras.callbacks.TensorBoard(folder, write_graph=False), RangesToTensorBoard(folder)]
 

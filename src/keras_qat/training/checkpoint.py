@@ -12,9 +12,9 @@ A checkpoint that is damaged or belongs to another run is moved aside, never del
 import json
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -47,12 +47,16 @@ class EpochRecord:
         epoch: number of the epoch; 0 is the model as given, 1 the first trained epoch.
         learning_rate: learning rate of the epoch's last step; `None` for epoch 0.
         train_loss: mean loss over the epoch, in training mode; `None` for epoch 0.
-        train_accuracy: mean top-1 accuracy over the epoch, from 0 to 1; `None` for epoch 0 or without labels.
+        train_accuracy: mean top-1 accuracy over the epoch, from 0 to 1; `None` for epoch 0, without labels, or without
+            an output of classes. Where an output has a class for each position, it is that of the positions.
         selection_loss: mean loss over the selection data, after the epoch.
-        selection_accuracy: top-1 accuracy on the selection data, from 0 to 1; `None` without labels.
+        selection_accuracy: top-1 accuracy on the selection data, from 0 to 1; `None` likewise.
         seconds: wall time, selection included.
-        selection_agreement: share of the selection images to which the teacher gives the same class, from 0 to 1;
-            `None` without a teacher.
+        selection_agreement: share of the selection images, or of their positions, to which the teacher gives the same
+            class, from 0 to 1; `None` without a teacher, or without an output of classes.
+        selection_sqnr: 10 log₁₀ (Σ t² / Σ (t - s)²) in dB of the teacher's other outputs t and the model's s on the
+            selection data, at most 200; `None` without a teacher, or with outputs of classes alone.
+        selection_metrics: the user's own metrics on the selection data, by name.
     """
 
     epoch: int
@@ -63,6 +67,8 @@ class EpochRecord:
     selection_accuracy: float | None
     seconds: float
     selection_agreement: float | None = None
+    selection_sqnr: float | None = None
+    selection_metrics: Mapping[str, float] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)
@@ -148,6 +154,7 @@ class RunIdentity:
         teacher: fingerprint of the teacher; empty without one.
         labelled: whether the images have labels, which decides what is measured.
         data: the caller's identifier of the images; empty if there is none.
+        objectives: what the outputs are trained for, as text; empty if nothing but the model decides it.
     """
 
     recipe: Recipe
@@ -156,6 +163,7 @@ class RunIdentity:
     teacher: str = ""
     labelled: bool = True
     data: str = ""
+    objectives: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the identity as JSON holds it, where tuples are lists."""
@@ -266,8 +274,8 @@ def _read(folder: Path, identity: RunIdentity, session: Session) -> tuple[Positi
     with _damage_reported(folder / LAST), open_file(folder / LAST) as stream, np.load(stream) as file:
         arrays = {name: file[name] for name in file.files}
     with _damage_reported(folder / LAST):
-        # Older checkpoints lack these entries: all their images had labels.
-        state = {"labelled": True, "data": "", **parse_json(str(arrays[_STATE]), "the state")}
+        # Older checkpoints lack these entries: all their images had labels, and all their models were classifiers.
+        state = {"labelled": True, "data": "", "objectives": "", **parse_json(str(arrays[_STATE]), "the state")}
         differing = [name for name, value in identity.to_dict().items() if state[name] != value]
     if differing:
         raise _UnusableError(f"it belongs to another run ({', '.join(differing)} differs)")

@@ -51,6 +51,7 @@ def fit_epochs(
     """
     with ExitStack() as stack:
         stack.enter_context(memory_explained(data.batch_size, recipe.accumulate))
+        stack.enter_context(data.form.errors_as_raised())
         if position is None:
             position = checkpoint.Position(
                 checkpoint.History(monitor=recipe.monitor).with_record(_evaluate_given(session, data))
@@ -86,10 +87,10 @@ def fit_epochs(
 def _evaluate_given(session: Session, data: EpochData) -> checkpoint.EpochRecord:
     """Evaluate the model as given, and return the record of epoch 0."""
     started = time.perf_counter()
-    results = session.trainer.evaluate(data.selection, steps=data.selection_steps, verbose=0, return_dict=True)
-    record = _record(0, None, {f"val_{name}": float(value) for name, value in results.items()}, started)
-    shares = {"accuracy": record.selection_accuracy, "agreement": record.selection_agreement}
-    known = "".join(f", {name} {share:.2%}" for name, share in shares.items() if share is not None)
+    results = session.trainer.evaluate(data.selection(), steps=data.selection_steps, verbose=0, return_dict=True)
+    logs = {f"val_{name}": float(value) for name, value in results.items()}
+    record = _record(0, None, logs, data, started)
+    known = "".join(f", {text}" for text in callbacks.measured(logs, "val_"))
     _logger.info("As given: selection loss %.4f%s.", record.selection_loss, known)
     return record
 
@@ -129,15 +130,15 @@ def _fit_epoch(
     else:
         # Metrics create their variables at the first batch, and the means of the interrupted epoch are restored into
         # them. This comes before the seeding, because reading the batch may draw random numbers.
-        session.trainer.evaluate(data.selection, steps=1, verbose=0)
+        session.trainer.evaluate(data.selection(), steps=1, verbose=0)
         keras.utils.set_random_seed(recipe.seed + epoch)  # the seeds of layers come from the checkpoint
-    batches = data.train(epoch)
+    batches = data.train(epoch, step)
     started = time.perf_counter()
     fitted = session.trainer.fit(
-        batches.skip(step) if step else batches,
+        batches,
         # The data ends by itself, but without this number Keras warns when data of unknown length ends.
         steps_per_epoch=data.steps - step,
-        validation_data=data.selection,
+        validation_data=data.selection(),
         validation_steps=data.selection_steps,
         initial_epoch=epoch - 1,
         epochs=epoch,
@@ -146,7 +147,7 @@ def _fit_epoch(
         callbacks=[FiniteLoss(step), *callbacks],
     )
     logs = {name: float(values[-1]) for name, values in fitted.history.items()}
-    return _record(epoch, session.rate_at(epoch * data.steps - 1), logs, started)
+    return _record(epoch, session.rate_at(epoch * data.steps - 1), logs, data, started)
 
 
 def _seed_epoch(model: keras.Model, seed: int) -> None:
@@ -161,7 +162,11 @@ def _seed_epoch(model: keras.Model, seed: int) -> None:
                 value.state.assign([seed, index])
 
 
-def _record(epoch: int, rate: float | None, logs: Mapping[str, float], started: float) -> checkpoint.EpochRecord:
+def _record(
+    epoch: int, rate: float | None, logs: Mapping[str, float], data: EpochData, started: float
+) -> checkpoint.EpochRecord:
+    known = {"loss", *callbacks.MEASURES, *(f"{objective.name}_loss" for objective in data.objectives)}
+    measured = {name.removeprefix("val_"): value for name, value in logs.items() if name.startswith("val_")}
     return checkpoint.EpochRecord(
         epoch=epoch,
         learning_rate=rate,
@@ -170,5 +175,7 @@ def _record(epoch: int, rate: float | None, logs: Mapping[str, float], started: 
         selection_loss=logs["val_loss"],
         selection_accuracy=logs.get("val_accuracy"),
         selection_agreement=logs.get("val_agreement"),
+        selection_sqnr=logs.get("val_sqnr"),
+        selection_metrics={name: value for name, value in measured.items() if name not in known},
         seconds=time.perf_counter() - started,
     )

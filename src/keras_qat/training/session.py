@@ -1,13 +1,16 @@
 """The models of a training run: the model that trains, the trainer around it, and the model of the best epoch."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import keras
 
 from keras_qat.errors import UserError
-from keras_qat.training import callbacks, cloning, distiller, optimizers
+from keras_qat.training import callbacks, cloning, distiller, losses, optimizers
+from keras_qat.training.objectives import Objective, read_objectives
 from keras_qat.training.recipe import Recipe, parse_batch_norm
+from keras_qat.training.trainer import Trainer
 
 
 @dataclass(frozen=True)
@@ -16,7 +19,7 @@ class Session:
 
     Args:
         working: the model that trains.
-        trainer: the compiled model whose `fit` is called: `working` itself, or the `Distiller` around it.
+        trainer: the compiled model whose `fit` is called: `working` itself, or the `Trainer` around it.
         best: an uncompiled model with the given model's `trainable` flags, which holds the weights of the best epoch.
         schedule: the learning rate of each step.
     """
@@ -42,23 +45,23 @@ def open_session(
     *,
     teacher: keras.Model | None = None,
     batch_norm_momentum: float | None = None,
-    labelled: bool = True,
+    objectives: Sequence[Objective] | None = None,
 ) -> Session:
     """Clone `model` twice and compile the copy that trains.
 
     Args:
-        model: a classifier with softmax or sigmoid output, `(images, …) → (images, classes)`, which isn't changed.
+        model: the model to train, which isn't changed.
         recipe: the settings.
         steps_per_epoch: number of steps in one epoch, for the learning-rate schedule.
         teacher: the float model, which isn't changed; used if the recipe distills.
         batch_norm_momentum: momentum of the moving averages while training; `None` leaves it.
-        labelled: whether the images have labels; without labels the accuracy isn't measured.
+        objectives: what each output is trained for; read from the model if `None`.
 
     Returns:
         The models, with the optimizer built.
 
     Raises:
-        UserError: If no weight is left to train, or the teacher has other inputs or classes.
+        UserError: If no weight is left to train, or the teacher has other inputs or outputs.
         UnsupportedModelError: If the model or the teacher can't be cloned.
     """
     schedule = optimizers.make_schedule(recipe.schedule, recipe.learning_rate, steps_per_epoch, recipe.epochs)
@@ -73,9 +76,14 @@ def open_session(
             f"The model has no weight to train. Received: {model.name!r} with all layers frozen. "
             "Set `layer.trainable = True` on the layers to fine-tune."
         )
+    objectives = tuple(objectives or read_objectives(model))
     trainer = working
     if teacher is not None and recipe.distillation is not None:
-        trainer = distiller.Distiller(working, teacher, recipe.distillation, precision=recipe.training_precision)
+        trainer = distiller.Distiller(
+            working, teacher, recipe.distillation, precision=recipe.training_precision, objectives=objectives
+        )
+    elif _is_nested(model):
+        trainer = Trainer(working, [objective.name for objective in objectives])
     optimizer = optimizers.make_optimizer(
         recipe.optimizer,
         schedule,
@@ -83,10 +91,12 @@ def open_session(
         clip_norm=recipe.clip_norm,
         accumulate=recipe.accumulate,
     )
+    labelled = [objective for objective in objectives if objective.labelled]
     trainer.compile(
         optimizer=optimizer,
-        loss=_smoothed_loss(recipe.label_smoothing),
-        metrics=[keras.metrics.MeanMetricWrapper(_correct, name="accuracy")] if labelled else [],
+        loss=_by_output(objectives, {o.name: o.label_loss(recipe.label_smoothing) for o in labelled}),
+        loss_weights={o.name: 1 / len(labelled) for o in labelled} if len(objectives) > 1 and labelled else None,
+        metrics=_by_output(objectives, {o.name: _metrics(o) for o in labelled}),
         jit_compile=keras.backend.backend() == "jax",
     )
     # Built now, so that the checkpoint of epoch 0 holds the optimizer's state like later ones.
@@ -94,12 +104,19 @@ def open_session(
     return Session(working, trainer, cloning.clone(model), schedule)
 
 
-def _smoothed_loss(smoothing: float) -> Any:
-    def loss(labels: Any, probabilities: Any) -> Any:
-        return distiller.labels_loss(labels, probabilities, smoothing)
+def _is_nested(model: keras.Model) -> bool:
+    """Whether a model was made with a list or dictionary of inputs or outputs."""
+    graph = getattr(model, "_functional", model)  # a Sequential model keeps its graph there
+    return any(map(keras.tree.is_nested, (graph.input, graph.output)))
 
-    return loss
+
+def _by_output(objectives: Sequence[Objective], values: Mapping[str, Any]) -> Any:
+    """What `compile` takes for several outputs, or for one; `None` if there are no labels."""
+    if len(objectives) > 1:
+        return values or None
+    return next(iter(values.values()), None)
 
 
-def _correct(labels: Any, probabilities: Any) -> Any:
-    return keras.metrics.sparse_categorical_accuracy(labels, distiller.class_probabilities(probabilities))
+def _metrics(objective: Objective) -> list[Any]:
+    own = [] if objective.task.scores is None else [losses.Accuracy(objective.task)]
+    return [*own, *objective.metrics]
