@@ -235,6 +235,16 @@ def test_a_data_set_that_is_cut_keeps_its_cut(form: str, tmp_path: Path) -> None
     assert _numbers(load_validation(source, None, seed=9, signature=SENSOR).images) == validation
 
 
+def test_a_loader_that_shuffles_gives_the_same_cut_each_time(tmp_path: Path) -> None:
+    """Else a sample that calibrated a run would judge it when it is evaluated later."""
+    source = _function(
+        tmp_path, "    order = np.random.default_rng().permutation(40)\n    yield from zip(x[order], y[order])"
+    )
+    first, second = (load_data(source, None, seed=0, signature=SENSOR) for _ in range(2))
+    assert first.fingerprints() == second.fingerprints()
+    assert _sets(first) == _sets(second)
+
+
 def test_several_inputs_and_outputs_are_found_by_name_and_put_in_order(tmp_path: Path) -> None:
     index = np.arange(N, dtype=np.float32)
     arrays = {
