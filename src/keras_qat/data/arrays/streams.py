@@ -2,13 +2,12 @@
 
 Streams are read into memory, and put in an order of their own.
 
-
-array                            inputs
-(x, y)                           inputs and labels, each an array, or a tuple, list or dictionary of arrays
-((x, y), (x, y))                 what trains and what judges, as `keras.datasets` gives them
-{"train": …, "validation": …}    each any of these
-{name: array}                    named arrays, as an .npz file has them
-tf.data.Dataset, keras.utils.PyDataset, DataLoader, generator, list    batches, or samples, of x or (x, y)
+    array                            inputs
+    (x, y)                           inputs and labels, each an array, or a tuple, list or dictionary of arrays
+    ((x, y), (x, y))                 what trains and what judges, as `keras.datasets` gives them
+    {"train": …, "validation": …}    each any of these
+    {name: array}                    named arrays, as an .npz file has them
+    tf.data.Dataset, keras.utils.PyDataset, DataLoader, generator, list    batches, or samples, of x or (x, y)
 """
 
 import hashlib
