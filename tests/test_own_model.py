@@ -63,7 +63,7 @@ def augmented(*first: Any, dtype: str = "float32", shape: tuple[int, ...] = (16,
     [
         augmented(layers.RandomFlip(), layers.RandomRotation(0.1), layers.RandomContrast(0.1)),
         augmented(keras.Sequential([layers.RandomFlip(), layers.RandomZoom(0.1)])),
-        augmented(layers.RandomFlip(), dtype="uint8"),
+        augmented(layers.Identity(), layers.RandomFlip(), dtype="uint8"),
         augmented(lambda x: keras.ops.cast(x, "float32"), dtype="uint8"),
         augmented(layers.Reshape((16, 24, 3))),
         augmented(lambda x: keras.ops.reshape(x, (-1, 16, 24, 3))),

@@ -69,11 +69,11 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         """Settle the numbers, and refuse settings that can't be computed."""
-        sides = self.size if isinstance(self.size, tuple | list) else (self.size,)
-        if not 1 <= len(sides) <= 2:  # noqa: PLR2004
+        sides = self.size if isinstance(self.size, tuple | list) else (self.size, self.size)
+        if len(sides) != 2:  # noqa: PLR2004
             raise UserError(
-                f"The size of an input is its side, or its height and width. Received: size={self.size}. Give a whole "
-                "number, or two such as (96, 160)."
+                f"`size` must be a whole number, or two: height and width. Received: {self.size}. Give such as 224 or "
+                "(96, 160)."
             )
         bounds = (-MANY, _MOST_PIXELS)
         sides = tuple(require_whole("size", side, *bounds) for side in sides)
