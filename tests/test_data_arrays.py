@@ -14,7 +14,7 @@ import pytest
 import tensorflow as tf
 
 from keras_qat.data import ArraySet, ArraySpec, ImageSet, Preprocessing, Signature, Splits, load_data, load_validation
-from keras_qat.errors import UserError
+from keras_qat.errors import DataError, UserError
 
 N = 40
 SENSOR = Signature((ArraySpec("sensor", (None, 6, 2)),), (ArraySpec("scores", (None, 4)),))
@@ -233,6 +233,23 @@ def test_a_data_set_that_is_cut_keeps_its_cut(form: str, tmp_path: Path) -> None
         assert min(validation) >= 16
     assert splits.validation.name.endswith("/test" if judge != "validation" else "/validation")
     assert _numbers(load_validation(source, None, seed=9, signature=SENSOR).images) == validation
+
+
+def test_what_judges_is_enough_to_judge_by(tmp_path: Path) -> None:
+    source = _savez(tmp_path / "d.npz", **_parts("test"))
+    assert _numbers(load_validation(source, None, seed=0, signature=SENSOR).images) == list(range(20))
+    with pytest.raises(DataError, match=r"nothing that trains or calibrates\. Received: 'test'"):
+        load_data(source, None, seed=0, signature=SENSOR)
+
+
+def test_a_loader_that_shuffles_gives_the_same_cut_each_time(tmp_path: Path) -> None:
+    """Else a sample that calibrated a run would judge it when it is evaluated later."""
+    source = _function(
+        tmp_path, "    order = np.random.default_rng().permutation(40)\n    yield from zip(x[order], y[order])"
+    )
+    first, second = (load_data(source, None, seed=0, signature=SENSOR) for _ in range(2))
+    assert first.fingerprints() == second.fingerprints()
+    assert _sets(first) == _sets(second)
 
 
 def test_several_inputs_and_outputs_are_found_by_name_and_put_in_order(tmp_path: Path) -> None:

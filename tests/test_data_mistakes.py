@@ -197,6 +197,11 @@ READING: dict[str, Mistake] = {
         None,
         "takes numbers from elsewhere: 'x' is a link",
     ),
+    "HDF5, more rows than memory": (
+        _hdf5(lambda f: f.create_dataset("x", (2**45,), "u1", chunks=(2**20,))),
+        None,
+        "of memory, and .* are available",
+    ),
     "HDF5, no arrays": (_hdf5(lambda f: f.create_group("x")), MODEL, "Received: no array"),
     "samples of other shapes": (_samples(x=X[0, :3], y=0), MODEL, r"one shape.*Received: .*1\.npz.*\(3, 2\)"),
     "a sample without label": (_samples(x=X[0]), MODEL, r"Can't read .*1\.npz"),

@@ -1,5 +1,6 @@
 """Images with masks, and images that a CSV file lists with classes, numbers or masks."""
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -139,6 +140,9 @@ def test_a_folder_of_masks_that_is_cut_keeps_its_cut(tmp_path: Path) -> None:
     assert (len(splits.train), len(splits.selection), len(splits.validation)) == (9, 1, 3)
     assert {Path(path).parts[-3] for path in splits.validation.source.paths} == {"val"}
     assert load_validation(tmp_path, RAW, seed=5).images.fingerprint() == splits.validation.fingerprint()
+    shutil.copytree(tmp_path / "val", tmp_path / "alone" / "val")
+    (tmp_path / "alone" / "val" / "masks").rename(tmp_path / "alone" / "val" / "annotations")
+    assert load_validation(tmp_path / "alone", RAW, seed=5).images.fingerprint() == splits.validation.fingerprint()
     before = splits.fingerprints()
     _save_mask(tmp_path / "val" / "masks" / "01-mask.png", _blocks(99, (60, 80)))
     after = load_data(tmp_path, RAW, seed=0).fingerprints()

@@ -128,6 +128,8 @@ def open_hdf5(path: Path, signature: Signature | None) -> Opened:
         raise DataError(
             f"The HDF5 file takes numbers from elsewhere: {foreign}. Received: {str(path)!r}. Copy them into the file."
         )
+    # A small file may declare any number of rows; an index and a label of each are kept.
+    require_memory(16 * max((item.shape[0] for item in found.values() if item.shape), default=0), str(path))
     arrays = {name: Hdf5Rows(item, _place(name, path)) for name, item in found.items() if item.shape is not None}
     return by_part(arrays, signature, path_text(path))
 
