@@ -21,7 +21,7 @@ from keras_qat.machine import read_environment
 from keras_qat.models import ModelFacts, read_model_facts
 from keras_qat.report import Record, evaluation_table, markdown, verdict
 from keras_qat.report.record import load_record
-from keras_qat.run.conclude import check_gates, judge_variants
+from keras_qat.run.conclude import _diagnose, check_gates, judge_variants
 from keras_qat.runtimes import open_runtime
 from keras_qat.types import BASELINE, PTQ
 from keras_qat.verify import (
@@ -81,7 +81,8 @@ def make(folder: Path, batch: int | None) -> Made:
     for name, one in models.items():
         one.save(folder / f"{name.lower()}.keras")
     write_json(folder / "preprocessing.json", facts.to_dict())
-    np.savez(folder / "val.npz", image=x[0], vector=x[1], mask=y[0], box=y[1], **{"class": y[2]})
+    arrays: dict[str, Any] = {"image": x[0], "vector": x[1], "mask": y[0], "box": y[1], "class": y[2]}
+    np.savez(folder / "val.npz", **arrays)
     return Made(models, files, ArraySet.from_arrays("made", x, y), facts, placement)
 
 
@@ -164,6 +165,14 @@ def test_a_record_with_tasks_is_read_back_and_reported(record: Record, tmp_path:
     assert "Against the float model, mask: the same class at " in " ".join(verdict(record))
 
 
+@pytest.mark.parametrize("made", [4], indirect=True, ids=["batch of 4"])
+def test_models_of_several_inputs_are_diagnosed(made: Made) -> None:
+    diagnosis = _diagnose(made.models[BASELINE], made.models[PTQ], made.data)
+    assert diagnosis.images == 20  # the last batch is filled up
+    assert tuple(one.name for one in diagnosis.outputs) == trace(made.models[BASELINE]).graph.outputs
+    assert {"image", "vector"} <= {one.name for one in diagnosis.tensors}
+
+
 def test_a_file_is_verified_by_its_tasks(made: Made) -> None:
     case = Case("PTQ", made.files[PTQ], made.models[PTQ], made.placement, made.models[BASELINE])
     check = check_file(case, images_of(made.data, made.facts, 8, seed=0))
@@ -190,9 +199,9 @@ def test_files_are_compared_on_arrays(made: Made, written: bool, tmp_path: Path)
             del model.metadata_props[:]
             onnx.save(model, path)
         x, y = next(made.data.arrays(COUNT))
-        labels = zip((value.name for value in model.graph.output), y, strict=True)
+        labels: dict[str, Any] = dict(zip((value.name for value in model.graph.output), y, strict=True))
         data = tmp_path / "val.npz"
-        np.savez(data, image=x[0], vector=x[1], **dict(labels))
+        np.savez(data, image=x[0], vector=x[1], **labels)
     evaluation = evaluate_file(EvaluationSettings(files[PTQ], str(data), compare=files[BASELINE], batch_size=5))
     first, second = evaluation.files
     assert evaluation.images == 4  # those that a run judges on

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from keras_qat import evaluation, export, machine, report, runtimes, training, verify
-from keras_qat.data import ImageSet, Splits
+from keras_qat.data import DataSet, Splits
 from keras_qat.errors import GateMissedError
 from keras_qat.models import ModelFacts
 from keras_qat.progress import Stages
@@ -125,7 +125,7 @@ def _export(model: Any, name: str, facts: ModelFacts, settings: Settings) -> Pat
     )
 
 
-def _diagnose(baseline: Any, quantized: Any, held_out: ImageSet) -> evaluation.Diagnosis:
+def _diagnose(baseline: Any, quantized: Any, held_out: DataSet) -> evaluation.Diagnosis:
     """Measure where a variant loses accuracy, on images on which nothing was calibrated or trained."""
     images, fixed = held_out.take(_DIAGNOSED_IMAGES, seed=0), _fixed_batch(baseline)
     size = fixed or _DIAGNOSED_BATCH
@@ -136,7 +136,7 @@ def _diagnose(baseline: Any, quantized: Any, held_out: ImageSet) -> evaluation.D
 def judge_variants(
     models: Mapping[str, Any],
     files: Mapping[str, Path],
-    images: ImageSet,
+    images: DataSet,
     target: str,
     *,
     tasks: tuple[OutputTask, ...],
@@ -157,7 +157,7 @@ def judge_variants(
     """
     judge = runtimes.choose_judge(target)
     # Files with embedded preprocessing read the same pixels, not normalized.
-    fed = replace(images, preprocessing=images.preprocessing.raw()) if embedded else images
+    fed = _pixels_of(images) if embedded else images
     normalize = images.preprocessing.normalize if embedded else None
     with ExitStack() as stack:
         simulated = {name: stack.enter_context(runtimes.KerasRuntime(model)) for name, model in models.items()}
@@ -192,6 +192,12 @@ def judge_variants(
             for name in models
         )
         return rows, judge.describe(engine)
+
+
+def _pixels_of(images: Any) -> DataSet:
+    """The same images as whole pixels, not normalized."""
+    pixels: DataSet = replace(images, preprocessing=images.preprocessing.raw())
+    return pixels
 
 
 def _in_keras(name: str) -> str:
@@ -253,14 +259,14 @@ class _Normalizing(runtimes.Runtime):
         return self._runtime.run(*(np.asarray(self._normalize(x)) for x in inputs))
 
 
-def _first(images: ImageSet) -> Any:
+def _first(images: DataSet) -> Any:
     """The first sample: an array of shape (1, …), or a tuple of them."""
     image, _ = next(images.arrays(1))
     return image
 
 
 def _tensor_errors(
-    model: Any, file: Path, images: ImageSet, normalize: Callable[[Any], Any] | None
+    model: Any, file: Path, images: DataSet, normalize: Callable[[Any], Any] | None
 ) -> tuple[verify.TensorError, ...]:
     few, size = images.take(_COMPARED_IMAGES, seed=0), _fixed_batch(model) or _COMPARED_BATCH
     return verify.tensor_errors(model, file, few.arrays(size), total=few.steps(size), normalize=normalize)
