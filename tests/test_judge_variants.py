@@ -254,8 +254,9 @@ def agreeing(value: float, half: float = 0.002) -> dict[str, Figure]:
     return {"agreement": Figure(value, value - half, value + half), "sqnr": Figure(30.0)}
 
 
-def numbers(sqnr: float | None) -> dict[str, Figure]:
-    return {"sqnr": Figure(sqnr)}
+def numbers(sqnr: float | None, error: float | None = 1.0, half: float = 0.05) -> dict[str, Figure]:
+    found = Figure(None) if error is None else Figure(error, error - half, error + half)
+    return {"sqnr": Figure(sqnr), "mean_error": found}
 
 
 @pytest.mark.parametrize(
@@ -266,11 +267,15 @@ def numbers(sqnr: float | None) -> dict[str, Figure]:
         (compared("segmentation", agreeing(0.98), agreeing(0.99), agreeing(0.995)), "at 98.00% of the positions"),
         (compared("segmentation", agreeing(0.98, 0.02), agreeing(0.99), agreeing(0.995)), None),
         (compared("segmentation", agreeing(0.5)), None),
-        (compared("regression", numbers(26.0), numbers(10.0), numbers(30.0)), None),
-        (compared("regression", numbers(18.0), numbers(11.5), numbers(12.0)), None),
-        (compared("regression", numbers(18.0), numbers(11.0), numbers(12.0)), "11.0 dB, where the simulation has 12.0"),
-        (compared("regression", numbers(None), numbers(None), numbers(40.0)), "numbers that aren't finite"),
-        (compared("regression", numbers(None), numbers(None), numbers(None)), None),
+        (compared("regression", numbers(26.0), numbers(10.0, 9.0), numbers(30.0, 1.0)), None),
+        (compared("regression", numbers(18.0), numbers(11.5, 1.15), numbers(12.0, 1.0)), None),
+        (compared("regression", numbers(18.0), numbers(11.5, 1.4, 0.5), numbers(12.0, 1.0)), None),
+        (
+            compared("regression", numbers(18.0), numbers(11.0, 1.4), numbers(12.0, 1.0)),
+            "of 1.4, where the simulation has 1;",
+        ),
+        (compared("regression", numbers(None), numbers(None, None), numbers(40.0)), "numbers that aren't finite"),
+        (compared("regression", numbers(None), numbers(None, None), numbers(None, None)), None),
         (compared("regression", numbers(5.0)), None),
         (compared("classification", agreeing(0.9), agreeing(0.9), agreeing(1.0)), "PTQ (out) file doesn't classify"),
         (compared("classification", agreeing(0.9), agreeing(0.9), agreeing(0.9)), None),
@@ -284,7 +289,8 @@ def test_what_is_promised_of_an_output(comparison: OutputComparison, part: str |
 
 def test_a_run_fails_at_an_output_that_is_not_as_simulated(record: Record) -> None:
     row = record.rows[1]
-    wrong = OutputScores("box", "regression", COUNT, {**row.outputs[1].figures, "sqnr": Figure(3.0)})
+    figures = {"sqnr": Figure(3.0), "mean_error": Figure(9.0)}
+    wrong = OutputScores("box", "regression", COUNT, {**row.outputs[1].figures, **figures})
     spoilt = replace(
         row,
         outputs=(row.outputs[0], wrong, row.outputs[2]),
