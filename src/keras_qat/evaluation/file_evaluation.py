@@ -4,6 +4,7 @@ import logging
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from itertools import combinations
 from typing import Any
 
@@ -126,7 +127,7 @@ def _judged(
     batches = (
         (
             {
-                name: run_batch(timed[name], _in_order(x, models[0], model))
+                name: partial(run_batch, timed[name], _in_order(x, models[0], model))
                 for name, model, (x, _) in zip(names, models, batch, strict=True)
             },
             batch[0][1],

@@ -180,7 +180,7 @@ def compare_outputs(
             signal += float(np.sum(wide**2))
             noise += float(np.sum((wide - x.astype(np.float64)) ** 2))
         for i, judge in enumerate(judges):
-            judge.add({name: made[i] for name, made in outputs.items()}, None)
+            judge.add({name: judge.read(made[i]) for name, made in outputs.items()}, None)
     compared = tuple(promises.OutputComparison(*(judge.scores(*pair) for pair in pairs)) for judge in judges)
     sqnr = evaluation.decibels(signal, noise)
     if [task.kind for task in tasks] != ["classification"]:
