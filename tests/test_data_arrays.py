@@ -14,7 +14,7 @@ import pytest
 import tensorflow as tf
 
 from keras_qat.data import ArraySet, ArraySpec, ImageSet, Preprocessing, Signature, Splits, load_data, load_validation
-from keras_qat.errors import UserError
+from keras_qat.errors import DataError, UserError
 
 N = 40
 SENSOR = Signature((ArraySpec("sensor", (None, 6, 2)),), (ArraySpec("scores", (None, 4)),))
@@ -235,6 +235,23 @@ def test_a_data_set_that_is_cut_keeps_its_cut(form: str, tmp_path: Path) -> None
     assert _numbers(load_validation(source, None, seed=9, signature=SENSOR).images) == validation
 
 
+def test_what_judges_is_enough_to_judge_by(tmp_path: Path) -> None:
+    source = _savez(tmp_path / "d.npz", **_parts("test"))
+    assert _numbers(load_validation(source, None, seed=0, signature=SENSOR).images) == list(range(20))
+    with pytest.raises(DataError, match=r"nothing that trains or calibrates\. Received: 'test'"):
+        load_data(source, None, seed=0, signature=SENSOR)
+
+
+def test_a_loader_that_shuffles_gives_the_same_cut_each_time(tmp_path: Path) -> None:
+    """Else a sample that calibrated a run would judge it when it is evaluated later."""
+    source = _function(
+        tmp_path, "    order = np.random.default_rng().permutation(40)\n    yield from zip(x[order], y[order])"
+    )
+    first, second = (load_data(source, None, seed=0, signature=SENSOR) for _ in range(2))
+    assert first.fingerprints() == second.fingerprints()
+    assert _sets(first) == _sets(second)
+
+
 def test_several_inputs_and_outputs_are_found_by_name_and_put_in_order(tmp_path: Path) -> None:
     index = np.arange(N, dtype=np.float32)
     arrays = {
@@ -252,6 +269,7 @@ def test_several_inputs_and_outputs_are_found_by_name_and_put_in_order(tmp_path:
         for (left, right), (scores, box) in splits.train.batches(9, shuffle_seed=1):
             assert (left.shape[1:], right.shape[1:]) == ((3,), (2, 2, 1))
             assert (scores.dtype, box.dtype) == (np.int32, np.float32)
+            assert splits.train.label_kinds == ("classification", "regression")
             number = left[:, 0]
             np.testing.assert_array_equal(right[:, 1, 1, 0], number)
             np.testing.assert_array_equal(scores, number % 4)
@@ -262,7 +280,7 @@ def test_inputs_alone_are_a_set_without_labels(tmp_path: Path) -> None:
     x, _ = _sensors()
     np.save(tmp_path / "x.npy", np.asfortranarray(x))
     splits = load_data(tmp_path / "x.npy", None, seed=0, signature=SENSOR)
-    assert not splits.train.labelled
+    assert (splits.train.labelled, splits.train.label_kinds) == (False, ())
     assert (splits.num_classes, splits.name) == (0, "x")
     for given, labels in splits.train.arrays(7):
         assert given.shape[1:] == (6, 2)
@@ -325,6 +343,9 @@ def test_what_labels_say_is_told_by_the_output(case: str) -> None:
     np.testing.assert_array_equal(y, fed)
     np.testing.assert_array_equal(data.labels, fed if fed.dtype == np.int32 and fed.ndim == 1 else [-1, -1, -1])
     assert data.labelled
+    kinds = {1: "classification"} if fed.dtype == np.int32 else {}
+    maps = "segmentation" if fed.dtype == np.int32 else "regression"
+    assert data.label_kinds == (kinds.get(fed.ndim, maps),)
 
 
 def test_orders_are_those_of_image_sets_and_resume() -> None:

@@ -4,6 +4,7 @@ import json
 import math
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -14,6 +15,8 @@ from PIL import Image
 from keras_qat.data import ImageSet, Mode, Preprocessing
 from keras_qat.errors import UserError
 from keras_qat.types import Normalization
+
+CUSTOM = {"reverse_channels": False, "divisor": [58.0, 57.0, 57.5], "offset": [2.0, 2.1, 1.8]}
 
 
 def _smooth_picture(height: int, width: int) -> np.ndarray:
@@ -121,10 +124,56 @@ def test_whole_pixels_normalized_are_what_keras_reads(mode: Mode) -> None:
         ("unit:28", Preprocessing("unit", 28, 28)),
         ("unit:28:gray", Preprocessing("unit", 28, 28, channels=1)),
         ("tf:28:32:gray", Preprocessing("tf", 28, 32, channels=1)),
+        ("unit:96x160", Preprocessing("unit", (96, 160), 96)),
+        ("unit:96x160:110", Preprocessing("unit", (96, 160), 110)),
+        ("raw:96x96", Preprocessing("raw", 96, 96)),
+        ("tf:160x96:squash", Preprocessing("tf", (160, 96), 96, fit="squash")),
+        ("tf:96:letterbox", Preprocessing("tf", 96, 96, fit="letterbox")),
+        ("tf:96:letterbox=114:gray", Preprocessing("tf", 96, 96, fit="letterbox", fill=114, channels=1)),
+        ("tf:96:gray:squash", Preprocessing("tf", 96, 96, fit="squash", channels=1)),
+        ("tf:96:110:bicubic:aliased", Preprocessing("tf", 96, 110, interpolation="bicubic", antialias=False)),
+        (
+            "custom:8:divisor=58,57,57.5:offset=2,2.1,-1.8e-1:bgr",
+            Preprocessing("custom", 8, 8, custom=Normalization(True, (58.0, 57.0, 57.5), (2.0, 2.1, -0.18))),
+        ),
+        ("custom:8:divisor=255", Preprocessing("custom", 8, 8, custom=Normalization(False, (255.0,) * 3, (0.0,) * 3))),
+        (
+            "custom:8:offset=0.5:gray",
+            Preprocessing("custom", 8, 8, channels=1, custom=Normalization(False, (1.0,), (0.5,))),
+        ),
     ],
 )
 def test_command_lines_spell_preprocessing(text: str, expected: Preprocessing) -> None:
     assert Preprocessing.parse(text) == expected
+    assert Preprocessing.parse(str(expected)) == expected
+    assert Preprocessing.from_dict(json.loads(json.dumps(expected.to_dict()))) == expected
+    assert eval(repr(expected)) == expected  # noqa: S307 - a value's own text
+
+
+def test_what_a_photo_classifier_needs_is_written_as_it_always_was() -> None:
+    preprocessing = Preprocessing("caffe", 224, 256)
+    assert preprocessing.to_dict() == {
+        "mode": "caffe",
+        "size": 224,
+        "resize": 256,
+        "whole_pixels": False,
+        "channels": 3,
+    }
+    assert str(preprocessing) == "caffe:224:256"
+    assert repr(preprocessing) == ("Preprocessing(mode='caffe', size=224, resize=256, whole_pixels=False, channels=3)")
+
+
+def test_a_normalization_of_its_own_is_that_of_numpy() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 5, 3), dtype=np.uint8)
+    scaled = Preprocessing.parse("custom:4x5:divisor=58,57,57.5:offset=2,2.1,-1.8:bgr").normalize(pixels)
+    expected = pixels[..., ::-1].astype(np.float64) / [58, 57, 57.5] - [2, 2.1, -1.8]
+    np.testing.assert_allclose(scaled, expected, atol=1e-6)
+
+
+def test_a_normalization_alike_for_all_channels_serves_gray() -> None:
+    rgb = Preprocessing.parse("custom:8:divisor=64:offset=1")
+    assert replace(rgb, channels=1) == Preprocessing.parse("custom:8:divisor=64:offset=1:gray")
+    assert replace(rgb, channels=1).raw() == Preprocessing("raw", 8, 8, whole_pixels=True, channels=1)
 
 
 @pytest.mark.parametrize(
@@ -146,8 +195,18 @@ def test_command_lines_spell_preprocessing(text: str, expected: Preprocessing) -
         ("caffe:22²", "Received: 'caffe:22²'"),
         ("", "Received: ''"),
         ("unit:" + "9" * 5000, "Can't read the preprocessing"),
-        ("timm:224", "`mode` must be 'caffe' or 'tf' or 'torch' or 'raw' or 'unit'. Received: 'timm'"),
+        ("timm:224", "`mode` must be 'caffe' or 'tf' or 'torch' or 'raw' or 'unit' or 'custom'. Received: 'timm'"),
         ("caffe:256:224", "size=256, resize=224"),
+        ("caffe:224x", "Received: 'caffe:224x'"),
+        ("caffe:224x224x3", "Received: 'caffe:224x224x3'"),
+        ("caffe:224:256x256", "Received: 'caffe:224:256x256'"),
+        ("unit:28:squash:letterbox", "Received: 'unit:28:squash:letterbox'"),
+        ("unit:28:squash=3", "Received: 'unit:28:squash=3'"),
+        ("unit:28:letterbox=", "Received: 'unit:28:letterbox='"),
+        ("unit:28:32:squash", "Nothing is cut out of an image with the fit 'squash'"),
+        ("unit:28:bgr", "Only the mode 'custom' takes a divisor, an offset and an order of channels"),
+        ("custom:28:divisor=1,2", "Received: divisor=(1.0, 2.0), offset=(0.0, 0.0, 0.0)"),
+        ("custom:28:divisor=nan", "Received: 'custom:28:divisor=nan'"),
     ],
 )
 def test_what_spells_no_preprocessing_is_refused(text: str, message: str) -> None:
@@ -186,10 +245,35 @@ def test_divisors_that_give_no_numbers_are_refused(numbers: tuple[float, float, 
         ({"mode": "tf", "size": 8, "resize": 8, "channels": "gray"}, "`channels` must be 1 or 3. Received: 'gray'"),
         ({"mode": "tf", "size": 9, "resize": 8}, "size=9, resize=8"),
         ({"mode": "tf", "size": 0, "resize": 8}, "size=0"),
-        ({"mode": "tf", "size": "big", "resize": 8}, "`size` must be an integer. Received: 'big'"),
-        ({"mode": "tf", "size": 8.0, "resize": 8}, "`size` must be an integer. Received: 8.0"),
+        ({"mode": "tf", "size": "big", "resize": 8}, "`size` must be an integer or a list. Received: 'big'"),
+        ({"mode": "tf", "size": 8.0, "resize": 8}, "`size` must be an integer or a list. Received: 8.0"),
         ({"mode": "tf", "size": 8, "resize": 10**9}, "`resize` must be at most 16384. Received: 1000000000"),
         ({"mode": "tf"}, "Give 'mode', 'size' and 'resize'"),
+        (
+            {"mode": "tf", "size": [8, 8, 8], "resize": 8},
+            r"`size` must be a whole number, or two: height and width. Received: \(8, 8, 8\)",
+        ),
+        ({"mode": "tf", "size": [8, "x"], "resize": 8}, r"`size\[1\]` must be an integer. Received: 'x'"),
+        ({"mode": "tf", "size": [96, 160], "resize": 95}, r"size=\(96, 160\), resize=95"),
+        ({"mode": "tf", "size": [1, 16384], "resize": 9}, r"at least 9 x 147456 pixels.*Give a `resize` nearer to 1"),
+        ({"mode": "tf", "size": 8, "resize": 8, "fit": "pad"}, "`fit` must be 'crop' or 'squash' or 'letterbox'"),
+        ({"mode": "tf", "size": 8, "resize": 9, "fit": "squash"}, "Nothing is cut out .*Leave out RESIZE, .* 8"),
+        ({"mode": "tf", "size": 8, "resize": 8, "fill": 9}, "Only images with the fit 'letterbox' are padded"),
+        ({"mode": "tf", "size": 8, "resize": 8, "fit": "letterbox", "fill": 256}, "`fill` must be at most 255"),
+        ({"mode": "tf", "size": 8, "resize": 8, "interpolation": "area"}, "`interpolation` must be 'bilinear' or"),
+        ({"mode": "custom", "size": 8, "resize": 8}, "mode='custom', custom=None. Give both or neither"),
+        (
+            {"mode": "tf", "size": 8, "resize": 8, "custom": CUSTOM},
+            r"mode='tf', custom=Normalization\(.*Give both or neither",
+        ),
+        (
+            {"mode": "custom", "size": 8, "resize": 8, "channels": 1, "custom": CUSTOM},
+            r"channels=1, with a normalization of 3 channel\(s\)",
+        ),
+        (
+            {"mode": "custom", "size": 8, "resize": 8, "custom": {**CUSTOM, "divisor": [0, 1, 1]}},
+            "`custom` can't be read .ValueError: Divisors must be finite and not 0",
+        ),
     ],
 )
 def test_invalid_fields_are_refused(fields: dict[str, Any], message: str) -> None:

@@ -59,7 +59,7 @@ def test_evaluate_asks_nothing_of_a_model_that_shows_it(work: Path) -> None:
 
 def test_evaluate_refuses_to_normalize_twice(work: Path) -> None:
     given = Preprocessing("unit", SIZE, SIZE)
-    with pytest.raises(UserError, match=r"normalized twice.*Rescaling 'scale'.*--preprocessing unit:8:8.*raw:8"):
+    with pytest.raises(UserError, match=r"normalized twice.*Rescaling 'scale'.*--preprocessing unit:8 for.*raw:8"):
         evaluate_file(EvaluationSettings(work / "own.keras", str(work / "photos"), preprocessing=given))
 
 

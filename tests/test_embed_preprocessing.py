@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,9 @@ from sklearn.datasets import load_digits
 
 from keras_qat import apply_placement, calibrate, plan, trace
 from keras_qat.data import Mode, Preprocessing
-from keras_qat.data.preprocessing import NORMALIZATIONS
+from keras_qat.data.normalizations import NORMALIZATIONS
 from keras_qat.errors import DataError, UserError
-from keras_qat.evaluation import EvaluationSettings, class_scores, convert, evaluate_file
+from keras_qat.evaluation import EvaluationSettings, class_scores, classify, convert, evaluate_file
 from keras_qat.export import export_onnx
 from keras_qat.machine import read_cpu
 from keras_qat.models import ModelFacts, build_model, find, read_model_facts
@@ -210,6 +210,44 @@ def test_only_one_rgb_image_can_be_normalized(tmp_path: Path) -> None:
     refuse((8, 8, 3), (8, 8, 3))
     refuse((8, 8, 1))
     refuse((8, 3))
+    refuse((8, 8, 4))
+
+
+@pytest.mark.parametrize(
+    "text", ["unit:12x20:letterbox=114:gray", "caffe:12x20:14", "custom:12x20:divisor=64:offset=2:squash"]
+)
+def test_oblong_files_read_the_pixels_of_any_fit(text: str, tmp_path: Path) -> None:
+    """From photos to scores: the file that reads pixels, and the one that reads their normalization."""
+    preprocessing = replace(Preprocessing.parse(text), whole_pixels=True)
+    keras.utils.set_random_seed(1)
+    x = keras.Input((12, 20, preprocessing.channels), name="image")
+    features = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3, activation="relu")(x))
+    model = keras.Model(x, keras.layers.Dense(2, activation="softmax")(features))
+    for i in range(6):
+        path = tmp_path / "photos" / f"class{i % 2}" / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        noise = np.random.default_rng(i).integers(0, 256, (30 + i, 25, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(path)
+    paths = []
+    for embedded in (False, True):
+        facts = ModelFacts(preprocessing, embedded, ("class0", "class1"))
+        normalization = preprocessing.normalization if embedded else None
+        path = export_onnx(model, tmp_path / f"{embedded}.onnx", normalization=normalization, metadata=facts.metadata())
+        assert read_model_facts(path) == facts
+        paths.append(path)
+    found = evaluate_file(EvaluationSettings(paths[0], str(tmp_path / "photos"), compare=paths[1]))
+    assert found.comparison is not None
+    assert found.comparison.agreement.value == 1
+    # In words, a user says the same for a file that says nothing.
+    bare = export_onnx(model, tmp_path / "bare.onnx")
+    photo = tmp_path / "photos" / "class0" / "0.png"
+    given = Preprocessing.parse(text.removesuffix(":gray"))
+    scores_of = [{c.name: c.score for c in classify(path, photo).classes} for path in paths]
+    assert scores_of[0] == scores_of[1]
+    by_word = classify(bare, photo, preprocessing=given).classes
+    np.testing.assert_allclose(sorted(c.score for c in by_word), sorted(scores_of[0].values()), atol=0.01)
+    with pytest.raises(UserError, match=r"prepared at 20 x 12 pixels, which this model doesn't read.*bare\.onnx"):
+        classify(bare, photo, preprocessing=given.for_size((20, 12)))
 
 
 def test_metadata_goes_into_the_file(network: keras.Model, tmp_path: Path) -> None:

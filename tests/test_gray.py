@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from keras_qat.data import Augmentation, ImageSet, Preprocessing, load_data
-from keras_qat.data.preprocessing import GRAY_NORMALIZATIONS
+from keras_qat.data.normalizations import GRAY_NORMALIZATIONS
 from keras_qat.errors import UserError
 from keras_qat.evaluation import EvaluationSettings, classify, evaluate_file
 from keras_qat.export import export_onnx

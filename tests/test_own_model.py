@@ -50,6 +50,42 @@ def test_a_first_layer_that_brings_pixels_into_range_says_raw(model: keras.Model
     assert input_preprocessing(model, None) == Preprocessing("raw", 16, 16)
 
 
+def augmented(*first: Any, dtype: str = "float32", shape: tuple[int, ...] = (16, 24, 3)) -> keras.Model:
+    """A network of pixels behind other layers."""
+    x = image = keras.Input(shape, dtype=dtype)
+    for layer in (*first, layers.Rescaling(1 / 255)):
+        x = layer(x)
+    return keras.Model(image, layers.Conv2D(2, 3)(x))
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        augmented(layers.RandomFlip(), layers.RandomRotation(0.1), layers.RandomContrast(0.1)),
+        augmented(keras.Sequential([layers.RandomFlip(), layers.RandomZoom(0.1)])),
+        augmented(layers.Identity(), layers.RandomFlip(), dtype="uint8"),
+        augmented(lambda x: keras.ops.cast(x, "float32"), dtype="uint8"),
+        augmented(layers.Reshape((16, 24, 3))),
+        augmented(lambda x: keras.ops.reshape(x, (-1, 16, 24, 3))),
+        augmented(layers.Resizing(16, 24), layers.CenterCrop(16, 24), layers.ZeroPadding2D(0)),
+        augmented(augmented(layers.RandomFlip()).layers[1]),
+    ],
+    ids=["random", "nested", "uint8", "cast", "reshape", "ops.reshape", "of the same size", "oblong"],
+)
+def test_pixels_are_seen_behind_layers_that_pass_them_on(model: keras.Model) -> None:
+    assert input_preprocessing(model) == Preprocessing("raw", (16, 24), 16)
+
+
+@pytest.mark.parametrize(
+    "first",
+    [layers.Resizing(8, 12), layers.CenterCrop(8, 12), layers.Reshape((24, 16, 3)), layers.Permute((2, 1, 3))],
+    ids=lambda layer: type(layer).__name__,
+)
+def test_pixels_are_not_looked_for_behind_layers_that_change_the_image(first: Any) -> None:
+    with pytest.raises(UserError, match=rf"whose first layer is the {type(first).__name__}.*MODE:16x24"):
+        input_preprocessing(augmented(first))
+
+
 @pytest.mark.parametrize("name", ["MobileNetV3Small", "EfficientNetB0"])
 def test_networks_that_rescale_inside(name: str) -> None:
     model = getattr(keras.applications, name)(weights=None, input_shape=(32, 32, 3), classes=2)
@@ -105,6 +141,10 @@ def test_operations_are_named_as_layers_are() -> None:
         ((16, 16, 1), "tf:16:20:gray", Preprocessing("tf", 16, 20, channels=1)),
         ((None, None, 3), "torch:24", Preprocessing("torch", 24, 24)),
         ((None, 16, 3), "raw:16", Preprocessing("raw", 16, 16)),
+        ((16, 24, 3), "unit:16x24:20", Preprocessing("unit", (16, 24), 20)),
+        ((16, 24, 1), "unit:16x24:letterbox=114", Preprocessing("unit", (16, 24), 16, False, 1, "letterbox", 114)),
+        ((None, 24, 3), "unit:16x24:squash", Preprocessing("unit", (16, 24), 16, fit="squash")),
+        ((16, 16, 1), "custom:16:divisor=64", Preprocessing.parse("custom:16:divisor=64:gray")),
     ],
 )
 def test_what_is_said_is_taken(shape: tuple[int | None, ...], text: str, expected: Preprocessing) -> None:
@@ -122,6 +162,8 @@ def test_what_is_said_goes_before_what_is_seen_but_not_twice() -> None:
     [
         ((16, 16, 3), "unit:24", r"24 x 24.*--preprocessing unit:24 for my\.keras.*16 x 16 x 3\. Give it as MODE:16"),
         ((None, 16, 3), "unit:24", "Give it as MODE:16"),
+        ((16, 24, 3), "unit:24x16", r"24 x 16 pixels.*16 x 24 x 3\. Give it as MODE:16x24 or MODE:16x24:RESIZE"),
+        ((16, 24, 3), "unit:16", "Give it as MODE:16x24"),
         ((16, 16, 3), "unit:16:gray", "makes gray images, and the model reads RGB.*Leave out ':gray'"),
         ((16, 16, 1), "caffe:16", "mode='caffe', channels=1"),
         ((16, 16, 3), "unit", "Can't read the preprocessing"),
@@ -148,14 +190,13 @@ def two_images() -> keras.Model:
     [
         (two_images(), r"one image to a model with one input.*reads .*; "),
         (keras.Sequential([keras.Input((9,)), layers.Dense(2)]), r"\(batch, height, width, channels\)"),
-        (sequential(shape=(16, 16, 4)), "with 1 or 3 channels"),
-        (sequential(shape=(16, 24, 3)), "square images"),
+        (sequential(shape=(16, 16, 4)), "with 1 or 3 channels.*come as arrays.*no preprocessing"),
         (
             keras.Sequential([keras.Input((3, 16, 16)), layers.ZeroPadding2D(data_format="channels_first")]),
             "channels last.*channels_last",
         ),
     ],
-    ids=["two inputs", "no image", "four channels", "not square", "channels first"],
+    ids=["two inputs", "no image", "four channels", "channels first"],
 )
 def test_models_of_other_inputs_are_sent_to_the_api(model: keras.Model, message: str) -> None:
     for text in (None, "unit:16"):

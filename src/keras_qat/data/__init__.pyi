@@ -8,7 +8,8 @@ from .image_set import ImageSet
 from .imagenet.prepare import OFFICIAL, OFFICIAL_CLASSES, Prepared, prepare_imagenet
 from .load import DATA_SETS, load_data, load_validation
 from .names import reads_images, require_source
-from .preprocessing import MEANINGS, OF_CHANNELS, Channels, Mode, Preprocessing
+from .normalizations import MEANINGS, OF_CHANNELS, Channels, Mode
+from .preprocessing import Preprocessing
 from .records.record_set import RecordSource
 from .records.shard_folder import load_records, load_records_validation
 from .records.shard_names import has_shards

@@ -28,7 +28,7 @@ from keras_qat.data.masks import are_white
 from keras_qat.data.preprocessing import Preprocessing
 from keras_qat.data.signature import Signature
 from keras_qat.data.splits import Labelled, Splits
-from keras_qat.errors import DataError
+from keras_qat.errors import DataError, StorageError
 from keras_qat.files import is_file, read_text
 from keras_qat.text import path_text
 
@@ -126,7 +126,10 @@ def _list(path: Path, num_classes: int | None, signature: Signature | None) -> I
 
 
 def _read(path: Path) -> _Table:
-    text = read_text(path).removeprefix(_BYTE_ORDER_MARK)
+    try:
+        text = read_text(path).removeprefix(_BYTE_ORDER_MARK)
+    except StorageError as error:
+        raise DataError(f"{error} Data are listed as CSV in UTF-8.") from error
     first = text.partition("\n")[0]
     delimiter = max(_DELIMITERS, key=first.count)
     try:

@@ -6,6 +6,8 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 from typing_extensions import Self
 
+from keras_qat.types import TaskKind
+
 
 class DataSet(Protocol):
     """Inputs of a model, mostly with labels.
@@ -32,6 +34,10 @@ class DataSet(Protocol):
     @property
     def labelled(self) -> bool:
         """Whether there are labels of any kind."""
+
+    @property
+    def label_kinds(self) -> tuple[TaskKind, ...]:
+        """What the labels for each output say; empty without labels."""
 
     @property
     def preprocessing(self) -> Any:

@@ -13,6 +13,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -62,9 +63,10 @@ def require_function(source: str) -> None:
             f"The file {path} is no valid Python: {error.msg}, in line {error.lineno}. Received: {source!r}. Correct "
             "it."
         ) from error
-    names, complete = _defined(tree)
-    if complete and function not in names:
-        raise _missing(function, source, [name for name in names if not name.startswith("_")])
+    names = _Names()
+    names.add(tree)
+    if names.complete and function not in {*names.functions, *names.others}:
+        raise _missing(function, source, names.functions)
 
 
 def call_function(source: str) -> Any:
@@ -170,20 +172,37 @@ def _file_of(place: str, source: str) -> Path | None:
     return origin if origin.suffix == ".py" else None
 
 
-def _defined(tree: ast.Module) -> tuple[list[str], bool]:
-    """The names that the top level of a module defines, and whether those are all."""
-    names: list[str] = []
-    complete = True
-    for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            names.append(node.name)
-        elif isinstance(node, ast.Import | ast.ImportFrom):
-            names += [(alias.asname or alias.name).split(".")[0] for alias in node.names]
-            complete = complete and not any(alias.name == "*" for alias in node.names)
-        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            names.append(node.id)
-    # A module with a `__getattr__` of its own makes names when they are asked for.
-    return list(dict.fromkeys(names)), complete and "__getattr__" not in names
+@dataclass
+class _Names:
+    """What the top level of a module defines.
+
+    Args:
+        functions: the functions, in order.
+        others: classes, what is imported, and variables.
+        complete: whether those are all.
+    """
+
+    functions: list[str] = field(default_factory=list)
+    others: set[str] = field(default_factory=set)
+    complete: bool = True
+
+    def add(self, node: ast.AST) -> None:
+        """Add what a node defines; what stands within functions and classes is not of the top level."""
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            self.functions.append(node.name)
+            # A module with a `__getattr__` of its own makes names when they are asked for.
+            self.complete = self.complete and node.name != "__getattr__"
+            return
+        if isinstance(node, ast.ClassDef):
+            self.others.add(node.name)
+            return
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            self.others.update((alias.asname or alias.name).split(".")[0] for alias in node.names)
+            self.complete = self.complete and not any(alias.name == "*" for alias in node.names)
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            self.others.add(node.id)
+        for child in ast.iter_child_nodes(node):
+            self.add(child)
 
 
 def _missing(function: str, source: str, others: list[str]) -> DataError:
@@ -197,18 +216,12 @@ def _import(place: str) -> Any:
     if not place.endswith(".py"):
         return importlib.import_module(place)
     path = Path(place).resolve()
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    # A name that no module has, so that a file may be called `data.py`. Dataclasses look their module up by it.
+    spec = importlib.util.spec_from_file_location(f"{path.stem} of {path}", path)
     if spec is None or spec.loader is None:
         raise ImportError(f"{place} is no module")
-    module = importlib.util.module_from_spec(spec)
-    # Dataclasses and generators of the module look it up by its name.
-    known = sys.modules.setdefault(spec.name, module)
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        if known is module:
-            del sys.modules[spec.name]
-        raise
+    sys.modules[spec.name] = module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
     return module
 
 

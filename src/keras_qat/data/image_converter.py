@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from keras_qat.data.geometry import Fit, Interpolation
-from keras_qat.data.preprocessing import OF_CHANNELS, Preprocessing
+from keras_qat.data.normalizations import OF_CHANNELS
+from keras_qat.data.preprocessing import Preprocessing
 from keras_qat.errors import UserError
 from keras_qat.files import from_json_value, read_json, to_json_value
 from keras_qat.types import Normalization

@@ -14,7 +14,7 @@ from keras_qat.data import augmentation, fingerprint, image_files, sources, stra
 from keras_qat.data.image_targets import ImageTargets
 from keras_qat.data.preprocessing import Preprocessing
 from keras_qat.errors import MOST_IMAGES_AT_ONCE, DataError, UserError, require_whole
-from keras_qat.types import UNLABELLED
+from keras_qat.types import UNLABELLED, TaskKind
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,6 +112,13 @@ class ImageSet:
     def labelled(self) -> bool:
         """Whether there are targets, or the classes of the images are known; if they are not, every label is -1."""
         return self.targets is not None or not len(self) or bool(np.any(self.labels != UNLABELLED))
+
+    @property
+    def label_kinds(self) -> tuple[TaskKind, ...]:
+        """What the labels say, as a tuple of one kind; empty without labels."""
+        if self.targets is not None:
+            return (self.targets.kind,)
+        return ("classification",) if self.labelled else ()
 
     def steps(self, batch_size: int) -> int:
         """The number of batches in one pass; the last batch may be smaller.

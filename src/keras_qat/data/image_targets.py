@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -13,6 +13,7 @@ from keras_qat.data.fingerprint import digest, digest_files
 from keras_qat.data.masks import WHITE, decode_mask
 from keras_qat.data.preprocessing import Preprocessing
 from keras_qat.errors import UserError
+from keras_qat.types import TaskKind
 
 if TYPE_CHECKING:
     from keras_qat.data.augmentation import Augmentation
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 
 class ImageTargets(Protocol):
     """The labels of an `ImageSet`; any object with these methods will do."""
+
+    @property
+    def kind(self) -> TaskKind:
+        """What they say."""
 
     def select(self, indices: NDArray[np.int64]) -> Self:
         """The labels of the images at `indices`, in that order."""
@@ -42,6 +47,7 @@ class NumberTargets:
     """
 
     values: NDArray[np.float32]
+    kind: ClassVar[TaskKind] = "regression"
 
     def select(self, indices: NDArray[np.int64]) -> "NumberTargets":
         """The numbers of the images at `indices`, in that order."""
@@ -83,6 +89,7 @@ class MaskTargets:
 
     paths: tuple[str, ...]
     white: bool
+    kind: ClassVar[TaskKind] = "segmentation"
 
     def select(self, indices: NDArray[np.int64]) -> "MaskTargets":
         """The masks of the images at `indices`, in that order."""

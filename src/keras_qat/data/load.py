@@ -6,7 +6,7 @@ Rows of images import TensorFlow, rows of arrays don't, so each imports what it 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -322,13 +322,18 @@ def _open_dataset(request: Request) -> files.Opened:
             "TensorFlow. Install it with: pip install tensorflow-cpu, or save the arrays with `numpy.savez`."
         ) from error
     try:
-        dataset = tf.data.Dataset.load(str(request.source))
+        # In the order of the shards. By default it depends on the number of processors.
+        dataset = tf.data.Dataset.load(str(request.source), reader_func=_one_after_the_other)
     except Exception as error:  # TensorFlow has a class of errors for each code.
         raise DataError(
             f"TensorFlow can't read the saved dataset: {shortened(error)}. Received: {str(request.source)!r}. Save it "
             "anew with `dataset.save(path)`."
         ) from error
     return streams.arrays_of(dataset, request.signature, str(request.source))
+
+
+def _one_after_the_other(shards: Any) -> Any:
+    return shards.flat_map(lambda shard: shard)
 
 
 def _function_name(request: Request) -> str:

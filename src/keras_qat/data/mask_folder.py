@@ -3,7 +3,8 @@
     images/IMAGE and masks/IMAGE                     cut here
     train/images, train/masks, val/images, val/masks     already cut
 
-A mask has the name of its image, whatever its suffix, or that name and `_mask`.
+A mask has the name of its image, whatever its suffix, or that name and `_mask`. The folder of masks may have another
+of the names in `names.MASKS`.
 """
 
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ from keras_qat.data.arrays.parts import TRAIN, VALIDATION
 from keras_qat.data.image_listing import ImageListing
 from keras_qat.data.image_targets import MaskTargets
 from keras_qat.data.masks import are_white
-from keras_qat.data.names import IMAGES, MASKS
+from keras_qat.data.names import IMAGES, MASKS, masks_of
 from keras_qat.data.preprocessing import Preprocessing
 from keras_qat.data.signature import Signature
 from keras_qat.data.splits import Labelled, Splits
@@ -30,7 +31,7 @@ _ENDINGS = ("", "_mask", "-mask")
 _FOLDERS: Mapping[str, str] = {TRAIN: "train", VALIDATION: "val"}
 """The folder of each part of a set that is cut already."""
 
-_LAYOUT = f"Lay the data out as {IMAGES}/a.jpg and {MASKS}/a.png, or with train/ and val/ above both folders."
+_LAYOUT = f"Lay the data out as {IMAGES}/a.jpg and {MASKS[0]}/a.png, or with train/ and val/ above both folders."
 
 
 def load_masks(
@@ -96,19 +97,20 @@ def _classes(signature: Signature | None) -> int | None:
 
 def _pairs(place: Path, skip_bad: bool) -> dict[str, str]:
     """{image: its mask}, sorted by name."""
-    images, masks = (_by_stem(place / name, skip_bad) for name in (IMAGES, MASKS))
+    image_folder, mask_folder = place / IMAGES, masks_of(place)
+    images, masks = (_by_stem(folder, skip_bad) for folder in (image_folder, mask_folder))
     found = {stem: next((masks[stem + e] for e in _ENDINGS if stem + e in masks), None) for stem in images}
     without = [images[stem] for stem, mask in found.items() if mask is None]
     if without:
         raise DataError(
-            f"{len(without)} of {len(images)} images have no mask of the same name in {path_text(place / MASKS)}. "
+            f"{len(without)} of {len(images)} images have no mask of the same name in {path_text(mask_folder)}. "
             f"Received: {first_few(map(repr, without))}. Add the masks, or remove the images."
         )
     pairs = {images[stem]: mask for stem, mask in found.items() if mask is not None}
     alone = sorted(set(masks.values()) - set(pairs.values()))
     if alone:
         raise DataError(
-            f"{len(alone)} of {len(masks)} masks have no image of the same name in {path_text(place / IMAGES)}. "
+            f"{len(alone)} of {len(masks)} masks have no image of the same name in {path_text(image_folder)}. "
             f"Received: {first_few(map(repr, alone))}. Add the images, or remove the masks."
         )
     return pairs

@@ -26,8 +26,8 @@ _OF_IMAGES: frozenset[Kind] = frozenset({"embedded", "tfds", "csv", "shards", "m
 ARRAY_SUFFIXES = frozenset({".npy", ".npz", ".h5", ".hdf5"})
 CSV_SUFFIXES = frozenset({".csv", ".tsv"})
 
-IMAGES, MASKS = "images", "masks"
-"""The folders of images with masks."""
+IMAGES, MASKS = "images", ("masks", "labels", "annotations", "segmentations")
+"""The folder of images with masks, and the names that the folder of their masks may have."""
 
 PART_FOLDERS = ("train", "val")
 """The folders of a data set that is cut already."""
@@ -149,9 +149,14 @@ def _holds_dataset(folder: Path) -> bool:
 
 
 def _holds_masks(folder: Path) -> bool:
-    """Whether a folder, or one of its parts, has both images/ and masks/."""
+    """Whether a folder, or one of its parts, has both a folder of images and one of masks."""
     places = (folder, *(folder / part for part in PART_FOLDERS))
-    return any(all(is_folder(place / name, DataError) for name in (IMAGES, MASKS)) for place in places)
+    return any(is_folder(place / IMAGES, DataError) and is_folder(masks_of(place), DataError) for place in places)
+
+
+def masks_of(folder: Path) -> Path:
+    """The folder of masks beside the folder of images in `folder`, whether it is there or not."""
+    return next((folder / name for name in MASKS if is_folder(folder / name, DataError)), folder / MASKS[0])
 
 
 def _holds_arrays(folder: Path) -> bool:

@@ -1,9 +1,4 @@
-"""From the pixels of an image to the numbers that a network was trained on: resize, fit, make gray, normalize.
-
-The modes "caffe" (ResNet V1), "tf" (ResNet V2) and "torch" (DenseNet) are those of `keras.applications`
-(https://keras.io/api/applications/, `imagenet_utils.preprocess_input`). A network with a Rescaling layer, such as
-EfficientNet, reads "raw" pixels; "unit" is what most tutorials use.
-"""
+"""From the pixels of an image to the numbers that a network was trained on: resize, fit, make gray, normalize."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -12,68 +7,14 @@ from typing import Any, Literal, get_args
 import tensorflow as tf
 
 from keras_qat.data.geometry import Fit, Geometry, Interpolation, cut, locate
+from keras_qat.data.normalizations import NORMALIZATIONS, OF_CHANNELS, WHITE, Channels, Mode, of_channels, to_gray
 from keras_qat.data.preprocessing_text import as_text, read_text
 from keras_qat.errors import MANY, UserError, require_whole
 from keras_qat.files import from_json_value, to_json_value
 from keras_qat.types import UNLABELLED, Normalization
 
-Mode = Literal["caffe", "tf", "torch", "raw", "unit"]
-"""The normalizations that have a name."""
-
-Channels = Literal[1, 3]
-"""The channels of a network's input: 1 is gray, 3 is RGB."""
-
-_RED, _BLUE = 0.299, 0.114
-"""The weights of the luma of ITU-R BT.601; green has the rest, 0.587."""
-
-_PIXELS = 255.0
-"""The largest value of a pixel."""
-
-_ONES, _ZEROS = (1.0, 1.0, 1.0), (0.0, 0.0, 0.0)
-
-# Mean and standard deviation of ImageNet's training images: the first as blue, green, red, from 0 to 255; the others as
-# red, green, blue, from 0 to 1.
-_CAFFE_MEAN_BGR = (103.939, 116.779, 123.68)
-_TORCH_MEAN = (0.485, 0.456, 0.406)
-_TORCH_STD = (0.229, 0.224, 0.225)
-
-# (x / 255 - mean) / std with one division: x / (255 · std) - mean / std.
-_TORCH = Normalization(
-    reverse_channels=False,
-    divisor=tuple(_PIXELS * std for std in _TORCH_STD),
-    offset=tuple(mean / std for mean, std in zip(_TORCH_MEAN, _TORCH_STD, strict=True)),
-)
-
-NORMALIZATIONS: Mapping[str, Normalization] = {
-    "caffe": Normalization(reverse_channels=True, divisor=_ONES, offset=_CAFFE_MEAN_BGR),
-    "tf": Normalization(reverse_channels=False, divisor=(127.5, 127.5, 127.5), offset=_ONES),
-    "torch": _TORCH,
-    "raw": Normalization(reverse_channels=False, divisor=_ONES, offset=_ZEROS),
-    "unit": Normalization(reverse_channels=False, divisor=(_PIXELS, _PIXELS, _PIXELS), offset=_ZEROS),
-}
-
-GRAY_NORMALIZATIONS: Mapping[str, Normalization] = {
-    "tf": Normalization(reverse_channels=False, divisor=(127.5,), offset=(1.0,)),
-    "raw": Normalization(reverse_channels=False, divisor=(1.0,), offset=(0.0,)),
-    "unit": Normalization(reverse_channels=False, divisor=(_PIXELS,), offset=(0.0,)),
-}
-"""The modes for one channel; the other modes have different numbers for red, green and blue."""
-
-OF_CHANNELS: Mapping[int, Mapping[str, Normalization]] = {1: GRAY_NORMALIZATIONS, 3: NORMALIZATIONS}
-"""What each mode computes, by the number of channels of the network's input."""
-
 _MOST_PIXELS = 2**14
 """The longest side of a prepared image: with 3 channels of float32, such an image takes 3.2 GB."""
-
-MEANINGS: Mapping[Mode, str] = {
-    "unit": "x / 255, from 0 to 1: most networks that people train themselves",
-    "raw": "x, from 0 to 255: networks that rescale inside, such as EfficientNet, MobileNetV3, ConvNeXt",
-    "tf": "x / 127.5 - 1, from -1 to 1: ResNetV2, MobileNet, MobileNetV2, Inception, Xception",
-    "torch": "x / 255, minus ImageNet's mean, over its standard deviation: DenseNet, networks from PyTorch",
-    "caffe": "BGR, minus ImageNet's mean: ResNet, VGG",
-}
-"""One line about each mode, for users who must choose one; the likeliest first."""
-
 
 _ALWAYS = ("mode", "size", "resize", "whole_pixels", "channels")
 """The fields that are always written; the others only where they have another value than their default."""
@@ -128,19 +69,19 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         """Settle the numbers, and refuse settings that can't be computed."""
-        sides = self.size if isinstance(self.size, tuple | list) else (self.size,)
-        if not 1 <= len(sides) <= 2:  # noqa: PLR2004
+        sides = self.size if isinstance(self.size, tuple | list) else (self.size, self.size)
+        if len(sides) != 2:  # noqa: PLR2004
             raise UserError(
-                f"The size of an input is its side, or its height and width. Received: size={self.size}. Give a whole "
-                "number, or two such as (96, 160)."
+                f"`size` must be a whole number, or two: height and width. Received: {self.size}. Give such as 224 or "
+                "(96, 160)."
             )
         bounds = (-MANY, _MOST_PIXELS)
         sides = tuple(require_whole("size", side, *bounds) for side in sides)
         settled = {
             "size": sides[0] if len(set(sides)) == 1 else sides,
             "resize": require_whole("resize", self.resize, *bounds),
-            "fill": require_whole("fill", self.fill, 0, int(_PIXELS)),
-            "custom": _of_channels(self.custom, self.channels),
+            "fill": require_whole("fill", self.fill, 0, int(WHITE)),
+            "custom": of_channels(self.custom, self.channels),
         }
         for name, value in settled.items():
             object.__setattr__(self, name, value)
@@ -329,8 +270,8 @@ class Preprocessing:
             >>> Preprocessing("raw", 1, 1, whole_pixels=True, channels=1).finish(red).numpy().tolist()
             [[[76.0]]]
         """
-        pixels = _to_gray(pixels) if self.channels == 1 else pixels
-        pixels = tf.clip_by_value(tf.round(pixels), 0.0, _PIXELS) if self.whole_pixels else pixels
+        pixels = to_gray(pixels) if self.channels == 1 else pixels
+        pixels = tf.clip_by_value(tf.round(pixels), 0.0, WHITE) if self.whole_pixels else pixels
         return self.normalize(pixels)
 
     def normalize(self, images: Any) -> Any:
@@ -428,30 +369,3 @@ class Preprocessing:
             (58.0, 57.0, 57.0)
         """
         return cls.from_dict(read_text(text, tuple(NORMALIZATIONS)))
-
-
-def _of_channels(custom: Normalization | None, channels: int) -> Normalization | None:
-    """A normalization for gray images, if it treats red, green and blue alike; any other as it is."""
-    alike = custom is not None and len(set(custom.divisor)) == len(set(custom.offset)) == 1
-    if custom is None or channels != 1 or not alike:
-        return custom
-    return Normalization(reverse_channels=False, divisor=custom.divisor[:1], offset=custom.offset[:1])
-
-
-def _to_gray(pixels: Any) -> Any:
-    """The luma of ITU-R BT.601, 0.299 R + 0.587 G + 0.114 B, as in Pillow's mode "L" and Keras's `load_img`.
-
-    A pixel that is gray already keeps its value to the bit; `tf.image.rgb_to_grayscale` makes 254.97 of 255.
-
-    Args:
-        pixels: float32 RGB tensor of shape (..., 3).
-
-    Returns:
-        float32 tensor of shape (..., 1).
-
-    Example:
-        >>> _to_gray(tf.constant([[255.0, 0.0, 0.0], [77.7, 77.7, 77.7]])).numpy().round(3).tolist()
-        [[76.245...], [77.69...]]
-    """
-    red, green, blue = tf.split(pixels, 3, axis=-1)
-    return green + _RED * (red - green) + _BLUE * (blue - green)

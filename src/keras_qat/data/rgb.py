@@ -18,8 +18,8 @@ _UNREAD: Mapping[tuple[str | None, str], str] = {
 _NEW_SUBFILE_TYPE, _BITS_PER_SAMPLE, _PHOTOMETRIC = 254, 258, 262
 """Tags of a TIFF's page: what kind of page it is, the bits of each channel, and what the numbers mean."""
 
-_REDUCED = 1
-"""The bit in the kind of a page that makes it a smaller copy of another page: a thumbnail."""
+_OF_ANOTHER_PAGE = 1 | 4
+"""The bits in the kind of a page that make it a smaller copy of another page, a thumbnail, or its transparency."""
 
 _WHITE_IS_ZERO = 0
 """The meaning of numbers that is inverted."""
@@ -40,7 +40,7 @@ def require_rgb(image: Image.Image) -> None:
 
     Raises:
         UnreadPixelsError: If it can't, or if the image is a TIFF of several pages, such as a stack or a scanned
-            document, where nothing says which one is meant. A page that is a thumbnail of another one doesn't count.
+            document, where nothing says which one is meant. The thumbnail or the transparency of a page is none itself.
     """
     unread = _UNREAD.get((image.format, image.mode))
     if unread is not None:
@@ -55,7 +55,7 @@ def _require_one_page(image: TiffImagePlugin.TiffImageFile) -> None:
         while True:
             number += 1
             image.seek(number)
-            if not image.tag_v2.get(_NEW_SUBFILE_TYPE, 0) & _REDUCED:
+            if not image.tag_v2.get(_NEW_SUBFILE_TYPE, 0) & _OF_ANOTHER_PAGE:
                 raise UnreadPixelsError("it has several pages; save the page that is meant as a file of its own")
     image.seek(0)
 
@@ -77,4 +77,4 @@ def _eight_bits(image: Image.Image) -> NDArray[np.uint8]:
     levels = np.clip(np.asarray(image, np.int32), 0, white)
     # Pillow inverts only what has at most 8 bits.
     levels = white - levels if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO else levels
-    return ((levels * 255 + white // 2) // white).astype(np.uint8)
+    return np.asarray((levels * 255 + white // 2) // white, np.uint8)

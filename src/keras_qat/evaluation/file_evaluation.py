@@ -62,7 +62,7 @@ def evaluate_file(settings: options.EvaluationSettings) -> Evaluation:
             models.append(model)
         data = _validation(models, settings)
         outputs = len(models[0].runtime.outputs)
-        labels = class_labels(data.images, outputs, skip_bad=settings.skip_bad)
+        labels = class_labels(data.images, outputs)
         tasks = [served_tasks(model.path, model.runtime, model.facts, labels) for model in models]
         require_alike(tasks, [model.path for model in models])
         if [task.kind for task in tasks[0]] != ["classification"]:

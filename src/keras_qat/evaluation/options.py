@@ -24,8 +24,9 @@ class EvaluationSettings:
             that a run judges on), a folder of TFRecord shards, or tfds:NAME.
         engine: the engine that runs the file: keras, onnxruntime, openvino, tensorrt, tensorrt-rtx, onnxruntime-cuda or
             tensorflow. If not given, the file's suffix decides.
-        preprocessing: how images are prepared, as MODE:SIZE or MODE:SIZE:RESIZE, such as caffe:224:256. If not given,
-            what is written in the file or beside it, or what a .keras file's first Rescaling or Normalization shows.
+        preprocessing: how images are prepared, as MODE:SIZE or MODE:SIZE:RESIZE, such as caffe:224:256, with :squash or
+            :letterbox behind it where training didn't crop. If not given, what is written in the file or beside it, or
+            what a .keras file's first Rescaling or Normalization shows.
         batch_size: images in one run of the model. A file with a fixed batch has its own.
         k: number of classes that top-k accuracy accepts, or the number of all classes if they are fewer.
         images: number of validation images to evaluate on. If not given, all.

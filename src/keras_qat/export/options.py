@@ -17,8 +17,8 @@ class ExportOptions:
         opset: ONNX operator set, 13 to 21. If not given, 17, or 19 for fp16.
         precision: floating-point type of the parts of a quantized file that are not quantized: fp32 or fp16. Float
             files of a run are always fp32.
-        embed_preprocessing: write a file that reads uint8 RGB pixels and normalizes them itself. Images are then
-            rounded to whole pixels for Keras, too, so that Keras and the file see the same numbers.
+        embed_preprocessing: write a file that reads uint8 pixels, RGB or gray, and normalizes them itself. Images are
+            then rounded to whole pixels for Keras, too, so that Keras and the file see the same numbers.
 
     Raises:
         UserError: If the operator set isn't a whole number.

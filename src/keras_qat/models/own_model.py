@@ -283,7 +283,9 @@ def _unknown(image: _Image, first: Sequence[Node]) -> UserError:
     return UserError(
         f"It can't be seen from a model how its images were prepared. Received: {image.owner}, whose first layer is "
         f"{_layers(first)}, with an input of {image}. Give --preprocessing MODE:{size}, or "
-        f"MODE:{size}:RESIZE where training cut out the centre, with the mode that it was trained with:\n{modes}"
+        f"MODE:{size}:RESIZE where training cut out the centre, with the mode that it was trained with:\n{modes}\n"
+        "If training squashed whole images into that size, as keras.utils.image_dataset_from_directory does, put "
+        ":squash:aliased behind it; if it padded them, :letterbox."
     )
 
 

@@ -32,7 +32,8 @@ class Settings:
         data: the images: "digits" (embedded), a folder of images, of CLASS/IMAGE, or of train/CLASS/IMAGE and
             val/CLASS/IMAGE, a folder of TFRecord shards as `keras-qat prepare-imagenet` writes them, or tfds:NAME.
         preprocessing: how images are prepared for a .keras file, as MODE:SIZE or MODE:SIZE:RESIZE, such as unit:96 or
-            caffe:224:256. Not needed where the model begins with a Rescaling or Normalization layer.
+            caffe:224:256; SIZE may be HEIGHTxWIDTH, and :squash or :letterbox stands behind it where training didn't
+            crop. Not needed where the model begins with a Rescaling or Normalization layer.
         skip_bad: leave out files that are not images or only parts of one, and corrupt records, instead of stopping.
         target: the engine to deploy to: onnxruntime, openvino or tensorrt.
         overrides: a JSON file of rules that change the target's placement (docs/overrides.md).

@@ -26,8 +26,9 @@ class VerificationSettings:
             if there is one.
         data: images to compare classes on, as for `keras-qat evaluate`. A run has its own: the option says where they
             are now, if they were moved. One file is compared on random numbers if no images are given.
-        preprocessing: how images are prepared, as MODE:SIZE or MODE:SIZE:RESIZE, such as caffe:224:256. If not given,
-            what is written in the file or beside it, or what the model's first Rescaling or Normalization shows.
+        preprocessing: how images are prepared, as MODE:SIZE or MODE:SIZE:RESIZE, such as caffe:224:256, with :squash or
+            :letterbox behind it where training didn't crop. If not given, what is written in the file or beside it, or
+            what the model's first Rescaling or Normalization shows.
         images: number of images to compare classes on.
         seed: seed that decides which digits or photos are validation images, chooses among them, and draws the random
             numbers. If not given, that of the settings.json beside the file, or 0.

@@ -13,7 +13,7 @@ from keras_qat.data.arrays import fitting
 from keras_qat.data.arrays.rows import ArrayRows, Rows, require_finite
 from keras_qat.data.signature import Signature
 from keras_qat.errors import MOST_IMAGES_AT_ONCE, UserError, require_whole
-from keras_qat.types import UNLABELLED
+from keras_qat.types import UNLABELLED, TaskKind
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +51,7 @@ class ArraySet:
         Raises:
             DataError: If arrays don't fit the model, have different lengths, or hold numbers that are not finite.
         """
-        several = isinstance(x, tuple | list) and not np.isscalar(x[0])
+        several = isinstance(x, tuple | list) and all(hasattr(array, "shape") for array in x)
         arrays = tuple(ArrayRows(np.asarray(a), f"input {i} of {name}") for i, a in enumerate(x if several else (x,)))
         labels = () if y is None else y if isinstance(y, tuple) else (y,)
         targets = tuple(ArrayRows(np.asarray(a), f"label {i} of {name}") for i, a in enumerate(labels))
@@ -93,6 +93,11 @@ class ArraySet:
         """Whether there are labels; where they are classes, one of them must be known."""
         classes_only = len(self.targets) == 1 and fitting.are_classes(self.targets[0])
         return bool(self.targets) and not (classes_only and len(self) and np.all(self.labels == UNLABELLED))
+
+    @property
+    def label_kinds(self) -> tuple[TaskKind, ...]:
+        """What the labels for each output say; empty without labels."""
+        return tuple(map(fitting.kind_of_labels, self.targets)) if self.labelled else ()
 
     def steps(self, batch_size: int) -> int:
         """The number of batches in one pass; the last batch may be smaller.
@@ -143,8 +148,8 @@ class ArraySet:
             augment: must be `None`.
 
         Returns:
-            `keras.utils.PyDataset` of batches (x, y), as `DataSet` describes them. Each epoch of `fit` and each loop over
-            it is the next pass.
+            `keras.utils.PyDataset` of batches (x, y), as `DataSet` describes them. Each epoch of `fit` and each loop
+            over it is the next pass.
 
         Raises:
             UserError: If `batch_size` is less than 1, or `augment` is given.

@@ -66,21 +66,21 @@ def open_npz(path: Path, signature: Signature | None) -> Opened:
 def _npz_arrays(path: Path) -> dict[str, Rows]:
     try:
         with open_file(path) as file, zipfile.ZipFile(file) as archive:
-            sizes = {name: _npy_header(archive, name) for name in archive.namelist() if name.endswith(".npy")}
+            sizes = {name: _npy_bytes(archive, name) for name in archive.namelist() if name.endswith(".npy")}
     except Exception as error:
         raise unreadable(path, error) from error
-    require_memory(sum(size for _, _, size in sizes.values()), str(path))
-    keys = [name.removesuffix(".npy") for name, (_, dtype, _) in sizes.items() if dtype.kind != "U"]
+    require_memory(sum(sizes.values()), str(path))
+    keys = [name.removesuffix(".npy") for name in sizes]
     return {key: ArrayRows(load_array(path, key), _place(key, path)) for key in keys}
 
 
-def _npy_header(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], np.dtype, int]:
-    """The shape, type and bytes of an array in an `.npz` file, which is not read."""
+def _npy_bytes(archive: zipfile.ZipFile, name: str) -> int:
+    """The bytes that an array in an `.npz` file takes in memory; the array is not read."""
     with archive.open(name) as member:
         version = npy_format.read_magic(member)
         read = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
         shape, _, dtype = read(member)
-    return shape, dtype, math.prod(shape) * dtype.itemsize
+    return math.prod(shape) * dtype.itemsize
 
 
 def _place(key: str, path: Path) -> str:
@@ -128,8 +128,10 @@ def open_hdf5(path: Path, signature: Signature | None) -> Opened:
         raise DataError(
             f"The HDF5 file takes numbers from elsewhere: {foreign}. Received: {str(path)!r}. Copy them into the file."
         )
-    numbers = {name: item for name, item in found.items() if item.dtype.kind in "biufc"}
-    return by_part({name: Hdf5Rows(item, _place(name, path)) for name, item in numbers.items()}, signature, str(path))
+    # A small file may declare any number of rows; an index and a label of each are kept.
+    require_memory(16 * max((item.shape[0] for item in found.values() if item.shape), default=0), str(path))
+    arrays = {name: Hdf5Rows(item, _place(name, path)) for name, item in found.items() if item.shape is not None}
+    return by_part(arrays, signature, path_text(path))
 
 
 def open_folder(folder: Path, signature: Signature | None) -> Opened:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from keras_qat.data.arrays.rows import NUMBERS, ConvertedRows, Rows, blocks, require_all_finite
 from keras_qat.data.signature import ArraySpec, Signature, shape_text, sizes_fit
 from keras_qat.errors import DataError
-from keras_qat.types import UNLABELLED
+from keras_qat.types import UNLABELLED, TaskKind
 
 IGNORED = 255
 """The label of a position without a class, as PASCAL VOC has it; -1 is another."""
@@ -34,6 +34,13 @@ _MATRIX = 2
 def are_classes(rows: Rows) -> bool:
     """Whether labels are the classes of whole samples."""
     return rows.dtype.kind in "iub" and len(rows.shape) == 1
+
+
+def kind_of_labels(rows: Rows) -> TaskKind:
+    """What fitted labels say: classes of whole samples, classes of their positions, or other numbers."""
+    if rows.dtype.kind not in "iub":
+        return "regression"
+    return "classification" if are_classes(rows) else "segmentation"
 
 
 def require_same_length(arrays: Sequence[Rows], name: str) -> None:
@@ -102,6 +109,8 @@ def _fit_input(rows: Rows, spec: ArraySpec) -> Rows:
     def convert(array: NDArray[Any]) -> NDArray[Any]:
         return _cast(array, dtype, rows.place).reshape(len(array), *shape)
 
+    for block in blocks(rows) if dtype.kind != "f" else ():
+        convert(block)
     return ConvertedRows(rows, shape, dtype, convert)
 
 

@@ -104,7 +104,7 @@ def by_part(arrays: Mapping[str, Rows], signature: Signature | None, place: str)
     for key, rows in arrays.items():
         part, role = part_and_role(key, known)
         named.setdefault(part, {})[role] = rows
-    parts = {part: _arrange(roles, signature) for part, roles in named.items()}
+    parts = {part: _arrange(roles, signature, only=len(arrays) == 1) for part, roles in named.items()}
     found = {part: arranged for part, arranged in parts.items() if arranged is not None}
     if not found:
         raise _unknown_names(list(arrays), signature, place)
@@ -117,12 +117,12 @@ def by_part(arrays: Mapping[str, Rows], signature: Signature | None, place: str)
     return found
 
 
-def _arrange(roles: Mapping[str, Rows], signature: Signature | None) -> Arrays | None:
-    """The arrays of one part; `None` if its names don't say which array is which input."""
+def _arrange(roles: Mapping[str, Rows], signature: Signature | None, *, only: bool) -> Arrays | None:
+    """The arrays of one part; `None` if its names don't say which array is which input. An only array is the input."""
     names = ("x",) if signature is None else signature.input_names
     inputs = [roles.get(name) for name in names]
     if None in inputs and len(names) == 1:
-        inputs = [_first(roles, _X) or (next(iter(roles.values())) if len(roles) == 1 else None)]
+        inputs = [_first(roles, _X) or (next(iter(roles.values())) if only else None)]
         if inputs[0] is not None and _first(roles, _Y) is inputs[0]:
             return None
     found = tuple(rows for rows in inputs if rows is not None)

@@ -1,13 +1,16 @@
-"""Data from Python objects: arrays, dictionaries, datasets of any framework, generators. Streams are read into memory.
+"""Data from Python objects: arrays, dictionaries, datasets of any framework, generators.
 
-array                            inputs
-(x, y)                           inputs and labels, each an array, or a tuple, list or dictionary of arrays
-((x, y), (x, y))                 what trains and what judges, as `keras.datasets` gives them
-{"train": …, "validation": …}    each any of these
-{name: array}                    named arrays, as an .npz file has them
-tf.data.Dataset, keras.utils.PyDataset, DataLoader, generator, list    batches, or samples, of x or (x, y)
+Streams are read into memory, and put in an order of their own.
+
+    array                            inputs
+    (x, y)                           inputs and labels, each an array, or a tuple, list or dictionary of arrays
+    ((x, y), (x, y))                 what trains and what judges, as `keras.datasets` gives them
+    {"train": …, "validation": …}    each any of these
+    {name: array}                    named arrays, as an .npz file has them
+    tf.data.Dataset, keras.utils.PyDataset, DataLoader, generator, list    batches, or samples, of x or (x, y)
 """
 
+import hashlib
 import operator
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -153,8 +156,8 @@ def _leaves(batch: Any, signature: Signature | None, source: str) -> tuple[list[
 
 def _flat(value: Any, names: Sequence[str], source: str) -> list[NDArray[Any]]:
     if isinstance(value, Mapping):
-        order = names if names and all(name in value for name in names) else tuple(value)
-        if names and len(order) != len(names):
+        order = names if all(name in value for name in names) and names else tuple(value)
+        if names and order != names and not len(names) == len(value) == 1:
             raise DataError(
                 f"{source} names its arrays otherwise than the model. Received: {', '.join(map(repr, value))}. Name "
                 f"them {', '.join(map(repr, names))}."
@@ -256,15 +259,17 @@ class _Leaf:
     pieces: list[NDArray[Any]] = field(default_factory=list)
 
     def joined(self, what: str, source: str) -> NDArray[Any]:
-        """All pieces, one after the other."""
+        """All pieces, one after the other; they are given up, since both would need twice the memory."""
         try:
-            return np.concatenate(self.pieces)
+            joined = np.concatenate(self.pieces)
         except ValueError as error:
             shapes = sorted({piece.shape[1:] for piece in self.pieces}, key=repr)
             raise DataError(
                 f"All samples of {source} must have one shape. Received: {what} of shapes "
                 f"{', '.join(map(str, shapes[:4]))}. Cut, pad or resize them to one."
             ) from error
+        self.pieces.clear()
+        return joined
 
 
 def _collect(value: Any, signature: Signature | None, source: str) -> Arrays:
@@ -301,7 +306,21 @@ def _collect(value: Any, signature: Signature | None, source: str) -> Arrays:
             f"The data of {source} end early. Received: {count} of {stream.steps} batches. Correct its length."
         )
     x, y = ([leaf.joined(what, source) for leaf in leaves] for leaves, what in ((x_leaves, "x"), (y_leaves, "y")))
-    return _as_rows(x, y, source)
+    order = _order(x, y)
+    return _as_rows([array[order] for array in x], [array[order] for array in y], source)
+
+
+def _order(x: Sequence[NDArray[Any]], y: Sequence[NDArray[Any]]) -> NDArray[np.int64]:
+    """An order of the samples that their numbers alone decide.
+
+    A stream may come in another order each time, from a loader that shuffles. What calibrated must not judge the next
+    time, so the cut must not depend on that order.
+    """
+    if len({len(array) for array in (*x, *y)}) > 1:
+        return np.arange(len(x[0]))  # It is refused where the set is made.
+    rows = ((np.ascontiguousarray(array[i]).tobytes() for array in (*x, *y)) for i in range(len(x[0])))
+    digests = [hashlib.blake2b(b"".join(parts), digest_size=16).digest() for parts in rows]
+    return np.asarray(sorted(range(len(digests)), key=digests.__getitem__), np.int64)
 
 
 def _is_sample(x: Sequence[NDArray[Any]], signature: Signature | None) -> bool:

@@ -77,7 +77,8 @@ def _only_image(graph: ir.Graph, channels: int) -> ir.Value:
         kind = "gray" if channels == 1 else "RGB"
         raise UserError(
             f"This preprocessing can only be embedded in a model with one input of {kind} images, (batch, height, "
-            f"width, {channels}). Received: {received}. Export the model without `normalization`, and normalize its "
-            "input yourself."
+            f"width, {channels}). Images of more than 3 channels and other inputs come as arrays, which have no "
+            f"preprocessing. Received: {received}. Export the model without `normalization`, and normalize its input "
+            "yourself."
         )
     return graph.inputs[0]
