@@ -21,7 +21,7 @@ from keras_qat.machine import read_environment
 from keras_qat.models import ModelFacts, read_model_facts
 from keras_qat.report import Record, evaluation_table, markdown, verdict
 from keras_qat.report.record import load_record
-from keras_qat.run.conclude import check_gates, judge_variants
+from keras_qat.run.conclude import _diagnose, check_gates, judge_variants
 from keras_qat.runtimes import open_runtime
 from keras_qat.types import BASELINE, PTQ
 from keras_qat.verify import (
@@ -81,7 +81,8 @@ def make(folder: Path, batch: int | None) -> Made:
     for name, one in models.items():
         one.save(folder / f"{name.lower()}.keras")
     write_json(folder / "preprocessing.json", facts.to_dict())
-    np.savez(folder / "val.npz", image=x[0], vector=x[1], mask=y[0], box=y[1], **{"class": y[2]})
+    arrays: dict[str, Any] = {"image": x[0], "vector": x[1], "mask": y[0], "box": y[1], "class": y[2]}
+    np.savez(folder / "val.npz", **arrays)
     return Made(models, files, ArraySet.from_arrays("made", x, y), facts, placement)
 
 
@@ -164,6 +165,14 @@ def test_a_record_with_tasks_is_read_back_and_reported(record: Record, tmp_path:
     assert "Against the float model, mask: the same class at " in " ".join(verdict(record))
 
 
+@pytest.mark.parametrize("made", [4], indirect=True, ids=["batch of 4"])
+def test_models_of_several_inputs_are_diagnosed(made: Made) -> None:
+    diagnosis = _diagnose(made.models[BASELINE], made.models[PTQ], made.data)
+    assert diagnosis.images == 20  # the last batch is filled up
+    assert tuple(one.name for one in diagnosis.outputs) == trace(made.models[BASELINE]).graph.outputs
+    assert {"image", "vector"} <= {one.name for one in diagnosis.tensors}
+
+
 def test_a_file_is_verified_by_its_tasks(made: Made) -> None:
     case = Case("PTQ", made.files[PTQ], made.models[PTQ], made.placement, made.models[BASELINE])
     check = check_file(case, images_of(made.data, made.facts, 8, seed=0))
@@ -190,9 +199,9 @@ def test_files_are_compared_on_arrays(made: Made, written: bool, tmp_path: Path)
             del model.metadata_props[:]
             onnx.save(model, path)
         x, y = next(made.data.arrays(COUNT))
-        labels = zip((value.name for value in model.graph.output), y, strict=True)
+        labels: dict[str, Any] = dict(zip((value.name for value in model.graph.output), y, strict=True))
         data = tmp_path / "val.npz"
-        np.savez(data, image=x[0], vector=x[1], **dict(labels))
+        np.savez(data, image=x[0], vector=x[1], **labels)
     evaluation = evaluate_file(EvaluationSettings(files[PTQ], str(data), compare=files[BASELINE], batch_size=5))
     first, second = evaluation.files
     assert evaluation.images == 4  # those that a run judges on
@@ -245,8 +254,9 @@ def agreeing(value: float, half: float = 0.002) -> dict[str, Figure]:
     return {"agreement": Figure(value, value - half, value + half), "sqnr": Figure(30.0)}
 
 
-def numbers(sqnr: float | None) -> dict[str, Figure]:
-    return {"sqnr": Figure(sqnr)}
+def numbers(sqnr: float | None, error: float | None = 1.0, half: float = 0.05) -> dict[str, Figure]:
+    found = Figure(None) if error is None else Figure(error, error - half, error + half)
+    return {"sqnr": Figure(sqnr), "mean_error": found}
 
 
 @pytest.mark.parametrize(
@@ -257,11 +267,15 @@ def numbers(sqnr: float | None) -> dict[str, Figure]:
         (compared("segmentation", agreeing(0.98), agreeing(0.99), agreeing(0.995)), "at 98.00% of the positions"),
         (compared("segmentation", agreeing(0.98, 0.02), agreeing(0.99), agreeing(0.995)), None),
         (compared("segmentation", agreeing(0.5)), None),
-        (compared("regression", numbers(26.0), numbers(10.0), numbers(30.0)), None),
-        (compared("regression", numbers(18.0), numbers(11.5), numbers(12.0)), None),
-        (compared("regression", numbers(18.0), numbers(11.0), numbers(12.0)), "11.0 dB, where the simulation has 12.0"),
-        (compared("regression", numbers(None), numbers(None), numbers(40.0)), "numbers that aren't finite"),
-        (compared("regression", numbers(None), numbers(None), numbers(None)), None),
+        (compared("regression", numbers(26.0), numbers(10.0, 9.0), numbers(30.0, 1.0)), None),
+        (compared("regression", numbers(18.0), numbers(11.5, 1.15), numbers(12.0, 1.0)), None),
+        (compared("regression", numbers(18.0), numbers(11.5, 1.4, 0.5), numbers(12.0, 1.0)), None),
+        (
+            compared("regression", numbers(18.0), numbers(11.0, 1.4), numbers(12.0, 1.0)),
+            "of 1.4, where the simulation has 1;",
+        ),
+        (compared("regression", numbers(None), numbers(None, None), numbers(40.0)), "numbers that aren't finite"),
+        (compared("regression", numbers(None), numbers(None, None), numbers(None, None)), None),
         (compared("regression", numbers(5.0)), None),
         (compared("classification", agreeing(0.9), agreeing(0.9), agreeing(1.0)), "PTQ (out) file doesn't classify"),
         (compared("classification", agreeing(0.9), agreeing(0.9), agreeing(0.9)), None),
@@ -275,7 +289,8 @@ def test_what_is_promised_of_an_output(comparison: OutputComparison, part: str |
 
 def test_a_run_fails_at_an_output_that_is_not_as_simulated(record: Record) -> None:
     row = record.rows[1]
-    wrong = OutputScores("box", "regression", COUNT, {**row.outputs[1].figures, "sqnr": Figure(3.0)})
+    figures = {"sqnr": Figure(3.0), "mean_error": Figure(9.0)}
+    wrong = OutputScores("box", "regression", COUNT, {**row.outputs[1].figures, **figures})
     spoilt = replace(
         row,
         outputs=(row.outputs[0], wrong, row.outputs[2]),

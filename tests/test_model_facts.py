@@ -12,6 +12,7 @@ from keras_qat.data import Preprocessing
 from keras_qat.errors import StorageError, UserError
 from keras_qat.export import export_onnx
 from keras_qat.models import ModelFacts, read_model_facts
+from keras_qat.types import OutputTask
 
 _FACTS = ModelFacts(Preprocessing("caffe", 8, 10, whole_pixels=True), embedded=True, class_names=("Äpfel", "pears"))
 
@@ -121,3 +122,35 @@ def test_unreadable_files(model: keras.Model, tmp_path: Path) -> None:
     (tmp_path / "preprocessing.json").write_text("{")
     with pytest.raises(UserError, match="isn't JSON"):
         read_model_facts(tmp_path / "model.keras")
+
+
+def test_facts_of_other_models_than_classifiers(model: keras.Model, tmp_path: Path) -> None:
+    """Several outputs, and arrays that are fed as they are."""
+    tasks = (OutputTask("mask", "segmentation", "probability"), OutputTask("box", "regression"))
+    facts = ModelFacts(None, embedded=False, class_names=(), tasks=tasks)
+    assert (facts.reads, facts.normalize, facts.normalization) == (None, None, None)
+    assert read_model_facts(export_onnx(model, tmp_path / "m.onnx", metadata=facts.metadata())) == facts
+    (tmp_path / "preprocessing.json").write_text(json.dumps(facts.to_dict()), encoding="utf-8")
+    assert read_model_facts(tmp_path / "m.xml") == facts
+    assert "tasks" not in _FACTS.to_dict()
+
+
+@pytest.mark.parametrize(
+    ("tasks", "part"),
+    [
+        ([{"output": "mask", "kind": "detection"}], "`[0].kind` must be 'classification' or 'segmentation' or 'regr"),
+        ([{"output": "mask"}], "`[0].kind` is missing"),
+        ([{"output": "box", "kind": "regression", "scores": "logit"}], "a regression has none"),
+        ("mask", "must be a list"),
+    ],
+)
+def test_tasks_that_make_no_sense_are_refused(tasks: Any, part: str, tmp_path: Path) -> None:
+    (tmp_path / "preprocessing.json").write_text(json.dumps({"classes": [], "tasks": tasks}))
+    with pytest.raises(UserError, match=r"Received: ") as caught:
+        read_model_facts(tmp_path / "m.xml")
+    assert part in str(caught.value)
+
+
+def test_only_a_known_preprocessing_can_be_embedded() -> None:
+    with pytest.raises(ValueError, match=r"Received: preprocessing=None"):
+        ModelFacts(None, embedded=True, class_names=())

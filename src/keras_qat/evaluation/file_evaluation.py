@@ -4,6 +4,7 @@ import logging
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from itertools import combinations
 from typing import Any
 
@@ -61,7 +62,7 @@ def evaluate_file(settings: options.EvaluationSettings) -> Evaluation:
             models.append(model)
         data = _validation(models, settings)
         outputs = len(models[0].runtime.outputs)
-        labels = class_labels(data.images, outputs, skip_bad=settings.skip_bad)
+        labels = class_labels(data.images, outputs)
         tasks = [served_tasks(model.path, model.runtime, model.facts, labels) for model in models]
         require_alike(tasks, [model.path for model in models])
         if [task.kind for task in tasks[0]] != ["classification"]:
@@ -126,7 +127,7 @@ def _judged(
     batches = (
         (
             {
-                name: run_batch(timed[name], _in_order(x, models[0], model))
+                name: partial(run_batch, timed[name], _in_order(x, models[0], model))
                 for name, model, (x, _) in zip(names, models, batch, strict=True)
             },
             batch[0][1],

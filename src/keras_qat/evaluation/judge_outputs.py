@@ -1,13 +1,14 @@
 """Run models over a data set and judge every output by its task, batch by batch."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from keras_qat.errors import DataError, UnsupportedModelError
 from keras_qat.evaluation.feeding import arrays_of_inputs, run_batch
-from keras_qat.evaluation.judges import JUDGES, Pair
+from keras_qat.evaluation.judges import JUDGES, Pair, TaskJudge
 from keras_qat.evaluation.output_scores import OutputScores
 from keras_qat.progress import track
 from keras_qat.runtimes import Runtime
@@ -86,19 +87,23 @@ def judge_pairs(
     Returns:
         The figures of each output, by the pair.
     """
-    made = (({name: run_batch(runtime, x) for name, runtime in runtimes.items()}, y) for x, y in _not_empty(batches))
-    return judge_outputs(track(made, description, total or None), tasks, pairs)
+    runs = (
+        ({name: partial(run_batch, runtime, x) for name, runtime in runtimes.items()}, y)
+        for x, y in batches
+        if len(arrays_of_inputs(x)[0])
+    )
+    return judge_outputs(track(runs, description, total or None), tasks, pairs)
 
 
 def judge_outputs(
-    batches: Iterable[tuple[Mapping[str, tuple[np.ndarray, ...]], Any]],
+    batches: Iterable[tuple[Mapping[str, Callable[[], tuple[np.ndarray, ...]]], Any]],
     tasks: Sequence[OutputTask],
     pairs: Sequence[Pair],
 ) -> Mapping[Pair, tuple[OutputScores, ...]]:
-    """Judge outputs that were computed already.
+    """Judge what models compute that may be fed differently.
 
     Args:
-        batches: ({name of a model: its outputs}, y) of each batch.
+        batches: ({name of a model: computes its outputs}, y) of each batch.
         tasks: What each output says.
         pairs: As for `judge_pairs`.
 
@@ -110,9 +115,9 @@ def judge_outputs(
         UnsupportedModelError: If a model has other outputs than there are tasks.
     """
     judges = [JUDGES[task.kind](task, pairs) for task in tasks]
-    for outputs, y in batches:
-        for name, made in outputs.items():
-            _require_tasks(name, made, tasks)
+    for runs, y in batches:
+        # What isn't needed of an output is dropped before the next model runs.
+        outputs = {name: _read(judges, name, run(), tasks) for name, run in runs.items()}
         labels = labels_of(y, tasks, len(next(iter(outputs.values()))[0]))
         for i, one in enumerate(judges):
             one.add({name: made[i] for name, made in outputs.items()}, labels[i])
@@ -121,11 +126,9 @@ def judge_outputs(
     return {(name, other): tuple(one.scores(name, other) for one in judges) for name, other in pairs}
 
 
-def _not_empty(batches: Iterable[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
-    return ((x, y) for x, y in batches if len(arrays_of_inputs(x)[0]))
-
-
-def _require_tasks(name: str, outputs: tuple[np.ndarray, ...], tasks: Sequence[OutputTask]) -> None:
+def _read(
+    judges: Sequence[TaskJudge], name: str, outputs: tuple[np.ndarray, ...], tasks: Sequence[OutputTask]
+) -> tuple[np.ndarray, ...]:
     if len(outputs) != len(tasks):
         raise UnsupportedModelError(
             f"Every output needs a task. Received: {len(tasks)} tasks for {name}, which writes arrays of shapes "
@@ -137,6 +140,7 @@ def _require_tasks(name: str, outputs: tuple[np.ndarray, ...], tasks: Sequence[O
                 f"Scores of classes have shape (batch, classes). Received: the output {task.output!r} of {name}, of "
                 f"shape {output.shape}. Judge it as a segmentation or a regression (`OutputTask.kind`)."
             )
+    return tuple(one.read(output) for one, output in zip(judges, outputs, strict=True))
 
 
 def labels_of(y: Any, tasks: Sequence[OutputTask], images: int) -> list[np.ndarray | None]:

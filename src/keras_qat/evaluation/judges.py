@@ -41,11 +41,19 @@ class TaskJudge(ABC):
         self.images = 0
         self.labelled = False
 
+    def read(self, output: np.ndarray) -> np.ndarray:
+        """Return what is kept of an output until those of all models are there, such as its best classes.
+
+        Args:
+            output: The output of one model for a batch, shape (batch, …).
+        """
+        return output
+
     def add(self, outputs: Mapping[str, np.ndarray], labels: np.ndarray | None) -> None:
         """Add a batch.
 
         Args:
-            outputs: The output of each model, shape (batch, …).
+            outputs: What `read` returned for each model.
             labels: The labels, shape (batch, …); `None` if they are unknown.
 
         Raises:
@@ -95,14 +103,14 @@ class ClassJudge(TaskJudge):
         self._scores: dict[str, list[np.ndarray]] = defaultdict(list)
         self._labels: list[np.ndarray] = []
 
+    def read(self, output: np.ndarray) -> np.ndarray:
+        """Return the scores, one for each class."""
+        return np.asarray(per_class(np.asarray(output, np.float32), self.meaning))
+
     def _add(self, outputs: Mapping[str, np.ndarray], labels: np.ndarray | None) -> None:
         room = max(SCORED - sum(map(len, self._labels)), 0)
-        truth: np.ndarray | None = None
-        for name, output in outputs.items():
-            scores = per_class(np.asarray(output, np.float32), self.meaning)
-            if truth is None:
-                truth = self._truth(labels, scores)
-                self._labels.append(truth)
+        self._labels.append(self._truth(labels, next(iter(outputs.values()))))
+        for name, scores in outputs.items():
             self._classes[name].append(np.argsort(-scores, axis=1, kind="stable")[:, :BEST])
             self._scores[name].append(scores[:room])
 
@@ -143,13 +151,18 @@ class PositionJudge(TaskJudge):
 
     def __init__(self, task: OutputTask, pairs: Sequence[Pair]) -> None:
         super().__init__(task, pairs)
+        self._number = 0
         self._counts: dict[Any, Any] = defaultdict(int)
         self._image_iou: dict[str, list[float]] = defaultdict(list)
         self._agreement: dict[tuple[str, str], list[float]] = defaultdict(list)
 
+    def read(self, output: np.ndarray) -> np.ndarray:
+        """Return the best class of each position, which takes less memory than the scores of all classes."""
+        self._number = classes_of(output.shape[-1], self.meaning)
+        return np.asarray(best_class(output, self.meaning)).astype(np.min_scalar_type(self._number))
+
     def _add(self, outputs: Mapping[str, np.ndarray], labels: np.ndarray | None) -> None:
-        maps = {name: np.asarray(best_class(output, self.meaning)) for name, output in outputs.items()}
-        classes = classes_of(next(iter(outputs.values())).shape[-1], self.meaning)
+        maps, classes = outputs, self._number
         if labels is not None:
             shape = next(iter(maps.values())).shape
             without = {UNLABELLED, NO_CLASS} if classes <= NO_CLASS else {UNLABELLED}
@@ -202,7 +215,8 @@ def confusion(labels: np.ndarray, classes: np.ndarray, count: int) -> np.ndarray
         [[1, 0], [1, 1]]
     """
     counted = labels >= 0
-    return np.bincount(count * labels[counted] + classes[counted], minlength=count**2).reshape(count, count)
+    pairs = count * labels[counted].astype(np.int64) + classes[counted]
+    return np.bincount(pairs, minlength=count**2).reshape(count, count)
 
 
 def mean_iou(counts: np.ndarray) -> float:
@@ -233,26 +247,28 @@ class NumberJudge(TaskJudge):
         self._powers: dict[Any, np.ndarray] = defaultdict(lambda: np.zeros(2))
 
     def _add(self, outputs: Mapping[str, np.ndarray], labels: np.ndarray | None) -> None:
-        rows = {name: np.asarray(x, np.float64).reshape(len(x), -1) for name, x in outputs.items()}
+        first = next(iter(outputs.values()))
+        truth = None if labels is None else self._truth(labels, first.shape)
         with np.errstate(invalid="ignore", over="ignore"):
-            if labels is not None:
-                truth = self._truth(labels, next(iter(outputs.values())).shape)
-                for name, x in rows.items():
-                    errors = np.abs(x - truth)
-                    self._absolute[name] += list(_defined(np.mean(errors, 1)))
-                    self._squared[name] += list(_defined(np.mean(errors**2, 1)))
-            for pair in self.pairs:
-                self._compare(pair, rows[pair[0]], rows[pair[1]])
+            # Image by image: outputs may be as large as images, and in float64 twice that.
+            for i in range(len(first)):
+                x = {name: np.asarray(output[i], np.float64).ravel() for name, output in outputs.items()}
+                for name in x if truth is not None else ():
+                    errors = np.abs(x[name] - truth[i])  # type: ignore[index]
+                    self._absolute[name].append(_defined(np.mean(errors)))
+                    self._squared[name].append(_defined(np.mean(errors**2)))
+                for pair in self.pairs:
+                    self._compare(pair, x[pair[0]], x[pair[1]])
 
     def _compare(self, pair: tuple[str, str], x: np.ndarray, r: np.ndarray) -> None:
         errors = np.abs(x - r)
-        self._absolute[pair] += list(_defined(np.mean(errors, 1)))
-        self._largest[pair] = max(self._largest[pair], float(np.max(_defined(errors))))
+        self._absolute[pair].append(_defined(np.mean(errors)))
+        self._largest[pair] = max(self._largest[pair], _defined(np.max(errors)))
         self._powers[pair] += (np.sum(r**2), np.sum(errors**2))
-        lengths = np.linalg.norm(x, axis=1) * np.linalg.norm(r, axis=1)
-        equal = np.all(x == r, axis=1).astype(np.float64)  # Two zero vectors are alike, and one isn't like any other.
-        cosine = np.divide(np.sum(x * r, 1), lengths, out=equal, where=lengths != 0)
-        self._cosine[pair] += list(_defined(cosine))
+        lengths = float(np.linalg.norm(x) * np.linalg.norm(r))
+        # Two zero vectors are alike, and one isn't like any other.
+        cosine = np.sum(x * r) / lengths if lengths else float(np.array_equal(x, r))
+        self._cosine[pair].append(_defined(cosine))
 
     def _truth(self, labels: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         if len(labels) != shape[0] or labels.size != int(np.prod(shape)) or labels.dtype.kind not in "biuf":
@@ -285,8 +301,8 @@ class NumberJudge(TaskJudge):
         }
 
     def _differences(self, name: str, other: str) -> dict[str, Figure]:
-        with np.errstate(invalid="ignore"):
-            return {"mae": mean_figure(_defined(np.subtract(self._absolute[name], self._absolute[other])))}
+        pairs = zip(self._absolute[name], self._absolute[other], strict=True)
+        return {"mae": mean_figure(np.array([_defined(a - b) for a, b in pairs]))}
 
 
 JUDGES: Mapping[TaskKind, type[TaskJudge]] = {
@@ -339,6 +355,6 @@ def _known(value: float) -> Figure:
     return Figure(value if np.isfinite(value) else None)
 
 
-def _defined(values: Any) -> np.ndarray:
-    """Return the values with infinity in the place of NaN, which `mean_figure` takes for an image without a value."""
-    return np.where(np.isnan(values), np.inf, values)
+def _defined(value: Any) -> float:
+    """Return the value, or infinity in the place of NaN, which `mean_figure` takes for an image without a value."""
+    return float("inf") if np.isnan(value) else float(value)

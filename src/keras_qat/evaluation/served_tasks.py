@@ -7,15 +7,12 @@ any other meaning: there the labels tell, which are whole numbers for classes.
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from keras_qat import models, runtimes
-from keras_qat.data import Skipped
+from keras_qat.data import DataSet
 from keras_qat.errors import UnsupportedModelError
 from keras_qat.evaluation.single_score import last_operator, single_score
-from keras_qat.types import UNLABELLED, OutputTask, ScoreMeaning
+from keras_qat.types import OutputTask, ScoreMeaning
 
 _AXES = 2
 """Axes of scores of whole inputs: (batch, classes)."""
@@ -24,35 +21,24 @@ ClassLabels = bool | None
 """Whether the labels of an output are classes; `None` where there are no labels."""
 
 
-def class_labels(data: Any, outputs: int, *, skip_bad: bool = False) -> tuple[ClassLabels, ...]:
+def class_labels(data: DataSet, outputs: int) -> tuple[ClassLabels, ...]:
     """Whether the labels of a data set are classes, for each output of a model.
 
     Args:
         data: the data set.
         outputs: the number of outputs.
-        skip_bad: whether the first images may be broken.
 
     Returns:
         One value for each output; if there are no labels, or not as many as outputs, all are `None`.
 
     Example:
+        >>> import numpy as np
         >>> from keras_qat.data import ArraySet
         >>> class_labels(ArraySet.from_arrays("noise", np.zeros((5, 4), "float32"), np.zeros((5, 2), "float32")), 1)
         (False,)
     """
-    if not data.labelled:
-        return (None,) * outputs
-    if outputs == 1 and np.any(data.labels != UNLABELLED):
-        return (True,)
-    _, y = next(data.arrays(1, skipped=Skipped() if skip_bad else None))
-    found = tuple(map(_are_classes, y if isinstance(y, tuple | list) else [y]))
-    return found if len(found) == outputs else (None,) * outputs
-
-
-def _are_classes(labels: Any) -> ClassLabels:
-    array = np.asarray(labels)
-    unknown = array.ndim == 1 and array.dtype.kind == "i" and bool(np.all(array == UNLABELLED))
-    return None if unknown else array.dtype.kind in "iub"
+    kinds = data.label_kinds
+    return tuple(kind != "regression" for kind in kinds) if len(kinds) == outputs else (None,) * outputs
 
 
 def served_tasks(

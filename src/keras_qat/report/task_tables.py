@@ -137,7 +137,7 @@ def _known(table: ResultTable) -> ResultTable:
 
 _MEANS: Mapping[TaskKind, str] = {
     "classification": "Top-1 and agreement: shares of the samples.",
-    "segmentation": "Mean IoU: over the classes, with the positions of all samples. Agreement: share of the positions.",
+    "segmentation": "Mean IoU: over the classes, from the positions of all samples. Agreement: share of the positions.",
     "regression": "MAE and RMSE: against the labels; SQNR and errors: against the float Keras model.",
 }
 

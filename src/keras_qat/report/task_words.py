@@ -89,7 +89,7 @@ def _ends(figure: Figure, text: Callable[[float], str]) -> str:
     return f"{text(figure.low)} to {text(figure.high)}".replace("% to", " to")
 
 
-_AGREEMENT = ("Agreement with float", "agreement", 100.0, ", %")
+_AGREEMENT = ("agreement with float", "agreement", 100.0, ", %")
 
 CLOSENESS: Mapping[TaskKind, Closeness] = {
     "classification": Closeness(
@@ -114,7 +114,7 @@ CLOSENESS: Mapping[TaskKind, Closeness] = {
         decibel_text,
         lambda scores: f"largest error {number_text(scores.value('largest_error'))}",
         "an SQNR of {value}, {note}",
-        ("Mean error against float", "mean_error", 1.0, ""),
+        ("mean error against float", "mean_error", 1.0, ""),
     ),
 }
 

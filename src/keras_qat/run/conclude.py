@@ -3,6 +3,7 @@
 export ── verify against the placement ── diagnose ── evaluate ── record, table, report
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -21,6 +22,9 @@ from keras_qat.run.settings import Settings
 from keras_qat.types import BASELINE, PTQ, QAT, OutputTask, Placement
 
 EVALUATION_BATCH = 32
+
+_MOST_NUMBERS = 2**24
+"""The most numbers in the outputs of a batch, 64 MB: those of all variants, in Keras and deployed, are held at once."""
 
 _DIAGNOSED_IMAGES, _DIAGNOSED_BATCH = 64, 16
 """A few dozen images suffice. The batch is small since both networks run at once."""
@@ -158,11 +162,11 @@ def judge_variants(
     """
     judge = runtimes.choose_judge(target)
     # Files with embedded preprocessing read the same pixels, not normalized.
-    fed = replace(images, preprocessing=images.preprocessing.raw()) if embedded else images
+    fed = _pixels_of(images) if embedded else images
     normalize = images.preprocessing.normalize if embedded else None
     with ExitStack() as stack:
         simulated = {name: stack.enter_context(runtimes.KerasRuntime(model)) for name, model in models.items()}
-        size = evaluation.fixed_batch(next(iter(simulated.values())).inputs) or EVALUATION_BATCH
+        size = _batch_size(next(iter(simulated.values())))
         deployed = {name: stack.enter_context(judge.open(files[name], max_batch=size)) for name in models}
         pairs = {name: _pairs(name, known=BASELINE in models) for name in models}
         scores = evaluation.judge_pairs(
@@ -193,6 +197,18 @@ def judge_variants(
             for name in models
         )
         return rows, judge.describe(engine)
+
+
+def _batch_size(runtime: runtimes.Runtime) -> int:
+    """The batch that a model was made for, or one whose outputs are held without trouble."""
+    sizes = (math.prod(size or 1 for size in spec.shape[1:]) for spec in runtime.outputs)
+    return evaluation.fixed_batch(runtime.inputs) or min(EVALUATION_BATCH, max(1, _MOST_NUMBERS // sum(sizes)))
+
+
+def _pixels_of(images: Any) -> DataSet:
+    """The same images as whole pixels, not normalized."""
+    pixels: DataSet = replace(images, preprocessing=images.preprocessing.raw())
+    return pixels
 
 
 def _in_keras(name: str) -> str:

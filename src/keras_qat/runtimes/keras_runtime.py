@@ -5,6 +5,8 @@ Both Keras's `model.export` and `keras_qat.export_saved_model` write the signatu
 """
 
 import os
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +64,8 @@ class KerasRuntime(Runtime):
 class SavedModelRuntime(Runtime):
     """Runs the serving signature of a SavedModel. Inputs and outputs are in the order of their names.
 
+    Names that TensorFlow gave to outputs in a list, `output_0` and so on, are in the order of their numbers.
+
     Args:
         path: the folder.
         trust: whether the code in the SavedModel may run, even if this tool did not write it.
@@ -85,7 +89,8 @@ class SavedModelRuntime(Runtime):
             "GPU" if tf.config.list_physical_devices("GPU") else f"CPU, {os.cpu_count()} threads",
             tuple(_signature_spec(name, inputs[name], path) for name in sorted(inputs)),
             tuple(
-                _signature_spec(name, spec, path) for name, spec in sorted(self._signature.structured_outputs.items())
+                _signature_spec(name, self._signature.structured_outputs[name], path)
+                for name in _in_order(self._signature.structured_outputs)
             ),
         )
 
@@ -96,6 +101,21 @@ class SavedModelRuntime(Runtime):
 
     def _close(self) -> None:
         del self._signature, self._model
+
+
+_NUMBERED = re.compile(r"output_(\d+)")
+
+
+def _in_order(names: Iterable[str]) -> list[str]:
+    """Names of outputs in order: by their numbers if TensorFlow numbered them, as strings otherwise.
+
+    Example:
+        >>> _in_order(["output_10", "output_9"]), _in_order(["p4", "p10"])
+        (['output_9', 'output_10'], ['p10', 'p4'])
+    """
+    found = {name: _NUMBERED.fullmatch(name) for name in sorted(names)}
+    numbers = {name: int(match[1]) for name, match in found.items() if match is not None}
+    return sorted(numbers, key=lambda name: numbers[name]) if len(numbers) == len(found) else list(found)
 
 
 def _spec(name: str, tensor: Any) -> TensorSpec:

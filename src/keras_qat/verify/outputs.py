@@ -46,7 +46,7 @@ class Inputs:
         return batch if self.normalize is None else tuple(np.asarray(self.normalize(x)) for x in batch)
 
 
-def images_of(images: data.ImageSet, facts: models.ModelFacts, count: int, seed: int) -> Inputs:
+def images_of(images: data.DataSet, facts: models.ModelFacts, count: int, seed: int) -> Inputs:
     """Some images or other samples of a set, as the file reads them.
 
     Args:
@@ -56,7 +56,7 @@ def images_of(images: data.ImageSet, facts: models.ModelFacts, count: int, seed:
         count: number of images; all, if there are fewer.
         seed: seed of the choice.
     """
-    chosen = images.take(count, seed)
+    chosen: Any = images.take(count, seed)
     if facts.reads is not None:
         chosen = replace(chosen, preprocessing=facts.reads)
     return Inputs(
@@ -180,7 +180,7 @@ def compare_outputs(
             signal += float(np.sum(wide**2))
             noise += float(np.sum((wide - x.astype(np.float64)) ** 2))
         for i, judge in enumerate(judges):
-            judge.add({name: made[i] for name, made in outputs.items()}, None)
+            judge.add({name: judge.read(made[i]) for name, made in outputs.items()}, None)
     compared = tuple(promises.OutputComparison(*(judge.scores(*pair) for pair in pairs)) for judge in judges)
     sqnr = evaluation.decibels(signal, noise)
     if [task.kind for task in tasks] != ["classification"]:

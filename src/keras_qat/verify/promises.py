@@ -1,6 +1,5 @@
 """Does a file keep what is promised? It computes what was simulated, tensor by tensor and output by output."""
 
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -27,8 +26,9 @@ _SIGNIFICANCE = 0.01
 MIN_SIMULATION_SQNR = 25.0
 MAX_EXTRA_ERROR = 0.1
 """Numbers of a file should be at least so many dB from the simulation's. If quantization itself costs more, the two
-drift apart by about half of that (docs/architecture.md). Then the file's error against the float model may be larger
-than the simulation's by at most this share."""
+drift apart by about half of that (docs/architecture.md), and yet are about equally far from the float model. Then the
+mean error of the file against the float model may be larger than the simulation's by at most this share, as far as the
+ends of their intervals tell."""
 
 MAX_TENSOR_STEPS = 1.0
 """The largest error of a tensor whose inputs are equal: a number next to a border may be rounded the other way."""
@@ -163,19 +163,20 @@ def _number_miss(name: str, one: OutputComparison) -> str | None:
     if one.keras_and_float is None or one.file_and_float is None:
         return None
     sqnr = one.deployed.value("sqnr")
-    after, before = one.file_and_float.value("sqnr"), one.keras_and_float.value("sqnr")
     if sqnr is not None and sqnr >= MIN_SIMULATION_SQNR:
         return None
-    # Where the Keras models themselves give no finite numbers, there is nothing to compare.
-    if before is None or (after is not None and after >= before - 20 * math.log10(1 + MAX_EXTRA_ERROR)):
+    after, before = (scores.figures["mean_error"] for scores in (one.file_and_float, one.keras_and_float))
+    if before.value is None:  # Where the Keras models themselves give no finite numbers, there is nothing to compare.
+        return None
+    least = after.value if after.low is None else after.low
+    most = before.value if before.high is None else before.high
+    if least is not None and least <= (1 + MAX_EXTRA_ERROR) * most:
         return None
     received = (
         "numbers that aren't finite"
-        if sqnr is None or after is None
-        else (
-            f"{sqnr:.1f} dB of SQNR against the simulation, and against the float model {after:.1f} dB, where the "
-            f"simulation has {before:.1f}"
-        )
+        if sqnr is None or after.value is None
+        else f"{sqnr:.1f} dB of SQNR against the simulation, and a mean error against the float model of "
+        f"{after.value:.3g}, where the simulation has {before.value:.3g}"
     )
     return (
         f"The deployed {name} file doesn't compute the numbers that were simulated at the output "
