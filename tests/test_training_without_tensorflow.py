@@ -89,7 +89,7 @@ def detector() -> keras.Model:
 
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_a_backend_needs_no_tensorflow(backend: str, tmp_path: Path) -> None:
-    """A model of two inputs and two outputs, data by name, an interrupt: as on TensorFlow, to the rounding of float32."""
+    """Two inputs, two outputs, data by name, an interrupt: as on TensorFlow, to the rounding of float32."""
     if importlib.util.find_spec(backend) is None:
         pytest.skip(f"{backend} isn't installed")
     keras.utils.set_random_seed(1)
