@@ -16,6 +16,7 @@ from interrupts import InterruptAt
 from keras_qat.errors import DataError, UserError
 from keras_qat.training import FineTuned, Recipe, fine_tune
 from keras_qat.training.batches import EpochData, read_data
+from keras_qat.training.session import open_session
 
 layers = keras.layers
 COUNT, SIZE = 20, 8
@@ -174,7 +175,9 @@ def test_sample_weights_reach_the_loss() -> None:
     weights = (np.arange(COUNT) % 2).astype("float32")
     given = (IMAGE, KIND, weights)
     recipe = Recipe.from_dict({**RECIPE.to_dict(), "epochs": 1, "batch_size": COUNT})
-    loss = fine_tune(single(), given, given, recipe, progress=False).history[0].selection_loss
+    data = read_data(given, given, recipe, single())
+    session = open_session(single(), recipe, data.steps, objectives=data.objectives)
+    loss = session.trainer.evaluate(data.selection(), steps=1, verbose=0, return_dict=True)["loss"]
     p = np.asarray(single()(IMAGE), np.float64)
     assert loss == pytest.approx((-np.log(p[np.arange(COUNT), KIND]) * weights).mean(), rel=1e-4)
 

@@ -8,9 +8,21 @@ import keras
 import numpy as np
 import pytest
 
+import keras_qat.training.epochs as epochs_loop
 from keras_qat import apply_placement, calibrate, plan, trace
 from keras_qat.errors import DataError, UserError
-from keras_qat.training import Distillation, FineTuned, Recipe, fine_tune, require_trainable, train_baseline
+from keras_qat.training import (
+    Distillation,
+    EpochRecord,
+    FineTuned,
+    Recipe,
+    fine_tune,
+    require_trainable,
+    train_baseline,
+)
+from keras_qat.training.batches import read_data
+from keras_qat.training.objectives import Wishes
+from keras_qat.training.session import open_session
 from keras_qat.types import OutputTask
 
 layers = keras.layers
@@ -134,6 +146,14 @@ def evaluated(model: keras.Model, x: Any, y: Any, recipe: Recipe = LABELS_ONLY, 
     return fine_tune(model, (x, y), (x, y), recipe, progress=False, **options)
 
 
+def as_given(model: keras.Model, x: Any, y: Any, recipe: Recipe = LABELS_ONLY, **options: Any) -> EpochRecord:
+    """The record of epoch 0 alone, without the compilation of a training step."""
+    teacher = options.pop("teacher", None)
+    data = read_data((x, y), (x, y), recipe, model, teacher, Wishes(**options))
+    session = open_session(model, recipe, data.steps, teacher=teacher, objectives=data.objectives)
+    return epochs_loop._evaluate_given(session, data)
+
+
 def test_positions_without_a_class_do_not_count() -> None:
     """By hand in float64, for probabilities and for logits."""
     masks = MASKS.copy()
@@ -150,7 +170,7 @@ def test_positions_without_a_class_do_not_count() -> None:
     right = (p.argmax(-1) == masks)[counted].mean()
     signed = np.where(counted, masks, -1).astype("int32")
     for network, labels in ((model, masks), (logits, masks), (model, signed), (model, signed[..., None])):
-        given = evaluated(network, IMAGES, labels).history[0]
+        given = as_given(network, IMAGES, labels)
         assert given.selection_loss == pytest.approx(np.mean(means), rel=1e-4)
         assert given.selection_accuracy == pytest.approx(right, abs=1e-6)
 
@@ -161,21 +181,21 @@ def test_the_labels_of_several_outputs_by_hand() -> None:
     box, kind = outputs(model, IMAGES)  # in the order of the keys
     entropy = -np.log(kind[np.arange(COUNT), KINDS]).mean()
     error = ((box - BOXES) ** 2).mean()
-    for labels in ((BOXES, KINDS), [BOXES, KINDS], {"kind": KINDS, "box": BOXES}):
-        tuned = evaluated(model, IMAGES, labels)
-        given, trained = tuned.history
-        assert given.selection_loss == pytest.approx((entropy + error) / 2, rel=1e-4)
-        assert given.selection_accuracy == pytest.approx((kind.argmax(-1) == KINDS).mean())
-        assert trained.train_accuracy is not None
-        assert given.selection_metrics == {}
+    given, trained = evaluated(model, IMAGES, (BOXES, KINDS)).history
+    assert trained.train_accuracy is not None
     assert trained.selection_loss < given.selection_loss
+    for labels in ([BOXES, KINDS], {"kind": KINDS, "box": BOXES}):
+        again = as_given(model, IMAGES, labels)
+        assert again.selection_loss == given.selection_loss == pytest.approx((entropy + error) / 2, rel=1e-4)
+        assert again.selection_accuracy == pytest.approx((kind.argmax(-1) == KINDS).mean())
+        assert again.selection_metrics == {}
 
 
 def test_an_output_without_labels_is_left_to_the_others() -> None:
     model = detector()
     _, kind = outputs(model, IMAGES)
     recipe = Recipe(epochs=1, batch_size=8, distillation=Distillation(0.5, features=()))
-    given = evaluated(model, IMAGES, {"kind": KINDS}, recipe, teacher=model).history[0]
+    given = as_given(model, IMAGES, {"kind": KINDS}, recipe, teacher=model)
     assert given.selection_loss == pytest.approx(-np.log(kind[np.arange(COUNT), KINDS]).mean() / 2, rel=1e-4)
     assert given.selection_accuracy == pytest.approx((kind.argmax(-1) == KINDS).mean())
     with pytest.raises(UserError, match=r"Without a teacher each output needs labels.*no labels for 'box'"):
@@ -186,7 +206,7 @@ def test_losses_and_metrics_of_the_users_own() -> None:
     model = detector()
     box, kind = outputs(model, IMAGES)
     one_hot = np.eye(3, dtype="float32")[KINDS]
-    tuned = evaluated(
+    given = as_given(
         model,
         IMAGES,
         {"kind": one_hot, "box": BOXES},
@@ -195,7 +215,6 @@ def test_losses_and_metrics_of_the_users_own() -> None:
         tasks=(OutputTask("box", "regression"), OutputTask("kind", "classification", "classes")),
     )
     entropy, distance = -np.log(kind[np.arange(COUNT), KINDS]).mean(), np.abs(box - BOXES).mean()
-    given = tuned.history[0]
     assert given.selection_loss == pytest.approx((entropy + distance) / 2, rel=1e-4)
     assert given.selection_metrics == {"box_mae": pytest.approx(distance, rel=1e-4)}
 
@@ -206,7 +225,7 @@ def test_labels_and_teacher_together_by_hand() -> None:
     model, teacher = keypoints(), keypoints()
     x, labels = noise(6, 10, 3), noise(4, seed=2)
     recipe = Recipe(epochs=1, batch_size=COUNT, distillation=Distillation(0.5, features=()))
-    given = evaluated(model, x, labels, recipe, teacher=teacher, loss="mae").history[0]
+    given = as_given(model, x, labels, recipe, teacher=teacher, loss="mae")
     (s,), (t,) = outputs(model, x), outputs(teacher, x)
     expected = 0.5 * ((t - s) ** 2).sum() / (t**2).sum() + 0.5 * np.abs(s - labels).mean()
     assert given.selection_loss == pytest.approx(expected, rel=1e-4)
@@ -219,7 +238,7 @@ def test_independent_sigmoids_are_matched_as_bernoulli_distributions() -> None:
 
     x = noise(6)
     recipe = Recipe(epochs=1, batch_size=COUNT, distillation=Distillation(features=()))
-    given = fine_tune(build(1), x, x, recipe, teacher=build(2), progress=False).history[0]
+    given = as_given(build(1), x, None, recipe, teacher=build(2))
     (s,), (t,) = outputs(build(1), x), outputs(build(2), x)
     divergence = t * np.log(t / s) + (1 - t) * np.log((1 - t) / (1 - s))
     assert given.selection_loss == pytest.approx(divergence.sum(-1).mean(), rel=1e-4)
@@ -236,7 +255,7 @@ def test_a_mean_of_softmaxes_gives_probabilities() -> None:
 
     x = noise(6)
     recipe = Recipe(epochs=1, batch_size=COUNT, distillation=Distillation(features=()))
-    given = fine_tune(build(1), x, x, recipe, teacher=build(2), progress=False).history[0]
+    given = as_given(build(1), x, None, recipe, teacher=build(2))
     (s,), (t,) = outputs(build(1), x), outputs(build(2), x)
     assert given.selection_loss == pytest.approx((t * np.log(t / s)).sum(-1).mean(), rel=1e-4)
     assert given.selection_agreement == pytest.approx((t.argmax(-1) == s.argmax(-1)).mean())
@@ -296,8 +315,9 @@ def test_losses_and_metrics_of_no_output(options: dict[str, Any], message: str) 
 def test_a_loss_that_no_label_reaches_is_refused() -> None:
     with pytest.raises(UserError, match="`loss` compares the labels, and a distillation of weight 1"):
         evaluated(keypoints(), noise(6, 10, 3), noise(4), Recipe(), teacher=keypoints(), loss="mse")
+    recipe = Recipe(distillation=Distillation(0.5))
     with pytest.raises(UserError, match="'box' has a loss or metrics of its own, and no labels"):
-        evaluated(detector(), IMAGES, {"kind": KINDS}, metrics={"box": ["mae"]})
+        evaluated(detector(), IMAGES, {"kind": KINDS}, recipe, teacher=detector(), metrics={"box": ["mae"]})
 
 
 BAD_LABELS: dict[str, tuple[Callable[[], keras.Model], Any, str]] = {
@@ -330,6 +350,6 @@ def test_labels_that_stop_fitting_are_found_in_their_batch() -> None:
     """Later batches are checked like the first, and the error is ours on TensorFlow, too."""
     labels = KINDS.copy()
     labels[12] = 7
-    batches = [(IMAGES[:8], {"kind": KINDS[:8]}), (IMAGES[8:], {"kind": labels[8:]})]
+    batches = [(IMAGES[part], (BOXES[part], labels[part])) for part in (slice(8), slice(8, 16))]
     with pytest.raises(UserError, match=r"labels of the selection data .*Received: labels from 0 to 7"):
         fine_tune(detector(), batches, batches, LABELS_ONLY, progress=False)

@@ -27,6 +27,9 @@ _logger = logging.getLogger(__name__)
 _MAGNITUDE = 0x7FFF_FFFF
 """All bits of a float32 except the sign. Read as integers, magnitudes keep their order; NaN comes after infinity."""
 
+_SIGN = -0x8000_0000
+"""The bit of a float32's sign, as an int32."""
+
 _ALL_BINS = BINS + (1 << 23 - DROPPED_BITS)
 """The number of bins with those of infinity and NaN."""
 
@@ -183,7 +186,8 @@ class Observe(keras.layers.Layer):
         """
         x = keras.ops.cast(x, "float32")
         # Two passes that write nothing. A single pass over the magnitudes would have to write them first.
-        largest = keras.ops.max(_bits(x, "int32")), keras.ops.max(_bits(x, "uint32"))
+        unsigned = _UNSIGNED.get(keras.backend.backend(), lambda x: _bits(x, "uint32"))
+        largest = keras.ops.max(_bits(x, "int32")), keras.ops.max(unsigned(x))
         if not self.counts:
             return keras.ops.zeros((0,), "int32"), *largest
         columns = sampled_columns(tuple(x.shape))
@@ -204,11 +208,21 @@ def _bits(x: Any, dtype: str) -> Any:
     return keras.ops.reshape(keras.ops.view(keras.ops.reshape(x, (-1, 1)), dtype), (-1,))
 
 
+def _signs_flipped(x: Any) -> Any:
+    return keras.ops.bitwise_xor(_bits(x, "int32"), _SIGN)
+
+
+_UNSIGNED: Mapping[str, Callable[[Any], Any]] = {"torch": _signs_flipped}
+"""Integers whose largest tells the largest negative number. Keras has no uint32 on PyTorch: there it is an int32 whose
+sign is flipped."""
+
+
 def largest_magnitude(signed: Any, unsigned: Any) -> float:
     """Return the largest magnitude of a tensor from the largest of its numbers' bits; NaN if a number is NaN.
 
     The sign is the highest bit. Read as signed integers, the largest bits are therefore those of the largest positive
-    number; read as unsigned integers, those of the largest negative one. NaN comes after infinity in both.
+    number; read as unsigned integers, or as signed ones with the sign flipped, those of the largest negative one. NaN
+    comes after infinity in all.
 
     Example:
         >>> bits = np.array([1.5, -2.0], "float32").view("int32")

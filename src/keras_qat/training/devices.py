@@ -16,7 +16,7 @@ import contextlib
 import functools
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -97,9 +97,14 @@ def _partly_frozen(model: keras.Model) -> bool:
     )
 
 
+_DEVICES: Mapping[str, Callable[[], Sequence[Any]]] = {"torch": lambda: [keras.ops.zeros(()).device]}
+"""The devices on which Keras trains, where `keras.distribution` doesn't know a backend's: the one of a new tensor."""
+
+
 def available_memory() -> int | None:
     """The bytes that this process may still take where Keras trains on the CPU, else `None`."""
-    if any(not str(device).startswith("cpu") for device in keras.distribution.list_devices()):
+    devices = _DEVICES.get(keras.backend.backend(), keras.distribution.list_devices)
+    if any(not str(device).startswith("cpu") for device in devices()):
         return None
     return machine.memory().available
 

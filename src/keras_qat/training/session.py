@@ -99,8 +99,9 @@ def open_session(
         metrics=_by_output(objectives, {o.name: _metrics(o) for o in labelled}),
         jit_compile=keras.backend.backend() == "jax",
     )
-    # Built now, so that the checkpoint of epoch 0 holds the optimizer's state like later ones.
-    optimizers.build_optimizer(optimizer, working.trainable_variables)
+    # Built now, so that the checkpoint of epoch 0 holds the state of the optimizer like later ones. JAX takes the
+    # variables in the order of the trainer, which may be another than that of the model.
+    optimizers.build_optimizer(optimizer, trainer.trainable_variables)
     return Session(working, trainer, cloning.clone(model), schedule)
 
 
