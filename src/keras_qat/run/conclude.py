@@ -17,6 +17,7 @@ from keras_qat.data import DataSet, Splits
 from keras_qat.errors import GateMissedError
 from keras_qat.models import ModelFacts
 from keras_qat.progress import Stages
+from keras_qat.run import feeding
 from keras_qat.run.folder import RunFolder
 from keras_qat.run.settings import Settings
 from keras_qat.types import BASELINE, PTQ, QAT, OutputTask, Placement
@@ -132,10 +133,9 @@ def _export(model: Any, name: str, facts: ModelFacts, settings: Settings) -> Pat
 
 def _diagnose(baseline: Any, quantized: Any, held_out: DataSet) -> evaluation.Diagnosis:
     """Measure where a variant loses accuracy, on images on which nothing was calibrated or trained."""
-    images, fixed = held_out.take(_DIAGNOSED_IMAGES, seed=0), _fixed_batch(baseline)
-    size = fixed or _DIAGNOSED_BATCH
-    batches = evaluation.of_size((x for x, _ in images.arrays(size)), fixed)
-    return evaluation.diagnose(baseline, quantized, ((x,) for x in batches), total=images.steps(size))
+    samples = feeding.some(held_out, baseline, _DIAGNOSED_IMAGES)
+    batches = feeding.batches(samples, baseline, _DIAGNOSED_BATCH)
+    return evaluation.diagnose(baseline, quantized, batches, total=feeding.steps(samples, baseline, _DIAGNOSED_BATCH))
 
 
 def judge_variants(
@@ -279,12 +279,9 @@ def _first(images: DataSet) -> Any:
 def _tensor_errors(
     model: Any, file: Path, images: DataSet, normalize: Callable[[Any], Any] | None
 ) -> tuple[verify.TensorError, ...]:
-    few, size = images.take(_COMPARED_IMAGES, seed=0), _fixed_batch(model) or _COMPARED_BATCH
-    return verify.tensor_errors(model, file, few.arrays(size), total=few.steps(size), normalize=normalize)
-
-
-def _fixed_batch(model: Any) -> int | None:
-    return evaluation.fixed_batch(runtimes.KerasRuntime(model).inputs)
+    few = feeding.some(images, model, _COMPARED_IMAGES)
+    batches, total = feeding.batches(few, model, _COMPARED_BATCH), feeding.steps(few, model, _COMPARED_BATCH)
+    return verify.tensor_errors(model, file, batches, total=total, normalize=normalize)
 
 
 def check_gates(record: report.Record) -> None:

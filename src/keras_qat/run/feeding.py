@@ -45,6 +45,11 @@ def whole_batches(samples: DataSet, model: Any) -> DataSet:
     return samples if count == len(samples) else samples.take(count, seed=0)
 
 
+def some(samples: DataSet, model: Any, count: int, seed: int = 0) -> DataSet:
+    """So many samples, drawn at random, but at least one batch of a model with a fixed batch size."""
+    return whole_batches(samples.take(max(count, batch_size(model, 1)), seed), model)
+
+
 def batches(samples: DataSet, model: Any, preferred: int) -> Iterator[tuple[Any, Any]]:
     """One pass of (inputs, labels) in whole batches of the size that the model takes."""
     return whole_batches(samples, model).arrays(batch_size(model, preferred))

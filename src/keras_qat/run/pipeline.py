@@ -134,7 +134,7 @@ def _require_trainable(model: Any, data: Splits, tasks: Sequence[OutputTask], se
 
 
 def _calibration_samples(model: Any, train: DataSet, settings: Settings) -> DataSet:
-    return feeding.whole_batches(train.take(settings.calibration.calibration_images, settings.seed), model)
+    return feeding.some(train, model, settings.calibration.calibration_images, settings.seed)
 
 
 def quantize_after_training(model: Any, placement: Placement, train: DataSet, settings: Settings) -> Any:
@@ -186,7 +186,7 @@ def _insert(
     options = settings.calibration
     if not options.bias_correction:
         return calibration.insert(model, placement, ranges, weight_method=options.weight_method)
-    samples = train.take(min(options.calibration_images, _CORRECTION_IMAGES), settings.seed)
+    samples = feeding.some(train, model, min(options.calibration_images, _CORRECTION_IMAGES), settings.seed)
     size = min(options.calibration_batch_size, _CORRECTION_BATCH)
     return calibration.insert(
         model,

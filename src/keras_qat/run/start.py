@@ -28,10 +28,10 @@ from keras_qat.data import (
     reads_images,
 )
 from keras_qat.errors import DataError, StorageError, UserError
-from keras_qat.run.feeding import batch_size
+from keras_qat.run.feeding import whole_batches
 from keras_qat.run.folder import RunFolder
 from keras_qat.run.settings import Settings
-from keras_qat.run.tasks import choose_tasks, uses_labels
+from keras_qat.run.tasks import choose_tasks
 from keras_qat.types import OutputTask, ScoreMeaning, is_classifier
 
 _logger = logging.getLogger(__name__)
@@ -191,13 +191,14 @@ def _own_start(settings: Settings, path: Path) -> Start:
     data = load_splits(
         settings, _preprocessing(settings, model, path), _possible_classes(traced), _signature(model, traced)
     )
-    _, labels = next(data.selection.arrays(batch_size(model, 1)))
-    tasks = choose_tasks(traced, settings.task, labels)
+    for samples in (data.train, data.selection):
+        whole_batches(samples, model)
+    tasks = choose_tasks(traced, settings.task, data.train.label_kinds)
     if is_classifier(tasks) and data.train.labelled:
         num_classes = graph.classes_of(int(model.output_shape[-1]), tasks[0].scores or "classes")
         evaluation.require_classes(path, num_classes, Labelled(data.validation, data.class_names))
-    elif data.train.labelled and not uses_labels(tasks, labels):
-        _logger.info("The labels of %s aren't of the kind that the model's outputs are, and aren't used.", data.name)
+    elif data.train.labelled and data.train.label_kinds != tuple(task.kind for task in tasks):
+        _logger.info("The labels of %s say something else than the model's outputs, and aren't used.", data.name)
         data = data.unlabelled()
     _tell(tasks, traced, settings)
     return Start(model, data, tasks)
