@@ -10,10 +10,20 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from keras_qat.evaluation import Figure, Latency, OutputScores
+from keras_qat.evaluation import Evaluation, Figure, Latency, OutputScores, ScoredFile
 from keras_qat.files import write_json
 from keras_qat.machine import Environment
-from keras_qat.report import Record, Row, RunFiles, key_figures, markdown, result_tables, terminal_table, verdict
+from keras_qat.report import (
+    Record,
+    Row,
+    RunFiles,
+    evaluation_table,
+    key_figures,
+    markdown,
+    result_tables,
+    terminal_table,
+    verdict,
+)
 from keras_qat.report.documents import pull_request
 from keras_qat.report.page.figures import accuracy_figures, training_figure
 from keras_qat.report.page.render import render
@@ -80,10 +90,10 @@ MIXED = record(
 ALL = {"segmentation": SEGMENTATION, "regression": REGRESSION, "autoencoder": AUTOENCODER, "mixed": MIXED}
 
 
-def rendered(given: Record, width: int = 80) -> str:
-    console = Console(width=width, no_color=True)
+def rendered(table: Any) -> str:
+    console = Console(width=80, no_color=True)
     with console.capture() as captured:
-        console.print(terminal_table(given))
+        console.print(table)
     return captured.get()
 
 
@@ -140,7 +150,7 @@ MIXED_TABLE = """
 
 
 def test_the_table_of_a_segmentation() -> None:
-    assert trimmed(rendered(SEGMENTATION)) == SEGMENTATION_TABLE.strip()
+    assert trimmed(rendered(terminal_table(SEGMENTATION))) == SEGMENTATION_TABLE.strip()
 
 
 def test_a_table_for_each_kind_of_task() -> None:
@@ -161,7 +171,7 @@ def test_columns_of_a_regression_follow_the_labels() -> None:
 
 @pytest.mark.parametrize("name", ALL)
 def test_tables_fit_80_columns_and_cut_nothing(name: str) -> None:
-    text = rendered(ALL[name])
+    text = rendered(terminal_table(ALL[name]))
     assert "…" not in text
     assert max(map(len, text.splitlines())) <= 80
     shown = text.replace("┃", " ").replace("│", " ").split()
@@ -174,9 +184,53 @@ def test_nothing_is_called_top_1_where_there_are_no_classes(name: str) -> None:
     given = ALL[name]
     files = RunFiles(Path("run"), given, None, None, {}, {})
     own = re.sub(r"<script(?! type).*?</script>", "", render([files]), flags=re.DOTALL)
-    for text in (rendered(given), markdown(given), pull_request(files), " ".join(verdict(given)), own):
+    for text in (rendered(terminal_table(given)), markdown(given), pull_request(files), " ".join(verdict(given)), own):
         assert "top-1" not in text.lower()
     assert "top" not in str(given.rows[0].to_dict()["outputs"])
+
+
+EVALUATION_TABLE = """
+                        Accuracy on shapes, 200 samples
+┏━━━━━━━━━━━━┳━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━┳━━━━━━━━━┳━━━━━━━━━━━━━━━━━━━━┓
+┃ File       ┃ Figure                           ┃   Value ┃       95% interval ┃
+┡━━━━━━━━━━━━╇━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━╇━━━━━━━━━╇━━━━━━━━━━━━━━━━━━━━┩
+│ qat.onnx   │ MAE                              │  0.0123 │   0.0111 to 0.0135 │
+│            │ RMSE                             │   0.016 │                  – │
+│            │ SQNR against float.onnx          │ 35.2 dB │                  – │
+│            │ mean error against float.onnx    │   0.004 │     0.003 to 0.005 │
+│            │ largest error against float.onnx │  0.0312 │                  – │
+│            │ cosine with float.onnx           │ 0.99990 │ 0.99980 to 1.00000 │
+├────────────┼──────────────────────────────────┼─────────┼────────────────────┤
+│ float.onnx │ MAE                              │  0.0121 │   0.0109 to 0.0133 │
+│            │ RMSE                             │  0.0157 │                  – │
+└────────────┴──────────────────────────────────┴─────────┴────────────────────┘
+qat.onnx: ORT (CPU), 99.5 samples/s, batch 32.
+float.onnx: ORT (CPU), 99.5 samples/s, batch 32.
+95% interval: of the mean over the samples (t), of a share Wilson's.
+MAE of qat.onnx less that of float.onnx, sample by sample: +0.0002 (-0.0001 to
++0.0005): no difference shown.
+"""
+
+
+def evaluated(given: Record) -> Evaluation:
+    """The files of a record side by side: the second one has only the figures against labels."""
+
+    def alone(one: OutputScores) -> OutputScores:
+        of_labels = {"mean_iou", "image_iou", "pixel_accuracy", "mae", "rmse", "top1", "top5"}
+        return replace(one, figures={name: it for name, it in one.figures.items() if name in of_labels}, differences={})
+
+    files = {"qat.onnx": given.rows[1].outputs, "float.onnx": tuple(map(alone, given.rows[0].outputs))}
+    return Evaluation(
+        "shapes", 200, 0, 5,
+        tuple(ScoredFile(name, name, "ORT", "CPU", None, 32, None, None, 99.5, it) for name, it in files.items()),
+    )  # fmt: skip
+
+
+def test_the_table_of_two_files() -> None:
+    assert trimmed(rendered(evaluation_table(evaluated(REGRESSION)))) == trimmed(EVALUATION_TABLE)
+    mixed = " ".join(rendered(evaluation_table(evaluated(MIXED))).split())
+    assert "mask: mean IoU of each sample of qat.onnx less that of float.onnx, sample by sample: -0.30 points" in mixed
+    assert "(-0.50 to -0.10): float.onnx is better than qat.onnx." in mixed
 
 
 # --- sentences --------------------------------------------------------------------------------------------------------

@@ -1,4 +1,5 @@
 from .advice import LOST_BITS, Advice, advise, diagnosis_record
+from .classification import Classification, RankedClass, classify, rank
 from .comparison import Comparison, Proportion, compare, proportion
 from .diagnosis import DB_PER_BIT, Diagnosis, KernelDiagnosis, OutputDiagnosis, TensorDiagnosis, diagnose, percent
 from .feeding import arrays_of_inputs, as_inputs, convert, fixed_batch, of_size, random_inputs, run_batch
@@ -20,7 +21,7 @@ from .options import EvaluationSettings
 from .output_scores import Figure, OutputScores, decibels
 from .predictions import Predictions, class_scores, predict
 from .scored_file import Evaluation, ScoredFile
-from .served_model import Classification, RankedClass, ServedModel, classify, open_model, rank, require_classes
+from .served_model import ServedModel, open_model, require_classes
 
 __all__ = [
     "DB_PER_BIT",

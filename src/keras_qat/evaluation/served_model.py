@@ -1,19 +1,18 @@
-"""A model in a file: opened, checked against what it will be fed, and if it is a classifier, run on one image."""
+"""A model in a file: opened, and checked against what it will be fed."""
 
 import logging
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import numpy as np
 
 from keras_qat import graph, models, runtimes
-from keras_qat.data import Labelled, Mode, Preprocessing, decode_file
-from keras_qat.errors import DataError, UnsupportedModelError, UserError, require_whole
-from keras_qat.evaluation.predictions import class_scores
+from keras_qat.data import Labelled, Mode, Preprocessing
+from keras_qat.errors import DataError, UnsupportedModelError, UserError
 from keras_qat.evaluation.single_score import single_score
-from keras_qat.files import FACTS_FILE, to_json_value
+from keras_qat.files import FACTS_FILE
 from keras_qat.text import first_few
 from keras_qat.types import ScoreMeaning
 
@@ -180,104 +179,6 @@ def require_classes(path: Path, num_classes: int, data: Labelled) -> None:
             f"{name} has labels that none of the model's {num_classes} classes is for. "
             f"Received: labels from {labels.min()} to {labels.max()}. Number the classes from 0 to {num_classes - 1}."
         )
-
-
-@dataclass(frozen=True)
-class RankedClass:
-    """One of the best classes.
-
-    Args:
-        index: its number.
-        name: its name, or its number if it has no name.
-        score: its score, as the model writes it.
-    """
-
-    index: int
-    name: str
-    score: float
-
-
-@dataclass(frozen=True)
-class Classification:
-    """The classes of one image, according to a model.
-
-    Args:
-        file: the model file.
-        engine: the engine and its version.
-        device: the device that it ran on.
-        image: the image file.
-        classes: the best classes, best first.
-    """
-
-    file: str
-    engine: str
-    device: str
-    image: str
-    classes: tuple[RankedClass, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """The classification as JSON can hold it."""
-        return dict(to_json_value(self))
-
-
-def rank(scores: np.ndarray, names: tuple[str, ...], k: int) -> tuple[RankedClass, ...]:
-    """The k best classes, best first; of classes with equal scores the first.
-
-    Args:
-        scores: shape (classes,).
-        names: names of the classes. None of them is used if there are not as many names as scores.
-        k: number of classes; all, if there are fewer.
-
-    Raises:
-        UserError: If `k` isn't a whole number of at least 1.
-
-    Example:
-        >>> rank(np.array([0.25, 0.75]), ("cat", "dog"), k=1)
-        (RankedClass(index=1, name='dog', score=0.75),)
-    """
-    k = require_whole("k", k)
-    known = names if len(names) == len(scores) else tuple(map(str, range(len(scores))))
-    best = np.argsort(-scores, kind="stable")[:k]
-    return tuple(RankedClass(int(i), known[i], float(scores[i])) for i in best)
-
-
-def classify(
-    file: Path,
-    image: Path,
-    *,
-    engine: str | None = None,
-    preprocessing: Preprocessing | None = None,
-    k: int = 5,
-    threads: int | None = None,
-    trust: bool = False,
-) -> Classification:
-    """Classify one image.
-
-    Args:
-        file: the model file, or the folder of a SavedModel.
-        image: an image file of any format that Pillow reads.
-        engine: the engine that runs the file; chosen by its suffix if not given.
-        preprocessing: how the image is prepared; see `open_model` if not given.
-        k: number of classes; all, if there are fewer.
-        threads: threads of one inference; the engine chooses if not given.
-        trust: whether code in the file may run, as from `open_runtime`.
-
-    Returns:
-        The best classes.
-
-    Raises:
-        DataError: If the image is missing or corrupt.
-        StorageError: If the model file is missing or corrupt.
-        UserError: As from `open_model`, or if `k` is less than 1.
-    """
-    pixels = decode_file(image)
-    model = open_model(file, engine=engine, threads=threads, preprocessing=preprocessing, trust=trust)
-    with model.runtime as runtime:
-        images: Any = model.preprocessing  # A classifier of images has one.
-        prepared = np.asarray(images.prepare(pixels))[np.newaxis]
-        (scores,) = class_scores(runtime, prepared, model.meaning)
-    warn_unless_finite(file, scores)
-    return Classification(str(file), runtime.engine, runtime.device, str(image), rank(scores, model.class_names, k))
 
 
 def warn_unless_finite(path: Path, scores: np.ndarray) -> None:

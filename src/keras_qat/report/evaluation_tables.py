@@ -135,14 +135,24 @@ def _task_table(evaluation: Evaluation) -> Table:
         table.add_column(name, justify="right" if name in {"Value", "95% interval"} else "left", overflow="fold")
     other = evaluation.files[-1].name
     for file in evaluation.files:
+        before: tuple[str, ...] = ()
         for scores in file.outputs:
             for shown in _SHOWN[scores.kind]:
-                if shown.figure in scores.figures:
-                    figure = scores.figures[shown.figure]
-                    cells = (shown.title.format(other=other), shown.text(figure.value), _ends(figure, shown.text))
-                    table.add_row(*map(Text, (file.name, *((scores.output,) if several else ()), *cells)))
+                if shown.figure not in scores.figures:
+                    continue
+                figure = scores.figures[shown.figure]
+                names = (file.name, *((scores.output,) if several else ()))
+                cells = (shown.title.format(other=other), shown.text(figure.value), _ends(figure, shown.text))
+                # A name stands once, at its first row.
+                table.add_row(*map(Text, (*(names if not before else _new(names, before)), *cells)))
+                before = names
         table.add_section()
     return table
+
+
+def _new(names: Sequence[str], before: Sequence[str]) -> tuple[str, ...]:
+    """The names that differ from those of the row before, and nothing in the place of others."""
+    return tuple("" if name == old else name for name, old in zip(names, before, strict=True))
 
 
 _OF_LABELS = frozenset({"top1", "mean_iou", "mae"})
@@ -177,7 +187,16 @@ def _difference_notes(scores: OutputScores, files: Sequence[ScoredFile]) -> Iter
         equal = figure.low <= 0 <= figure.high
         said = "no difference shown" if equal else f"{better} is better than {worse}"
         of = f"{scores.output}: " if len(files[0].outputs) > 1 else ""
+        value, low, high = map(_DIFFERENCES[shown.text], (figure.value, figure.low, figure.high))
+        unit = " points" if shown.text is percent_text else ""
         yield (
-            f"{of}{shown.title} of {first} less that of {second}, sample by sample: {shown.text(figure.value)} "
-            f"({_ends(figure, shown.text)}): {said}."
+            f"{of}{shown.title} of {first} less that of {second}, sample by sample: {value}{unit} ({low} to {high}): "
+            f"{said}."
         )
+
+
+_DIFFERENCES: Mapping[Callable[[float | None], str], Callable[[float], str]] = {
+    percent_text: lambda share: f"{100 * share:+.2f}",
+    number_text: lambda number: f"{number:+.3g}",
+}
+"""A difference as text, by the text of the figure itself: points of shares, or numbers."""
