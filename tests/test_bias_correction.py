@@ -46,6 +46,7 @@ def _mean(model: keras.Model, layer: str, images: np.ndarray, axis: tuple[int, .
     [
         layers.Conv2D(4, 3, padding="same", strides=2, name="first"),
         layers.DepthwiseConv2D(3, depth_multiplier=2, name="first"),
+        layers.Conv2DTranspose(4, 3, strides=2, name="first"),
     ],
     ids=lambda layer: type(layer).__name__,
 )
@@ -58,6 +59,17 @@ def test_first_layer_keeps_its_mean(layer: Any, images: np.ndarray) -> None:
     np.testing.assert_allclose(_mean(correction.model, "first", images), expected, atol=1e-5)
     assert np.abs(before - expected).max() > 1e-3, "there was something to correct"
     assert correction.images == 64
+
+
+@pytest.mark.parametrize("kind", [layers.Conv1D, layers.Conv1DTranspose, layers.DepthwiseConv1D])
+def test_a_first_layer_of_signals_keeps_its_mean(kind: Any, images: np.ndarray) -> None:
+    signals = images.reshape(64, 63, 3)
+    layer = kind(3, name="first") if kind is layers.DepthwiseConv1D else kind(4, 3, name="first")
+    model = _model([layer], (63, 3))
+    correction = correct_bias(model, _quantized(model, signals), [signals])
+    expected = _mean(model, "first", signals, (0, 1))
+    np.testing.assert_allclose(_mean(correction.model, "first", signals, (0, 1)), expected, atol=1e-5)
+    assert np.abs(correction.shifts["first"]).max() > 1e-3
 
 
 def test_layer_without_bias_is_corrected_in_its_batch_norm(images: np.ndarray) -> None:
@@ -181,3 +193,31 @@ def test_nothing_quantized_and_empty_batches(images: np.ndarray) -> None:
     quantized = _quantized(model, images)
     whole, with_empty = (correct_bias(model, quantized, b) for b in ([images], [images, images[:0]]))
     np.testing.assert_array_equal(whole.shifts["conv"], with_empty.shifts["conv"])
+
+
+@pytest.mark.parametrize("structure", [list, dict])
+def test_both_branches_of_two_inputs_are_corrected(structure: Any, images: np.ndarray) -> None:
+    """By order and by name, whose order isn't that of the branches."""
+    keras.utils.set_random_seed(4)
+    wide, narrow = keras.Input((9, 7, 3), name="wide"), keras.Input((3,), name="narrow")
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3, name="conv")(wide))
+    y = layers.Concatenate()([x, layers.Dense(5, name="dense")(narrow)])
+    inputs = [wide, narrow] if structure is list else {"wide": wide, "narrow": narrow}
+    model = keras.Model(inputs, layers.Dense(2, name="last")(y))
+    rows = images.mean(axis=(1, 2)) * 3
+    data = [[images, rows]] if structure is list else {"narrow": rows, "wide": images}
+    placement = plan(trace(model).graph, "tensorrt", weight_bits=3)
+    quantized = apply_placement(model, placement, calibrate(model, placement, data))
+    correction = correct_bias(model, quantized, data)
+    assert list(correction.shifts) == ["conv", "dense", "last"]
+    assert reestimate_batch_norms(model, quantized, data).images == len(images)
+
+    def mean(network: keras.Model, name: str, axis: tuple[int, ...]) -> np.ndarray:
+        probe = keras.Model(network.inputs, network.get_layer(name).output)
+        arrays = {"wide": images, "narrow": rows}
+        output = probe([arrays[given.name] for given in network.inputs])
+        return np.asarray(np.asarray(output, np.float64).mean(axis=axis))
+
+    for name, axis in (("conv", (0, 1, 2)), ("dense", (0,))):
+        assert np.abs(mean(quantized, name, axis) - mean(model, name, axis)).max() > 1e-3
+        np.testing.assert_allclose(mean(correction.model, name, axis), mean(model, name, axis), atol=1e-5)

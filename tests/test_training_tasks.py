@@ -21,7 +21,7 @@ from keras_qat.training import (
     train_baseline,
 )
 from keras_qat.training.batches import read_data
-from keras_qat.training.objectives import Wishes
+from keras_qat.training.outputs import Wishes
 from keras_qat.training.session import open_session
 from keras_qat.types import OutputTask
 
@@ -329,7 +329,7 @@ BAD_LABELS: dict[str, tuple[Callable[[], keras.Model], Any, str]] = {
         r"output 'box', \(batch, 4\). Received: float32 of shape \(8, 3",
     ),
     "a box that is no number": (detector, (BOXES * np.nan, KINDS), r"'box' are not finite"),
-    "labels of one output": (detector, KINDS, r"The images have no labels"),
+    "labels of one output": (detector, KINDS, r"2 outputs, and the labels of the .* are one array"),
     "labels of three outputs": (detector, (BOXES, KINDS, KINDS), r"each of the 2 outputs. Received: 3"),
     "labels of another output": (detector, {"class": KINDS}, r"labels name an output .*Received: 'class'"),
     "a mask of another size": (segmenter, MASKS[:, :5], r"one a position, of shape \(batch, 6, 6\).*shape \(8, 5, 6\)"),

@@ -35,7 +35,20 @@ from keras_qat.errors import DataError
 from keras_qat.graph import Graph, Node, Trace, trace
 from keras_qat.types import OpKind
 
-_ADDS_ITS_BIAS = frozenset({layers.QuantizedConv2D, layers.QuantizedDepthwiseConv2D, layers.QuantizedDense})
+_ADDS_ITS_BIAS = frozenset(
+    {
+        layers.QuantizedConv1D,
+        layers.QuantizedConv2D,
+        layers.QuantizedConv3D,
+        layers.QuantizedConv1DTranspose,
+        layers.QuantizedConv2DTranspose,
+        layers.QuantizedConv3DTranspose,
+        layers.QuantizedDepthwiseConv1D,
+        layers.QuantizedDepthwiseConv2D,
+        layers.QuantizedDense,
+    }
+)
+"""The types that add their bias to each output channel, after the products and before the activation."""
 
 _LEAST_VARIANCE = 1e-5
 """As a share of the mean square. A smaller variance is lost in the rounding of float32 sums."""

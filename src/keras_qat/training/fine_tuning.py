@@ -21,7 +21,8 @@ from keras_qat.training import batches, checkpoint, cloning, devices, distiller
 from keras_qat.training.callbacks import tensorboard_callbacks
 from keras_qat.training.checkpoint import EpochRecord
 from keras_qat.training.epochs import fit_epochs
-from keras_qat.training.objectives import Objective, Wishes
+from keras_qat.training.objectives import Objective, objectives_text
+from keras_qat.training.outputs import Wishes
 from keras_qat.training.recipe import Recipe
 from keras_qat.training.session import Session, open_session
 from keras_qat.types import OutputTask
@@ -141,8 +142,7 @@ def fine_tune(
         require_writable(path)
     require_sound(model)
     teacher = _teacher_for(model, recipe, teacher)
-    wishes = Wishes(tasks, loss, metrics)
-    data = batches.read_data(train, selection, recipe, model, teacher, wishes)
+    data = batches.read_data(train, selection, recipe, model, teacher, Wishes(tasks, loss, metrics))
     _require_steps(recipe, data.steps)
     devices.require_memory(
         model, data.batch_size, recipe.accumulate, devices.available_memory(), recipe.training_precision
@@ -151,7 +151,13 @@ def fine_tune(
 
     teacher_id = "" if teacher is None else cloning.fingerprint(teacher)
     identity = checkpoint.RunIdentity(
-        recipe, data.steps, cloning.fingerprint(model), teacher_id, data.form.labelled, data_id, wishes.text
+        recipe,
+        data.steps,
+        cloning.fingerprint(model),
+        teacher_id,
+        data.form.labelled,
+        data_id,
+        objectives_text(data.objectives),
     )
     with nullcontext() if path is None else locked(path, "a training"):
         session, position = _open_run(model, teacher, identity, data.objectives, path if resume else None)

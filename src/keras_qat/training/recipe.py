@@ -40,12 +40,14 @@ OPTIMIZER_NAMES = ("sgd-momentum", "sgd", "adam")
 
 @dataclass(frozen=True)
 class Distillation:
-    """The float model as a teacher: training brings the quantized model's class probabilities close to the teacher's.
+    """The float model as a teacher: training brings the quantized model's outputs close to the teacher's.
 
         L = (1 - w) · L_labels + w · (T² · KL(teacher_T ‖ student_T) + v · Σ_f ‖t_f - s_f‖² / ‖t_f‖²)
 
     (Hinton et al. 2015, https://arxiv.org/abs/1503.02531; features as in Romero et al. 2015,
-    https://arxiv.org/abs/1412.6550).
+    https://arxiv.org/abs/1412.6550). KL is the divergence of probabilities: of a softmax, a sigmoid, or logits of
+    classes. For any other output t of the teacher and s of the student, ‖t - s‖² / ‖t‖² takes its place. The terms of
+    several outputs are averaged.
 
     Args:
         weight: the float model's share w in the loss, above 0 and at most 1. With 1, training needs no labels. On the

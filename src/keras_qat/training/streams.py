@@ -21,8 +21,9 @@ import numpy as np
 
 from keras_qat import feed
 from keras_qat.errors import DataError, UserError
-from keras_qat.training.labels import require_labels
-from keras_qat.training.objectives import Objective, Outputs
+from keras_qat.training.labels import labels_missing, require_labels
+from keras_qat.training.objectives import Objective
+from keras_qat.training.outputs import Outputs
 from keras_qat.types import UNLABELLED
 
 _PARTS = 3
@@ -96,6 +97,7 @@ def _cut(
 ) -> feed.Source:
     """Whole arrays, cut into batches. A model of a fixed batch size gets no smaller batch at the end."""
     x, y, weights = (*data, None, None)[:_PARTS]
+    _require_apart(y, outputs, what)
     if any(isinstance(array, tuple | list | Mapping) for array in feed.in_order(x, model)):
         raise DataError(
             f"The {what} are a tuple, which is (images, labels) of whole arrays. Received: a tuple of {len(data)} "
@@ -150,10 +152,23 @@ def first_batch(stream: Stream, model: keras.Model, outputs: Outputs) -> tuple[A
     """
     for batch in stream.source.read(0):
         _, labels, _ = take_apart(batch, model, outputs)
+        _require_apart(feed.split_batch(batch, len(model.inputs))[1], outputs, stream.what)
         x = feed.arrays_of(batch, model)
         if len(x[0]):
             return batch, x, [None if y is None else feed.to_numpy(y) for y in labels]
     raise DataError(f"The {stream.what} holds no batch. Received: no image. Check the folder and the split.")
+
+
+def _require_apart(y: Any, outputs: Outputs, what: str) -> None:
+    """Refuse one array of labels for several outputs, unless it marks all images as unlabelled."""
+    if len(outputs.names) == 1 or y is None or isinstance(y, tuple | list | Mapping):
+        return
+    if not labels_missing(feed.to_numpy(y)):
+        raise DataError(
+            f"The model has {len(outputs.names)} outputs, and the labels of the {what} are one array. Received: shape "
+            f"{tuple(y.shape)}. Give a tuple in the order {', '.join(map(repr, outputs.names))}, or a dictionary by "
+            "these names."
+        )
 
 
 def count_steps(stream: Stream, limit: int | None) -> int:
