@@ -7,6 +7,7 @@ from keras_qat.onnx.passes import (
     bias_range,
     brevity,
     embed_normalization,
+    float_kernel,
     fold_affine,
     half_precision,
     own_operand,
@@ -54,6 +55,7 @@ def passes_for(
             brevity.LeaveOut(),
         )
     bias = (quantize_dense_bias.QuantizeDenseBias(),) if target is not None and target.int32_dense_bias else ()
+    kernels = (float_kernel.KeepFloatKernel(),) if target is not None and target.rounds_float_kernels else ()
     strides = (pads_and_strides.PoolStrides(),) if target is not None and target.pools_strides else ()
     squares = (own_operand.NameOwnOperand(),) if target is not None and target.names_own_operand else ()
     phases = (subpixel.SubPixel(),) if target is not None and target.convolves_transposed else ()
@@ -62,6 +64,7 @@ def passes_for(
         *squares,
         *phases,
         *bias,
+        *kernels,
         *strides,
         RemoveUnusedNodesPass(),
         share_constants.ShareConstants(),
