@@ -5,7 +5,7 @@ translates between the two.
 
 Passes merge and rename nodes: a Conv may stand for a padding, a convolution and its batch norm. So each ONNX node keeps
 the names of the Keras nodes that it stands for in its `metadata_props`, and a file can be compared with the placement,
-which names Keras nodes.
+which names Keras nodes. In a file, a node without that record stands for the Keras node at the start of its own name.
 """
 
 import inspect
@@ -393,7 +393,21 @@ def mark(node: ir.Node, names: Iterable[str]) -> None:
         >>> keras_nodes(conv)
         ('conv', 'batch_norm')
     """
-    node.metadata_props[_NODES] = json.dumps(list(dict.fromkeys((*keras_nodes(node), *names))))
+    node.metadata_props[_NODES] = json.dumps(list(dict.fromkeys((*(_recorded(node) or ()), *names))))
+
+
+def drop_record(node: ir.Node) -> None:
+    """Remove the record of `mark` if the name of `node` says the same.
+
+    Example:
+        >>> relu = ir.node("Relu", [], name="conv/relu")
+        >>> mark(relu, ["conv"])
+        >>> drop_record(relu)
+        >>> dict(relu.metadata_props), keras_nodes(relu)
+        ({}, ('conv',))
+    """
+    if _recorded(node) == _named(node):
+        del node.metadata_props[_NODES]
 
 
 def mark_helper(node: ir.Node) -> None:
@@ -414,9 +428,28 @@ def is_helper(node: ir.Node) -> bool:
 
 
 def keras_nodes(node: ir.Node) -> tuple[str, ...]:
-    """The names of the Keras nodes that `node` stands for; empty if none are recorded."""
+    """The names of the Keras nodes that `node` stands for: those recorded, or else the start of its own name.
+
+    Example:
+        >>> keras_nodes(ir.node("Relu", [], name="conv/relu")), keras_nodes(ir.node("Relu", []))
+        (('conv',), ())
+    """
+    recorded = _recorded(node)
+    return _named(node) if recorded is None else recorded
+
+
+def _recorded(node: ir.Node) -> tuple[str, ...] | None:
+    """What `mark` recorded; `None` if nothing is recorded."""
+    if _NODES not in node.metadata_props:
+        return None
     try:
-        names = parse_json(node.metadata_props.get(_NODES, "[]"), _NODES)
+        names = parse_json(node.metadata_props[_NODES], _NODES)
     except UserError:
         return ()
     return tuple(str(name) for name in names) if isinstance(names, list) else ()
+
+
+def _named(node: ir.Node) -> tuple[str, ...]:
+    """The Keras node whose name is the start of a node's name, up to the first slash."""
+    name = (node.name or "").partition("/")[0]
+    return (name,) if name and not is_helper(node) else ()

@@ -59,6 +59,7 @@ ONNXRUNTIME = Target(
     },
     shares_range=frozenset({OpKind.MAX_POOL, OpKind.RESIZE}),
     int32_dense_bias=True,
+    rounds_float_kernels=True,
     convolves_transposed=True,
     title="ONNX Runtime",
     limits=Limits(

@@ -247,6 +247,7 @@ def _cut(path: str | Path, layers: Collection[str]) -> _CutFile:
         if node.op_type != "QuantizeLinear" or name not in layers:
             continue
         integers = node.outputs[0]
+        _describe(integers, node)
         fed = ir.val(f"{integers.name}/fed", integers.dtype, integers.shape)
         integers.replace_all_uses_with(fed)
         graph.inputs.append(fed)
@@ -266,6 +267,13 @@ def _cut(path: str | Path, layers: Collection[str]) -> _CutFile:
             f"The file can't be cut at its Q/DQ pairs: {shortened(error)}. Received: {str(path)!r}. Export it again."
         ) from error
     return _CutFile(content, file.target, inputs, outputs, fed_as, convolutions)
+
+
+def _describe(integers: ir.Value, quantize: ir.Node) -> None:
+    """Give integers the type and shape that an input or output of a file needs, and the file leaves out elsewhere."""
+    x, zero_point = onnx.input_at(quantize, 0), onnx.input_at(quantize, 2)
+    integers.dtype = integers.dtype or (None if zero_point is None else zero_point.dtype) or ir.DataType.UINT8
+    integers.shape = integers.shape or (None if x is None else x.shape)
 
 
 def _biased_above(quantize: ir.Node) -> Iterator[ir.Node]:
