@@ -323,32 +323,6 @@ class AlwaysTraining(layers.Layer):
         return self.drop(x, training=True)
 
 
-class Token(layers.Layer):
-    """Joins a token to the rows of each image, as vision transformers do."""
-
-    def build(self, shape: Any) -> None:
-        self.token = self.add_weight(shape=(1, 1, shape[-1]), initializer="random_normal", name="token")
-
-    def call(self, x: Any) -> Any:
-        batch, height, width, channels = ops.shape(x)
-        token = ops.broadcast_to(self.token, (batch, 1, channels))
-        return ops.concatenate([token, ops.reshape(x, (batch, height * width, channels))], axis=1)
-
-    def compute_output_shape(self, shape: Any) -> Any:
-        return (shape[0], shape[1] * shape[2] + 1, shape[3])
-
-
-def test_arithmetic_with_the_open_batch_size_is_read_with_a_fixed_one(tmp_path: Path) -> None:
-    image = keras.Input(SHAPE, name="image")
-    model = keras.Model(image, layers.Dense(2)(Token(name="token")(image)))
-    with pytest.raises(UnsupportedModelError, match=r"'token'.*keras\.Input\(batch_shape=\(1"):
-        export_onnx(model, tmp_path / "float.onnx")
-    single = keras.Input(batch_shape=(1, *SHAPE), name="image")
-    export_onnx(keras.Model(single, model(single)), tmp_path / "float.onnx")
-    expected = np.asarray(model(images(1)))
-    np.testing.assert_allclose(run(tmp_path / "float.onnx", images(1)), expected, rtol=1e-4, atol=1e-5)
-
-
 def test_a_layer_that_another_calls_in_training_mode_is_refused() -> None:
     with pytest.raises(UnsupportedModelError, match=r"'dropped/dropped_drop' is called with training=True"):
         trace(network(AlwaysTraining(name="dropped")))
