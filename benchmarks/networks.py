@@ -32,6 +32,9 @@ _SIZES = (32, 71, 75, 96, 128, 224, 331)
 """Sides of the images that a classifier is tried with, until it takes one."""
 
 _IMAGES = 4
+_OPEN_SIZE = 64
+"""Of an input of any size."""
+
 _SECONDS = 3600
 
 
@@ -287,7 +290,7 @@ def _noise(model: Any, rng: Any) -> list[Any]:
     import numpy as np
 
     scales = any(isinstance(layer, keras.layers.Rescaling | keras.layers.Normalization) for layer in model.layers[:4])
-    shapes = [(_IMAGES, *tensor.shape[1:]) for tensor in model.inputs]
+    shapes = [(_IMAGES, *(size or _OPEN_SIZE for size in tensor.shape[1:])) for tensor in model.inputs]
     return [
         np.asarray(rng.integers(0, 256, shape) if scales else rng.normal(size=shape), np.float32) for shape in shapes
     ]

@@ -18,6 +18,7 @@ from keras_qat.errors import UnsupportedModelError
 from keras_qat.graph import Graph, non_negative_tensors, trace
 from keras_qat.graph.kinds import _BUILT_IN, _EXPANSIONS
 from keras_qat.onnx.emission import CONVERTERS
+from keras_qat.transform import rebuild
 from keras_qat.types import OpKind
 
 layers, ops = keras.layers, keras.ops
@@ -204,6 +205,7 @@ def test_the_file_computes_what_keras_computes(name: str, tmp_path: Path) -> Non
     export_onnx(model, tmp_path / "float.onnx")
     expected = np.asarray(model(images()))
     np.testing.assert_allclose(run(tmp_path / "float.onnx", images()), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(np.asarray(rebuild(trace(model))(images())), expected, rtol=1e-4, atol=1e-5)
 
 
 def layer_names(graph: Graph) -> list[str]:

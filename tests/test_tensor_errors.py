@@ -145,6 +145,22 @@ def test_numbers_on_a_border_are_no_fault(target: str, tmp_path: Path) -> None:
     assert missed(errors) == []
 
 
+@pytest.mark.parametrize("target", TARGETS)
+def test_attention_is_within_a_step(target: str, tmp_path: Path) -> None:
+    """ONNX Runtime's integer softmax computes with the whole part of 1 / s."""
+    keras.utils.set_random_seed(0)
+    tokens = keras.Input((6, 8), name="tokens")
+    x = keras.layers.MultiHeadAttention(2, 4, name="attention")(tokens, tokens)
+    model = keras.Model(tokens, keras.layers.Dense(4)(x))
+    numbers = np.random.default_rng(0).normal(size=(32, 6, 8)).astype("float32")
+    placement = plan(trace(model).graph, target)
+    quantized = apply_placement(model, placement, calibrate(model, placement, [numbers]), range_mode="ema")
+    path = export_onnx(quantized, tmp_path / "attention.onnx", target=target)
+    assert missed(tensor_errors(quantized, path, [(numbers, None)])) == []
+    softmax = [layer for layer in quantized.layers if layer.name.endswith("softmax_quantize")]
+    assert {layer.range_mode for layer in softmax} <= {"fixed"}
+
+
 def test_one_percent_of_a_range_is_caught(exported: Exported, tmp_path: Path) -> None:
     wrong = broken(exported.path, tmp_path, "image_quantize/scale", _one_percent)
     assert missed(exported.errors(wrong))[0] == "image_quantize"
