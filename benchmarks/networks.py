@@ -240,16 +240,17 @@ def _parity(model: Any, images: list[Any], folder: Path) -> float:
 
 def _counts(path: Path) -> Mapping[str, int]:
     """How many weighted operations and products of a file compute in integers."""
-    from keras_qat.onnx import read_onnx_file
+    from keras_qat.onnx import is_constant, pair_above, read_onnx_file
 
-    operations = read_onnx_file(path).operations
-    weighted = [op for op in operations if op.weighted and op.kernel is not None]
-    products = [op for op in operations if op.node.op_type == "MatMul" and op.kernel is None]
+    file = read_onnx_file(path)
+    weighted = [op for op in file.operations if op.weighted and op.kernel is not None]
+    operands = [[value for value in node.inputs if value is not None] for node in file.nodes("MatMul", "Einsum")]
+    products = [values for values in operands if not any(map(is_constant, values))]
     return {
         "weighted": len(weighted),
         "integers": sum(op.quantized for op in weighted),
         "products": len(products),
-        "integer_products": sum(all(op.input_pairs) for op in products),
+        "integer_products": sum(all(map(pair_above, values)) for values in products),
     }
 
 
