@@ -174,12 +174,17 @@ def _of_size(build: Callable[..., Any], size: int) -> Any:
 
 
 def _measure(suite: str, name: str, targets: tuple[str, ...]) -> Iterator[Row]:
+    import keras
     import numpy as np
 
     from keras_qat import apply_placement, calibrate, export_onnx, plan, trace
     from keras_qat.errors import KerasQATError
     from keras_qat.verify import tensor_errors, tensor_miss, verify_file
 
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.run_functions_eagerly(True)  # each function runs once or twice, and compiling it takes longer
     model = _networks(suite)[name]()
     _draw_weights(model)
     images = _noise(model, np.random.default_rng(0))

@@ -88,7 +88,7 @@ def capture(layer: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Cap
         kwargs: the keyword arguments, likewise.
 
     Raises:
-        UnreadableError: If the code fails on symbolic tensors, or no output depends on them.
+        UnreadableError: If the code fails on symbolic tensors, or an output is neither a tensor nor `None`.
 
     Example:
         >>> class Halve(keras.layers.Layer):
@@ -99,7 +99,7 @@ def capture(layer: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Cap
         ['Relu', 'TrueDivide']
     """
     given = symbols_of((args, dict(kwargs)))
-    with unchanged(layer), _symbolic_operators(), _any_outputs():
+    with unchanged(layer), _symbolic_operators(), _any_layer():
         try:
             outputs = call_at_inference(layer, layer.call, args, kwargs)
         except Exception as error:  # whatever the user's code raises
@@ -107,10 +107,10 @@ def capture(layer: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Cap
                 f"its call fails on symbolic tensors ({type(error).__name__}: {one_line(error)}){_hint(error, given)}"
             ) from error
         made = symbols_of(outputs)
-        if not made or not all(
+        if not all(
             x is None or isinstance(x, keras.KerasTensor) or keras.ops.is_tensor(x) for x in keras.tree.flatten(outputs)
         ):
-            raise UnreadableError("an output of its call is not a symbolic tensor")
+            raise UnreadableError("an output of its call is not a tensor")
         nodes = nodes_behind(made, given)
     return Captured(tuple(given), nodes, outputs)
 
@@ -197,18 +197,38 @@ def _symbolic_operators() -> Iterator[None]:
 
 
 @contextmanager
-def _any_outputs() -> Iterator[None]:
-    """Let layers give `None` or constants beside symbolic tensors in the block; Keras records no such call."""
-    before = Node.__init__
+def _any_layer() -> Iterator[None]:
+    """Let the layers that are called in the block do what Keras allows only in the `call` of another.
 
-    def record(self: Any, operation: Any, call_args: Any = None, call_kwargs: Any = None, outputs: Any = None) -> None:
-        before(self, operation, call_args, call_kwargs, symbols_of(outputs))
+    They may give `None` or constants beside symbolic tensors, of which Keras records no call. And they may say the
+    shapes of their outputs wrongly: within a `call` Keras asks the code of the layer instead.
+    """
+    record, symbolic_call = Node.__init__, keras.layers.Layer.symbolic_call
+    is_own = "symbolic_call" in vars(keras.layers.Layer)
+
+    def record_tensors(
+        self: Any, operation: Any, call_args: Any = None, call_kwargs: Any = None, outputs: Any = None
+    ) -> None:
+        record(self, operation, call_args, call_kwargs, symbols_of(outputs))
+
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return symbolic_call(self, *args, **kwargs)
+        except Exception as error:  # noqa: BLE001  (whatever the user's code raises)
+            try:
+                return backend.compute_output_spec(self.call, *args, **kwargs)
+            except Exception:  # noqa: BLE001
+                raise error from None
 
     try:
-        Node.__init__ = record
+        Node.__init__, keras.layers.Layer.symbolic_call = record_tensors, call
         yield
     finally:
-        Node.__init__ = before
+        Node.__init__ = record
+        if is_own:
+            keras.layers.Layer.symbolic_call = symbolic_call
+        else:
+            del keras.layers.Layer.symbolic_call
 
 
 def nodes_behind(outputs: list[Any], given: Iterable[Any]) -> tuple[Recorded, ...]:
