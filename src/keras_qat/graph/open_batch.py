@@ -88,6 +88,8 @@ class _Comparison:
 
     def _merged(self, a: Recorded, b: Recorded) -> Recorded:
         args, kwargs = self._leaves((a.args, dict(a.kwargs)), (b.args, dict(b.kwargs)))
+        if [len(x.shape) for x in a.outputs] != [len(x.shape) for x in b.outputs]:
+            _refuse("a call makes tensors of other ranks for another number")
         self._twins.update(zip(map(id, a.outputs), map(id, b.outputs), strict=True))
         return Recorded(_operation(a, b), args, kwargs, a.outputs)
 
@@ -152,7 +154,7 @@ def _operation(a: Recorded, b: Recorded) -> Any:
     if isinstance(a.operation, keras.layers.Layer):
         return a.operation if a.operation is b.operation else _refuse("it calls another layer for another number")
     one, other = (_settings(node.operation) for node in (a, b))
-    if all(_same(x, y) for x, y in zip(one, other, strict=True)):
+    if len(one) == len(other) and all(map(_same, one, other)):
         return a.operation
     rewrite = _REWRITES.get(type(a.operation))
     written = None if rewrite is None else rewrite(a, b)
