@@ -325,8 +325,8 @@ def _page(rows: list[Row]) -> str:
         lines += ["", f"## {TITLES[suite]}", ""]
         if suite == "kerashub":
             lines += [
-                "Small configurations. A task's own preprocessor, and a detector's choice of boxes in `predict`, are no",
-                "part of the file.",
+                "Small configurations. A task's own preprocessor, and a detector's choice of boxes in `predict`, are",
+                "no part of the file.",
                 "",
             ]
         lines += [
