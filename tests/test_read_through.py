@@ -137,6 +137,18 @@ class Subclassed(keras.Model):
         return self.body(x) * 0.5
 
 
+class AroundAModel(layers.Layer):
+    """Calls a functional model, in which Keras replaces `training=True` by that of `predict`."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        inner = keras.Input((8, 8, 4))
+        self.part = keras.Model(inner, layers.Dropout(0.5)(layers.Conv2D(4, 3)(inner), training=True))
+
+    def call(self, x: Any) -> Any:
+        return ops.relu(self.part(x))
+
+
 def network(body: Callable[[Any], Any]) -> keras.Model:
     """A convolution, the body, and a classifier; weights and statistics are random."""
     keras.utils.set_random_seed(0)
@@ -185,6 +197,7 @@ BODIES: dict[str, Callable[[Any], Any]] = {
     "a block called twice": lambda x: called_twice(Block(4, name="block"), x),
     "several inputs": lambda x: Branches(name="branches")([x, x * 0.5 - 0.25], scale=ops.relu(x)),
     "a subclassed model": Subclassed(name="subclassed"),
+    "a layer around a functional model": AroundAModel(name="around"),
     "spectral normalization": layers.SpectralNormalization(layers.Conv2D(4, 3), name="spectral"),
 }
 
@@ -203,7 +216,7 @@ def images(count: int = 4) -> np.ndarray:
 def test_the_file_computes_what_keras_computes(name: str, tmp_path: Path) -> None:
     model = network(BODIES[name])
     export_onnx(model, tmp_path / "float.onnx")
-    expected = np.asarray(model(images()))
+    expected = np.asarray(model(images(), training=False))
     np.testing.assert_allclose(run(tmp_path / "float.onnx", images()), expected, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(np.asarray(rebuild(trace(model))(images())), expected, rtol=1e-4, atol=1e-5)
 

@@ -66,7 +66,8 @@ class _Place:
         name: (operation) → the name that its call would get.
         prefix: as in `FlatCall`.
         path: as in `FlatCall`.
-        read_through: whether the call is made in the `call` of a layer that is read.
+        read_through: whether the call is made in the `call` of a layer that is read, or of a model that it calls.
+        in_code: whether it is made by the code of that `call`, not by the graph of a model.
         any_batch: whether that is read for any number of images by `open_batch.py`.
     """
 
@@ -74,6 +75,7 @@ class _Place:
     prefix: str = ""
     path: tuple[str, ...] = ()
     read_through: bool = False
+    in_code: bool = False
     any_batch: bool = False
 
 
@@ -326,6 +328,7 @@ class _Reader:
             prefix=place.prefix,
             path=place.path if top else (*place.path, own_name),
             read_through=True,
+            in_code=True,
             any_batch=place.any_batch,
         )
         self._follow_nodes(captured.nodes, tensors, inside)
@@ -391,7 +394,7 @@ def _require_inference(layer: Any, node: Recorded, kwargs: Mapping[str, Any], pl
     """Refuse a call whose result is not what the layer computes at inference from its inputs alone."""
     path = "/".join((*place.path, place.name(layer)))
     # In a functional model Keras replaces the argument by that of `predict`.
-    if place.read_through and kwargs.get("training") not in {None, False}:
+    if place.in_code and kwargs.get("training") not in {None, False}:
         raise UnsupportedModelError(
             f"The layer {path!r} is called with training=True, so that it computes otherwise than at inference. "
             f"Received: a {type(layer).__name__}. Pass on the `training` of the layer around it."
@@ -427,7 +430,8 @@ def _inside(place: _Place, model: Any) -> _Place:
     own_name = place.name(model)
     if not place.read_through:
         return replace(place, prefix=f"{place.prefix}{own_name}_", path=(*place.path, own_name))
-    return replace(place, name=_names_inside(model, own_name, set()), path=(*place.path, own_name))
+    name = _names_inside(model, own_name, set())
+    return replace(place, name=name, path=(*place.path, own_name), in_code=False)
 
 
 def _names_of_composite(layer: Any, own_name: str) -> Callable[[Any], str]:
