@@ -27,7 +27,7 @@ from rich.console import Console
 app = cyclopts.App(help=__doc__)
 
 SUITES = ("applications", "kerashub")
-TITLES = {"applications": "All classifiers of `keras.applications`", "kerashub": "KerasHub"}
+TITLES = {"applications": "Classifiers of `keras.applications`", "kerashub": "KerasHub"}
 _SIZES = (32, 71, 75, 96, 128, 224, 331)
 """Sides of the images that a classifier is tried with, until it takes one."""
 
