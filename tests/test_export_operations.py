@@ -22,11 +22,18 @@ layers = keras.layers
 
 IMAGE, WIDE, SERIES, VOLUME, VECTOR, TOKENS = (6, 5, 4), (9, 7, 3), (12, 4), (4, 5, 6, 2), (8,), (5, 8)
 
+PIXELS = ((0, 0), (1, 2), (0, 1), (0, 0))
+"""How much is padded to an image."""
+
 Row = tuple[Callable[..., Any], tuple[Any, ...]]
 
 
 def _rows(shapes: tuple[Any, ...], **functions: Callable[..., Any]) -> dict[str, Row]:
     return {name: (function, shapes) for name, function in functions.items()}
+
+
+def convolved(x: Any) -> Any:
+    return layers.Conv2D(3, 3)(x)
 
 
 def _activations() -> dict[str, Row]:
@@ -115,8 +122,13 @@ ROWS: dict[str, Row] = {
         adaptive_divides=lambda x: layers.AdaptiveAveragePooling2D((3, 7))(x),
         zero_padding=lambda x: layers.ZeroPadding2D(((1, 2), (3, 0)))(x),
         cropping=lambda x: layers.Cropping2D(((1, 2), (0, 1)))(x),
-        pad_constant=lambda x: ops.pad(x, ((0, 0), (1, 2), (0, 1), (0, 0)), constant_values=0.5),
-        pad_reflect=lambda x: ops.pad(x, ((0, 0), (1, 2), (0, 1), (0, 0)), mode="reflect"),
+        pad_constant=lambda x: ops.pad(x, PIXELS, constant_values=0.5),
+        pad_reflect=lambda x: ops.pad(x, PIXELS, mode="reflect"),
+        pad_constant_conv=lambda x: convolved(ops.pad(x, PIXELS, constant_values=0.5)),
+        pad_reflect_conv=lambda x: convolved(ops.pad(x, PIXELS, mode="reflect")),
+        pad_zero_conv=lambda x: convolved(ops.pad(x, PIXELS)),
+        pad_lowest_pool=lambda x: layers.MaxPooling2D(3)(ops.pad(x, PIXELS, constant_values=-np.inf)),
+        pad_constant_pool=lambda x: layers.MaxPooling2D(3)(ops.pad(ops.relu(x), PIXELS, constant_values=0.5)),
         pad_symmetric=lambda x: ops.pad(x, ((0, 0), (1, 2), (0, 1), (2, 0)), mode="symmetric"),
         pad_images=lambda x: ops.image.pad_images(x, 1, 2, target_height=12, target_width=11),
         crop_images=lambda x: ops.image.crop_images(x, 1, 2, target_height=4, target_width=3),

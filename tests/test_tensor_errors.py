@@ -15,7 +15,7 @@ from keras_qat import apply_placement, calibrate, plan, trace
 from keras_qat.errors import DataError, StorageError
 from keras_qat.export import export_onnx
 from keras_qat.models import build_model, find
-from keras_qat.verify import TensorError, tensor_errors
+from keras_qat.verify import TensorError, tensor_errors, verify_file
 from keras_qat.verify.promises import tensor_miss
 
 TARGETS = ("tensorrt", "onnxruntime", "openvino")
@@ -143,6 +143,40 @@ def test_numbers_on_a_border_are_no_fault(target: str, tmp_path: Path) -> None:
     path = export_onnx(quantized, tmp_path / "ties.onnx", target=target)
     errors = tensor_errors(quantized, path, [(images, None)])
     assert missed(errors) == []
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_pads_of_a_constant_stand_behind_the_pair(target: str, tmp_path: Path) -> None:
+    """A max-pool's pad of -inf, as in KerasHub's ResNetV2, is on no grid; a pad of 0 is on every one."""
+    keras.utils.set_random_seed(0)
+    image, pixels = keras.Input((12, 12, 3), name="image"), ((0, 0), (1, 1), (1, 1), (0, 0))
+    x = keras.layers.Conv2D(4, 3, name="first")(keras.ops.pad(image, pixels))
+    x = keras.layers.MaxPooling2D(3, 2, name="pool")(keras.ops.pad(x, pixels, constant_values=-np.inf))
+    model = keras.Model(image, keras.layers.Conv2D(4, 3, name="last")(x))
+    images = np.random.default_rng(0).normal(size=(8, 12, 12, 3)).astype("float32")
+    placement = plan(trace(model).graph, target)
+    assert not [tensor.tensor for tensor in placement.tensors if "pad" in tensor.tensor]
+    quantized = apply_placement(model, placement, calibrate(model, placement, [images]))
+    path = export_onnx(quantized, tmp_path / "padded.onnx", target=target)
+    assert verify_file(path, placement, model=quantized).ok
+    assert "Pad" not in {node.op_type for node in onnx.load(path).graph.node}
+    assert missed(tensor_errors(quantized, path, [(images, None)])) == []
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_attention_is_within_a_step(target: str, tmp_path: Path) -> None:
+    """ONNX Runtime's integer softmax computes with the whole part of 1 / s."""
+    keras.utils.set_random_seed(0)
+    tokens = keras.Input((6, 8), name="tokens")
+    x = keras.layers.MultiHeadAttention(2, 4, name="attention")(tokens, tokens)
+    model = keras.Model(tokens, keras.layers.Dense(4)(x))
+    numbers = np.random.default_rng(0).normal(size=(32, 6, 8)).astype("float32")
+    placement = plan(trace(model).graph, target)
+    quantized = apply_placement(model, placement, calibrate(model, placement, [numbers]), range_mode="ema")
+    path = export_onnx(quantized, tmp_path / "attention.onnx", target=target)
+    assert missed(tensor_errors(quantized, path, [(numbers, None)])) == []
+    softmax = [layer for layer in quantized.layers if layer.name.endswith("softmax_quantize")]
+    assert {layer.range_mode for layer in softmax} <= {"fixed"}
 
 
 def test_one_percent_of_a_range_is_caught(exported: Exported, tmp_path: Path) -> None:
