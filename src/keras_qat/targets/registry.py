@@ -116,8 +116,8 @@ def describe_target(target: Target) -> str:
         facts.append("The bias of a dense layer is stored as int32.")
     if target.pools_strides:
         facts.append("The stride of 1x1 convolutions is taken out into a max-pool of single pixels.")
-    if target.names_own_operand:
-        facts.append("x · x and x + x are stored with a constant operand.")
+    if target.needs_conv_bias:
+        facts.append("A convolution without a bias is stored with one that is next to 0.")
     if target.convolves_transposed:
         facts.append("A transposed convolution is stored as a convolution whose output channels are pixels.")
     lines = [

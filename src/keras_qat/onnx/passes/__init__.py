@@ -8,11 +8,11 @@ from keras_qat.onnx.passes import (
     embed_normalization,
     fold_affine,
     half_precision,
-    own_operand,
     pads_and_strides,
     quantize_dense_bias,
     share_constants,
     subpixel,
+    tiny_bias,
 )
 from keras_qat.targets import Target
 from keras_qat.types import IoDtype, Normalization, Precision
@@ -41,9 +41,11 @@ def passes_for(
     """
     folds = (fold_affine.FoldAffine(), pads_and_strides.MergePadding(), bias_range.FitBias())
     head = () if normalization is None else (embed_normalization.EmbedNormalization(normalization),)
+    biases = (tiny_bias.TinyBias(precision),) if target is not None and target.needs_conv_bias else ()
     if precision == "fp16":
         return (
             *folds,
+            *biases,
             fold_affine.SpellOutBatchNorm(),
             half_precision.HalfScales(),
             RemoveUnusedNodesPass(),
@@ -53,11 +55,10 @@ def passes_for(
         )
     bias = (quantize_dense_bias.QuantizeDenseBias(),) if target is not None and target.int32_dense_bias else ()
     strides = (pads_and_strides.PoolStrides(),) if target is not None and target.pools_strides else ()
-    squares = (own_operand.NameOwnOperand(),) if target is not None and target.names_own_operand else ()
     phases = (subpixel.SubPixel(),) if target is not None and target.convolves_transposed else ()
     return (
         *folds,
-        *squares,
+        *biases,
         *phases,
         *bias,
         *strides,
