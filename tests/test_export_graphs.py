@@ -149,11 +149,11 @@ READERS: dict[str, Block] = {
     "two float operations": lambda y: [ops.exp(y), ops.abs(y)],
     "float operation and output": lambda y: [ops.tanh(y), y],
 }
-WITHOUT_BIAS: dict[str, Block] = {
-    "convolution": lambda x: layers.Conv2D(3, 3, use_bias=False)(x),
-    "bias of zeros": lambda x: layers.Conv2D(3, 3)(x),
-    "depthwise": lambda x: layers.DepthwiseConv2D(3, use_bias=False)(x),
-    "transposed": lambda x: layers.Conv2DTranspose(3, 2, strides=2, use_bias=False)(x),
+WITHOUT_BIAS: dict[str, Callable[[], Any]] = {
+    "convolution": lambda: layers.Conv2D(3, 3, use_bias=False),
+    "bias of zeros": lambda: layers.Conv2D(3, 3),
+    "depthwise": lambda: layers.DepthwiseConv2D(3, use_bias=False),
+    "transposed": lambda: layers.Conv2DTranspose(3, 2, strides=2, use_bias=False),
 }
 
 
@@ -167,7 +167,7 @@ def test_openvino_computes_a_convolution_without_a_bias_for_each_of_its_readers(
     import openvino
 
     def heads(x: Any) -> list[Any]:
-        return keras.tree.flatten([reader(WITHOUT_BIAS[name](x)) for reader in READERS.values()])
+        return keras.tree.flatten([reader(WITHOUT_BIAS[name]()(x)) for reader in READERS.values()])
 
     model, images = _model(heads, (6, 8, 3)), _images(6, 8, 3)
     for weight in model.weights:

@@ -9,7 +9,7 @@ convolution. One of zeros is removed when the file is read, so that the bias is 
 import numpy as np
 import onnx_ir as ir
 
-from keras_qat.onnx.passes.editing import array_of, new_constant, producer_of
+from keras_qat.onnx.passes.editing import array_of, kernel_of, new_constant, producer_of
 from keras_qat.onnx.walk import CONVOLUTIONS, input_at
 from keras_qat.types import Precision
 
@@ -32,10 +32,8 @@ class TinyBias(ir.passes.InPlacePass):
         return ir.passes.PassResult(model, modified=bool(found))
 
     def _add_bias(self, graph: ir.Graph, conv: ir.Node) -> None:
-        shape = conv.outputs[0].shape
-        channels = None if shape is None else shape[1]
-        if not isinstance(channels, int):
-            raise ValueError(f"Expected a convolution with a known number of channels. Received: {conv.name}, {shape}")
+        kernel = kernel_of(conv)
+        channels = kernel.shape[0] if conv.op_type == "Conv" else kernel.shape[1] * conv.attributes.get_int("group", 1)
         bias = new_constant(graph, f"{conv.name}/bias", np.full(channels, self._smallest))
         conv.resize_inputs(3)
         conv.replace_input_with(2, bias)
