@@ -207,7 +207,7 @@ class Formula:
     Args:
         emission: where they are added.
         name: the name of the operator that ends the formula, and the beginning of the names of the others.
-        shape: the Keras shape of every result; `None` if they differ.
+        shape: the Keras shape of every result that isn't made of constants only; `None` if they differ.
 
     Example:
         >>> emission = Emission(17, Layout())
@@ -222,6 +222,8 @@ class Formula:
     emission: Emission
     name: str
     shape: Shape | None
+    _of_constants: set[ir.Value] = field(default_factory=set, repr=False)
+    """The results that are made of constants only, and have the shape of these."""
 
     def __call__(self, op_type: str, *operands: ir.Value | float | np.ndarray, **attributes: Any) -> ir.Value:
         """Add an operator; numbers among its operands become constants of the type of its first tensor."""
@@ -242,7 +244,12 @@ class Formula:
             else self.emission.constant(f"{self.name}/{index}", operand, dtype.numpy())
             for index, operand in enumerate(operands)
         ]
-        return self.emission.op(op_type, values, name, self.shape, attributes.pop("dtype", dtype), **attributes)
+        fixed = all(value.const_value is not None or value in self._of_constants for value in values)
+        shape = None if fixed else self.shape
+        result = self.emission.op(op_type, values, name, shape, attributes.pop("dtype", dtype), **attributes)
+        if fixed:
+            self._of_constants.add(result)
+        return result
 
 
 def unique_name(name: str, taken: Collection[str]) -> str:

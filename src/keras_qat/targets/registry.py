@@ -116,8 +116,10 @@ def describe_target(target: Target) -> str:
         facts.append("The bias of a dense layer is stored as int32.")
     if target.pools_strides:
         facts.append("The stride of 1x1 convolutions is taken out into a max-pool of single pixels.")
-    if target.needs_conv_bias:
-        facts.append("A convolution without a bias is stored with one that is next to 0.")
+    if target.adds_tiny_terms:
+        facts.append(
+            "A number next to 0 is the bias of a convolution without one, and is added before a normalization."
+        )
     if target.convolves_transposed:
         facts.append("A transposed convolution is stored as a convolution whose output channels are pixels.")
     lines = [

@@ -12,7 +12,7 @@ from keras_qat.onnx.passes import (
     quantize_dense_bias,
     share_constants,
     subpixel,
-    tiny_bias,
+    tiny_terms,
 )
 from keras_qat.targets import Target
 from keras_qat.types import IoDtype, Normalization, Precision
@@ -41,11 +41,11 @@ def passes_for(
     """
     folds = (fold_affine.FoldAffine(), pads_and_strides.MergePadding(), bias_range.FitBias())
     head = () if normalization is None else (embed_normalization.EmbedNormalization(normalization),)
-    biases = (tiny_bias.TinyBias(precision),) if target is not None and target.needs_conv_bias else ()
+    terms = (tiny_terms.TinyTerms(precision),) if target is not None and target.adds_tiny_terms else ()
     if precision == "fp16":
         return (
             *folds,
-            *biases,
+            *terms,
             fold_affine.SpellOutBatchNorm(),
             half_precision.HalfScales(),
             RemoveUnusedNodesPass(),
@@ -58,7 +58,7 @@ def passes_for(
     phases = (subpixel.SubPixel(),) if target is not None and target.convolves_transposed else ()
     return (
         *folds,
-        *biases,
+        *terms,
         *phases,
         *bias,
         *strides,

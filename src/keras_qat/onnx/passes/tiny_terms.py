@@ -1,0 +1,94 @@
+"""Add a number that vanishes in any sum, where OpenVINO would compute something else without it.
+
+OpenVINO 2026.4 moves the scale of a DequantizeLinear behind the operations that read it, so that these read integers.
+Two of its moves are wrong, without a message:
+
+- It moves the scales s_x · s_w behind an INT8 convolution, as a multiplication of its own. In a file with an open
+  batch, where several nodes read the result of that multiplication (or one reads it twice, as x · x does), it computes
+  0 or other wrong numbers. A bias makes it keep the multiplication inside the convolution.
+- It moves a scale behind a normalization, (x - μ) / √(σ² + ε), which does not depend on scales but for ε: that is then
+  added to the variance of the integers, where it counts s² times as much. A sum before the normalization stops it.
+
+What is added is the smallest number that stays: OpenVINO removes zeros when it reads the file.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import onnx_ir as ir
+
+from keras_qat.onnx.emission import keras_nodes, mark_helper
+from keras_qat.onnx.passes.editing import array_of, kernel_of, new_constant, new_node, producer_of
+from keras_qat.onnx.walk import CONVOLUTIONS, input_at
+from keras_qat.types import Precision
+
+_SMALLEST: dict[Precision, float] = {"fp32": 1e-30, "fp16": 6e-8}
+"""A number that the file's floating-point type holds, and that vanishes in any sum: FP16 has none below 6e-8."""
+
+_NORMALIZATIONS = frozenset({"LayerNormalization", "InstanceNormalization"})
+
+
+class TinyTerms(ir.passes.InPlacePass):
+    """Conv(x, DQ(w)) becomes Conv(x, DQ(w), b), and LayerNormalization(x) LayerNormalization(x + b), with b next to 0.
+
+    The same holds for other convolutions and normalizations, and for a normalization that is spelled out.
+    """
+
+    def __init__(self, precision: Precision) -> None:
+        """Set the floating-point type of the file."""
+        self._smallest = np.float32(_SMALLEST[precision])
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Change every such node of a file with quantized tensors."""
+        nodes = list(model.graph)
+        if not any(node.op_type == "DequantizeLinear" for node in nodes):
+            return ir.passes.PassResult(model, modified=False)
+        for node in nodes:
+            if node.op_type in CONVOLUTIONS and _is_unbiased(node):
+                self._add_bias(model.graph, node)
+        for value, readers in list(_normalized(nodes)):
+            self._add_before(model.graph, value, readers)
+        return ir.passes.PassResult(model, modified=True)
+
+    def _add_bias(self, graph: ir.Graph, conv: ir.Node) -> None:
+        kernel = kernel_of(conv)
+        channels = kernel.shape[0] if conv.op_type == "Conv" else kernel.shape[1] * conv.attributes.get_int("group", 1)
+        bias = new_constant(graph, f"{conv.name}/bias", np.full(channels, self._smallest))
+        conv.resize_inputs(3)
+        conv.replace_input_with(2, bias)
+
+    def _add_before(self, graph: ir.Graph, value: ir.Value, readers: tuple[ir.Node, ...]) -> None:
+        name = f"{readers[0].name}/input"
+        tiny = new_constant(graph, f"{name}/tiny", np.asarray(self._smallest))
+        added = new_node("Add", [value, tiny], name, like=value)
+        mark_helper(added)
+        graph.insert_before(readers[0], added)
+        for reader in readers:
+            for index, operand in enumerate(reader.inputs):
+                if operand is value:
+                    reader.replace_input_with(index, added.outputs[0])
+
+
+def _is_unbiased(conv: ir.Node) -> bool:
+    """Whether a convolution has an integer kernel, and no bias or one of zeros."""
+    kernel, bias = producer_of(conv.inputs[1]), input_at(conv, 2)
+    if kernel is None or kernel.op_type != "DequantizeLinear":
+        return False
+    return bias is None or (bias.const_value is not None and not array_of(bias).any())
+
+
+def _normalized(nodes: list[ir.Node]) -> Iterator[tuple[ir.Value, tuple[ir.Node, ...]]]:
+    """Each tensor that is normalized, and the nodes of the normalization that read it, the first one first.
+
+    Spelled out, a normalization begins with x - mean(x).
+    """
+    for node in nodes:
+        value = node.inputs[0] if node.inputs else None
+        if value is None:
+            continue
+        if node.op_type in _NORMALIZATIONS:
+            yield value, (node,)
+        elif node.op_type == "ReduceMean":
+            off = [user for user in value.consumers() if user.op_type == "Sub" and node.outputs[0] in user.inputs]
+            if off and all(keras_nodes(user) == keras_nodes(node) for user in off):
+                yield value, (node, *off)
