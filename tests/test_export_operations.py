@@ -88,7 +88,7 @@ ROWS: dict[str, Row] = {
         division=lambda x: ops.floor_divide(x, 0.3) + ops.mod(x, 0.7) + ops.divide_no_nan(x, ops.relu(x)),
         integers=lambda x: ops.cast(ops.cast(x * 9, "int32") // 2 + ops.cast(x * 9, "int32") % 4, "float32"),
         logaddexp=lambda x: ops.logaddexp(x, x * 2) + ops.hypot(x, x - 1),
-        formulas_of_a_number=lambda x: ops.divide_no_nan(x, 1.7) + ops.hypot(x, 0.5) + ops.logaddexp(x, 0.3),
+        formulas_of_a_number=lambda x: ops.divide_no_nan(x, 1.7) + ops.hypot(x, np.float32(0.5)),
     ),
     **_rows(
         (IMAGE, IMAGE),
