@@ -175,7 +175,19 @@ class Emission:
     def reduce(
         self, op_type: str, x: ir.Value, axes: Sequence[int], name: str, shape: Shape | None, *, keepdims: bool
     ) -> ir.Value:
-        """Add a Reduce operator over axes of the value as it is; their place in the operator depends on the opset."""
+        """Add a Reduce operator over axes of the value as it is; their place in the operator depends on the opset.
+
+        ReduceL1 and ReduceLogSumExp are spelled out: OpenVINO 2026.4 ignores their axes before opset 18.
+        """
+        if op_type == "ReduceL1":
+            magnitude = self.op("Abs", [x], f"{name}/abs", dtype=x.dtype)
+            return self.reduce("ReduceSum", magnitude, axes, name, shape, keepdims=keepdims)
+        if op_type == "ReduceLogSumExp":
+            most = self.reduce("ReduceMax", x, axes, f"{name}/max", None, keepdims=True)
+            below = self.op("Exp", [self.op("Sub", [x, most], f"{name}/below")], f"{name}/exp")
+            total = self.reduce("ReduceSum", below, axes, f"{name}/sum", None, keepdims=True)
+            value = self.op("Add", [self.op("Log", [total], f"{name}/log"), most], f"{name}/kept")
+            return value if keepdims else self.reduce("ReduceMax", value, axes, name, shape, keepdims=False)
         if self.opset >= _AXES_ARE_AN_INPUT.get(op_type, 18):
             constant = self.constant(f"{name}/axes", list(axes), np.int64)
             return self.op(op_type, [x, constant], name, shape, x.dtype, keepdims=int(keepdims))

@@ -116,7 +116,7 @@ def describe_target(target: Target) -> str:
         facts.append("The bias of a dense layer is stored as int32.")
     if target.pools_strides:
         facts.append("The stride of 1x1 convolutions is taken out into a max-pool of single pixels.")
-    if target.adds_tiny_terms:
+    if target.pins_scales:
         facts.append(
             "A number next to 0 is the bias of a convolution without one, and is added before a normalization."
         )

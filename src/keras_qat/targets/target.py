@@ -100,8 +100,8 @@ class Target:
         shares_range: kinds whose quantized inputs and output must have one scale.
         int32_dense_bias: whether the bias of a quantized Dense is stored as int32 behind a DequantizeLinear.
         pools_strides: whether the stride of quantized 1x1 convolutions is taken out into a max-pool of single pixels.
-        adds_tiny_terms: whether a number next to 0 is stored as the bias of an integer convolution without one, and
-            added before a normalization, where the engine would compute something else without it.
+        pins_scales: whether operations that change no number keep the engine from moving scales where it would compute
+            something else.
         convolves_transposed: whether a quantized transposed convolution is computed as a convolution whose output
             channels are pixels, for an engine with integer kernels for convolutions only.
         title: the engine as its makers write it; the name if not given.
@@ -118,7 +118,7 @@ class Target:
     shares_range: frozenset[OpKind] = field(default=frozenset())
     int32_dense_bias: bool = False
     pools_strides: bool = False
-    adds_tiny_terms: bool = False
+    pins_scales: bool = False
     convolves_transposed: bool = False
     title: str = ""
     limits: Limits = Limits()

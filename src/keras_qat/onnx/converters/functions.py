@@ -41,8 +41,11 @@ _OPERATORS: Mapping[type, str] = {
 
 @register_converter(*_OPERATORS)
 def convert_function(emission: Emission, step: Step) -> ir.Value:
-    """One ONNX operator."""
-    return emission.op(_OPERATORS[type(step.layer)], step.inputs, step.name, step.output_shape)
+    """One ONNX operator. Those of infinity and NaN, whose result is a truth value, read floating-point numbers only."""
+    x = step.inputs[0]
+    if step.dtype is ir.DataType.BOOL:
+        x = emission.cast(x, ir.DataType.FLOAT, step.name, step.output_shape)
+    return emission.op(_OPERATORS[type(step.layer)], [x], step.name, step.output_shape)
 
 
 _FORMULAS: Mapping[type, Callable[[Formula, ir.Value], ir.Value]] = {

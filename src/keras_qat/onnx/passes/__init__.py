@@ -9,10 +9,10 @@ from keras_qat.onnx.passes import (
     fold_affine,
     half_precision,
     pads_and_strides,
+    pin_scales,
     quantize_dense_bias,
     share_constants,
     subpixel,
-    tiny_terms,
 )
 from keras_qat.targets import Target
 from keras_qat.types import IoDtype, Normalization, Precision
@@ -41,11 +41,11 @@ def passes_for(
     """
     folds = (fold_affine.FoldAffine(), pads_and_strides.MergePadding(), bias_range.FitBias())
     head = () if normalization is None else (embed_normalization.EmbedNormalization(normalization),)
-    terms = (tiny_terms.TinyTerms(precision),) if target is not None and target.adds_tiny_terms else ()
+    pins = (pin_scales.PinScales(precision),) if target is not None and target.pins_scales else ()
     if precision == "fp16":
         return (
             *folds,
-            *terms,
+            *pins,
             fold_affine.SpellOutBatchNorm(),
             half_precision.HalfScales(),
             RemoveUnusedNodesPass(),
@@ -58,7 +58,7 @@ def passes_for(
     phases = (subpixel.SubPixel(),) if target is not None and target.convolves_transposed else ()
     return (
         *folds,
-        *terms,
+        *pins,
         *phases,
         *bias,
         *strides,

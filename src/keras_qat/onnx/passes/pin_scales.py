@@ -1,13 +1,15 @@
-"""Add a number that vanishes in any sum, where OpenVINO would compute something else without it.
+"""Keep OpenVINO from moving scales to places where it computes something else, by operations that change no number.
 
 OpenVINO 2026.4 moves the scale of a DequantizeLinear behind the operations that read it, so that these read integers.
-Two of its moves are wrong, without a message:
+Three of its moves are wrong, without a message:
 
 - It moves the scales s_x · s_w behind an INT8 convolution, as a multiplication of its own. In a file with an open
   batch, where several nodes read the result of that multiplication (or one reads it twice, as x · x does), it computes
   0 or other wrong numbers. A bias makes it keep the multiplication inside the convolution.
 - It moves a scale behind a normalization, (x - μ) / √(σ² + ε), which does not depend on scales but for ε: that is then
   added to the variance of the integers, where it counts s² times as much. A sum before the normalization stops it.
+- It moves a scale behind an average pooling. Where several nodes read the result, the mean is rounded to an integer
+  before that. A maximum with the least number of all makes it one reader.
 
 What is added is the smallest number that stays: OpenVINO removes zeros when it reads the file.
 """
@@ -25,18 +27,21 @@ from keras_qat.types import Precision
 _SMALLEST: dict[Precision, float] = {"fp32": 1e-30, "fp16": 6e-8}
 """A number that the file's floating-point type holds, and that vanishes in any sum: FP16 has none below 6e-8."""
 
+_LEAST: dict[Precision, float] = {"fp32": -3e38, "fp16": -6e4}
+
 _NORMALIZATIONS = frozenset({"LayerNormalization", "InstanceNormalization"})
 
 
-class TinyTerms(ir.passes.InPlacePass):
+class PinScales(ir.passes.InPlacePass):
     """Conv(x, DQ(w)) becomes Conv(x, DQ(w), b), and LayerNormalization(x) LayerNormalization(x + b), with b next to 0.
 
-    The same holds for other convolutions and normalizations, and for a normalization that is spelled out.
+    The same holds for other convolutions and normalizations, and for a normalization that is spelled out. An average
+    pooling with several readers becomes Max(AveragePool(x), -3e38).
     """
 
     def __init__(self, precision: Precision) -> None:
         """Set the floating-point type of the file."""
-        self._smallest = np.float32(_SMALLEST[precision])
+        self._smallest, self._least = np.float32(_SMALLEST[precision]), np.float32(_LEAST[precision])
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Change every such node of a file with quantized tensors."""
@@ -46,8 +51,11 @@ class TinyTerms(ir.passes.InPlacePass):
         for node in nodes:
             if node.op_type in CONVOLUTIONS and _is_unbiased(node):
                 self._add_bias(model.graph, node)
+            if node.op_type == "AveragePool" and len(node.outputs[0].uses()) > 1:
+                readers = tuple(node.outputs[0].consumers())
+                _insert(model.graph, "Max", self._least, node.outputs[0], readers, f"{node.name}/readers")
         for value, readers in list(_normalized(nodes)):
-            self._add_before(model.graph, value, readers)
+            _insert(model.graph, "Add", self._smallest, value, readers, f"{readers[0].name}/input")
         return ir.passes.PassResult(model, modified=True)
 
     def _add_bias(self, graph: ir.Graph, conv: ir.Node) -> None:
@@ -57,16 +65,23 @@ class TinyTerms(ir.passes.InPlacePass):
         conv.resize_inputs(3)
         conv.replace_input_with(2, bias)
 
-    def _add_before(self, graph: ir.Graph, value: ir.Value, readers: tuple[ir.Node, ...]) -> None:
-        name = f"{readers[0].name}/input"
-        tiny = new_constant(graph, f"{name}/tiny", np.asarray(self._smallest))
-        added = new_node("Add", [value, tiny], name, like=value)
-        mark_helper(added)
-        graph.insert_before(readers[0], added)
-        for reader in readers:
-            for index, operand in enumerate(reader.inputs):
-                if operand is value:
-                    reader.replace_input_with(index, added.outputs[0])
+
+def _insert(
+    graph: ir.Graph, op_type: str, number: np.float32, value: ir.Value, readers: tuple[ir.Node, ...], name: str
+) -> None:
+    """Let these readers of a value read the result of an operator on the value and a number."""
+    constant = new_constant(graph, f"{name}/number", np.asarray(number))
+    made = new_node(op_type, [value, constant], name, like=value)
+    mark_helper(made)
+    before = value.producer()
+    if before is None:
+        graph.insert_before(readers[0], made)
+    else:
+        graph.insert_after(before, made)
+    for reader in readers:
+        for index, operand in enumerate(reader.inputs):
+            if operand is value:
+                reader.replace_input_with(index, made.outputs[0])
 
 
 def _is_unbiased(conv: ir.Node) -> bool:
