@@ -102,6 +102,8 @@ class Target:
         pools_strides: whether the stride of quantized 1x1 convolutions is taken out into a max-pool of single pixels.
         pins_scales: whether operations that change no number keep the engine from moving scales where it would compute
             something else.
+        rounds_softmax: whether its integer softmax computes something else than the file says, so that a softmax is
+            kept in float.
         convolves_transposed: whether a quantized transposed convolution is computed as a convolution whose output
             channels are pixels, for an engine with integer kernels for convolutions only.
         title: the engine as its makers write it; the name if not given.
@@ -119,6 +121,7 @@ class Target:
     int32_dense_bias: bool = False
     pools_strides: bool = False
     pins_scales: bool = False
+    rounds_softmax: bool = False
     convolves_transposed: bool = False
     title: str = ""
     limits: Limits = Limits()

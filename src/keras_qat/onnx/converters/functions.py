@@ -65,7 +65,9 @@ _FORMULAS: Mapping[type, Callable[[Formula, ir.Value], ir.Value]] = {
 
 @register_converter(*_FORMULAS)
 def convert_formula(emission: Emission, step: Step) -> ir.Value:
-    """The formula of the operation."""
+    """The formula of the operation. Whole numbers have no fraction to cut off."""
+    if type(step.layer) is numpy.Trunc and step.dtype is not ir.DataType.FLOAT:
+        return emission.cast(step.inputs[0], step.dtype, step.name, step.output_shape)
     return _FORMULAS[type(step.layer)](emission.formula(step), step.inputs[0])
 
 

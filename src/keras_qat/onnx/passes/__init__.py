@@ -6,6 +6,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from keras_qat.onnx.passes import (
     bias_range,
     embed_normalization,
+    float_softmax,
     fold_affine,
     half_precision,
     pads_and_strides,
@@ -42,6 +43,7 @@ def passes_for(
     folds = (fold_affine.FoldAffine(), pads_and_strides.MergePadding(), bias_range.FitBias())
     head = () if normalization is None else (embed_normalization.EmbedNormalization(normalization),)
     pins = (pin_scales.PinScales(precision),) if target is not None and target.pins_scales else ()
+    softmax = (float_softmax.FloatSoftmax(),) if target is not None and target.rounds_softmax else ()
     if precision == "fp16":
         return (
             *folds,
@@ -59,6 +61,7 @@ def passes_for(
     return (
         *folds,
         *pins,
+        *softmax,
         *phases,
         *bias,
         *strides,

@@ -19,8 +19,8 @@ from collections.abc import Iterator
 import numpy as np
 import onnx_ir as ir
 
-from keras_qat.onnx.emission import keras_nodes, mark_helper
-from keras_qat.onnx.passes.editing import array_of, kernel_of, new_constant, new_node, producer_of
+from keras_qat.onnx.emission import keras_nodes
+from keras_qat.onnx.passes.editing import array_of, insert_between, kernel_of, new_constant, producer_of
 from keras_qat.onnx.walk import CONVOLUTIONS, input_at
 from keras_qat.types import Precision
 
@@ -53,9 +53,9 @@ class PinScales(ir.passes.InPlacePass):
                 self._add_bias(model.graph, node)
             if node.op_type == "AveragePool" and len(node.outputs[0].uses()) > 1:
                 readers = tuple(node.outputs[0].consumers())
-                _insert(model.graph, "Max", self._least, node.outputs[0], readers, f"{node.name}/readers")
+                insert_between(model.graph, "Max", self._least, node.outputs[0], readers, f"{node.name}/readers")
         for value, readers in list(_normalized(nodes)):
-            _insert(model.graph, "Add", self._smallest, value, readers, f"{readers[0].name}/input")
+            insert_between(model.graph, "Add", self._smallest, value, readers, f"{readers[0].name}/input")
         return ir.passes.PassResult(model, modified=True)
 
     def _add_bias(self, graph: ir.Graph, conv: ir.Node) -> None:
@@ -64,24 +64,6 @@ class PinScales(ir.passes.InPlacePass):
         bias = new_constant(graph, f"{conv.name}/bias", np.full(channels, self._smallest))
         conv.resize_inputs(3)
         conv.replace_input_with(2, bias)
-
-
-def _insert(
-    graph: ir.Graph, op_type: str, number: np.float32, value: ir.Value, readers: tuple[ir.Node, ...], name: str
-) -> None:
-    """Let these readers of a value read the result of an operator on the value and a number."""
-    constant = new_constant(graph, f"{name}/number", np.asarray(number))
-    made = new_node(op_type, [value, constant], name, like=value)
-    mark_helper(made)
-    before = value.producer()
-    if before is None:
-        graph.insert_before(readers[0], made)
-    else:
-        graph.insert_after(before, made)
-    for reader in readers:
-        for index, operand in enumerate(reader.inputs):
-            if operand is value:
-                reader.replace_input_with(index, made.outputs[0])
 
 
 def _is_unbiased(conv: ir.Node) -> bool:
