@@ -54,7 +54,7 @@ ROWS: dict[str, Row] = {
         relu_slope_and_ceiling=lambda x: layers.ReLU(1.0, negative_slope=0.2)(x),
         relu_function=lambda x: keras.activations.relu(x, negative_slope=0.1, max_value=0.5, threshold=0.2),
         softmax_of_height=lambda x: ops.softmax(x, axis=1),
-        softmax_of_pixels=lambda x: layers.Softmax(axis=(1, 2))(x) + ops.log_softmax(x, axis=(1, 2)),
+        softmax_of_pixels=lambda x: layers.Softmax(axis=(1, 2))(x),
         threshold=lambda x: ops.threshold(x, 0.3, -1.0),
         absolute=lambda x: ops.abs(x) + ops.sign(x) - ops.square(x),
         powers=lambda x: ops.sqrt(ops.exp(x)) + ops.rsqrt(ops.exp(x)) + ops.expm1(x) + ops.exp2(x),
