@@ -110,7 +110,7 @@ def _with_a_number(drawing: Any, name: str) -> Application:
         return drawing.operation(name, function)
     x = drawing.pick(lambda t: t.is_float and may_read(name, t))
     number: Any = round(drawing.rng.uniform(0.3, 2), 2)
-    if drawing.rng.random() < 0.5:
+    if drawing.rng.random() < 0.5 and x.shape[-1] > 1:  # for (…, n, 1) Keras 3.15 adds along another axis
         number = np.abs(drawing.site(name, x).numbers(*x.shape[-drawing.rng.randint(1, 2) :])) + 0.3
     left = drawing.rng.random() < 0.3
     positive = POSITIVE_OPERANDS.get(name, ())

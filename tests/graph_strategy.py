@@ -13,7 +13,6 @@ from typing import Any
 
 import keras
 import numpy as np
-from hypothesis import strategies
 from keras.src.layers.merging.base_merge import Merge
 
 from graph_arguments import NotDrawableError, Site, draw_arguments
@@ -353,8 +352,3 @@ def draw_graph(rng: random.Random) -> Graph | None:
 
 def _position(inputs: list[Tensor], drawing: _Drawing, index: int) -> int:
     return next(i for i, t in enumerate(inputs) if t is drawing.tensors[index])
-
-
-def graphs() -> strategies.SearchStrategy[Graph]:
-    """Random networks."""
-    return strategies.randoms(use_true_random=False).map(draw_graph).filter(lambda graph: graph is not None)

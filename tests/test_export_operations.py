@@ -139,6 +139,7 @@ ROWS: dict[str, Row] = {
         gray=lambda x: ops.image.rgb_to_grayscale(x),
         gray_already=lambda x: ops.image.rgb_to_grayscale(x[..., :1]),
         gray_of_whole_numbers=lambda x: ops.image.rgb_to_grayscale(ops.cast(ops.abs(x) * 50, "uint8")),
+        order_of_truths=lambda x: ops.argsort(x > 0, axis=1),
         truncated_whole_numbers=lambda x: ops.trunc(ops.argmax(x, axis=-1)),
         finite_whole_numbers=lambda x: ops.cast(ops.isinf(ops.argmax(x, axis=-1)), "float32"),
         patches=lambda x: ops.image.extract_patches(x, 3, strides=2, padding="same"),

@@ -4,6 +4,7 @@ A few dozen networks; `HYPOTHESIS_PROFILE=thorough pytest tests/test_random_grap
 """
 
 import os
+import random
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from hypothesis import strategies
 
 from file_checks import TARGETS, check_float_file, check_quantized_file, predict
 from graph_parts import LEFT_OUT, drawable
-from graph_strategy import Graph, graphs
+from graph_strategy import Graph, draw_graph
 from keras_qat import trace
 from keras_qat.errors import UserError
 
@@ -75,8 +76,16 @@ def _without_graphs() -> Iterator[None]:
 
 
 @_PROFILE
-@hypothesis.given(graph=graphs(), target=strategies.sampled_from(TARGETS), bias_correction=strategies.booleans())
+@hypothesis.given(
+    rng=strategies.randoms(use_true_random=False),
+    target=strategies.sampled_from(TARGETS),
+    bias_correction=strategies.booleans(),
+)
 def test_files_of_a_random_network(
-    graph: Graph, target: str, bias_correction: bool, tmp_path_factory: pytest.TempPathFactory
+    rng: random.Random, target: str, bias_correction: bool, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
+    graph = draw_graph(rng)
+    hypothesis.assume(graph is not None)
+    assert graph is not None
+    hypothesis.note(repr(graph))
     check(graph, target, tmp_path_factory.mktemp("files"), bias_correction=bias_correction)

@@ -1,13 +1,15 @@
 """Keep OpenVINO from moving scales to places where it computes something else, by operations that change no number.
 
 OpenVINO 2026.4 moves the scale of a DequantizeLinear behind the operations that read it, so that these read integers.
-Three of its moves are wrong, without a message:
+Four of its moves are wrong, without a message:
 
 - It moves the scales s_x · s_w behind an INT8 convolution, as a multiplication of its own. In a file with an open
   batch, where several nodes read the result of that multiplication (or one reads it twice, as x · x does), it computes
   0 or other wrong numbers. A bias makes it keep the multiplication inside the convolution.
 - It moves a scale behind a normalization, (x - μ) / √(σ² + ε), which does not depend on scales but for ε: that is then
   added to the variance of the integers, where it counts s² times as much. A sum before the normalization stops it.
+- It takes a Cast of small integers, a Mul and an Add, as of an image that the file normalizes itself, for a
+  DequantizeLinear, and rounds constants behind it to its integers. A maximum behind the Cast prevents it.
 - It moves a scale behind an average pooling. Where several nodes read the result, the mean is rounded to an integer
   before that. A maximum with the least number of all makes it one reader.
 
@@ -51,7 +53,7 @@ class PinScales(ir.passes.InPlacePass):
         for node in nodes:
             if node.op_type in CONVOLUTIONS and _is_unbiased(node):
                 self._add_bias(model.graph, node)
-            if node.op_type == "AveragePool" and len(node.outputs[0].uses()) > 1:
+            if _is_cast_of_integers(node) or (node.op_type == "AveragePool" and len(node.outputs[0].uses()) > 1):
                 readers = tuple(node.outputs[0].consumers())
                 insert_between(model.graph, "Max", self._least, node.outputs[0], readers, f"{node.name}/readers")
         for value, readers in list(_normalized(nodes)):
@@ -64,6 +66,12 @@ class PinScales(ir.passes.InPlacePass):
         bias = new_constant(graph, f"{conv.name}/bias", np.full(channels, self._smallest))
         conv.resize_inputs(3)
         conv.replace_input_with(2, bias)
+
+
+def _is_cast_of_integers(node: ir.Node) -> bool:
+    value = node.inputs[0] if node.inputs else None
+    small = value is not None and value.dtype in {ir.DataType.UINT8, ir.DataType.INT8}
+    return node.op_type == "Cast" and small and node.outputs[0].dtype is ir.DataType.FLOAT
 
 
 def _is_unbiased(conv: ir.Node) -> bool:
