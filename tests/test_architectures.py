@@ -17,7 +17,7 @@ IN_FLOAT: dict[str, int] = {
 }
 """How many weighted operators ONNX Runtime runs in float, if any.
 
-These are a last convolution, whose result leaves the model; the steps of a convolutional LSTM; products with a Dot layer;
+These are a last convolution, whose result leaves the model; the steps of a convolutional LSTM; products in a Dot layer;
 and attention over two axes of patches, whose softmax is a formula.
 """
 

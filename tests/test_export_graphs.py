@@ -13,7 +13,7 @@ from keras_qat import apply_placement, calibrate, export_onnx, plan, quantize, t
 from keras_qat.errors import DataError, UnsupportedModelError
 from keras_qat.runtimes import OnnxRuntime
 from keras_qat.types import OpKind
-from keras_qat.verify import tensor_errors
+from keras_qat.verify import tensor_errors, tensor_miss
 
 layers = keras.layers
 FIRST = {"data_format": "channels_first"}
@@ -199,6 +199,27 @@ def test_openvino_adds_the_epsilon_of_a_normalization_to_numbers_and_not_to_inte
     quantized = quantize(model, images, "openvino").model
     path = export_onnx(quantized, tmp_path / "model.onnx", target="openvino", precision=precision)
     _check_in_openvino(quantized, path, images)
+
+
+def _pooled_twice(x: Any) -> Any:
+    y = layers.AveragePooling2D((3, 2))(x)
+    return ops.multiply(y, y)
+
+
+def _shrunk(x: Any) -> Any:
+    y = ops.soft_shrink(layers.Rescaling(1 / 127.5, -1)(x), threshold=0.35)
+    return [layers.Identity()(y), layers.Dense(3)(y)]
+
+
+@pytest.mark.parametrize(("head", "dtype"), [(_pooled_twice, "float32"), (_shrunk, "uint8")])
+def test_openvino_rounds_nothing_without_a_pair(head: Block, dtype: str, tmp_path: Path) -> None:
+    """OpenVINO 2026.4 rounded a mean that two operations read, and constants behind a cast of an image."""
+    x = keras.Input((9, 8, 3), dtype=dtype)
+    model = keras.Model(x, head(x))
+    images = (np.random.default_rng(0).uniform(0, 255, (16, 9, 8, 3))).astype(dtype)
+    quantized = quantize(model, images, "openvino", bias_correction=False).model
+    path = export_onnx(quantized, tmp_path / "model.onnx", target="openvino")
+    assert tensor_miss("INT8", tensor_errors(quantized, path, [(images, None)])) is None
 
 
 def _check_in_openvino(quantized: keras.Model, path: Path, images: np.ndarray) -> None:

@@ -16,6 +16,7 @@ import onnxruntime
 import pytest
 from keras import ops
 
+from file_checks import run_in_openvino
 from keras_qat.export import export_onnx
 
 layers = keras.layers
@@ -372,6 +373,19 @@ def check_float_file(model: keras.Model, folder: Path) -> None:
 @pytest.mark.parametrize("row", ROWS)
 def test_float_file_is_what_keras_computes(row: str, tmp_path: Path) -> None:
     check_float_file(build(*ROWS[row]), tmp_path)
+
+
+ROWS_IN_OPENVINO = ("norms", "kept_reductions", "up_sampling_bicubic", "bidirectional_sequence")
+"""What OpenVINO 2026.4 computed otherwise than ONNX Runtime."""
+
+
+@pytest.mark.parametrize("row", ROWS_IN_OPENVINO)
+def test_float_file_in_openvino(row: str, tmp_path: Path) -> None:
+    model = build(*ROWS[row])
+    inputs = draw(model)
+    made = run_in_openvino(export_onnx(model, tmp_path / "model.onnx"), inputs)
+    for y, other in zip(keras.tree.flatten(model.predict_on_batch(inputs)), made, strict=True):
+        assert np.abs(other - y).max() <= 1e-4 * np.abs(y).max() + 1e-6
 
 
 OTHER_FORMS: dict[str, dict[str, Any]] = {
