@@ -117,9 +117,9 @@ def describe_target(target: Target) -> str:
     if target.pools_strides:
         facts.append("The stride of 1x1 convolutions is taken out into a max-pool of single pixels.")
     if target.pins_scales:
-        facts.append(
-            "A number next to 0 is the bias of a convolution without one, and is added before a normalization."
-        )
+        facts.append("Operations that change no number, such as + 1e-30, keep scales where they are.")
+    if target.rounds_softmax:
+        facts.append("A softmax runs in float.")
     if target.convolves_transposed:
         facts.append("A transposed convolution is stored as a convolution whose output channels are pixels.")
     lines = [
