@@ -7,6 +7,8 @@ import pytest
 from architectures import ARCHITECTURES, build
 from file_checks import TARGETS, check_float_file, check_quantized_file, predict, weighted_operators
 
+pytestmark = pytest.mark.usefixtures("eagerly")
+
 IN_FLOAT: dict[str, int] = {
     "super-resolution, sub-pixel": 1,
     "super-resolution, EDSR": 1,

@@ -5,7 +5,6 @@ A few dozen networks; `HYPOTHESIS_PROFILE=thorough pytest tests/test_random_grap
 
 import os
 import random
-from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
@@ -66,15 +65,7 @@ def test_what_is_documented_can_be_drawn() -> None:
     assert rows - set(drawable()) == set(LEFT_OUT) & rows
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _without_graphs() -> Iterator[None]:
-    """TensorFlow runs each operation by itself: making a graph of each network would take longer than to run it."""
-    tensorflow = pytest.importorskip("tensorflow")
-    tensorflow.config.run_functions_eagerly(True)
-    yield
-    tensorflow.config.run_functions_eagerly(False)
-
-
+@pytest.mark.usefixtures("eagerly")
 @_PROFILE
 @hypothesis.given(
     rng=strategies.randoms(use_true_random=False),
