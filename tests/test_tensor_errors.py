@@ -15,6 +15,7 @@ from keras_qat import apply_placement, calibrate, plan, trace
 from keras_qat.errors import DataError, StorageError
 from keras_qat.export import export_onnx
 from keras_qat.models import build_model, find
+from keras_qat.runtimes.openvino_runtime import OpenVINORuntime
 from keras_qat.verify import TensorError, tensor_errors, verify_file
 from keras_qat.verify.promises import tensor_miss
 
@@ -212,3 +213,32 @@ def test_a_dictionary_of_inputs_goes_by_name(tmp_path: Path) -> None:
     path = export_onnx(quantized, tmp_path / "model.onnx", target="tensorrt")
     errors = tensor_errors(quantized, path, [(images, None)])
     assert max(error.worst for error in errors) <= 1
+
+
+def test_outputs_of_any_type_are_compared(tmp_path: Path) -> None:
+    """Truth values can't be subtracted, and whole numbers without a sign wrap."""
+    x = keras.Input((4, 4, 2), name="x")
+    y = keras.layers.Conv2D(3, 3, name="conv")(x)
+    model = keras.Model(x, [y, x > 0, keras.ops.cast(x > 0, "uint8"), keras.ops.argmax(x, axis=-1)])
+    numbers = np.random.default_rng(0).normal(size=(8, 4, 4, 2)).astype("float32")
+    placement = plan(trace(model).graph, "onnxruntime")
+    quantized = apply_placement(model, placement, calibrate(model, placement, [numbers]))
+    path = export_onnx(quantized, tmp_path / "model.onnx", target="onnxruntime")
+    assert missed(tensor_errors(quantized, path, [(numbers, None)])) == []
+    other = keras.Model(
+        quantized.input, [quantized.outputs[0], *(x < 0 for x in quantized.inputs), *quantized.outputs[2:]]
+    )
+    wrong = tensor_errors(other, path, [(numbers, None)])
+    assert [error.worst for error in wrong if error.worst > 1] == [127]
+
+
+def test_an_input_that_openvino_knows_by_several_names(tmp_path: Path) -> None:
+    """OpenVINO removes transpositions that undo each other, and gives the input their names too."""
+    x = keras.Input((5, 7, 2), name="x")
+    y = keras.ops.max(keras.layers.ReLU()(keras.layers.Permute((3, 2, 1))(x)), axis=2)
+    model = keras.Model(x, y)
+    numbers = np.random.default_rng(0).normal(size=(4, 5, 7, 2)).astype("float32")
+    path = export_onnx(model, tmp_path / "model.onnx", target="openvino")
+    assert missed(tensor_errors(model, path, [(numbers, None)])) == []
+    with OpenVINORuntime(path) as runtime:
+        assert [spec.name for spec in runtime.inputs] == ["x"]

@@ -175,7 +175,19 @@ class Emission:
     def reduce(
         self, op_type: str, x: ir.Value, axes: Sequence[int], name: str, shape: Shape | None, *, keepdims: bool
     ) -> ir.Value:
-        """Add a Reduce operator over axes of the value as it is; their place in the operator depends on the opset."""
+        """Add a Reduce operator over axes of the value as it is; their place in the operator depends on the opset.
+
+        ReduceL1 and ReduceLogSumExp are spelled out: OpenVINO 2026.4 ignores their axes before opset 18.
+        """
+        if op_type == "ReduceL1":
+            magnitude = self.op("Abs", [x], f"{name}/abs", dtype=x.dtype)
+            return self.reduce("ReduceSum", magnitude, axes, name, shape, keepdims=keepdims)
+        if op_type == "ReduceLogSumExp":
+            most = self.reduce("ReduceMax", x, axes, f"{name}/max", None, keepdims=True)
+            below = self.op("Exp", [self.op("Sub", [x, most], f"{name}/below")], f"{name}/exp")
+            total = self.reduce("ReduceSum", below, axes, f"{name}/sum", None, keepdims=True)
+            value = self.op("Add", [self.op("Log", [total], f"{name}/log"), most], f"{name}/kept")
+            return value if keepdims else self.reduce("ReduceMax", value, axes, name, shape, keepdims=False)
         if self.opset >= _AXES_ARE_AN_INPUT.get(op_type, 18):
             constant = self.constant(f"{name}/axes", list(axes), np.int64)
             return self.op(op_type, [x, constant], name, shape, x.dtype, keepdims=int(keepdims))
@@ -207,7 +219,7 @@ class Formula:
     Args:
         emission: where they are added.
         name: the name of the operator that ends the formula, and the beginning of the names of the others.
-        shape: the Keras shape of every result; `None` if they differ.
+        shape: the Keras shape of every result that isn't made of constants only; `None` if they differ.
 
     Example:
         >>> emission = Emission(17, Layout())
@@ -222,6 +234,8 @@ class Formula:
     emission: Emission
     name: str
     shape: Shape | None
+    _of_constants: set[ir.Value] = field(default_factory=set, repr=False)
+    """The results that are made of constants only, and have the shape of these."""
 
     def __call__(self, op_type: str, *operands: ir.Value | float | np.ndarray, **attributes: Any) -> ir.Value:
         """Add an operator; numbers among its operands become constants of the type of its first tensor."""
@@ -242,7 +256,12 @@ class Formula:
             else self.emission.constant(f"{self.name}/{index}", operand, dtype.numpy())
             for index, operand in enumerate(operands)
         ]
-        return self.emission.op(op_type, values, name, self.shape, attributes.pop("dtype", dtype), **attributes)
+        fixed = all(value.const_value is not None or value in self._of_constants for value in values)
+        shape = None if fixed else self.shape
+        result = self.emission.op(op_type, values, name, shape, attributes.pop("dtype", dtype), **attributes)
+        if fixed:
+            self._of_constants.add(result)
+        return result
 
 
 def unique_name(name: str, taken: Collection[str]) -> str:

@@ -61,6 +61,7 @@ ONNXRUNTIME = Target(
     int32_dense_bias=True,
     rounds_float_kernels=True,
     convolves_transposed=True,
+    rounds_softmax=True,
     title="ONNX Runtime",
     limits=Limits(
         relu_wants_lowest=True,

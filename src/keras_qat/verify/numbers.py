@@ -320,7 +320,8 @@ def _in_steps(
 
 
 def _output_steps(deployed: np.ndarray, simulated: np.ndarray) -> np.ndarray:
-    """The error of a float output, in steps."""
-    step = (float(np.abs(simulated).max()) or 1.0) / _OUTPUT_STEPS
-    errors: np.ndarray = np.abs(deployed - simulated) / step
+    """The error of an output, in steps. Integers and truth values are compared as float64, in which none wraps."""
+    expected = simulated.astype(np.float64)
+    step = (float(np.abs(expected).max()) or 1.0) / _OUTPUT_STEPS
+    errors: np.ndarray = np.abs(deployed.astype(np.float64) - expected) / step
     return errors

@@ -8,10 +8,11 @@ from keras_qat.onnx.passes import (
     brevity,
     embed_normalization,
     float_kernel,
+    float_softmax,
     fold_affine,
     half_precision,
-    own_operand,
     pads_and_strides,
+    pin_scales,
     quantize_dense_bias,
     share_constants,
     subpixel,
@@ -43,9 +44,12 @@ def passes_for(
     """
     folds = (fold_affine.FoldAffine(), pads_and_strides.MergePadding(), bias_range.FitBias())
     head = () if normalization is None else (embed_normalization.EmbedNormalization(normalization),)
+    pins = (pin_scales.PinScales(precision),) if target is not None and target.pins_scales else ()
+    softmax = (float_softmax.FloatSoftmax(),) if target is not None and target.rounds_softmax else ()
     if precision == "fp16":
         return (
             *folds,
+            *pins,
             fold_affine.SpellOutBatchNorm(),
             half_precision.HalfScales(),
             RemoveUnusedNodesPass(),
@@ -57,11 +61,11 @@ def passes_for(
     bias = (quantize_dense_bias.QuantizeDenseBias(),) if target is not None and target.int32_dense_bias else ()
     kernels = (float_kernel.KeepFloatKernel(),) if target is not None and target.rounds_float_kernels else ()
     strides = (pads_and_strides.PoolStrides(),) if target is not None and target.pools_strides else ()
-    squares = (own_operand.NameOwnOperand(),) if target is not None and target.names_own_operand else ()
     phases = (subpixel.SubPixel(),) if target is not None and target.convolves_transposed else ()
     return (
         *folds,
-        *squares,
+        *pins,
+        *softmax,
         *phases,
         *bias,
         *kernels,
