@@ -166,7 +166,7 @@ def test_pads_of_a_constant_stand_behind_the_pair(target: str, tmp_path: Path) -
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_attention_is_within_a_step(target: str, tmp_path: Path) -> None:
-    """ONNX Runtime's integer softmax computes with the whole part of 1 / s."""
+    """ONNX Runtime's integer softmax computes with whole numbers from a table, and with the whole part of 1 / s."""
     keras.utils.set_random_seed(0)
     tokens = keras.Input((6, 8), name="tokens")
     x = keras.layers.MultiHeadAttention(2, 4, name="attention")(tokens, tokens)
@@ -176,8 +176,6 @@ def test_attention_is_within_a_step(target: str, tmp_path: Path) -> None:
     quantized = apply_placement(model, placement, calibrate(model, placement, [numbers]), range_mode="ema")
     path = export_onnx(quantized, tmp_path / "attention.onnx", target=target)
     assert missed(tensor_errors(quantized, path, [(numbers, None)])) == []
-    softmax = [layer for layer in quantized.layers if layer.name.endswith("softmax_quantize")]
-    assert {layer.range_mode for layer in softmax} <= {"fixed"}
 
 
 def test_one_percent_of_a_range_is_caught(exported: Exported, tmp_path: Path) -> None:

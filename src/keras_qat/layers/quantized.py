@@ -35,7 +35,6 @@ class FakeQuantize(keras.layers.Layer):
             `trainable=False` the range stays as it is in every mode.
         target: name of the target whose placement put the layer there; `None` if it isn't known. A model that was
             quantized for one engine isn't exported for another.
-        keeps_range: whether the range is fixed whatever the mode, as that of a softmax is.
         **kwargs: arguments of `keras.layers.Layer`.
 
     Raises:
@@ -53,8 +52,6 @@ class FakeQuantize(keras.layers.Layer):
         amax: float = 1.0,
         range_mode: RangeMode = "fixed",
         target: str | None = None,
-        *,
-        keeps_range: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -69,9 +66,8 @@ class FakeQuantize(keras.layers.Layer):
         self.spec = spec if isinstance(spec, QuantSpec) else QuantSpec(**spec)
         self.initial_amax = float(amax)
         self.target = target
-        self.keeps_range = keeps_range
         # Without a setter: TensorFlow's tape watches only weights that were created as trainable.
-        self._range_mode: RangeMode = "fixed" if keeps_range else range_mode
+        self._range_mode: RangeMode = range_mode
 
     @property
     def range_mode(self) -> RangeMode:
@@ -118,7 +114,6 @@ class FakeQuantize(keras.layers.Layer):
             "amax": self.initial_amax,
             "range_mode": self.range_mode,
             "target": self.target,
-            "keeps_range": self.keeps_range,
         }
 
 

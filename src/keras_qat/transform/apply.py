@@ -4,15 +4,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import keras
-import numpy as np
-from keras.src.ops import nn  # the operations behind `keras.ops` calls in a graph
 
 from keras_qat.errors import UserError
-from keras_qat.graph import Edge, Graph, Node, trace
+from keras_qat.graph import Edge, Graph, trace
 from keras_qat.layers import FakeQuantize, quantized_layer
 from keras_qat.placement import require_ranges
 from keras_qat.transform.replay import copy_layer, rebuild
-from keras_qat.types import Placement, QuantizedTensor, RangeMode, TensorRange
+from keras_qat.types import Placement, RangeMode, TensorRange
 
 
 def apply_placement(
@@ -49,16 +47,12 @@ def apply_placement(
     traced = trace(model)
     require_ranges(placement, ranges)
     _require_same_edges(placement, traced.graph)
-    whole = {t.range_of for t in placement.tensors if _is_softmax(traced.graph.producer(t.tensor))}
-
-    def of_tensor(t: QuantizedTensor) -> FakeQuantize:
-        amax, name = ranges[t.range_of].amax, fake_quantize_name(t.tensor)
-        if t.range_of not in whole:
-            return FakeQuantize(t.spec, amax, range_mode, placement.target, name=name)
-        amax = whole_steps(amax, t.spec.q_max)
-        return FakeQuantize(t.spec, amax, range_mode, placement.target, keeps_range=True, name=name)
-
-    fake_quantize = {t.tensor: of_tensor(t) for t in placement.tensors}
+    fake_quantize = {
+        t.tensor: FakeQuantize(
+            t.spec, ranges[t.range_of].amax, range_mode, placement.target, name=fake_quantize_name(t.tensor)
+        )
+        for t in placement.tensors
+    }
     weight_specs = {w.layer: w.spec for w in placement.weights}
     quantized_edges = placement.quantized_edges
     quantized: dict[str, Any] = {}
@@ -75,40 +69,6 @@ def apply_placement(
         return quantized[edge.tensor]
 
     return rebuild(traced, new_layer, on_edge)
-
-
-def _is_softmax(node: Node) -> bool:
-    return node.activation == "softmax" or node.layer_type in {nn.Softmax, keras.layers.Softmax}
-
-
-def whole_steps(amax: float, q_max: int) -> float:
-    """The smallest range from `amax` on that has a whole number of steps to 1.
-
-    ONNX Runtime's integer softmax computes with the whole part of 1 / s
-    (onnxruntime/contrib_ops/cpu/quantization/qlinear_softmax.cc, https://github.com/microsoft/onnxruntime).
-
-    Args:
-        amax: the range of a softmax's output.
-        q_max: the largest integer.
-
-    Returns:
-        A range with s = amax / q_max so that 1 / s is whole, or just above, in float32.
-
-    Example:
-        >>> whole_steps(0.9, 255), round(255 / 283, 7)
-        (0.9010600447654724, 0.9010601)
-    """
-    steps = int(q_max / amax) if amax > 0 else 0
-    if not 0 < steps < _MANY_STEPS:
-        return amax
-    least = np.float32(q_max / steps)
-    while np.floor(np.float32(1) / (least / np.float32(q_max))) < steps:
-        least = np.nextafter(least, np.float32(0))
-    return float(least)
-
-
-_MANY_STEPS = 2**20
-"""The fraction of so many steps is nothing beside them."""
 
 
 def fake_quantize_name(tensor: str) -> str:
