@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 # Before TensorFlow is imported, and test files import Keras first: its C++ log isn't for test output, and without
@@ -37,6 +38,15 @@ def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     os.environ["XDG_CACHE_HOME"] = str(path)
     os.environ["XDG_DATA_HOME"] = str(path.parent / "data")
     return path
+
+
+@pytest.fixture(scope="module")
+def eagerly() -> Iterator[None]:
+    """TensorFlow runs each operation by itself: to make a graph of a small network takes longer than to run it."""
+    tensorflow = pytest.importorskip("tensorflow")
+    tensorflow.config.run_functions_eagerly(True)
+    yield
+    tensorflow.config.run_functions_eagerly(False)
 
 
 def _register_network(name: str, strides: int) -> str:

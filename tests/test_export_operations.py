@@ -16,17 +16,25 @@ import onnxruntime
 import pytest
 from keras import ops
 
+from file_checks import run_in_openvino
 from keras_qat.export import export_onnx
 
 layers = keras.layers
 
 IMAGE, WIDE, SERIES, VOLUME, VECTOR, TOKENS = (6, 5, 4), (9, 7, 3), (12, 4), (4, 5, 6, 2), (8,), (5, 8)
 
+PIXELS = ((0, 0), (1, 2), (0, 1), (0, 0))
+"""How much is padded to an image."""
+
 Row = tuple[Callable[..., Any], tuple[Any, ...]]
 
 
 def _rows(shapes: tuple[Any, ...], **functions: Callable[..., Any]) -> dict[str, Row]:
     return {name: (function, shapes) for name, function in functions.items()}
+
+
+def convolved(x: Any) -> Any:
+    return layers.Conv2D(3, 3)(x)
 
 
 def _activations() -> dict[str, Row]:
@@ -54,6 +62,7 @@ ROWS: dict[str, Row] = {
         relu_slope_and_ceiling=lambda x: layers.ReLU(1.0, negative_slope=0.2)(x),
         relu_function=lambda x: keras.activations.relu(x, negative_slope=0.1, max_value=0.5, threshold=0.2),
         softmax_of_height=lambda x: ops.softmax(x, axis=1),
+        softmax_of_pixels=lambda x: layers.Softmax(axis=(1, 2))(x),
         threshold=lambda x: ops.threshold(x, 0.3, -1.0),
         absolute=lambda x: ops.abs(x) + ops.sign(x) - ops.square(x),
         powers=lambda x: ops.sqrt(ops.exp(x)) + ops.rsqrt(ops.exp(x)) + ops.expm1(x) + ops.exp2(x),
@@ -88,6 +97,7 @@ ROWS: dict[str, Row] = {
         division=lambda x: ops.floor_divide(x, 0.3) + ops.mod(x, 0.7) + ops.divide_no_nan(x, ops.relu(x)),
         integers=lambda x: ops.cast(ops.cast(x * 9, "int32") // 2 + ops.cast(x * 9, "int32") % 4, "float32"),
         logaddexp=lambda x: ops.logaddexp(x, x * 2) + ops.hypot(x, x - 1),
+        formulas_of_a_number=lambda x: ops.divide_no_nan(x, 1.7) + ops.hypot(x, np.float32(0.5)),
     ),
     **_rows(
         (IMAGE, IMAGE),
@@ -115,8 +125,13 @@ ROWS: dict[str, Row] = {
         adaptive_divides=lambda x: layers.AdaptiveAveragePooling2D((3, 7))(x),
         zero_padding=lambda x: layers.ZeroPadding2D(((1, 2), (3, 0)))(x),
         cropping=lambda x: layers.Cropping2D(((1, 2), (0, 1)))(x),
-        pad_constant=lambda x: ops.pad(x, ((0, 0), (1, 2), (0, 1), (0, 0)), constant_values=0.5),
-        pad_reflect=lambda x: ops.pad(x, ((0, 0), (1, 2), (0, 1), (0, 0)), mode="reflect"),
+        pad_constant=lambda x: ops.pad(x, PIXELS, constant_values=0.5),
+        pad_reflect=lambda x: ops.pad(x, PIXELS, mode="reflect"),
+        pad_constant_conv=lambda x: convolved(ops.pad(x, PIXELS, constant_values=0.5)),
+        pad_reflect_conv=lambda x: convolved(ops.pad(x, PIXELS, mode="reflect")),
+        pad_zero_conv=lambda x: convolved(ops.pad(x, PIXELS)),
+        pad_lowest_pool=lambda x: layers.MaxPooling2D(3)(ops.pad(x, PIXELS, constant_values=-np.inf)),
+        pad_constant_pool=lambda x: layers.MaxPooling2D(3)(ops.pad(ops.relu(x), PIXELS, constant_values=0.5)),
         pad_symmetric=lambda x: ops.pad(x, ((0, 0), (1, 2), (0, 1), (2, 0)), mode="symmetric"),
         pad_images=lambda x: ops.image.pad_images(x, 1, 2, target_height=12, target_width=11),
         crop_images=lambda x: ops.image.crop_images(x, 1, 2, target_height=4, target_width=3),
@@ -135,6 +150,11 @@ ROWS: dict[str, Row] = {
         center_crop=lambda x: layers.CenterCrop(4, 4)(x),
         center_crop_of_a_small_image=lambda x: layers.CenterCrop(12, 10)(x),
         gray=lambda x: ops.image.rgb_to_grayscale(x),
+        gray_already=lambda x: ops.image.rgb_to_grayscale(x[..., :1]),
+        gray_of_whole_numbers=lambda x: ops.image.rgb_to_grayscale(ops.cast(ops.abs(x) * 50, "uint8")),
+        order_of_truths=lambda x: ops.argsort(x > 0, axis=1),
+        truncated_whole_numbers=lambda x: ops.trunc(ops.argmax(x, axis=-1)),
+        finite_whole_numbers=lambda x: ops.cast(ops.isinf(ops.argmax(x, axis=-1)), "float32"),
         patches=lambda x: ops.image.extract_patches(x, 3, strides=2, padding="same"),
         conv_dilated=lambda x: layers.Conv2D(4, 3, padding="same", dilation_rate=2)(x),
         conv_grouped=lambda x: layers.Conv2D(6, 3, groups=3, padding="same", strides=2)(x),
@@ -309,6 +329,8 @@ ROWS: dict[str, Row] = {
         (VECTOR,),
         dense_normalized=lambda x: layers.ReLU()(layers.BatchNormalization()(layers.Dense(5)(x))),
         repeated=lambda x: layers.RepeatVector(3)(x),
+        scale_free_rms=lambda x: ops.rms_normalization(x),
+        passed_on=lambda x: [layers.Dropout(0.5)(x), layers.Dense(2)(x)],
         glu=lambda x: keras.activations.glu(x),
     ),
 }
@@ -363,6 +385,19 @@ def check_float_file(model: keras.Model, folder: Path) -> None:
 @pytest.mark.parametrize("row", ROWS)
 def test_float_file_is_what_keras_computes(row: str, tmp_path: Path) -> None:
     check_float_file(build(*ROWS[row]), tmp_path)
+
+
+ROWS_IN_OPENVINO = ("norms", "kept_reductions", "up_sampling_bicubic", "bidirectional_sequence")
+"""What OpenVINO 2026.4 computed otherwise than ONNX Runtime."""
+
+
+@pytest.mark.parametrize("row", ROWS_IN_OPENVINO)
+def test_float_file_in_openvino(row: str, tmp_path: Path) -> None:
+    model = build(*ROWS[row])
+    inputs = draw(model)
+    made = run_in_openvino(export_onnx(model, tmp_path / "model.onnx"), inputs)
+    for y, other in zip(keras.tree.flatten(model.predict_on_batch(inputs)), made, strict=True):
+        assert np.abs(other - y).max() <= 1e-4 * np.abs(y).max() + 1e-6
 
 
 OTHER_FORMS: dict[str, dict[str, Any]] = {

@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from keras_qat import apply_placement, calibrate, plan, trace
+from keras_qat import apply_placement, calibrate, plan, quantize, trace
 from keras_qat.errors import StorageError
 from keras_qat.export import export_onnx, export_saved_model
 from keras_qat.models import build_model, find
@@ -92,6 +92,48 @@ def test_batch_norm_and_padding_are_gone(target: str, quantized: dict[str, Any],
     file = onnx.load(export_onnx(quantized[target][0], tmp_path / "model.onnx", target=target))
     count = Counter(node.op_type for node in file.graph.node)
     assert (count["BatchNormalization"], count["Pad"], count["Conv"], count["Transpose"]) == (0, 0, 3, 1)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_file_leaves_out_only_what_a_reader_infers(target: str, quantized: dict[str, Any], tmp_path: Path) -> None:
+    file = onnx.load(export_onnx(quantized[target][0], tmp_path / "model.onnx", target=target))
+    described = {v.name: v for v in (*file.graph.value_info, *file.graph.input, *file.graph.output)}
+    inferred = onnx.shape_inference.infer_shapes(file, strict_mode=True).graph.value_info
+    types = {v.name: v.type.tensor_type for v in inferred}
+    numbers = {i.name: i.data_type for i in file.graph.initializer}
+    for node in file.graph.node:
+        if node.op_type not in {"QuantizeLinear", "DequantizeLinear"}:
+            assert set(node.output) <= set(described), node.name
+            continue
+        assert node.output[0] not in described
+        quantizes = node.op_type == "QuantizeLinear"
+        made = types[node.output[0]]
+        assert made.elem_type == (numbers[node.input[2]] if quantizes else onnx.TensorProto.FLOAT)
+        if node.input[0] not in numbers:
+            read = described[node.input[0]].type.tensor_type if quantizes else types[node.input[0]]
+            assert made.shape == read.shape
+    # A node's Keras nodes are recorded where its name doesn't say them, as where a batch norm is part of it.
+    recorded = {node.name: node.metadata_props[0].value for node in file.graph.node if node.metadata_props}
+    assert recorded["block_conv"] == '["block_conv", "block_bn"]'
+    assert not {"block_add", "block_out", "block_conv_quantize/QuantizeLinear"} & set(recorded)
+
+
+def test_a_head_on_five_levels_is_stored_once(tmp_path: Path) -> None:
+    """The names and types of a small network's tensors must not outgrow its weights."""
+    layers = keras.layers
+    head = layers.Conv2D(6, 3, padding="same", name="shared_head")
+    x = y = keras.Input((32, 32, 3))
+    scores = []
+    for level in range(5):
+        y = layers.Conv2D(8, 3, strides=2 if level else 1, padding="same", activation="relu")(y)
+        scores.append(layers.Reshape((-1, 6))(head(y)))
+    model = keras.Model(x, layers.Concatenate(axis=1)(scores))
+    images = np.random.default_rng(3).uniform(-1, 1, (2, 32, 32, 3)).astype("float32")
+    for target in TARGETS:
+        path = export_onnx(quantize(model, images, target).model, tmp_path / f"{target}.onnx", target=target)
+        file = onnx.load(path)
+        assert [i.name for i in file.graph.initializer if i.name.endswith("head/kernel")] == ["shared_head/kernel"]
+        assert path.stat().st_size < 1.5 * 4 * model.count_params()
 
 
 def test_folding_batch_norm_changes_no_integer_but_its_sign(quantized: dict[str, Any], tmp_path: Path) -> None:

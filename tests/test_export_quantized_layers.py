@@ -12,7 +12,7 @@ import onnxruntime
 import pytest
 from keras import ops
 
-from keras_qat import quantize
+from keras_qat import Overrides, Rule, quantize
 from keras_qat.export import export_onnx
 from keras_qat.verify import tensor_errors, verify_file
 from test_export_operations import build, draw, run_file
@@ -165,6 +165,35 @@ def test_quantized_file_is_the_simulation(row: str, target: str, tmp_path: Path)
         assert _sqnr(exact, expected) > 12
         floats = _optimized(path, tmp_path / "optimized.onnx")
         assert not floats
+
+
+FLOAT = ("float_conv", "float_depthwise", "float_transposed", "float_dense")
+
+
+def test_float_weights_between_pairs_stay_float(tmp_path: Path) -> None:
+    """ONNX Runtime rounds a float kernel behind a DequantizeLinear to int8, unless its bias is dequantized, too."""
+
+    def between_pairs(x: Any) -> Any:
+        y = layers.Conv2D(8, 3, activation="relu", use_bias=False, name="float_conv")(_stem(x))
+        y = layers.DepthwiseConv2D(3, activation="relu", name="float_depthwise")(y)
+        y = layers.MaxPooling2D(2)(layers.Conv2DTranspose(6, 3, activation="relu", name="float_transposed")(y))
+        return layers.Dense(3)(layers.Dense(8, activation="relu", name="float_dense")(layers.Flatten()(y)))
+
+    model = build(between_pairs, (IMAGE,))
+    bias = np.array([0, 1e-30, -3.3e-12, 1 / 3, -1 / 7, 5e-7, 0.1, -0.25], np.float32)
+    model.get_layer("float_depthwise").bias.assign(bias)
+    (x,) = draw(model, batch=8)
+    overrides = Overrides((Rule(FLOAT, weights=False),))
+    quantized = quantize(model, x, "onnxruntime", overrides=overrides, bias_correction=False)
+    path = export_onnx(quantized.model, tmp_path / "model.onnx", target="onnxruntime")
+    assert _optimized(path, tmp_path / "optimized.onnx") == {"Conv": 2, "ConvTranspose": 1, "Gemm": 1}
+    assert verify_file(path, quantized.placement, "onnxruntime", model=quantized.model).findings == ()
+    assert all(error.worst <= 1 for error in tensor_errors(quantized.model, path, [(x, None)]))
+    stored = {i.name: onnx.numpy_helper.to_array(i) for i in onnx.load(path).graph.initializer}
+    made = stored["float_depthwise/bias_int32"].astype(np.float32) * stored["float_depthwise/bias_scale"]
+    np.testing.assert_array_equal(made, bias)
+    expected = np.asarray(quantized.model.predict_on_batch(x))
+    assert _sqnr(expected, run_file(path, [x], optimize=True)[0]) > 35
 
 
 def _optimized(path: Path, optimized: Path) -> Counter[str]:

@@ -210,7 +210,9 @@ def test_the_fused_operation_equals_the_equation(spec: QuantSpec, compiler: str)
     run = both if compiler == "eager" else tf.function(both, jit_compile=compiler == "XLA")
     upstream = tf.constant(np.random.default_rng(5).normal(0, 1, x.shape).astype("float32"))
     fused, fused_gradient, plain, plain_gradient = run(x, s, upstream)
-    np.testing.assert_array_equal(fused, plain)
+    # The operation computes its scale from the end of the range, which may differ from s in the last bit.
+    np.testing.assert_array_equal(np.rint(fused / s), np.rint(plain / s))
+    np.testing.assert_allclose(fused, plain, rtol=2**-23)
     np.testing.assert_array_equal(fused_gradient, plain_gradient)
 
 

@@ -16,6 +16,7 @@ from keras_qat.layers import (
     QuantizedDense,
     QuantizedDepthwiseConv2D,
     fake_quantize,
+    fake_quantize_kernel,
     quantized_layer,
     register_quantized_layer,
     scale_of,
@@ -141,6 +142,21 @@ def test_per_channel_amax_equals_channels_one_by_one() -> None:
 def test_signed_in_uint8_is_the_same_numbers_as_int8() -> None:
     x = np.random.default_rng(3).normal(0, 1, 1000)
     np.testing.assert_array_equal(run(x, 2.0, QuantSpec(storage="uint8")), run(x, 2.0, QuantSpec()))
+
+
+def test_graphs_compute_the_scales_and_integers_of_eager_code() -> None:
+    """The optimizer of graphs replaces divisions by constants, which once moved a weight of ResNet50 by a step."""
+    amax = np.random.default_rng(4).uniform(1e-3, 10, 20_000).astype("float32")
+    weights = keras.Variable(np.stack([amax, (63.5 / 127) * amax, (0.5 / 127) * amax]).astype("float32"))
+    for spec in (QuantSpec(narrow=True), QuantSpec(signed=False, storage="uint8")):
+        limits = keras.Variable(amax)
+        compiled = tf.function(lambda limits=limits, spec=spec: scale_of(limits, spec))
+        np.testing.assert_array_equal(compiled().numpy(), scale_of(limits, spec).numpy())
+
+    def rounded() -> Any:
+        return fake_quantize_kernel(weights.value, (0,), QuantSpec(narrow=True))
+
+    np.testing.assert_array_equal(tf.function(rounded)().numpy(), rounded().numpy())
 
 
 def test_unsigned_halves_the_step() -> None:

@@ -15,7 +15,8 @@ from keras_qat import apply_placement, calibrate, plan, trace
 from keras_qat.errors import DataError, StorageError
 from keras_qat.export import export_onnx
 from keras_qat.models import build_model, find
-from keras_qat.verify import TensorError, tensor_errors
+from keras_qat.runtimes.openvino_runtime import OpenVINORuntime
+from keras_qat.verify import TensorError, tensor_errors, verify_file
 from keras_qat.verify.promises import tensor_miss
 
 TARGETS = ("tensorrt", "onnxruntime", "openvino")
@@ -145,6 +146,38 @@ def test_numbers_on_a_border_are_no_fault(target: str, tmp_path: Path) -> None:
     assert missed(errors) == []
 
 
+@pytest.mark.parametrize("target", TARGETS)
+def test_pads_of_a_constant_stand_behind_the_pair(target: str, tmp_path: Path) -> None:
+    """A max-pool's pad of -inf, as in KerasHub's ResNetV2, is on no grid; a pad of 0 is on every one."""
+    keras.utils.set_random_seed(0)
+    image, pixels = keras.Input((12, 12, 3), name="image"), ((0, 0), (1, 1), (1, 1), (0, 0))
+    x = keras.layers.Conv2D(4, 3, name="first")(keras.ops.pad(image, pixels))
+    x = keras.layers.MaxPooling2D(3, 2, name="pool")(keras.ops.pad(x, pixels, constant_values=-np.inf))
+    model = keras.Model(image, keras.layers.Conv2D(4, 3, name="last")(x))
+    images = np.random.default_rng(0).normal(size=(8, 12, 12, 3)).astype("float32")
+    placement = plan(trace(model).graph, target)
+    assert not [tensor.tensor for tensor in placement.tensors if "pad" in tensor.tensor]
+    quantized = apply_placement(model, placement, calibrate(model, placement, [images]))
+    path = export_onnx(quantized, tmp_path / "padded.onnx", target=target)
+    assert verify_file(path, placement, model=quantized).ok
+    assert "Pad" not in {node.op_type for node in onnx.load(path).graph.node}
+    assert missed(tensor_errors(quantized, path, [(images, None)])) == []
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_attention_is_within_a_step(target: str, tmp_path: Path) -> None:
+    """ONNX Runtime's integer softmax computes with whole numbers from a table, and with the whole part of 1 / s."""
+    keras.utils.set_random_seed(0)
+    tokens = keras.Input((6, 8), name="tokens")
+    x = keras.layers.MultiHeadAttention(2, 4, name="attention")(tokens, tokens)
+    model = keras.Model(tokens, keras.layers.Dense(4)(x))
+    numbers = np.random.default_rng(0).normal(size=(32, 6, 8)).astype("float32")
+    placement = plan(trace(model).graph, target)
+    quantized = apply_placement(model, placement, calibrate(model, placement, [numbers]), range_mode="ema")
+    path = export_onnx(quantized, tmp_path / "attention.onnx", target=target)
+    assert missed(tensor_errors(quantized, path, [(numbers, None)])) == []
+
+
 def test_one_percent_of_a_range_is_caught(exported: Exported, tmp_path: Path) -> None:
     wrong = broken(exported.path, tmp_path, "image_quantize/scale", _one_percent)
     assert missed(exported.errors(wrong))[0] == "image_quantize"
@@ -178,3 +211,32 @@ def test_a_dictionary_of_inputs_goes_by_name(tmp_path: Path) -> None:
     path = export_onnx(quantized, tmp_path / "model.onnx", target="tensorrt")
     errors = tensor_errors(quantized, path, [(images, None)])
     assert max(error.worst for error in errors) <= 1
+
+
+def test_outputs_of_any_type_are_compared(tmp_path: Path) -> None:
+    """Truth values can't be subtracted, and whole numbers without a sign wrap."""
+    x = keras.Input((4, 4, 2), name="x")
+    y = keras.layers.Conv2D(3, 3, name="conv")(x)
+    model = keras.Model(x, [y, x > 0, keras.ops.cast(x > 0, "uint8"), keras.ops.argmax(x, axis=-1)])
+    numbers = np.random.default_rng(0).normal(size=(8, 4, 4, 2)).astype("float32")
+    placement = plan(trace(model).graph, "onnxruntime")
+    quantized = apply_placement(model, placement, calibrate(model, placement, [numbers]))
+    path = export_onnx(quantized, tmp_path / "model.onnx", target="onnxruntime")
+    assert missed(tensor_errors(quantized, path, [(numbers, None)])) == []
+    other = keras.Model(
+        quantized.input, [quantized.outputs[0], *(x < 0 for x in quantized.inputs), *quantized.outputs[2:]]
+    )
+    wrong = tensor_errors(other, path, [(numbers, None)])
+    assert [error.worst for error in wrong if error.worst > 1] == [127]
+
+
+def test_an_input_that_openvino_knows_by_several_names(tmp_path: Path) -> None:
+    """OpenVINO removes transpositions that undo each other, and gives the input their names too."""
+    x = keras.Input((5, 7, 2), name="x")
+    y = keras.ops.max(keras.layers.ReLU()(keras.layers.Permute((3, 2, 1))(x)), axis=2)
+    model = keras.Model(x, y)
+    numbers = np.random.default_rng(0).normal(size=(4, 5, 7, 2)).astype("float32")
+    path = export_onnx(model, tmp_path / "model.onnx", target="openvino")
+    assert missed(tensor_errors(model, path, [(numbers, None)])) == []
+    with OpenVINORuntime(path) as runtime:
+        assert [spec.name for spec in runtime.inputs] == ["x"]

@@ -223,7 +223,9 @@ def _rewired(file: File) -> None:
 
 
 def _nameless(file: File) -> None:
-    del file.node("block_add").metadata_props[:]
+    node = file.node("block_add")
+    node.name = ""
+    del node.metadata_props[:]
 
 
 BREAKS: dict[str, tuple[Break, str, str]] = {

@@ -95,10 +95,9 @@ def snapshot(folder: Path) -> Snapshot:
 
 def _digest(path: Path) -> str:
     """The content of a file. Of a .keras file the members count, since each writing of it notes the time."""
-    if path.suffix == ".keras" and zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            members = [(item.filename, item.CRC) for item in archive.infolist() if item.filename != _KERAS_TIMES]
-        return repr(members)
+    members = _members(path) if path.suffix == ".keras" else None
+    if members is not None:
+        return repr([(item.filename, item.CRC) for item in members if item.filename != _KERAS_TIMES])
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
@@ -143,13 +142,22 @@ def results(folder: Path, answer: Answer, outputs: Collection[str]) -> dict[str,
 
 
 def _read(name: str, path: Path, found: dict[str, Any]) -> None:
-    if path.suffix in _ZIPPED and zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            found.update({f"{name}/{member.filename}": member.CRC for member in archive.infolist()})
+    members = _members(path) if path.suffix in _ZIPPED else None
+    if members is not None:
+        found.update({f"{name}/{member.filename}": member.CRC for member in members})
     elif path.suffix == ".json":
         _flatten(name, path.read_text("utf-8", errors="replace"), found)
     elif path.suffix in _COMPARED or "-of-" in path.name:
         found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _members(path: Path) -> list[zipfile.ZipInfo] | None:
+    """The members of an archive; `None` if it isn't one, or damage has made it unreadable."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.infolist()
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError):
+        return None
 
 
 def _flatten(name: str, text: str, found: dict[str, Any]) -> None:

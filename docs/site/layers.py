@@ -65,7 +65,7 @@ _READ = (
 _NOTES: Mapping[str, str] = {
     "Activation": "depends on the function; relu and relu6 are shown",
     "Mean": "over height and width; over other axes it is float",
-    "Pad": "all modes but constant, which is float",
+    "Pad": "float for a constant other than 0 and -∞",
     "UpSampling2D": "nearest; bilinear, bicubic and Lanczos are float",
     "Add": "with a constant it is inside the operation before it",
     "Multiply": "with a constant it is inside the operation before it",

@@ -42,11 +42,13 @@ or judge files: targets, calibration, training, export, runtimes, evaluation, da
 
 import importlib.util
 import os
+import sys
+from collections.abc import Sequence
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
 import lazy_loader
-import wrapt
 
 from keras_qat._version import __version__ as __version__
 
@@ -58,15 +60,49 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
+_KERAS = "keras"
 _REGISTERED = ("layers.quantized", "training.optimizers")
 """The modules that register classes with Keras. Their imports of this package must not import Keras first."""
 
 
-@wrapt.when_imported("keras")
-def _register(_: ModuleType) -> None:
-    """Make Keras able to load quantized `.keras` files as soon as it is imported, which takes seconds by itself."""
+def _register() -> None:
+    """Make Keras able to load quantized `.keras` files."""
     for module in _REGISTERED:
         importlib.import_module(f"keras_qat.{module}")
+
+
+class _KerasImport:
+    """Registers as soon as Keras has been imported, which takes seconds by itself.
+
+    A finder of `sys.meta_path`. `wrapt.when_imported` does the same, but to import wrapt takes longer than all else
+    that the program does before it can be interrupted in an orderly way.
+    """
+
+    @classmethod
+    def find_spec(
+        cls, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Keras as the other finders find it, with `_register` after it."""
+        if name != _KERAS:
+            return None
+        others = (finder for finder in sys.meta_path if finder is not cls)
+        spec = next((spec for finder in others if (spec := finder.find_spec(name, path, target)) is not None), None)
+        if spec is not None and spec.loader is not None:
+            execute = spec.loader.exec_module
+
+            def execute_and_register(module: ModuleType) -> None:
+                execute(module)
+                sys.meta_path[:] = [finder for finder in sys.meta_path if finder is not cls]
+                _register()
+
+            spec.loader.exec_module = execute_and_register  # type: ignore[method-assign]
+        return spec
+
+
+if _KERAS in sys.modules:
+    _register()
+else:
+    sys.meta_path.insert(0, _KerasImport)
 
 
 # Each name is imported when it is first asked for, so that `keras-qat --help` does not wait for Keras.

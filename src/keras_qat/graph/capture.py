@@ -5,7 +5,7 @@ by it; a condition on numbers can't be, and code outside of Keras can't run: the
 error says why.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import keras
 from keras.src import backend
 from keras.src.backend.common.variables import Variable  # the class that has the operators of every backend's weights
+from keras.src.ops.node import Node  # Keras's record of a symbolic call
 
 from keras_qat.text import one_line
 
@@ -21,23 +22,61 @@ class UnreadableError(Exception):
     """The `call` of a layer can't run on symbolic tensors; the text says why."""
 
 
+@dataclass(frozen=True, eq=False)
+class Recorded:
+    """One call of a layer or operation on symbolic tensors.
+
+    Args:
+        operation: the layer or operation.
+        args: the positional arguments.
+        kwargs: the keyword arguments.
+        outputs: the symbolic tensors that the call made.
+    """
+
+    operation: Any
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    outputs: tuple[Any, ...]
+
+    @property
+    def tensors(self) -> list[Any]:
+        """The symbolic tensors among the arguments."""
+        return symbols_of((self.args, self.kwargs))
+
+
 @dataclass(frozen=True)
 class Captured:
     """The calls that a layer's `call` makes.
 
     Args:
-        nodes: Keras's record of each call that an output needs, after those that make its inputs.
-        outputs: the structure of the outputs, of the symbolic tensors that the nodes made.
+        inputs: the symbolic tensors that it was called with.
+        nodes: each call that an output needs, after those that make its inputs.
+        outputs: the structure of the outputs: symbolic tensors that the nodes made, constants, and `None`.
     """
 
-    nodes: tuple[Any, ...]
+    inputs: tuple[Any, ...]
+    nodes: tuple[Recorded, ...]
     outputs: Any
 
     @property
-    def last(self) -> tuple[Any, ...]:
+    def last(self) -> tuple[Recorded, ...]:
         """The nodes that make an output."""
         made = {id(tensor) for tensor in keras.tree.flatten(self.outputs)}
         return tuple(node for node in self.nodes if any(id(tensor) in made for tensor in node.outputs))
+
+
+def recorded(nodes: Iterable[Any]) -> tuple[Recorded, ...]:
+    """Keras's records of calls as values, without those of the inputs of a model."""
+    return tuple(
+        Recorded(node.operation, node.arguments.args, node.arguments.kwargs, tuple(node.outputs))
+        for node in nodes
+        if not node.is_input
+    )
+
+
+def symbols_of(structure: Any) -> list[Any]:
+    """The symbolic tensors of a structure, in order."""
+    return [x for x in keras.tree.flatten(structure) if isinstance(x, keras.KerasTensor)]
 
 
 def capture(layer: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Captured:
@@ -49,7 +88,7 @@ def capture(layer: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Cap
         kwargs: the keyword arguments, likewise.
 
     Raises:
-        UnreadableError: If the code fails on symbolic tensors, or an output doesn't depend on them.
+        UnreadableError: If the code fails on symbolic tensors, or an output is neither a tensor nor `None`.
 
     Example:
         >>> class Halve(keras.layers.Layer):
@@ -59,19 +98,21 @@ def capture(layer: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Cap
         >>> [type(node.operation).__name__ for node in captured.nodes]
         ['Relu', 'TrueDivide']
     """
-    given = [x for x in keras.tree.flatten((args, dict(kwargs))) if isinstance(x, keras.KerasTensor)]
-    with unchanged(layer), _symbolic_operators():
+    given = symbols_of((args, dict(kwargs)))
+    with unchanged(layer), _symbolic_operators(), _any_layer():
         try:
             outputs = call_at_inference(layer, layer.call, args, kwargs)
         except Exception as error:  # whatever the user's code raises
             raise UnreadableError(
                 f"its call fails on symbolic tensors ({type(error).__name__}: {one_line(error)}){_hint(error, given)}"
             ) from error
-        flat = keras.tree.flatten(outputs)
-        if not all(isinstance(tensor, keras.KerasTensor) for tensor in flat):
-            raise UnreadableError("an output of its call is not a symbolic tensor")
-        nodes = _nodes_behind(flat, {id(tensor) for tensor in given})
-    return Captured(nodes, outputs)
+        made = symbols_of(outputs)
+        if not all(
+            x is None or isinstance(x, keras.KerasTensor) or keras.ops.is_tensor(x) for x in keras.tree.flatten(outputs)
+        ):
+            raise UnreadableError("an output of its call is not a tensor")
+        nodes = nodes_behind(made, given)
+    return Captured(tuple(given), nodes, outputs)
 
 
 def _hint(error: Exception, given: list[Any]) -> str:
@@ -155,13 +196,53 @@ def _symbolic_operators() -> Iterator[None]:
             setattr(Variable, name, method)
 
 
-def _nodes_behind(outputs: list[Any], given: set[int]) -> tuple[Any, ...]:
-    """The nodes that make `outputs` from the tensors whose `id` is given, each after those that it reads from."""
+@contextmanager
+def _any_layer() -> Iterator[None]:
+    """Let the layers that are called in the block do what Keras allows only in the `call` of another.
+
+    They may give `None` or constants beside symbolic tensors, of which Keras records no call. And they may say the
+    shapes of their outputs wrongly: within a `call` Keras asks the code of the layer instead.
+    """
+    record, symbolic_call = Node.__init__, keras.layers.Layer.symbolic_call
+    is_own = "symbolic_call" in vars(keras.layers.Layer)
+
+    def record_tensors(
+        self: Any, operation: Any, call_args: Any = None, call_kwargs: Any = None, outputs: Any = None
+    ) -> None:
+        record(self, operation, call_args, call_kwargs, symbols_of(outputs))
+
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return symbolic_call(self, *args, **kwargs)
+        except Exception as error:  # noqa: BLE001  (whatever the user's code raises)
+            try:
+                return backend.compute_output_spec(self.call, *args, **kwargs)
+            except Exception:  # noqa: BLE001
+                raise error from None
+
+    try:
+        Node.__init__, keras.layers.Layer.symbolic_call = record_tensors, call
+        yield
+    finally:
+        Node.__init__ = record
+        if is_own:
+            keras.layers.Layer.symbolic_call = symbolic_call
+        else:
+            del keras.layers.Layer.symbolic_call
+
+
+def nodes_behind(outputs: list[Any], given: Iterable[Any]) -> tuple[Recorded, ...]:
+    """The calls that make symbolic tensors from given ones, each after those that it reads from.
+
+    Raises:
+        UnreadableError: If they are made from other symbolic tensors, too.
+    """
+    known = {id(tensor) for tensor in given}
     order: dict[int, Any] = {}
     stack = [(tensor, False) for tensor in reversed(outputs)]
     while stack:
         tensor, visited = stack.pop()
-        if id(tensor) in given:
+        if id(tensor) in known:
             continue
         history = getattr(tensor, "_keras_history", None)
         if history is None or history.operation is None:
@@ -172,7 +253,7 @@ def _nodes_behind(outputs: list[Any], given: set[int]) -> tuple[Any, ...]:
         elif id(node) not in order:
             stack.append((tensor, True))
             stack.extend((t, False) for t in reversed(node.arguments.keras_tensors))
-    return tuple(order.values())
+    return recorded(order.values())
 
 
 @contextmanager

@@ -14,7 +14,6 @@ import inspect
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
-from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,9 +24,18 @@ from keras.src.ops import core, numpy
 from keras_qat.errors import UnsupportedModelError
 from keras_qat.graph import attention as _attention  # noqa: F401  (importing registers its composites)
 from keras_qat.graph.calls import FlatCall, Value
-from keras_qat.graph.capture import UnreadableError, capture, names_of_parts
+from keras_qat.graph.capture import (
+    Captured,
+    Recorded,
+    UnreadableError,
+    capture,
+    names_of_parts,
+    recorded,
+    symbols_of,
+)
 from keras_qat.graph.kinds import find_expansion, is_known
-from keras_qat.graph.proof import require_the_same
+from keras_qat.graph.open_batch import IMAGES, capture_for_any_batch, first_sizes
+from keras_qat.graph.proof import PROOF_IMAGES, require_the_same
 from keras_qat.graph.weighted import settings_of, stored_kernel, weighted_layer
 
 _PASS_ON = (core.ConvertToTensor, core.Cast, core.StopGradient)
@@ -58,13 +66,17 @@ class _Place:
         name: (operation) → the name that its call would get.
         prefix: as in `FlatCall`.
         path: as in `FlatCall`.
-        read_through: whether the call is made in the `call` of a layer that is read.
+        read_through: whether the call is made in the `call` of a layer that is read, or of a model that it calls.
+        in_code: whether it is made by the code of that `call`, not by the graph of a model.
+        any_batch: whether that is read for any number of images by `open_batch.py`.
     """
 
     name: Callable[[Any], str] = lambda operation: str(operation.name)
     prefix: str = ""
     path: tuple[str, ...] = ()
     read_through: bool = False
+    in_code: bool = False
+    any_batch: bool = False
 
 
 def has_graph(model: Any) -> bool:
@@ -119,6 +131,11 @@ def flatten(model: Any) -> Flat:
     else:
         unpacked = given[0] if isinstance(given, list | tuple) and len(given) == 1 else given
         outputs = reader.read(model, (unpacked,), {}, _Place(name=lambda _: model.name), top=True)
+    if not all(isinstance(x, keras.KerasTensor) for x in keras.tree.flatten(outputs)):
+        raise UnsupportedModelError(
+            f"An output of the model {model.name!r} does not depend on its inputs. Received: a constant. Leave it out: "
+            "`keras.Model(model.inputs, the_other_outputs)`."
+        )
     return Flat(
         inputs=keras.tree.map_structure(reader.value, given), outputs=keras.tree.map_structure(reader.value, outputs)
     )
@@ -133,8 +150,9 @@ class _Reader:
     def __init__(self) -> None:
         self._values: dict[int, Value] = {}
         self._tensors: list[Any] = []  # kept alive, since `_values` knows them by `id`
-        self._expanded: dict[int, Any] = {}
+        self._expanded: dict[int, tuple[Any, Any]] = {}
         self._weighted_layers: dict[tuple[Any, ...], tuple[Any, Any]] = {}
+        self._first_sizes: dict[int, dict[Value, int]] = {}
 
     def value(self, tensor: Any) -> Value:
         """The value of a tensor that this reader made."""
@@ -157,23 +175,27 @@ class _Reader:
         tensors = {id(t): g for t, g in zip(functional.inputs, given, strict=True)}
         by_depth = functional._nodes_by_depth  # noqa: SLF001
         nodes = [node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth]]
-        self._follow_nodes(nodes, tensors, place)
+        self._follow_nodes(recorded(nodes), tensors, place)
         return [tensors[id(tensor)] for tensor in functional.outputs]
 
-    def _follow_nodes(self, nodes: Iterable[Any], tensors: dict[int, Any], place: _Place) -> None:
+    def _follow_nodes(self, nodes: Iterable[Recorded], tensors: dict[int, Any], place: _Place) -> None:
         """Add the tensor that each node makes to `tensors`, by the `id` of the tensor that the node made before."""
         for node in nodes:
-            if node.is_input or all(id(tensor) in tensors for tensor in node.outputs):
+            if all(id(tensor) in tensors for tensor in node.outputs):
                 continue
-            args, kwargs = node.arguments.convert(lambda x: tensors[id(x)] if isinstance(x, keras.KerasTensor) else x)
-            made = self._visit(node, args, dict(kwargs), place)
-            tensors.update(zip(map(id, node.outputs), keras.tree.flatten(made), strict=True))
+            args, kwargs = keras.tree.map_structure(
+                lambda x: tensors[id(x)] if isinstance(x, keras.KerasTensor) else x, (node.args, dict(node.kwargs))
+            )
+            made = self._visit(node, args, kwargs, place)
+            tensors.update(zip(map(id, node.outputs), _without_none(made), strict=True))
 
-    def _visit(self, node: Any, args: tuple[Any, ...], kwargs: dict[str, Any], place: _Place) -> Any:
+    def _visit(self, node: Recorded, args: tuple[Any, ...], kwargs: dict[str, Any], place: _Place) -> Any:
         """The outputs of one call."""
         operation = node.operation
-        if isinstance(operation, _PASS_ON) and node.arguments.keras_tensors[0].dtype == node.outputs[0].dtype:
-            return _tensors_of((args, kwargs))[0]
+        if not symbols_of((args, kwargs)):  # they were constants that a layer gives beside its tensors
+            return operation(*args, **kwargs)
+        if isinstance(operation, _PASS_ON) and node.tensors[0].dtype == node.outputs[0].dtype:
+            return symbols_of((args, kwargs))[0]
         if isinstance(operation, keras.layers.Layer):
             _require_inference(operation, node, kwargs, place)
             kwargs = {key: x for key, x in kwargs.items() if key != "training" and (key != "mask" or x is not None)}
@@ -183,7 +205,7 @@ class _Reader:
         if is_known(operation):
             return self._record(node, args, kwargs, place)
         try:
-            return self.read(operation, args, kwargs, place)
+            return _as_many(self.read(operation, args, kwargs, place), node)
         except UnreadableError as error:
             return self._record(node, args, kwargs, place, unread=str(error))
 
@@ -200,7 +222,7 @@ class _Reader:
         if model is None:
             return None
         composite = replace(place, name=_names_of_composite(operation, place.name(operation)))
-        return model, _tensors_of((args, kwargs)), composite
+        return model, symbols_of((args, kwargs)), composite
 
     def _weighted(self, operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The layer that stands for an operation on a stored kernel; `None` for any other operation."""
@@ -209,12 +231,12 @@ class _Reader:
             return None
         key = (id(kernel), *settings_of(operation))
         if key not in self._weighted_layers:  # the kernel is kept alive with it
-            self._weighted_layers[key] = kernel, weighted_layer(operation, _tensors_of((args, kwargs))[0], kernel)
+            self._weighted_layers[key] = kernel, weighted_layer(operation, symbols_of((args, kwargs))[0], kernel)
         return self._weighted_layers[key][1]
 
     def _record(
         self,
-        node: Any,
+        node: Recorded,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         place: _Place,
@@ -223,7 +245,7 @@ class _Reader:
     ) -> Any:
         """The outputs of one call of a layer or operation, or of the weighted layer that stands for it."""
         outputs = _output_specs(node, args, kwargs)
-        given = _tensors_of((args, kwargs))
+        given = symbols_of((args, kwargs))
         operation = node.operation
         if isinstance(operation, numpy.Reshape):
             operation, outputs = _with_sizes(operation, given[0], outputs)
@@ -253,10 +275,11 @@ class _Reader:
         if expand is None:
             return None
         if id(operation) not in self._expanded:
-            shapes = [tuple(tensor.shape) for tensor in _tensors_of((args, kwargs))]
+            shapes = [tuple(tensor.shape) for tensor in symbols_of((args, kwargs))]
             named = () if isinstance(operation, keras.layers.Layer) else (_by_name(operation, args, kwargs),)
-            self._expanded[id(operation)] = expand(operation, shapes, *named)
-        return self._expanded[id(operation)]
+            # The operation is kept alive: that of a reading that fails would leave its `id` to another.
+            self._expanded[id(operation)] = operation, expand(operation, shapes, *named)
+        return self._expanded[id(operation)][1]
 
     def read(
         self, layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any], place: _Place, *, top: bool = False
@@ -266,22 +289,72 @@ class _Reader:
         Raises:
             UnreadableError: If its `call` can't run on symbolic tensors.
         """
-        given = _tensors_of((args, kwargs))
-        captured = capture(layer, args, kwargs)
-        tensors = {id(tensor): tensor for tensor in given}
+        if not place.any_batch:
+            try:
+                return self._read(layer, capture(layer, args, kwargs), args, kwargs, place, top=top)
+            except UnreadableError as error:
+                if not any(tensor.shape[:1] == (None,) for tensor in symbols_of((args, kwargs))):
+                    raise
+                first = error
+            try:
+                return self.read(layer, args, kwargs, replace(place, any_batch=True), top=top)
+            except UnreadableError as error:
+                raise first if str(error) in str(first) else UnreadableError(f"{first}; and {error}") from error
+        sizes = [self._sizes((args, kwargs), images) for images in IMAGES]
+        captured = capture_for_any_batch(layer, args, kwargs, sizes)
+        return self._read(layer, captured, args, kwargs, place, top=top)
+
+    def _sizes(self, arguments: Any, images: int) -> list[int]:
+        """The first size of each tensor among the arguments of a call, for a number of images."""
+        values = [self.value(tensor) for tensor in symbols_of(arguments)]
+        return first_sizes(values, images, self._first_sizes.setdefault(images, {}))
+
+    def _read(
+        self,
+        layer: Any,
+        captured: Captured,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        place: _Place,
+        *,
+        top: bool,
+    ) -> Any:
+        """The outputs of a layer, from the calls that were captured of its `call`."""
+        given = symbols_of((args, kwargs))
+        tensors = dict(zip(map(id, captured.inputs), given, strict=True))
         own_name = place.name(layer)
         inside = _Place(
             name=_names_inside(layer, "" if top else own_name, {id(n.operation) for n in captured.last}),
             prefix=place.prefix,
             path=place.path if top else (*place.path, own_name),
             read_through=True,
+            in_code=True,
+            any_batch=place.any_batch,
         )
         self._follow_nodes(captured.nodes, tensors, inside)
-        outputs = keras.tree.map_structure(lambda t: tensors[id(t)], captured.outputs)
+        outputs = keras.tree.map_structure(lambda t: tensors.get(id(t), t), captured.outputs)
         if not place.read_through:
-            flat_outputs = keras.tree.flatten(outputs)
-            require_the_same(layer, args, kwargs, [self.value(t) for t in given], [self.value(t) for t in flat_outputs])
+            made = [self._values.get(id(x), x) for x in _without_none(outputs)]
+            for images in PROOF_IMAGES if place.any_batch else PROOF_IMAGES[:1]:
+                sizes = self._sizes((args, kwargs), images)
+                require_the_same(layer, args, kwargs, sizes, [self.value(t) for t in given], made)
         return outputs
+
+
+def _as_many(made: Any, node: Recorded) -> Any:
+    """What a layer made, if it is as much as Keras recorded of the call.
+
+    Raises:
+        UnreadableError: If it is not.
+    """
+    if len(_without_none(made)) != len(node.outputs):
+        raise UnreadableError("its call gives `None` or not by conditions on what it is called with")
+    return made
+
+
+def _without_none(structure: Any) -> list[Any]:
+    """The tensors and constants of a structure, in order."""
+    return [x for x in keras.tree.flatten(structure) if x is not None]
 
 
 def _by_name(operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Mapping[str, Any]:
@@ -290,19 +363,16 @@ def _by_name(operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> M
     return {name: _constant(argument) for name, argument in bound.items()}
 
 
-def _tensors_of(arguments: Any) -> list[Any]:
-    return [x for x in keras.tree.flatten(arguments) if isinstance(x, keras.KerasTensor)]
-
-
 def _constant(argument: Any) -> Any:
     """A weight as the numbers that it holds; any other argument unchanged."""
     return keras.ops.convert_to_numpy(argument) if isinstance(argument, keras.Variable) else argument
 
 
-def _output_specs(node: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
+def _output_specs(node: Recorded, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
     """The outputs of a call as symbolic tensors: those of the node, or new ones if the inputs have other shapes."""
-    before, given = node.arguments.keras_tensors, _tensors_of((args, kwargs))
-    if all(a.shape == b.shape and a.dtype == b.dtype for a, b in zip(before, given, strict=True)):
+    before, given = node.tensors, symbols_of((args, kwargs))
+    # There are fewer where a layer gave constants.
+    if [(x.shape, x.dtype) for x in before] == [(x.shape, x.dtype) for x in given]:
         return list(node.outputs)
     return list(keras.tree.flatten(node.operation.compute_output_spec(*args, **kwargs)))
 
@@ -315,21 +385,21 @@ def _with_sizes(operation: Any, x: Any, outputs: list[Any]) -> tuple[Any, list[A
     if wanted[0] is None and None not in (*x.shape[1:], *wanted[1:]):
         rest = math.prod(x.shape[1:]) // math.prod(size for size in wanted[1:] if size != -1)
         wanted = (None, *(rest if size == -1 else size for size in wanted[1:]))
-    runnable = copy(operation)
-    runnable.newshape = tuple(-1 if size is None else size for size in wanted)
+    # Keras copies an operation by the arguments that it was made with, so a changed attribute would be lost.
+    runnable = numpy.Reshape(tuple(-1 if size is None else size for size in wanted), name=operation.name)
     return runnable, [keras.KerasTensor(wanted, x.dtype)]
 
 
-def _require_inference(layer: Any, node: Any, kwargs: Mapping[str, Any], place: _Place) -> None:
+def _require_inference(layer: Any, node: Recorded, kwargs: Mapping[str, Any], place: _Place) -> None:
     """Refuse a call whose result is not what the layer computes at inference from its inputs alone."""
     path = "/".join((*place.path, place.name(layer)))
     # In a functional model Keras replaces the argument by that of `predict`.
-    if place.read_through and kwargs.get("training") not in {None, False}:
+    if place.in_code and kwargs.get("training") not in {None, False}:
         raise UnsupportedModelError(
             f"The layer {path!r} is called with training=True, so that it computes otherwise than at inference. "
             f"Received: a {type(layer).__name__}. Pass on the `training` of the layer around it."
         )
-    masked = any(getattr(t, "_keras_mask", None) is not None for t in node.arguments.keras_tensors)
+    masked = any(getattr(t, "_keras_mask", None) is not None for t in node.tensors)
     if masked and layer._call_has_mask_arg and not isinstance(layer, keras.layers.BatchNormalization):  # noqa: SLF001
         raise UnsupportedModelError(
             f"The layer {path!r} reads a mask, which no quantized model or file has. Received: a "
@@ -342,7 +412,7 @@ def _given(inner: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list
     argument = args[0] if args else kwargs["inputs"]
     wanted = inner._inputs_struct  # noqa: SLF001
     if not isinstance(argument, dict):
-        return _tensors_of(argument)
+        return symbols_of(argument)
     if isinstance(wanted, dict):
         return list(keras.tree.flatten({key: argument[key] for key in wanted}))
     return [argument[tensor.name] for tensor in inner.inputs]
@@ -360,7 +430,8 @@ def _inside(place: _Place, model: Any) -> _Place:
     own_name = place.name(model)
     if not place.read_through:
         return replace(place, prefix=f"{place.prefix}{own_name}_", path=(*place.path, own_name))
-    return replace(place, name=_names_inside(model, own_name, set()), path=(*place.path, own_name))
+    name = _names_inside(model, own_name, set())
+    return replace(place, name=name, path=(*place.path, own_name), in_code=False)
 
 
 def _names_of_composite(layer: Any, own_name: str) -> Callable[[Any], str]:

@@ -7,10 +7,11 @@ the convolution itself is quantized.
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras.src.activations.activations import ReLU  # the operation behind `keras.activations.relu`
 from keras.src.applications.convnext import LayerScale  # scales the residual branches of that network
 from keras.src.applications.inception_resnet_v2 import CustomScaleLayer  # scales the residual branches of that network
@@ -28,12 +29,13 @@ _HEIGHT_AND_WIDTH = ({1, 2}, {-3, -2}, {2, 3}, {-2, -1})
 """The spatial axes of images, channels last and channels first."""
 
 
-def kind_of(operation: Any, tensors: int = 2) -> OpKind:
+def kind_of(operation: Any, tensors: int = 2, constants: Sequence[Any] = ()) -> OpKind:
     """The kind of a layer or operation; `OpKind.OTHER` if nothing is known of it.
 
     Args:
         operation: a layer, or an operation of `keras.ops`.
         tensors: the number of tensors it reads.
+        constants: the other arguments of its call.
 
     Example:
         >>> kind_of(keras.layers.ReLU()), kind_of(keras.layers.ReLU(negative_slope=0.1))
@@ -42,6 +44,8 @@ def kind_of(operation: Any, tensors: int = 2) -> OpKind:
     kind = _known_kind(operation)
     if kind is None:
         return OpKind.OTHER
+    if type(operation) is numpy.Pad and operation.mode == "constant" and all(map(_is_passed_by, constants)):
+        return OpKind.ZERO_PAD
     return _WITH_A_CONSTANT.get(kind, kind) if tensors == 1 else kind
 
 
@@ -165,6 +169,11 @@ def _up_sampling_kind(layer: Any) -> OpKind:
 
 def _pad_kind(operation: Any) -> OpKind:
     return OpKind.RESHAPE if operation.mode in {"reflect", "symmetric", "edge"} else OpKind.OTHER
+
+
+def _is_passed_by(constant: Any) -> bool:
+    """Whether a pad of that constant may stand behind a Q/DQ pair: 0 is on every grid, and -∞ is never a maximum."""
+    return constant is None or (np.size(constant) == 1 and float(np.asarray(constant).item()) in {0.0, -np.inf})
 
 
 IDENTITY_LAYERS = (

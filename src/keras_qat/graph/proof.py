@@ -16,8 +16,11 @@ from keras_qat.graph.calls import Value, calls_in_order
 from keras_qat.graph.capture import UnreadableError, call_at_inference
 from keras_qat.text import one_line
 
-_BATCH, _OPEN_SIZE = 2, 16
-"""What stands for the sizes that a shape leaves open."""
+PROOF_IMAGES = (2, 3)
+"""The numbers of images that a reading is tried with: the first; both if the code computes with that number."""
+
+_OPEN_SIZE = 16
+"""What stands for the other sizes that a shape leaves open."""
 
 _TOLERANCE = {"float16": 0.02, "bfloat16": 0.1}
 """The largest difference, as a share of the largest number; `_TOLERANCE_OF_FLOATS` for other types."""
@@ -29,7 +32,12 @@ _proven: WeakKeyDictionary[Any, set[tuple[Any, ...]]] = WeakKeyDictionary()
 
 
 def require_the_same(
-    layer: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], inputs: Sequence[Value], outputs: Sequence[Value]
+    layer: Any,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    first_sizes: Sequence[int],
+    inputs: Sequence[Value],
+    outputs: Sequence[Any],
 ) -> None:
     """Try the calls that were read of a layer, and the layer, on the same random numbers.
 
@@ -37,21 +45,23 @@ def require_the_same(
         layer: the layer.
         args: the positional arguments of its call, with symbolic tensors.
         kwargs: the keyword arguments, likewise.
-        inputs: the values of these tensors, in order.
-        outputs: the values of its outputs, in order.
+        first_sizes: the first sizes of these tensors to try, in order.
+        inputs: the values of these tensors.
+        outputs: the values of its outputs, in order, and constants; without those that are `None`.
 
     Raises:
         UnreadableError: If the results differ, or the layer's `call` can't be compiled.
     """
     symbols = [x for x in keras.tree.flatten((args, dict(kwargs))) if isinstance(x, keras.KerasTensor)]
-    shapes = tuple((symbol.shape, symbol.dtype) for symbol in symbols)
+    shapes = tuple((symbol.shape, size, symbol.dtype) for symbol, size in zip(symbols, first_sizes, strict=True))
     if shapes in _proven.setdefault(layer, set()):
         return
     _require_compilable(layer, args, kwargs)
-    numbers = {id(symbol): _random(symbol) for symbol in symbols}
+    numbers = {id(symbol): _random(symbol, size) for symbol, size in zip(symbols, first_sizes, strict=True)}
     given_args, given_kwargs = keras.tree.map_structure(lambda x: numbers.get(id(x), x), (args, dict(kwargs)))
     try:
-        expected = keras.tree.flatten(call_at_inference(layer, layer.__call__, given_args, given_kwargs))
+        made = keras.tree.flatten(call_at_inference(layer, layer.__call__, given_args, given_kwargs))
+        expected = [x for x in made if x is not None]
     except Exception as error:  # whatever the user's code raises
         if any(None in symbol.shape[1:] for symbol in symbols):
             return  # the size that was tried need not be one that the layer takes
@@ -62,6 +72,8 @@ def require_the_same(
         raise UnreadableError(
             f"what its call does fails on numbers ({type(error).__name__}: {one_line(error)})"
         ) from error
+    if len(expected) != len(found):
+        raise UnreadableError("its call gives `None` or not by conditions on what it is called with")
     for one, other in zip(expected, found, strict=True):
         _require_close(*(np.asarray(keras.ops.convert_to_numpy(x)) for x in (one, other)))
     _proven[layer].add(shapes)
@@ -77,24 +89,25 @@ def _require_compilable(layer: Any, args: tuple[Any, ...], kwargs: Mapping[str, 
         raise UnreadableError(f"its call can't be compiled ({type(error).__name__}: {one_line(error)})") from error
 
 
-def _random(symbol: Any) -> Any:
+def _random(symbol: Any, first_size: int) -> Any:
     random = np.random.default_rng(0)
-    shape = [(_BATCH if axis == 0 else _OPEN_SIZE) if size is None else size for axis, size in enumerate(symbol.shape)]
+    sizes = (first_size, *symbol.shape[1:]) if symbol.shape else ()
+    shape = [_OPEN_SIZE if size is None else size for size in sizes]
     is_float = keras.backend.is_float_dtype(symbol.dtype)
     numbers = random.normal(size=shape) if is_float else random.integers(0, 2, shape)
     return keras.ops.cast(keras.ops.convert_to_tensor(numbers), symbol.dtype)
 
 
-def _compute(outputs: Sequence[Value], known: dict[Value, Any]) -> list[Any]:
-    """The numbers of `outputs` from those of the values in `known`."""
+def _compute(outputs: Sequence[Any], known: dict[Value, Any]) -> list[Any]:
+    """The numbers of `outputs` from those of the values in `known`; a constant is its own."""
     numbers = dict(known)
-    for call in calls_in_order(outputs, known):
+    for call in calls_in_order((value for value in outputs if isinstance(value, Value)), known):
         args, kwargs = keras.tree.map_structure(
             lambda x: numbers[x] if isinstance(x, Value) else x, (call.args, dict(call.kwargs))
         )
-        made = keras.tree.flatten(call.operation(*args, **kwargs))
+        made = [x for x in keras.tree.flatten(call.operation(*args, **kwargs)) if x is not None]
         numbers.update({Value(call, index): x for index, x in enumerate(made)})
-    return [numbers[value] for value in outputs]
+    return [numbers[value] if isinstance(value, Value) else value for value in outputs]
 
 
 def _require_close(expected: np.ndarray, found: np.ndarray) -> None:

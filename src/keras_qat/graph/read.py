@@ -171,7 +171,8 @@ class _Namer:
     def add(self, call: FlatCall) -> None:
         operation, shapes = call.operation, call.output_shapes
         floating = all(keras.backend.is_float_dtype(dtype) for dtype in call.output_dtypes)
-        kind = kind_of(operation, len(call.inputs))
+        leaves = keras.tree.flatten((call.args, dict(call.kwargs)))
+        kind = kind_of(operation, len(call.inputs), [leaf for leaf in leaves if not isinstance(leaf, Value)])
         if not floating and kind is not OpKind.INPUT:
             kind = OpKind.OTHER  # A sum or a slice of integers is nothing that an engine quantizes.
         layer = self._layer_name(call)

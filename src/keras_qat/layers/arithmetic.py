@@ -1,6 +1,6 @@
 """Fake quantization as pure functions: what an integer engine will compute, in float32, with gradients.
 
-    s  = a / q_max
+    s  = a · (1 / q_max)
     x̂ = s · clip(round(x / s), q_min, q_max)                      round half to even
 
 The gradient to x is the straight-through estimator (Bengio et al. 2013, https://arxiv.org/abs/1308.3432) with
@@ -119,7 +119,7 @@ def fake_quantize_kernel(kernel: Any, reduce_axes: tuple[int, ...], spec: QuantS
 
 
 def scale_of(amax: Any, spec: QuantSpec) -> Any:
-    """The scale s of a range: amax / q_max, never zero.
+    """The scale s of a range: amax · (1 / q_max) in float32, never zero.
 
     Args:
         amax: largest magnitude kept, float, of any shape.
@@ -132,7 +132,9 @@ def scale_of(amax: Any, spec: QuantSpec) -> Any:
         >>> float(scale_of(6.35, QuantSpec()))
         0.05...
     """
-    return keras.ops.maximum(amax, SMALLEST_AMAX) / spec.q_max
+    # TensorFlow's graph optimizer would make a product of a division by a constant, and that rounds otherwise: a weight
+    # next to the border of two integers would be another one in a graph than in the file.
+    return keras.ops.maximum(amax, SMALLEST_AMAX) * (1 / spec.q_max)
 
 
 def channel_amax(kernel: Any, reduce_axes: tuple[int, ...]) -> Any:

@@ -5,7 +5,7 @@ translates between the two.
 
 Passes merge and rename nodes: a Conv may stand for a padding, a convolution and its batch norm. So each ONNX node keeps
 the names of the Keras nodes that it stands for in its `metadata_props`, and a file can be compared with the placement,
-which names Keras nodes.
+which names Keras nodes. In a file, a node without that record stands for the Keras node at the start of its own name.
 """
 
 import inspect
@@ -175,7 +175,19 @@ class Emission:
     def reduce(
         self, op_type: str, x: ir.Value, axes: Sequence[int], name: str, shape: Shape | None, *, keepdims: bool
     ) -> ir.Value:
-        """Add a Reduce operator over axes of the value as it is; their place in the operator depends on the opset."""
+        """Add a Reduce operator over axes of the value as it is; their place in the operator depends on the opset.
+
+        ReduceL1 and ReduceLogSumExp are spelled out: OpenVINO 2026.4 ignores their axes before opset 18.
+        """
+        if op_type == "ReduceL1":
+            magnitude = self.op("Abs", [x], f"{name}/abs", dtype=x.dtype)
+            return self.reduce("ReduceSum", magnitude, axes, name, shape, keepdims=keepdims)
+        if op_type == "ReduceLogSumExp":
+            most = self.reduce("ReduceMax", x, axes, f"{name}/max", None, keepdims=True)
+            below = self.op("Exp", [self.op("Sub", [x, most], f"{name}/below")], f"{name}/exp")
+            total = self.reduce("ReduceSum", below, axes, f"{name}/sum", None, keepdims=True)
+            value = self.op("Add", [self.op("Log", [total], f"{name}/log"), most], f"{name}/kept")
+            return value if keepdims else self.reduce("ReduceMax", value, axes, name, shape, keepdims=False)
         if self.opset >= _AXES_ARE_AN_INPUT.get(op_type, 18):
             constant = self.constant(f"{name}/axes", list(axes), np.int64)
             return self.op(op_type, [x, constant], name, shape, x.dtype, keepdims=int(keepdims))
@@ -207,7 +219,7 @@ class Formula:
     Args:
         emission: where they are added.
         name: the name of the operator that ends the formula, and the beginning of the names of the others.
-        shape: the Keras shape of every result; `None` if they differ.
+        shape: the Keras shape of every result that isn't made of constants only; `None` if they differ.
 
     Example:
         >>> emission = Emission(17, Layout())
@@ -222,6 +234,8 @@ class Formula:
     emission: Emission
     name: str
     shape: Shape | None
+    _of_constants: set[ir.Value] = field(default_factory=set, repr=False)
+    """The results that are made of constants only, and have the shape of these."""
 
     def __call__(self, op_type: str, *operands: ir.Value | float | np.ndarray, **attributes: Any) -> ir.Value:
         """Add an operator; numbers among its operands become constants of the type of its first tensor."""
@@ -242,7 +256,12 @@ class Formula:
             else self.emission.constant(f"{self.name}/{index}", operand, dtype.numpy())
             for index, operand in enumerate(operands)
         ]
-        return self.emission.op(op_type, values, name, self.shape, attributes.pop("dtype", dtype), **attributes)
+        fixed = all(value.const_value is not None or value in self._of_constants for value in values)
+        shape = None if fixed else self.shape
+        result = self.emission.op(op_type, values, name, shape, attributes.pop("dtype", dtype), **attributes)
+        if fixed:
+            self._of_constants.add(result)
+        return result
 
 
 def unique_name(name: str, taken: Collection[str]) -> str:
@@ -393,7 +412,21 @@ def mark(node: ir.Node, names: Iterable[str]) -> None:
         >>> keras_nodes(conv)
         ('conv', 'batch_norm')
     """
-    node.metadata_props[_NODES] = json.dumps(list(dict.fromkeys((*keras_nodes(node), *names))))
+    node.metadata_props[_NODES] = json.dumps(list(dict.fromkeys((*(_recorded(node) or ()), *names))))
+
+
+def drop_record(node: ir.Node) -> None:
+    """Remove the record of `mark` if the name of `node` says the same.
+
+    Example:
+        >>> relu = ir.node("Relu", [], name="conv/relu")
+        >>> mark(relu, ["conv"])
+        >>> drop_record(relu)
+        >>> dict(relu.metadata_props), keras_nodes(relu)
+        ({}, ('conv',))
+    """
+    if _recorded(node) == _named(node):
+        del node.metadata_props[_NODES]
 
 
 def mark_helper(node: ir.Node) -> None:
@@ -414,9 +447,28 @@ def is_helper(node: ir.Node) -> bool:
 
 
 def keras_nodes(node: ir.Node) -> tuple[str, ...]:
-    """The names of the Keras nodes that `node` stands for; empty if none are recorded."""
+    """The names of the Keras nodes that `node` stands for: those recorded, or else the start of its own name.
+
+    Example:
+        >>> keras_nodes(ir.node("Relu", [], name="conv/relu")), keras_nodes(ir.node("Relu", []))
+        (('conv',), ())
+    """
+    recorded = _recorded(node)
+    return _named(node) if recorded is None else recorded
+
+
+def _recorded(node: ir.Node) -> tuple[str, ...] | None:
+    """What `mark` recorded; `None` if nothing is recorded."""
+    if _NODES not in node.metadata_props:
+        return None
     try:
-        names = parse_json(node.metadata_props.get(_NODES, "[]"), _NODES)
+        names = parse_json(node.metadata_props[_NODES], _NODES)
     except UserError:
         return ()
     return tuple(str(name) for name in names) if isinstance(names, list) else ()
+
+
+def _named(node: ir.Node) -> tuple[str, ...]:
+    """The Keras node whose name is the start of a node's name, up to the first slash."""
+    name = (node.name or "").partition("/")[0]
+    return (name,) if name and not is_helper(node) else ()

@@ -227,7 +227,9 @@ def _emit_nodes(traced: Trace, opset: int) -> tuple[Emission, list[ir.Value], li
         with _marking(emission, OUTPUT):
             value = emission.to_keras_layout(values[name], traced.shape(name), name)
             if value in outputs or value in inputs:
-                value = emission.op("Identity", [value], f"{name}/output")
+                value = emission.op("Identity", [value], f"{name}/output", dtype=value.dtype)
+        if value.shape is None:  # which ONNX requires of an output
+            value.shape = ir.Shape(layout.named_shape(traced.shape(name)))
         value.name = name if name not in {i.name for i in inputs} else f"{name}/output"
         if value.name in {o.name for o in outputs}:
             value.name = emission.unique(f"{name}_again")

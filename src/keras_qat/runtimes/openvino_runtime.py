@@ -35,12 +35,14 @@ class OpenVINORuntime(Runtime):
         openvino = import_engine(targets.find_engine("openvino"))
         threads = threads_or_all(threads)
         core = openvino.Core()
-        compiled = core.compile_model(_read(core, Path(path)), "CPU", _config(threads))
+        model = _read(core, Path(path))
+        inputs, outputs = _names(model.inputs), _names(model.outputs)
+        compiled = core.compile_model(model, "CPU", _config(threads))
         super().__init__(
             _version(openvino),
             f"CPU, {threads} threads",
-            tuple(map(_spec, compiled.inputs)),
-            tuple(map(_spec, compiled.outputs)),
+            tuple(map(_spec, inputs, compiled.inputs)),
+            tuple(map(_spec, outputs, compiled.outputs)),
         )
         self._request = compiled.create_infer_request()
 
@@ -55,8 +57,9 @@ class OpenVINORuntime(Runtime):
 def open_graph(content: bytes) -> RunGraph:
     """Open an ONNX file in memory, in the arithmetic of `OpenVINORuntime`."""
     core = import_engine(targets.find_engine("openvino")).Core()
-    compiled = core.compile_model(core.read_model(content), "CPU", _config(threads_or_all(None)))
-    names = [port.any_name for port in compiled.inputs]
+    model = core.read_model(content)
+    names = _names(model.inputs)
+    compiled = core.compile_model(model, "CPU", _config(threads_or_all(None)))
 
     def run(inputs: Mapping[str, np.ndarray]) -> Sequence[np.ndarray]:
         results = compiled([inputs[name] for name in names])
@@ -143,6 +146,15 @@ def _version(openvino: Any) -> str:
     return f"OpenVINO {openvino.__version__.partition('-')[0]}"
 
 
-def _spec(port: Any) -> TensorSpec:
+def _names(ports: Sequence[Any]) -> list[str]:
+    """The names of inputs or outputs in the file.
+
+    Compiled ports have more of them where OpenVINO removed an operation, such as two transpositions that undo each
+    other: then `any_name` may be that of a tensor inside.
+    """
+    return [port.any_name for port in ports]
+
+
+def _spec(name: str, port: Any) -> TensorSpec:
     shape = tuple(None if size.is_dynamic else size.get_length() for size in port.partial_shape)
-    return TensorSpec(port.any_name, shape, np.dtype(port.element_type.to_dtype()))
+    return TensorSpec(name, shape, np.dtype(port.element_type.to_dtype()))

@@ -59,7 +59,9 @@ ONNXRUNTIME = Target(
     },
     shares_range=frozenset({OpKind.MAX_POOL, OpKind.RESIZE}),
     int32_dense_bias=True,
+    rounds_float_kernels=True,
     convolves_transposed=True,
+    rounds_softmax=True,
     title="ONNX Runtime",
     limits=Limits(
         relu_wants_lowest=True,

@@ -64,7 +64,7 @@ OPENVINO = Target(
     },
     shares_range=frozenset({OpKind.MAX_POOL, OpKind.CONCAT, OpKind.RESIZE}),
     pools_strides=True,
-    names_own_operand=True,
+    pins_scales=True,
     title="OpenVINO",
     limits=Limits(
         exact='For such CPUs quantize the weights to 7 bits. keras-qat: --overrides with a rule of "weight_bits": 7. '

@@ -114,10 +114,14 @@ def describe_target(target: Target) -> str:
         facts.append(f"Inputs and output on one scale: {_names(target.shares_range)}.")
     if target.int32_dense_bias:
         facts.append("The bias of a dense layer is stored as int32.")
+    if target.rounds_float_kernels:
+        facts.append("The bias of a float kernel behind a quantized input is stored as int32, without loss.")
     if target.pools_strides:
         facts.append("The stride of 1x1 convolutions is taken out into a max-pool of single pixels.")
-    if target.names_own_operand:
-        facts.append("x · x and x + x are stored with a constant operand.")
+    if target.pins_scales:
+        facts.append("Operations that change no number, such as + 1e-30, keep scales where they are.")
+    if target.rounds_softmax:
+        facts.append("A softmax runs in float.")
     if target.convolves_transposed:
         facts.append("A transposed convolution is stored as a convolution whose output channels are pixels.")
     lines = [

@@ -99,9 +99,13 @@ class Target:
         fused_activations: activations that run inside the operation before them, so that no Q/DQ may part them.
         shares_range: kinds whose quantized inputs and output must have one scale.
         int32_dense_bias: whether the bias of a quantized Dense is stored as int32 behind a DequantizeLinear.
+        rounds_float_kernels: whether the engine rounds a float kernel behind a quantized input to int8 by itself,
+            unless its bias is stored as int32, too.
         pools_strides: whether the stride of quantized 1x1 convolutions is taken out into a max-pool of single pixels.
-        names_own_operand: whether x · x and x + x are written with a constant, since it fuses them into a convolution
-            wrongly.
+        pins_scales: whether operations that change no number keep the engine from moving scales where it would compute
+            something else.
+        rounds_softmax: whether its integer softmax computes something else than the file says, so that a softmax is
+            kept in float.
         convolves_transposed: whether a quantized transposed convolution is computed as a convolution whose output
             channels are pixels, for an engine with integer kernels for convolutions only.
         title: the engine as its makers write it; the name if not given.
@@ -117,8 +121,10 @@ class Target:
     fused_activations: frozenset[OpKind] = field(default=frozenset({OpKind.RELU}))
     shares_range: frozenset[OpKind] = field(default=frozenset())
     int32_dense_bias: bool = False
+    rounds_float_kernels: bool = False
     pools_strides: bool = False
-    names_own_operand: bool = False
+    pins_scales: bool = False
+    rounds_softmax: bool = False
     convolves_transposed: bool = False
     title: str = ""
     limits: Limits = Limits()

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from keras_qat.errors import StorageError
 from keras_qat.graph import OUTPUT
-from keras_qat.onnx import PAIR, OnnxFile, is_constant, is_helper, keras_nodes, read_onnx_file, upstream
+from keras_qat.onnx import PAIR, PRECISION_KEY, OnnxFile, is_constant, is_helper, keras_nodes, read_onnx_file, upstream
 
 FILE = "the file"
 """The layer of a mismatch that belongs to no layer."""
@@ -85,10 +85,10 @@ def read_deployed(path: str | Path) -> DeployedFile:
     """
     content = read_onnx_file(path)
     graph = content.model.graph
-    if not any(keras_nodes(node) for node in graph):
+    if PRECISION_KEY not in content.metadata:
         raise StorageError(
             f"The file doesn't say which Keras layers it is made of. Received: {str(path)!r}, with "
-            f"{len(graph)} nodes and no `keras_qat.nodes`. Export it with this version of keras-qat."
+            f"{len(graph)} nodes and without the metadata of keras-qat. Export it with this version of keras-qat."
         )
     return DeployedFile(content, _merged(graph), tuple(_reads(graph)))
 

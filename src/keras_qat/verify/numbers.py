@@ -252,6 +252,7 @@ def _cut(path: str | Path, layers: Collection[str]) -> _CutFile:
         if node.op_type != "QuantizeLinear" or name not in layers:
             continue
         integers = node.outputs[0]
+        _describe(integers, node)
         fed = ir.val(f"{integers.name}/fed", integers.dtype, integers.shape)
         integers.replace_all_uses_with(fed)
         graph.inputs.append(fed)
@@ -271,6 +272,13 @@ def _cut(path: str | Path, layers: Collection[str]) -> _CutFile:
             f"The file can't be cut at its Q/DQ pairs: {shortened(error)}. Received: {str(path)!r}. Export it again."
         ) from error
     return _CutFile(content, file.target, inputs, outputs, fed_as, convolutions)
+
+
+def _describe(integers: ir.Value, quantize: ir.Node) -> None:
+    """Give integers the type and shape that an input or output of a file needs, and the file leaves out elsewhere."""
+    x, zero_point = onnx.input_at(quantize, 0), onnx.input_at(quantize, 2)
+    integers.dtype = integers.dtype or (None if zero_point is None else zero_point.dtype) or ir.DataType.UINT8
+    integers.shape = integers.shape or (None if x is None else x.shape)
 
 
 def _biased_above(quantize: ir.Node) -> Iterator[ir.Node]:
@@ -317,7 +325,8 @@ def _in_steps(
 
 
 def _output_steps(deployed: np.ndarray, simulated: np.ndarray) -> np.ndarray:
-    """The error of a float output, in steps."""
-    step = (float(np.abs(simulated).max()) or 1.0) / _OUTPUT_STEPS
-    errors: np.ndarray = np.abs(np.asarray(deployed, np.float64) - simulated) / step
+    """The error of an output, in steps. Integers and truth values are compared as float64, in which none wraps."""
+    expected = simulated.astype(np.float64)
+    step = (float(np.abs(expected).max()) or 1.0) / _OUTPUT_STEPS
+    errors: np.ndarray = np.abs(deployed.astype(np.float64) - expected) / step
     return errors

@@ -34,7 +34,9 @@ def kernel_mismatches(file: DeployedFile, placement: Placement, target: Target) 
             yield from (Mismatch(decision.layer, problem) for problem in _kernel_problems(node, kernel, decision))
             if kernel is not None:
                 explained.add(_name(kernel))
-            if bias is not None and target.int32_dense_bias and node.op_type == "Gemm":
+            if bias is not None and kernel is None and target.rounds_float_kernels:
+                explained.add(_name(bias))
+            elif bias is not None and target.int32_dense_bias and node.op_type == "Gemm":
                 explained.add(_name(bias))
                 yield from (Mismatch(decision.layer, problem) for problem in _bias_problems(node))
     for node in file.nodes:

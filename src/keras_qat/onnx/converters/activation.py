@@ -87,14 +87,26 @@ def _celu(f: Formula, x: ir.Value, alpha: float = 1.0) -> ir.Value:
     return f.last("Elu", x, alpha=1.0) if alpha == 1 else f.last("Mul", f("Elu", f("Div", x, alpha)), alpha)
 
 
+def _softmax_of_axes(f: Formula, x: ir.Value, axes: list[int], *, log: bool) -> ir.Value:
+    """The formula of a softmax over several axes, which ONNX has no operator for."""
+
+    def reduced(op_type: str, value: ir.Value) -> ir.Value:
+        return f.emission.reduce(op_type, value, axes, f"{f.name}/{op_type}", None, keepdims=True)
+
+    below = f("Sub", x, reduced("ReduceMax", x))
+    powers = f("Exp", below)
+    total = reduced("ReduceSum", powers)
+    if log:
+        return f.last("Sub", below, f.emission.op("Log", [total], f"{f.name}/log"))
+    return f.last("Div", powers, total)
+
+
 def _softmax(op_type: str) -> Emit:
     def emit(f: Formula, x: ir.Value, axis: Any = -1) -> ir.Value:
         rank = len(_shape(f))
         axes = sorted(a % rank for a in ((axis,) if isinstance(axis, int) else range(rank) if axis is None else axis))
         if len(axes) != 1:
-            raise UnsupportedModelError(
-                f"The softmax {f.name!r} can't be exported. Received: softmax(axis={axis}). Use one axis."
-            )
+            return _softmax_of_axes(f, x, [f.emission.layout.axis(a, rank) for a in axes], log=op_type == "LogSoftmax")
         return f.last(op_type, x, axis=f.emission.layout.axis(axes[0], rank))
 
     return emit

@@ -3,7 +3,7 @@
 A quantized kernel is stored as int8 behind a DequantizeLinear, and FakeQuantize becomes a QuantizeLinear and a
 DequantizeLinear. Integers and scales are computed exactly as in the simulation, in float32:
 
-    s = max|w| / q_max per output channel,   q = clip(round(w / s), q_min, q_max)
+    s = max|w| · (1 / q_max) per output channel,   q = clip(round(w / s), q_min, q_max)
 """
 
 from typing import Any
@@ -239,5 +239,5 @@ def quantize_kernel(kernel: np.ndarray, axis: int, q_min: int, q_max: int) -> tu
 
 
 def _scale(amax: np.ndarray, q_max: int) -> np.ndarray:
-    """The scale s = amax / q_max in float32, never zero."""
-    return np.asarray(np.maximum(amax, np.float32(layers.SMALLEST_AMAX)) / np.float32(q_max), np.float32)
+    """The scale s = amax · (1 / q_max) in float32, never zero."""
+    return np.asarray(np.maximum(amax, np.float32(layers.SMALLEST_AMAX)) * np.float32(1 / q_max), np.float32)

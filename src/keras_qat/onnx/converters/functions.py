@@ -41,8 +41,11 @@ _OPERATORS: Mapping[type, str] = {
 
 @register_converter(*_OPERATORS)
 def convert_function(emission: Emission, step: Step) -> ir.Value:
-    """One ONNX operator."""
-    return emission.op(_OPERATORS[type(step.layer)], step.inputs, step.name, step.output_shape)
+    """One ONNX operator. Those of infinity and NaN, whose result is a truth value, read floating-point numbers only."""
+    x = step.inputs[0]
+    if step.dtype is ir.DataType.BOOL:
+        x = emission.cast(x, ir.DataType.FLOAT, step.name, step.output_shape)
+    return emission.op(_OPERATORS[type(step.layer)], [x], step.name, step.output_shape)
 
 
 _FORMULAS: Mapping[type, Callable[[Formula, ir.Value], ir.Value]] = {
@@ -62,7 +65,9 @@ _FORMULAS: Mapping[type, Callable[[Formula, ir.Value], ir.Value]] = {
 
 @register_converter(*_FORMULAS)
 def convert_formula(emission: Emission, step: Step) -> ir.Value:
-    """The formula of the operation."""
+    """The formula of the operation. Whole numbers have no fraction to cut off."""
+    if type(step.layer) is numpy.Trunc and step.dtype is not ir.DataType.FLOAT:
+        return emission.cast(step.inputs[0], step.dtype, step.name, step.output_shape)
     return _FORMULAS[type(step.layer)](emission.formula(step), step.inputs[0])
 
 

@@ -113,9 +113,12 @@ def convert_sort(emission: Emission, step: Step) -> ir.Value:
 
 def _top(emission: Emission, step: Step, k: int | None, *, axis: int, largest: bool) -> tuple[ir.Value, ...]:
     x = in_keras_layout(emission, step)
+    is_truth = x.dtype is ir.DataType.BOOL
+    x = emission.cast(x, ir.DataType.INT32, step.name) if is_truth else x
     inputs = [x, emission.constant(f"{step.name}/k", [k or 0], np.int64)]
     types = (x.dtype or ir.DataType.FLOAT, ir.DataType.INT64)
-    return emission.ops("TopK", inputs, step.name, types, axis=axis, largest=int(largest), sorted=1)
+    values, places = emission.ops("TopK", inputs, step.name, types, axis=axis, largest=int(largest), sorted=1)
+    return (emission.cast(values, ir.DataType.BOOL, step.name) if is_truth else values), places
 
 
 @register_converter(operations.Tril, operations.Triu)

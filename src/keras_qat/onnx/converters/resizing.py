@@ -48,9 +48,12 @@ def convert_up_sampling(emission: Emission, step: Step) -> ir.Value:
     mode = getattr(layer, "interpolation", "nearest")
     if mode == "nearest":
         return _resize(emission, step, step.inputs[0], factors, _REPEAT)
-    if mode in _MODES and (mode != "bicubic" or set(factors) <= _ON_THE_TABLE):
+    if mode == "bilinear":
         return _resize(emission, step, step.inputs[0], factors, _MODES[mode])
     given = emission.layout.spatial(step.input_shapes[0])
+    if mode == "bicubic" and None in given and set(factors) <= _ON_THE_TABLE:
+        # OpenVINO 2026.4 ignores `exclude_outside`, so that this is only for sizes that have no matrix.
+        return _resize(emission, step, step.inputs[0], factors, _MODES[mode])
     if None in given or rank != IMAGE_RANK:
         step.refuse(f"interpolation={mode!r} on an input of unknown size", "Give the model a fixed input shape.")
     wanted = [(n or 0) * factor for n, factor in zip(given, factors, strict=True)]
@@ -205,10 +208,14 @@ def convert_center_crop(emission: Emission, step: Step) -> ir.Value:
 
 @register_converter(image.RGBToGrayscale)
 def convert_grayscale(emission: Emission, step: Step) -> ir.Value:
-    """A Conv of one pixel, with Keras's weights of red, green and blue."""
+    """A Conv of one pixel, with Keras's weights of red, green and blue; an image of one channel stays as it is."""
+    if step.input_shapes[0] == step.output_shape:
+        return step.inputs[0]
+    x = emission.cast(step.inputs[0], ir.DataType.FLOAT, step.name)
     weights = np.array([0.2989, 0.5870, 0.1140], np.float32).reshape(1, 3, 1, 1)
     kernel = emission.constant(f"{step.name}/weights", weights)
-    return emission.op("Conv", [step.inputs[0], kernel], step.name, step.output_shape, kernel_shape=[1, 1])
+    gray = emission.op("Conv", [x, kernel], step.name, step.output_shape, ir.DataType.FLOAT, kernel_shape=[1, 1])
+    return emission.cast(gray, step.dtype, step.name, step.output_shape)
 
 
 @register_converter(image.ExtractPatches)

@@ -133,7 +133,8 @@ def convert_get_item(emission: Emission, step: Step) -> ir.Value:
     """Slice, then Squeeze where a single index drops its axis and Unsqueeze where `None` adds one."""
     key = step.arguments["key"]
     given = step.input_shapes[0]
-    keys = _full(key if isinstance(key, tuple) else (key,), len(given), step)
+    # Keras writes a tuple into its files as a list, and reads a list as a tuple.
+    keys = _full(tuple(key) if isinstance(key, tuple | list) else (key,), len(given), step)
     of_axes = [k for k in keys if k is not None]
     if given[0] is None and not isinstance(of_axes[0], slice):
         step.refuse(f"an index {keys} that picks one image of the batch", "Keep the batch axis as it is.")

@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from keras_qat.onnx import walk
-from keras_qat.onnx.emission import unique_name
+from keras_qat.onnx.emission import mark_helper, unique_name
 
 
 def array_of(value: ir.Value | None) -> np.ndarray:
@@ -83,3 +83,30 @@ def replace_and_remove(graph: ir.Graph, node: ir.Node, replacement: ir.Value) ->
     replacement.name = name
     if shape is not None:
         replacement.shape = shape
+
+
+def insert_between(
+    graph: ir.Graph, op_type: str, number: np.float32, value: ir.Value, readers: Sequence[ir.Node], name: str
+) -> None:
+    """Let these readers of a value read the result of an operator on the value and a number instead.
+
+    Args:
+        graph: the graph.
+        op_type: the operator, such as `"Add"`.
+        number: its second operand.
+        value: the value.
+        readers: nodes that read it, the first of the graph first.
+        name: the name of the new node, which stands for no Keras node.
+    """
+    constant = new_constant(graph, f"{name}/number", np.asarray(number))
+    made = new_node(op_type, [value, constant], name, like=value)
+    mark_helper(made)
+    before = value.producer()
+    if before is None:
+        graph.insert_before(readers[0], made)
+    else:
+        graph.insert_after(before, made)
+    for reader in readers:
+        for index, operand in enumerate(reader.inputs):
+            if operand is value:
+                reader.replace_input_with(index, made.outputs[0])

@@ -1,8 +1,8 @@
 """Move padding into the windows of convolutions and max-pools, and strides out of 1x1 convolutions.
 
-`MergePadding` merges a zero Pad into the `pads` of the node that reads it, where that is exact. A convolution pads
-with zeros itself. A max-pool pads with -∞, which gives the same maximum only if no number is negative and every window
-has at least one real pixel.
+`MergePadding` merges a Pad into the `pads` of the node that reads it, where that is exact. A convolution pads with
+zeros itself. A max-pool pads with -∞, if every window has at least one real pixel; a Pad with zeros gives the same
+maximum only if no number is negative.
 
 `PoolStrides` moves the stride of quantized 1x1 convolutions into one max-pool of single pixels, which reads the same
 pixels. OpenVINO moves a stride that all readers of a tensor share upwards, past the multiplication of their
@@ -10,6 +10,8 @@ DequantizeLinear (`StridesOptimization` in its src/common/transformations/src/tr
 then finds no quantized input: ResNet50's six strided 1x1 convolutions ran in float, and the integer path was broken on
 both sides of each. A pooling behind the DequantizeLinear stops the stride there and runs in integers itself.
 """
+
+import math
 
 import onnx_ir as ir
 
@@ -32,11 +34,12 @@ class MergePadding(ir.passes.InPlacePass):
         modified = False
         for node in list(model.graph):
             source = node.inputs[0] if node.op_type == "Pad" and not node.outputs[0].is_graph_output() else None
-            if source is None:
+            value = None if source is None else _padded_with(node)
+            if source is None or value is None:
                 continue
             pads = array_of(node.inputs[1]).tolist()
             readers = [use.node for use in node.outputs[0].uses()]
-            if readers and all(_can_take(reader, source, pads) for reader in readers):
+            if readers and all(_can_take(reader, source, pads, value) for reader in readers):
                 for reader in readers:
                     merged = [a + pads[i] for a, i in zip(_pads(reader), _TOP_LEFT_BOTTOM_RIGHT, strict=True)]
                     reader.attributes["pads"] = ir.AttrInt64s("pads", merged)
@@ -47,24 +50,32 @@ class MergePadding(ir.passes.InPlacePass):
         return ir.passes.PassResult(model, modified)
 
 
+def _padded_with(node: ir.Node) -> float | None:
+    """The constant that a Pad adds; `None` if it adds numbers of the tensor, as by reflection."""
+    mode = node.attributes.get_string("mode", "constant")
+    given = node.inputs[2] if len(node.inputs) > 2 else None  # noqa: PLR2004 - the tensor, the pads, the constant
+    return None if mode != "constant" else 0.0 if given is None else float(array_of(given))
+
+
 def _pads(node: ir.Node) -> list[int]:
     """The padding of a window: top, left, bottom, right."""
     return list(node.attributes["pads"].as_ints()) if "pads" in node.attributes else [0, 0, 0, 0]
 
 
-def _can_take(reader: ir.Node, source: ir.Value, pads: list[int]) -> bool:
-    """Whether a reader of a Pad can read its source with the pads as its own."""
+def _can_take(reader: ir.Node, source: ir.Value, pads: list[int], value: float) -> bool:
+    """Whether a reader of a Pad of a constant can read its source with the pads as its own."""
     only_pixels = len(pads) == _RANK_4_PADS and not any(pads[i] for i in (0, 1, 4, 5))
     if not only_pixels or "auto_pad" in reader.attributes:
         return False
     if reader.op_type == "Conv":
-        return True
+        return value == 0
     if reader.op_type != "MaxPool" or any(_pads(reader)):
         return False
     kernel = list(reader.attributes["kernel_shape"].as_ints()) * 2
     has_pixels = all(pads[i] < size for i, size in zip(_TOP_LEFT_BOTTOM_RIGHT, kernel, strict=True))
     maker = walk.producer(source)
-    return has_pixels and maker is not None and maker.op_type == "Relu"
+    rectified = maker is not None and maker.op_type == "Relu"
+    return has_pixels and (value == -math.inf or (value == 0 and rectified))
 
 
 class PoolStrides(ir.passes.InPlacePass):

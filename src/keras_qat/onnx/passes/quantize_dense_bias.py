@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from keras_qat.onnx.emission import keras_nodes, mark
-from keras_qat.onnx.passes.editing import array_of, dequantize_scale, new_constant, new_node
+from keras_qat.onnx.passes.editing import array_of, dequantize_scale, new_constant
 
 _INPUTS_WITH_BIAS = 3
 
@@ -36,14 +36,28 @@ def _quantize(graph: ir.Graph, gemm: ir.Node) -> bool:
     q = np.round(array_of(b).astype(np.float64) / s)
     if not np.all(np.abs(q) <= np.iinfo(np.int32).max):
         return False
-    name = f"{gemm.name}/bias"
+    store_bias(graph, gemm, q, s)
+    return True
+
+
+def store_bias(graph: ir.Graph, node: ir.Node, q: np.ndarray, s: np.ndarray) -> None:
+    """Let a node read its bias from a DequantizeLinear.
+
+    Args:
+        graph: the graph of the node.
+        node: a Conv, ConvTranspose or Gemm.
+        q: the integers, shape (channels,), that int32 holds.
+        s: their scales, likewise.
+    """
+    name, axis = f"{node.name}/bias", {"axis": 0}
     inputs = [
         new_constant(graph, f"{name}_int32", q.astype(np.int32)),
         new_constant(graph, f"{name}_scale", s.astype(np.float32)),
         new_constant(graph, f"{name}_zero_point", np.zeros(q.shape, np.int32)),
     ]
-    dequantize = new_node("DequantizeLinear", inputs, f"{name}/DequantizeLinear", like=b, axis=0)
-    mark(dequantize, keras_nodes(gemm))
-    graph.insert_before(gemm, dequantize)
-    gemm.replace_input_with(2, dequantize.outputs[0])
-    return True
+    output = ir.val(f"{name}/DequantizeLinear/output", ir.DataType.FLOAT, ir.Shape(q.shape))
+    dequantize = ir.node("DequantizeLinear", inputs, axis, outputs=[output], name=f"{name}/DequantizeLinear")
+    mark(dequantize, keras_nodes(node))
+    graph.insert_before(node, dequantize)
+    node.resize_inputs(_INPUTS_WITH_BIAS)
+    node.replace_input_with(_INPUTS_WITH_BIAS - 1, dequantize.outputs[0])
