@@ -348,10 +348,10 @@ def test_images_of_one_colour(
     """Of each channel's constant, as preprocessing makes it of black; the command refuses them, Python warns."""
     images = np.ones((6, 8, 8, 3), "float32") * np.float32([-1, 0, 2])
     with pytest.raises(DataError, match=r"one and the same colour.*6 image"):
-        require_variety([images[:4], images[4:]])
+        require_variety([[images[:4]], [images[4:]]])
     different = images.copy()
     different[5, 0, 0, 0] = 3
-    require_variety([different[:4], different[4:]])
+    require_variety([[different[:4]], [different[4:]]])
     placement = plan(trace(network).graph, "onnxruntime")
     for x, message in ((images, "one and the same colour"), (np.repeat(different[5:], 3, 0), "are the same")):
         caplog.clear()

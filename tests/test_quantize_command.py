@@ -173,12 +173,16 @@ def test_mistakes(
 
 def test_a_model_that_does_not_classify(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     x = keras.Input((SIZE, SIZE, 3))
-    keras.Model(x, keras.layers.Conv2D(1, 3)(keras.layers.Rescaling(1 / 255)(x))).save(work / "map.keras")
-    assert (
-        run_program(["quantize", str(work / "map.keras"), "--data", str(work / "photos"), "--output", str(work)], app)
-        == 2
-    )
-    assert "one score for each of at least two classes" in capsys.readouterr().err
+    keras.Model(x, keras.layers.Conv2D(1, 3, name="map")(keras.layers.Rescaling(1 / 255)(x))).save(work / "map.keras")
+    command = ["quantize", str(work / "map.keras"), "--data", str(work / "photos"), "--output", str(work)]
+    assert run_program([*command, "--task", "classification"], app) == 2
+    assert "can't be a classification" in capsys.readouterr().err
+    assert run_program([*command, "--task", "mask=segmentation"], app) == 2
+    assert "has no output 'mask'" in capsys.readouterr().err
+    assert run_program(command, app) == 0
+    out = capsys.readouterr().out
+    assert "SQNR" in out
+    assert "top-1" not in out
 
 
 def test_weights_that_are_not_numbers(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
