@@ -2,8 +2,8 @@
 
     python examples/tasks/two_inputs.py work
 
-A patch of skin-like texture and three numbers (age, size, depth) decide together between two classes. The script trains
-the float model, and writes `work/two_inputs.onnx`.
+The brightness of an image and three numbers decide together between two classes. The script trains the float model, and
+writes `work/two_inputs.onnx`.
 """
 
 from pathlib import Path
@@ -22,9 +22,9 @@ def make_data(count: int, seed: int) -> tuple[dict[str, np.ndarray], np.ndarray]
     """Images (count, 24, 24, 3) and numbers (count, 3), float32, and the class of each: 0 or 1."""
     random = np.random.default_rng(seed)
     facts = random.normal(0, 1, (count, 3)).astype(np.float32)
-    contrast = random.uniform(0.05, 0.4, count)
-    image = 0.5 + contrast[:, np.newaxis, np.newaxis, np.newaxis] * random.standard_normal((count, SIDE, SIDE, 3))
-    label = (6 * (contrast - 0.22) + facts @ [0.5, -0.4, 0.3] > 0).astype(np.int32)
+    brightness = random.uniform(0.3, 0.7, (count, 1, 1, 1))
+    image = brightness + 0.15 * random.standard_normal((count, SIDE, SIDE, 3))
+    label = (8 * (brightness.ravel() - 0.5) + facts @ [0.5, -0.4, 0.3] > 0).astype(np.int32)
     return {"image": np.clip(image, 0, 1).astype(np.float32), "facts": facts}, label
 
 

@@ -31,7 +31,7 @@ from keras_qat.errors import DataError, StorageError, UserError
 from keras_qat.run.feeding import whole_batches
 from keras_qat.run.folder import RunFolder
 from keras_qat.run.settings import Settings
-from keras_qat.run.tasks import choose_tasks
+from keras_qat.run.tasks import choose_tasks, output_names
 from keras_qat.types import OutputTask, ScoreMeaning, is_classifier
 
 _logger = logging.getLogger(__name__)
@@ -193,7 +193,7 @@ def _own_start(settings: Settings, path: Path) -> Start:
     )
     for samples in (data.train, data.selection):
         whole_batches(samples, model)
-    tasks = choose_tasks(traced, settings.task, data.train.label_kinds)
+    tasks = choose_tasks(traced, settings.task, data.train.label_kinds, output_names(model, traced))
     if is_classifier(tasks) and data.train.labelled:
         num_classes = graph.classes_of(int(model.output_shape[-1]), tasks[0].scores or "classes")
         evaluation.require_classes(path, num_classes, Labelled(data.validation, data.class_names))
@@ -222,7 +222,8 @@ def _signature(model: Any, traced: graph.Trace) -> Signature:
     shapes = (tuple(tensor.shape) for tensor in model.inputs)
     dtypes = (keras.backend.standardize_dtype(tensor.dtype) for tensor in model.inputs)
     inputs = map(ArraySpec, graph.input_names(model), shapes, dtypes)
-    return Signature(tuple(inputs), tuple(ArraySpec(name, traced.shape(name)) for name in traced.graph.outputs))
+    outputs = zip(output_names(model, traced), map(traced.shape, traced.graph.outputs), strict=True)
+    return Signature(tuple(inputs), tuple(ArraySpec(name, shape) for name, shape in outputs))
 
 
 def _possible_classes(model: graph.Trace) -> int:

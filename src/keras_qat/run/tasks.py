@@ -1,6 +1,8 @@
 """The tasks of a run: what each output of its model says, as the user names it, or else as model and labels show it."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 from keras_qat import graph
 from keras_qat.errors import UnsupportedModelError, UserError
@@ -9,8 +11,26 @@ from keras_qat.run.settings import TASK_FORMS, parse_tasks
 from keras_qat.types import OutputTask, TaskKind
 
 
+def output_names(model: Any, traced: Trace) -> tuple[str, ...]:
+    """The names of a model's outputs: Keras's, which are those of layers, if they tell the outputs apart.
+
+    Args:
+        model: the Keras model.
+        traced: the same model, traced.
+
+    Example:
+        >>> import keras
+        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "softmax", name="scores")])
+        >>> output_names(model, graph.trace(model))
+        ('scores',)
+    """
+    tensors = traced.graph.outputs
+    names = tuple(getattr(model, "_functional", model).output_names or ())
+    return names if len(set(names)) == len(tensors) else tensors
+
+
 def choose_tasks(
-    model: Trace, given: Sequence[str] = (), label_kinds: Sequence[TaskKind] = ()
+    model: Trace, given: Sequence[str] = (), label_kinds: Sequence[TaskKind] = (), names: Sequence[str] | None = None
 ) -> tuple[OutputTask, ...]:
     """What each output of a model says.
 
@@ -19,6 +39,7 @@ def choose_tasks(
         given: as for `parse_tasks`. What it says nothing about is read from the model and the labels.
         label_kinds: what the labels for each output say; empty without labels. Classes as labels make a linear last
             layer one of logits.
+        names: names of the outputs, as from `output_names`; those in the graph by default.
 
     Returns:
         One task for each output, in the flattened order of the model's outputs.
@@ -35,7 +56,7 @@ def choose_tasks(
         >>> choose_tasks(model, ["classification"])[0].scores
         'classes'
     """
-    outputs = model.graph.outputs
+    outputs = tuple(names or model.graph.outputs)
     named = parse_tasks(given)
     unknown = sorted(set(named) - {"", *outputs})
     if unknown:
@@ -49,19 +70,19 @@ def choose_tasks(
     def task(i: int, output: str) -> OutputTask:
         kind = named.get(output, named.get(""))
         if kind is not None:
-            return _named_task(model, i, kind)
-        return as_classes[i] if of_labels[i] == as_classes[i].kind else read[i]
+            return _named_task(model, i, output, kind)
+        return replace(as_classes[i] if of_labels[i] == as_classes[i].kind else read[i], output=output)
 
     return tuple(task(i, output) for i, output in enumerate(outputs))
 
 
-def _named_task(model: Trace, i: int, kind: TaskKind) -> OutputTask:
+def _named_task(model: Trace, i: int, output: str, kind: TaskKind) -> OutputTask:
     task = graph.as_task(model, i, kind)
     if task is None:
-        output = model.graph.outputs[i]
         raise UnsupportedModelError(
             f"The output {output!r} can't be a {kind}: that has scores of classes along its last axis, and "
             f"{'no other axis but the batch' if kind == 'classification' else 'positions before it'}. Received: "
-            f"--task {kind} for the shape {model.shape(output)}. Leave the option out, or give another kind of task."
+            f"--task {kind} for the shape {model.shape(model.graph.outputs[i])}. Leave the option out, or give another "
+            "kind of task."
         )
-    return task
+    return replace(task, output=output)
