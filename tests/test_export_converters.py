@@ -154,7 +154,6 @@ def test_registered_converter_is_used(tmp_path: Path) -> None:
     ("stack", "message"),
     [
         ([layers.Activation("glu")], "Call `keras.ops.glu`"),
-        ([layers.Softmax(axis=[1, 2])], "Use one axis"),
         (
             [layers.MaxPooling2D(2, data_format="channels_first"), layers.MaxPooling2D(2)],
             "one data_format.*channels_first",

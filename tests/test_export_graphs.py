@@ -269,7 +269,6 @@ def test_calibration_names_every_input_that_does_not_fit() -> None:
 @pytest.mark.parametrize(
     ("block", "message"),
     [
-        (lambda x: ops.softmax(x, axis=(1, 2)), "Use one axis"),
         (lambda x: layers.Add()([x, np.ones((1, 6, 6, 6), "float32")]), "1 constants among 2 inputs.*by an operator"),
         (lambda x: ops.max(x, axis=(1, 2), initial=5.0), "initial=5.0"),
         (ops.cumsum, "axis=None.*Name the axis"),

@@ -163,7 +163,7 @@ def _members(path: Path) -> list[zipfile.ZipInfo] | None:
 def _flatten(name: str, text: str, found: dict[str, Any]) -> None:
     try:
         _flatten_json(name, json.loads(text), found)
-    except ValueError:
+    except (ValueError, RecursionError):
         found.update({f"{name}, line {i}": _TIMES.sub("#", line) for i, line in enumerate(text.splitlines())})
 
 
