@@ -15,6 +15,7 @@ import signal
 import stat
 import subprocess
 import tempfile
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -184,19 +185,21 @@ def _power_cut(folder: Path, found: dict[str, Any], *, call: int, seed: int) -> 
     """Cut the power after the rename of that number, from 0."""
     disk = Disk(folder.resolve())
     originals = {name: getattr(os, name) for name in ("rename", "replace", "fsync", "fdatasync")}
-    seen = [0]
+    seen, one_at_a_time = [0], threading.Lock()
 
     def renamed(name: str) -> Callable[..., Any]:
         def rename(source: Any, target: Any, **options: Any) -> Any:
             if options or not _is_below(target, folder):
                 return originals[name](source, target, **options)
-            disk.renaming(Path(os.fsdecode(target)))
-            result = originals[name](source, target)
-            if seen[0] == call:
-                lost = disk.cut(random.Random(seed))  # noqa: S311
-                os.write(2, "".join(f"power cut: {line}\n" for line in lost).encode("utf-8", "surrogateescape"))
-                os.kill(os.getpid(), signal.SIGKILL)
-            seen[0] += 1
+            # No other thread goes on while the power is cut.
+            with one_at_a_time:
+                disk.renaming(Path(os.fsdecode(target)))
+                result = originals[name](source, target)
+                if seen[0] == call:
+                    lost = disk.cut(random.Random(seed))  # noqa: S311
+                    os.write(2, "".join(f"power cut: {line}\n" for line in lost).encode("utf-8", "surrogateescape"))
+                    os.kill(os.getpid(), signal.SIGKILL)
+                seen[0] += 1
             return result
 
         return rename
