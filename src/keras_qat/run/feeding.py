@@ -18,7 +18,8 @@ def batch_size(model: Any, preferred: int) -> int:
 
     Example:
         >>> import keras
-        >>> batch_size(keras.Sequential([keras.Input((4,), batch_size=2)]), 32)
+        >>> x = keras.Input((4,), batch_size=2)
+        >>> batch_size(keras.Model(x, keras.layers.ReLU()(x)), 32)
         2
     """
     sizes = (tensor.shape[0] for tensor in model.inputs)
