@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -184,7 +185,8 @@ def test_a_run_varies_training_images_alone_and_never_goes_on_with_others(
             calls[key] = {"train": train, "selection": selection, "recipe": recipe, **options}
 
         monkeypatch.setattr("keras_qat.training.fine_tune", look)
-        train_quantized(None, None, data, Settings.of(augment=name, output=tmp_path, batch_size=8))
+        model = keras.Sequential([keras.Input((16, 16, 3)), keras.layers.Flatten()])
+        train_quantized(model, model, data, (), Settings.of(augment=name, output=tmp_path, batch_size=8))
 
     first = {name: next(iter(call["train"](1))) for name, call in calls.items()}
     plain = dict(zip(first["none"][1].numpy(), first["none"][0].numpy(), strict=True))

@@ -100,8 +100,8 @@ def train(settings: Settings) -> report.Record:
             variants = Variants(folder.model(BASELINE), folder.model(PTQ), folder.placement())
             onnx.require_exportable(variants.ptq)
             data, facts = load_saved(settings), folder.facts()
-            _require_trainable(variants.baseline, data, facts.output_tasks, settings)
             calibration.require_made_of(graph.trace(variants.baseline), graph.trace(variants.ptq))
+            _require_trainable(variants.baseline, data, facts.output_tasks, settings)
         with stages.timed("fine-tune"):
             tuned = train_quantized(variants.ptq, variants.baseline, data, facts.output_tasks, settings)
         return conclude(replace(variants, tuned=tuned), data, facts, settings, stages)
