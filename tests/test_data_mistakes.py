@@ -328,7 +328,7 @@ def _little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """A stream that never ends must not fill the memory of the tests."""
     from keras_qat.machine import Memory
 
-    monkeypatch.setattr("keras_qat.data.arrays.streams.memory", lambda: Memory(2**26, 2**26))
+    monkeypatch.setattr("keras_qat.data.arrays.stream_arrays.memory", lambda: Memory(2**26, 2**26))
 
 
 def _require_readable(error: DataError, message: str) -> None:

@@ -21,7 +21,7 @@ from keras_qat.training import (
     train_baseline,
 )
 from keras_qat.training.batches import read_data
-from keras_qat.training.outputs import Wishes
+from keras_qat.training.model_outputs import Wishes
 from keras_qat.training.session import open_session
 from keras_qat.types import OutputTask
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_qat.data import functions, names
-from keras_qat.data.arrays import files, parts, streams
+from keras_qat.data import names, user_function
+from keras_qat.data.arrays import files, parts, stream_arrays
 from keras_qat.data.signature import Signature
 from keras_qat.data.splits import Labelled, Splits
 from keras_qat.errors import DataError
@@ -306,10 +306,10 @@ def _open_folder(request: Request) -> files.Opened:
 
 def _open_function(request: Request) -> files.Opened:
     source = str(request.source)
-    value = functions.call_function(source)
+    value = user_function.call_function(source)
     # A generator runs, and imports, as it is read.
-    with functions.importable(functions.place_of(source)):
-        return streams.arrays_of(value, request.signature, source)
+    with user_function.importable(user_function.place_of(source)):
+        return stream_arrays.arrays_of(value, request.signature, source)
 
 
 def _open_dataset(request: Request) -> files.Opened:
@@ -329,7 +329,7 @@ def _open_dataset(request: Request) -> files.Opened:
             f"TensorFlow can't read the saved dataset: {shortened(error)}. Received: {str(request.source)!r}. Save it "
             "anew with `dataset.save(path)`."
         ) from error
-    return streams.arrays_of(dataset, request.signature, str(request.source))
+    return stream_arrays.arrays_of(dataset, request.signature, str(request.source))
 
 
 def _one_after_the_other(shards: Any) -> Any:
@@ -338,7 +338,7 @@ def _one_after_the_other(shards: Any) -> Any:
 
 def _function_name(request: Request) -> str:
     """What a report and a run's folder call the data of a function: `my_data-load`."""
-    place = functions.place_of(str(request.source)).removesuffix(".py")
+    place = user_function.place_of(str(request.source)).removesuffix(".py")
     return f"{Path(place).name}-{str(request.source).rpartition(':')[2]}"
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal
 
-from keras_qat.data.functions import is_function, require_function
+from keras_qat.data.user_function import is_function, require_function
 from keras_qat.errors import DataError
 from keras_qat.files import is_file, is_folder, is_there
 

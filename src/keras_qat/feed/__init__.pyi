@@ -1,5 +1,5 @@
 from .arrays import arrays_of, check_shapes, in_order, inputs_by_name, split_batch, to_numpy
-from .sources import Source, is_array, is_tf_dataset, open_source
+from .forms import Source, is_array, is_tf_dataset, open_source
 
 __all__ = [
     "Source",

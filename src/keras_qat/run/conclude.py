@@ -17,7 +17,7 @@ from keras_qat.data import DataSet, Splits
 from keras_qat.errors import GateMissedError
 from keras_qat.models import ModelFacts
 from keras_qat.progress import Stages
-from keras_qat.run import feeding
+from keras_qat.run import whole_batches
 from keras_qat.run.folder import RunFolder
 from keras_qat.run.settings import Settings
 from keras_qat.types import BASELINE, PTQ, QAT, OutputTask, Placement
@@ -133,9 +133,10 @@ def _export(model: Any, name: str, facts: ModelFacts, settings: Settings) -> Pat
 
 def _diagnose(baseline: Any, quantized: Any, held_out: DataSet) -> evaluation.Diagnosis:
     """Measure where a variant loses accuracy, on images on which nothing was calibrated or trained."""
-    samples = feeding.some(held_out, baseline, _DIAGNOSED_IMAGES)
-    batches = feeding.batches(samples, baseline, _DIAGNOSED_BATCH)
-    return evaluation.diagnose(baseline, quantized, batches, total=feeding.steps(samples, baseline, _DIAGNOSED_BATCH))
+    samples = whole_batches.some(held_out, baseline, _DIAGNOSED_IMAGES)
+    batches = whole_batches.batches(samples, baseline, _DIAGNOSED_BATCH)
+    total = whole_batches.steps(samples, baseline, _DIAGNOSED_BATCH)
+    return evaluation.diagnose(baseline, quantized, batches, total=total)
 
 
 def judge_variants(
@@ -279,8 +280,9 @@ def _first(images: DataSet) -> Any:
 def _tensor_errors(
     model: Any, file: Path, images: DataSet, normalize: Callable[[Any], Any] | None
 ) -> tuple[verify.TensorError, ...]:
-    few = feeding.some(images, model, _COMPARED_IMAGES)
-    batches, total = feeding.batches(few, model, _COMPARED_BATCH), feeding.steps(few, model, _COMPARED_BATCH)
+    few = whole_batches.some(images, model, _COMPARED_IMAGES)
+    batches = whole_batches.batches(few, model, _COMPARED_BATCH)
+    total = whole_batches.steps(few, model, _COMPARED_BATCH)
     return verify.tensor_errors(model, file, batches, total=total, normalize=normalize)
 
 

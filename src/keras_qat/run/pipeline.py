@@ -21,7 +21,7 @@ from keras_qat.data import DataSet, Splits, decode_errors, find_augmentation
 from keras_qat.errors import UserError
 from keras_qat.placement import Overrides, plan
 from keras_qat.progress import Stages
-from keras_qat.run import feeding
+from keras_qat.run import whole_batches
 from keras_qat.run.conclude import EVALUATION_BATCH, Variants, conclude
 from keras_qat.run.folder import RunFolder
 from keras_qat.run.settings import Settings
@@ -65,7 +65,7 @@ def run(settings: Settings) -> report.Record:
             _require_trainable(start.model, start.data, start.tasks, settings)
             samples = _calibration_samples(start.model, start.data.train, settings)
             size = settings.calibration.calibration_batch_size
-            calibration.require_variety(feeding.inputs(samples, start.model, size))
+            calibration.require_variety(whole_batches.inputs(samples, start.model, size))
             folder.begin(settings)
             folder.write_overrides(overrides)
         with stages.timed("calibrate"):
@@ -124,7 +124,7 @@ def _require_trainable(model: Any, data: Splits, tasks: Sequence[OutputTask], se
         return
     if not data.train.labelled:
         training.require_label_free(settings.recipe)
-    fixed = feeding.batch_size(model, settings.recipe.batch_size)
+    fixed = whole_batches.batch_size(model, settings.recipe.batch_size)
     if fixed != settings.recipe.batch_size:
         raise UserError(
             "The model was built for batches of another size. Received: "
@@ -134,7 +134,7 @@ def _require_trainable(model: Any, data: Splits, tasks: Sequence[OutputTask], se
 
 
 def _calibration_samples(model: Any, train: DataSet, settings: Settings) -> DataSet:
-    return feeding.some(train, model, settings.calibration.calibration_images, settings.seed)
+    return whole_batches.some(train, model, settings.calibration.calibration_images, settings.seed)
 
 
 def quantize_after_training(model: Any, placement: Placement, train: DataSet, settings: Settings) -> Any:
@@ -168,14 +168,14 @@ def _ranges(model: Any, placement: Placement, samples: DataSet, settings: Settin
     size, method = options.calibration_batch_size, options.calibration_method
 
     def compute() -> calibration.Ranges:
-        read, total = feeding.batches(samples, model, size), feeding.steps(samples, model, size)
+        read, total = whole_batches.batches(samples, model, size), whole_batches.steps(samples, model, size)
         return calibration.calibrate(model, placement, read, method=method, total=total)
 
     if not options.use_cache:
         return compute()
     # The key has the digest of the prepared images, since a folder can change under the same name; reading them takes
     # little time beside calibration.
-    arrays = itertools.chain.from_iterable(feeding.inputs(samples, model, size))
+    arrays = itertools.chain.from_iterable(whole_batches.inputs(samples, model, size))
     data = {"images": calibration.digest(arrays), "batch_size": size}
     return calibration.cached_ranges(calibration.ranges_key(model, placement, data, method, len(samples)), compute)
 
@@ -186,15 +186,15 @@ def _insert(
     options = settings.calibration
     if not options.bias_correction:
         return calibration.insert(model, placement, ranges, weight_method=options.weight_method)
-    samples = feeding.some(train, model, min(options.calibration_images, _CORRECTION_IMAGES), settings.seed)
+    samples = whole_batches.some(train, model, min(options.calibration_images, _CORRECTION_IMAGES), settings.seed)
     size = min(options.calibration_batch_size, _CORRECTION_BATCH)
     return calibration.insert(
         model,
         placement,
         ranges,
         weight_method=options.weight_method,
-        correction=feeding.batches(samples, model, size),
-        total=feeding.steps(samples, model, size),
+        correction=whole_batches.batches(samples, model, size),
+        total=whole_batches.steps(samples, model, size),
     )
 
 
@@ -232,9 +232,9 @@ def train_quantized(
     folder.write_recipe(recipe)
     devices = training.find_devices(settings.devices)
     training.require_device_recipe(recipe, devices)
-    size = feeding.batch_size(quantized, EVALUATION_BATCH)
-    train_samples = _shareable(feeding.whole_batches(data.train, quantized), recipe.batch_size, len(devices))
-    selection = _shareable(feeding.whole_batches(data.selection, quantized), size, len(devices))
+    size = whole_batches.batch_size(quantized, EVALUATION_BATCH)
+    train_samples = _shareable(whole_batches.whole_batches(data.train, quantized), recipe.batch_size, len(devices))
+    selection = _shareable(whole_batches.whole_batches(data.selection, quantized), size, len(devices))
     train = epochs_of(train_samples, recipe.batch_size, recipe.seed, find_augmentation(settings.augment))
     with decode_errors(), training.device_scope(devices):
         return training.fine_tune(

@@ -28,10 +28,10 @@ from keras_qat.data import (
     reads_images,
 )
 from keras_qat.errors import DataError, StorageError, UserError
-from keras_qat.run.feeding import whole_batches
 from keras_qat.run.folder import RunFolder
 from keras_qat.run.settings import Settings
-from keras_qat.run.tasks import choose_tasks, output_names
+from keras_qat.run.task_choice import choose_tasks, output_names
+from keras_qat.run.whole_batches import whole_batches
 from keras_qat.types import OutputTask, ScoreMeaning, is_classifier
 
 _logger = logging.getLogger(__name__)

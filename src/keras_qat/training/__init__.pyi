@@ -3,7 +3,7 @@ from .checkpoint import EpochRecord
 from .devices import device_scope, find_devices, require_device_recipe, shareable
 from .distiller import Distiller
 from .fine_tuning import FineTuned, fine_tune, train_baseline
-from .labels import require_label_free
+from .label_checks import require_label_free
 from .objectives import require_trainable
 from .optimizers import OPTIMIZERS, PiecewiseWithWarmup, make_optimizer, make_schedule
 from .recipe import Distillation, Recipe, parse_schedule

@@ -9,9 +9,9 @@ import keras
 import numpy as np
 
 from keras_qat.errors import DataError, UserError
-from keras_qat.training.labels import labels_missing, require_label_free, require_labels
+from keras_qat.training.label_checks import labels_missing, require_label_free, require_labels
+from keras_qat.training.model_outputs import Wishes, finite_outputs, read_model_outputs
 from keras_qat.training.objectives import Objective, settle
-from keras_qat.training.outputs import Wishes, finite_outputs, read_model_outputs
 from keras_qat.training.recipe import Recipe
 from keras_qat.training.streams import Form, Stream, count_steps, first_batch, open_stream
 

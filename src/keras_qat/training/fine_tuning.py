@@ -21,8 +21,8 @@ from keras_qat.training import batches, checkpoint, cloning, devices, distiller
 from keras_qat.training.callbacks import tensorboard_callbacks
 from keras_qat.training.checkpoint import EpochRecord
 from keras_qat.training.epochs import fit_epochs
+from keras_qat.training.model_outputs import Wishes
 from keras_qat.training.objectives import Objective, objectives_text
-from keras_qat.training.outputs import Wishes
 from keras_qat.training.recipe import Recipe
 from keras_qat.training.session import Session, open_session
 from keras_qat.types import OutputTask

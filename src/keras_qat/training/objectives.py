@@ -18,7 +18,7 @@ from keras_qat.errors import UserError
 from keras_qat.graph import Trace, as_task, classes_of, output_activation, read_tasks, trace
 from keras_qat.training import losses
 from keras_qat.training.losses import Reading
-from keras_qat.training.outputs import Outputs, Wishes, own_losses, own_metrics, read_model_outputs
+from keras_qat.training.model_outputs import Outputs, Wishes, own_losses, own_metrics, read_model_outputs
 from keras_qat.training.recipe import Recipe
 from keras_qat.types import OutputTask, ScoreMeaning
 

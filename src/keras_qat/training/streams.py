@@ -21,9 +21,9 @@ import numpy as np
 
 from keras_qat import feed
 from keras_qat.errors import DataError, UserError
-from keras_qat.training.labels import labels_missing, require_labels
+from keras_qat.training.label_checks import labels_missing, require_labels
+from keras_qat.training.model_outputs import Outputs
 from keras_qat.training.objectives import Objective
-from keras_qat.training.outputs import Outputs
 from keras_qat.types import UNLABELLED
 
 _PARTS = 3

@@ -154,7 +154,7 @@ class ArraySet:
         Raises:
             UserError: If `batch_size` is less than 1, or `augment` is given.
         """
-        from keras_qat.data.arrays.batches import ArrayBatches
+        from keras_qat.data.arrays.array_batches import ArrayBatches
 
         if augment is not None:
             raise UserError(

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 from keras_qat.data.arrays.parts import PARTS, TRAIN, VALIDATION, WHOLE, Arrays, by_part
 from keras_qat.data.arrays.rows import NUMBERS, ArrayRows
-from keras_qat.data.functions import failed
 from keras_qat.data.signature import ArraySpec, Signature, sizes_fit
+from keras_qat.data.user_function import failed
 from keras_qat.errors import DataError
 from keras_qat.machine import memory
 from keras_qat.progress import track
