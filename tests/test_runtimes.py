@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import keras
 import numpy as np
@@ -359,3 +360,23 @@ def test_sequential_keras_model() -> None:
         assert [str(spec) for spec in (*runtime.inputs, *runtime.outputs)] == ["x: float32 (?, 4)", "y: float32 (?, 2)"]
         (y,) = runtime.run(np.ones((3, 4), "float32"))
     np.testing.assert_array_equal(y, np.full((3, 2), 4))
+
+
+class _Task(keras.Model):
+    """A functional model that prepares images in `predict`, and decodes its outputs, as tasks of KerasHub do."""
+
+    def predict_on_batch(self, x: Any) -> Any:
+        return super().predict_on_batch(x / 255.0)
+
+    def predict_step(self, data: Any) -> Any:
+        return super().predict_step(data) + 100.0
+
+
+def test_what_a_class_does_around_its_graph_is_no_part_of_the_model() -> None:
+    x = keras.Input((4,), name="x")
+    outputs = keras.layers.Dense(3, name="scores")(x)
+    plain, task = keras.Model(x, outputs), _Task(x, outputs)
+    numbers = np.random.default_rng(0).normal(size=(2, 4)).astype("float32")
+    with KerasRuntime(task) as runtime:
+        (scores,) = runtime.run(numbers)
+    np.testing.assert_array_equal(scores, plain.predict_on_batch(numbers))

@@ -12,6 +12,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from keras.src.models.functional import Functional
 
 from keras_qat.errors import StorageError, UnsupportedModelError
 from keras_qat.files import load_keras_file, require_model_file, require_trusted
@@ -23,10 +24,10 @@ _SIGNATURE = "serving_default"
 
 
 class KerasRuntime(Runtime):
-    """Runs a `keras.Model` on Keras's backend.
+    """Runs the graph of a `keras.Model` on Keras's backend.
 
     Args:
-        model: any Functional or Sequential model.
+        model: any Functional or Sequential model, or a subclass of one.
     """
 
     def __init__(self, model: Any) -> None:
@@ -39,6 +40,7 @@ class KerasRuntime(Runtime):
             tuple(_spec(*pair) for pair in zip(names, model.outputs, strict=True)),
         )
         self._model = model
+        self._run_model = _graph_of(model)
 
     @classmethod
     def load(cls, path: Path) -> "KerasRuntime":
@@ -58,7 +60,18 @@ class KerasRuntime(Runtime):
     def _run(self, inputs: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
         # Several inputs go in as the model was given them: a list, or a dictionary of names.
         batch = inputs[0] if len(inputs) == 1 else keras.tree.pack_sequence_as(self._model.input, list(inputs))
-        return tuple(np.asarray(output) for output in keras.tree.flatten(self._model.predict_on_batch(batch)))
+        return tuple(np.asarray(output) for output in keras.tree.flatten(self._run_model.predict_on_batch(batch)))
+
+
+def _graph_of(model: Any) -> Any:
+    """The model without what its class does in `predict` before and behind its graph, which is no part of a file.
+
+    A task of KerasHub prepares images there, and a detector decodes boxes. A class with a `call` of its own is what
+    that computes, and is left as it is.
+    """
+    if type(model) in {Functional, keras.Sequential} or type(model).call is not Functional.call:
+        return model
+    return keras.Model(model.input, model.output)
 
 
 class SavedModelRuntime(Runtime):
