@@ -21,7 +21,7 @@ from keras_qat.evaluation.scored_file import Evaluation, ScoredFile, TimedRuntim
 from keras_qat.evaluation.served_tasks import class_labels, named_outputs, require_alike, served_tasks
 from keras_qat.progress import track
 from keras_qat.text import first_few
-from keras_qat.types import OutputTask
+from keras_qat.types import OutputTask, is_classifier
 
 _BYTES = 4
 """Bytes of a number of a prepared image."""
@@ -65,7 +65,7 @@ def evaluate_file(settings: options.EvaluationSettings) -> Evaluation:
         labels = class_labels(data.images, outputs)
         tasks = [served_tasks(model.path, model.runtime, model.facts, labels) for model in models]
         require_alike(tasks, [model.path for model in models])
-        if [task.kind for task in tasks[0]] != ["classification"]:
+        if not is_classifier(tasks[0]):
             return _judged(models, data, tasks[0], settings)
         models = [
             replace(model, meaning=task.scores or "classes") for model, (task,) in zip(models, tasks, strict=True)

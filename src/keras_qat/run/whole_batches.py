@@ -7,6 +7,7 @@ import numpy as np
 
 from keras_qat.data import DataSet
 from keras_qat.errors import DataError
+from keras_qat.evaluation import arrays_of_inputs
 
 
 def batch_size(model: Any, preferred: int) -> int:
@@ -64,4 +65,4 @@ def steps(samples: DataSet, model: Any, preferred: int) -> int:
 def inputs(samples: DataSet, model: Any, preferred: int) -> Iterator[tuple[np.ndarray, ...]]:
     """The inputs of `batches`, always as a tuple with an array for each input of the model."""
     for x, _ in batches(samples, model, preferred):
-        yield x if isinstance(x, tuple) else (x,)
+        yield arrays_of_inputs(x)

@@ -8,7 +8,7 @@ import numpy as np
 
 from keras_qat import data, evaluation, graph, models, runtimes, transform
 from keras_qat.layers import FakeQuantize
-from keras_qat.types import OutputTask
+from keras_qat.types import OutputTask, is_classifier
 from keras_qat.verify import promises
 
 Batch = tuple[np.ndarray, ...]
@@ -183,7 +183,7 @@ def compare_outputs(
             judge.add({name: judge.read(made[i]) for name, made in outputs.items()}, None)
     compared = tuple(promises.OutputComparison(*(judge.scores(*pair) for pair in pairs)) for judge in judges)
     sqnr = evaluation.decibels(signal, noise)
-    if [task.kind for task in tasks] != ["classification"]:
+    if not is_classifier(tasks):
         return OutputErrors(sqnr, None, None, compared)
     ((one,),) = [compared]
     kept = None if one.keras_and_float is None else one.keras_and_float.value("agreement")
