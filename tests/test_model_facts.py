@@ -154,3 +154,11 @@ def test_tasks_that_make_no_sense_are_refused(tasks: Any, part: str, tmp_path: P
 def test_only_a_known_preprocessing_can_be_embedded() -> None:
     with pytest.raises(ValueError, match=r"Received: preprocessing=None"):
         ModelFacts(None, embedded=True, class_names=())
+
+
+def test_a_classifier_of_arrays_is_read_back(tmp_path: Path) -> None:
+    facts = ModelFacts(None, embedded=False, class_names=("walk", "run"))
+    (tmp_path / "preprocessing.json").write_text(json.dumps(facts.to_dict()))
+    assert read_model_facts(tmp_path / "sensors.keras") == facts
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, "softmax")])
+    assert read_model_facts(export_onnx(model, tmp_path / "sensors.onnx", metadata=facts.metadata())) == facts

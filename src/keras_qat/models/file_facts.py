@@ -110,7 +110,9 @@ class ModelFacts:
             "scores": None if self.scores == "classes" else self.scores,
             "tasks": to_json_value(self.tasks) or None,
         }
-        return {name: value for name, value in facts.items() if value is not None}
+        # A classifier that is fed arrays has neither preprocessing nor tasks to write, and says that it has none.
+        none = {"preprocessing"} if not self.tasks else set()
+        return {name: value for name, value in facts.items() if value is not None or name in none}
 
 
 def read_model_facts(path: Path) -> ModelFacts | None:
